@@ -1,0 +1,164 @@
+/**
+ * A store in this process's memory, gone with it: for tests, for development, and for what may be
+ * lost. Writing and reading take one look-up in a Map. A listing sorts the keys once after keys
+ * were added or removed; for long listings beside many writes take SQLite.
+ *
+ * @module
+ */
+import {
+  checkKey,
+  checkLimit,
+  checkRevision,
+  closedStore,
+  type Entry,
+  expiry,
+  type JsonText,
+  MAX_PAGE,
+  type Store,
+} from "./store.ts";
+
+/** How often expired entries are removed, in milliseconds. Readers never see them in any case. */
+const SWEEP_INTERVAL = 10_000;
+
+/** What {@linkcode memoryStore} takes. */
+export interface MemoryOptions {
+  /** The clock, in milliseconds since 1970. */
+  now?: () => number;
+}
+
+/**
+ * Opens an empty store in memory.
+ *
+ * @example
+ * ```ts
+ * import { json } from "./store.ts";
+ * import { memoryStore } from "./memory.ts";
+ *
+ * const store = memoryStore();
+ * await store.set("a", json(1));
+ * console.log((await store.list("")).keys); // ["a"]
+ * await store.close();
+ * ```
+ */
+export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
+  const entries = new Map<string, Entry>();
+  let sortedKeys: string[] | null = null;
+  // Another process or another run counts from 0 too: the prefix keeps its revisions apart.
+  const run = crypto.randomUUID().slice(0, 8);
+  let writes = 0;
+  let closed = false;
+  const timer = setInterval(sweep, SWEEP_INTERVAL);
+  Deno.unrefTimer(timer);
+
+  function find(key: string): Entry | null {
+    const entry = entries.get(key);
+    return entry && !isExpired(entry) ? entry : null;
+  }
+
+  function isExpired(entry: Entry): boolean {
+    return entry.expires !== null && entry.expires <= now();
+  }
+
+  function write(key: string, value: JsonText, expires: number | null): Entry {
+    const entry = { key, value, revision: `${run}-${++writes}`, expires };
+    if (!entries.has(key)) sortedKeys = null;
+    entries.set(key, entry);
+    return entry;
+  }
+
+  function remove(key: string): void {
+    if (entries.delete(key)) sortedKeys = null;
+  }
+
+  function sweep(): void {
+    for (const entry of entries.values()) if (isExpired(entry)) remove(entry.key);
+  }
+
+  function open(): void {
+    if (closed) throw closedStore();
+  }
+
+  // The methods are async so that a bad argument rejects, as it does on every other engine.
+  return {
+    async get(key) {
+      open();
+      checkKey(key);
+      return find(key);
+    },
+
+    async set(key, value, { ttl, ifRevision } = {}) {
+      open();
+      checkKey(key);
+      const expires = expiry(ttl, now());
+      const current = find(key);
+      checkRevision(key, current, ifRevision);
+      return { ...write(key, value, expires), created: current === null };
+    },
+
+    async setAll(values, { ttl } = {}) {
+      open();
+      const expires = expiry(ttl, now());
+      for (const key of values.keys()) checkKey(key);
+      for (const [key, value] of values) write(key, value, expires);
+    },
+
+    async delete(key, { ifRevision } = {}) {
+      open();
+      checkKey(key);
+      const current = find(key);
+      checkRevision(key, current, ifRevision);
+      remove(key);
+      return current;
+    },
+
+    async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
+      open();
+      checkLimit(limit);
+      sortedKeys ??= [...entries.keys()].sort(byCodePoint);
+      const start = byCodePoint(after, prefix) < 0 ? prefix : after;
+      const keys: string[] = [];
+      for (let i = firstFrom(sortedKeys, start); i < sortedKeys.length; i++) {
+        const key = sortedKeys[i] as string;
+        if (!key.startsWith(prefix)) break;
+        if (key === after || find(key) === null) continue;
+        if (keys.length === limit) return { keys, next: keys.at(-1) ?? null };
+        keys.push(key);
+      }
+      return { keys, next: null };
+    },
+
+    async close() {
+      closed = true;
+      clearInterval(timer);
+      entries.clear();
+      sortedKeys = null;
+    },
+  };
+}
+
+/** The index of the first key that is not before `start`, by binary search. */
+function firstFrom(sortedKeys: string[], start: string): number {
+  let low = 0;
+  let high = sortedKeys.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (byCodePoint(sortedKeys[middle] as string, start) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The order of UTF-8 bytes. JavaScript's own `<` puts a surrogate pair, U+10000 and up, too low. */
+function byCodePoint(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+function rank(unit: number): number {
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit;
+}

@@ -1,0 +1,316 @@
+/**
+ * What every store promises, whatever keeps the data: memory, a SQLite file, Redis or another
+ * machine's key-value service. `openStore(url)` opens the one that a URL names.
+ *
+ * The contract is written on {@linkcode Store}; every engine in this folder passes the same tests,
+ * `tests/conformance/`.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+
+/** The longest key, in bytes of UTF-8. */
+export const MAX_KEY_BYTES = 1024;
+/** The largest value, in bytes of JSON text. */
+export const MAX_VALUE_BYTES = 1024 * 1024;
+/** The longest life of an entry, in seconds: about 68 years. */
+export const MAX_TTL = 2 ** 31 - 1;
+/** The most keys in one page of a listing, and the number where none is asked for. */
+export const MAX_PAGE = 1000;
+
+declare const checked: unique symbol;
+
+declare global {
+  /** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
+  interface JSON {
+    rawJSON(text: string): object;
+    parse(
+      text: string,
+      reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
+    ): unknown;
+  }
+}
+
+/**
+ * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long.
+ * Stores keep text and not JavaScript values, so that every number comes back with all its digits.
+ * Made by {@linkcode json}.
+ */
+export type JsonText = string & { readonly [checked]: true };
+
+/** What is kept under one key. */
+export interface Entry {
+  readonly key: string;
+  readonly value: JsonText;
+  /** Names the write that made this entry: no other write to this key ever has the same. */
+  readonly revision: string;
+  /** When the entry ends, in milliseconds since 1970, or null: never. */
+  readonly expires: number | null;
+}
+
+/** An entry as it was just written. */
+export interface Written extends Entry {
+  /** Whether there was nothing under this key before. */
+  readonly created: boolean;
+}
+
+/** One page of a listing. */
+export interface Page {
+  readonly keys: string[];
+  /** What to give as `after` for the next page, or null: this was the last one. */
+  readonly next: string | null;
+}
+
+/** How long an entry lives. */
+export interface TtlOption {
+  /** Seconds, a whole number from 1 to {@linkcode MAX_TTL}; without it the entry stays for ever. */
+  ttl?: number | undefined;
+}
+
+/** On what condition a write is done. */
+export interface RevisionOption {
+  /** Write only over this revision; null: only where there is nothing; absent: whatever is there. */
+  ifRevision?: string | null | undefined;
+}
+
+/**
+ * Entries under keys.
+ *
+ * - A key is any well-formed string of 1 to 1,024 bytes of UTF-8 but `.` and `..`, which a URL
+ *   cannot carry. Keys are compared by code point.
+ * - A missing entry is `null`, never an error. An error means that the call was wrong
+ *   ({@linkcode InvalidArgument}), that the condition did not hold ({@linkcode RevisionConflict}),
+ *   or that the store could not do it ({@linkcode StoreUnavailable}, {@linkcode StoreFull}).
+ * - The check of `ifRevision` and the write are one atomic step, for every client of the store.
+ * - Writes of one caller to one key take effect in the order of the calls.
+ * - An entry whose ttl has passed is gone for every reader at that moment.
+ * - A promise that resolves means done: on SQLite synced to disk, on Redis acknowledged.
+ * - Every call ends within the store's deadline.
+ */
+export interface Store {
+  /** The entry under `key`, or null. */
+  get(key: string): Promise<Entry | null>;
+  /** Writes one entry, over whatever value and ttl it had. */
+  set(key: string, value: JsonText, options?: TtlOption & RevisionOption): Promise<Written>;
+  /** Writes all of these entries, or none. */
+  setAll(values: ReadonlyMap<string, JsonText>, options?: TtlOption): Promise<void>;
+  /** Removes the entry and returns it; null where there was none, which is no error. */
+  delete(key: string, options?: RevisionOption): Promise<Entry | null>;
+  /**
+   * The keys that begin with `prefix`, a page at a time. A key that is there during the whole
+   * listing appears in it once. Memory and SQLite list in the order of the keys.
+   */
+  list(prefix: string, options?: ListOptions): Promise<Page>;
+  /** Ends pending writes, then lets go of files and connections. A second call does nothing. */
+  close(): Promise<void>;
+}
+
+/** Which page of a listing. */
+export interface ListOptions {
+  /** The `next` of the page before; absent: the first page. */
+  after?: string | undefined;
+  /** The most keys wanted, from 1 to {@linkcode MAX_PAGE}, which is also the default. */
+  limit?: number | undefined;
+}
+
+/** A call that can never succeed as it is: a bad key, value, ttl, cursor or limit. */
+export class InvalidArgument extends TypeError {
+  override readonly name = "InvalidArgument";
+
+  constructor(readonly argument: "key" | "value" | "ttl" | "after" | "limit", message: string) {
+    super(message);
+  }
+}
+
+/** A value over {@linkcode MAX_VALUE_BYTES}. */
+export class ValueTooLarge extends InvalidArgument {
+  constructor() {
+    super("value", `Cannot store the value: it is over ${MAX_VALUE_BYTES} bytes of JSON text`);
+  }
+}
+
+/** The condition of `ifRevision` did not hold, and nothing was written. */
+export class RevisionConflict extends Error {
+  override readonly name = "RevisionConflict";
+
+  /** @param current What is there instead, or null for nothing */
+  constructor(readonly key: string, readonly current: Entry | null) {
+    super(
+      `Cannot write "${key}": ` +
+        (current ? `its revision is now "${current.revision}"` : "it is not there"),
+    );
+  }
+}
+
+/** The store did not do the call: it cannot be reached, is closed, or took too long. */
+export class StoreUnavailable extends Error {
+  override readonly name = "StoreUnavailable";
+  /** What became of a write: "unchanged", or "unknown" where it may have been done. */
+  readonly outcome: "unchanged" | "unknown";
+
+  constructor(message: string, options: ErrorOptions & { outcome: "unchanged" | "unknown" }) {
+    super(message, options);
+    this.outcome = options.outcome;
+  }
+}
+
+/** There is no room for this write, and nothing was written. */
+export class StoreFull extends Error {
+  override readonly name = "StoreFull";
+}
+
+/** What {@linkcode openStore} takes beside the URL. */
+export interface OpenOptions {
+  /** The bearer token that a key-value service asks for. */
+  token?: string | undefined;
+}
+
+/**
+ * Opens the store that a URL names.
+ *
+ * | URL | Store |
+ * |---|---|
+ * | `:memory:` | this process's memory |
+ * | `kv.db`, `sqlite:path` | a SQLite file, made where there is none |
+ * | `http://…`, `https://…` | a key-value service, `kv.ts` |
+ *
+ * @throws {InvalidArgument | StoreUnavailable} A sentence that names the URL and what is wrong
+ *
+ * @example
+ * ```ts
+ * import { json, openStore } from "./store.ts";
+ *
+ * const store = await openStore(":memory:");
+ * await store.set("greeting", json("hello"), { ttl: 60 });
+ * console.log((await store.get("greeting"))?.value); // "hello", with its quotes: JSON text
+ * await store.close();
+ * ```
+ */
+export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
+  const problem = storeUrlProblem(url);
+  if (problem) throw new TypeError(`Cannot open the store "${url}": ${problem}`);
+  if (url === ":memory:") return (await import("./memory.ts")).memoryStore();
+  if (/^https?:/.test(url)) return (await import("./http.ts")).httpStore(url, options);
+  return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""));
+}
+
+/** What is wrong with a store's URL, or null. */
+export function storeUrlProblem(url: string): string | null {
+  if (url === ":memory:") return null;
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1];
+  if (scheme === undefined || scheme === "sqlite") {
+    return url.replace(/^sqlite:/, "") === "" ? "expected the path of a file" : null;
+  }
+  if (scheme !== "http" && scheme !== "https") {
+    return "expected :memory:, a file, sqlite:, http: or https:";
+  }
+  return URL.canParse(url) ? null : "expected a host after the scheme";
+}
+
+/**
+ * JSON text of a value. A number that {@linkcode parseJson} kept as it was written stays so.
+ *
+ * @throws {InvalidArgument} If the value has no JSON text (undefined, a function, a bigint, a cycle)
+ * @throws {ValueTooLarge} If the text is over {@linkcode MAX_VALUE_BYTES}
+ *
+ * @example
+ * ```ts
+ * import { json, parseJson } from "./store.ts";
+ *
+ * console.log(json(parseJson('{"price": 1.10}'))); // {"price":1.10}
+ * ```
+ */
+export function json(value: unknown): JsonText {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (cause) {
+    throw new InvalidArgument("value", `Cannot store the value: ${(cause as Error).message}`);
+  }
+  if (text === undefined) {
+    throw new InvalidArgument("value", `Cannot store ${typeof value}: expected a JSON value`);
+  }
+  if (byteLength(text, MAX_VALUE_BYTES) > MAX_VALUE_BYTES) throw new ValueTooLarge();
+  return text as JsonText;
+}
+
+/**
+ * Parses JSON text and keeps every digit: a number that JavaScript would print otherwise than it
+ * was written (`1.10`, `12345678901234567890`) comes as a `JSON.rawJSON` object, which
+ * `JSON.stringify` prints as it was.
+ *
+ * @throws {SyntaxError} If the text is no JSON
+ * @throws {RangeError} If such a number stands under thousands of nested brackets
+ */
+export function parseJson(text: string): unknown {
+  const value: unknown = JSON.parse(text);
+  // Parsing with source text is several times slower, and nearly every text needs no such number.
+  return JSON.stringify(value) === text ? value : JSON.parse(text, keepDigits);
+}
+
+function keepDigits(_key: string, value: unknown, context: { source?: string }): unknown {
+  return typeof value === "number" && context.source !== undefined &&
+      JSON.stringify(value) !== context.source
+    ? JSON.rawJSON(context.source)
+    : value;
+}
+
+/** @throws {InvalidArgument} If `key` is no key */
+export function checkKey(key: string): void {
+  if (key === "" || key === "." || key === "..") {
+    throw new InvalidArgument("key", `Cannot use the key "${key}": expected any other text`);
+  }
+  if (!key.isWellFormed()) {
+    throw new InvalidArgument("key", "Cannot use the key: it has half of a surrogate pair");
+  }
+  if (byteLength(key, MAX_KEY_BYTES) > MAX_KEY_BYTES) {
+    throw new InvalidArgument("key", `Cannot use the key: it is over ${MAX_KEY_BYTES} bytes`);
+  }
+}
+
+/**
+ * The moment when an entry written `now` expires, in milliseconds, or null: never.
+ *
+ * @throws {InvalidArgument} If `ttl` is no whole number from 1 to {@linkcode MAX_TTL}
+ */
+export function expiry(ttl: number | undefined, now: number): number | null {
+  if (ttl === undefined) return null;
+  if (!Number.isInteger(ttl) || ttl < 1 || ttl > MAX_TTL) {
+    throw new InvalidArgument(
+      "ttl",
+      `Cannot keep an entry for "${ttl}" seconds: expected a whole number from 1 to ${MAX_TTL}`,
+    );
+  }
+  return now + ttl * 1000;
+}
+
+/** @throws {InvalidArgument} If `limit` is no whole number from 1 to {@linkcode MAX_PAGE} */
+export function checkLimit(limit: number): void {
+  if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
+    throw new InvalidArgument(
+      "limit",
+      `Cannot list "${limit}" keys: expected a whole number from 1 to ${MAX_PAGE}`,
+    );
+  }
+}
+
+/** @throws {RevisionConflict} If `current` is not what `ifRevision` asks for */
+export function checkRevision(
+  key: string,
+  current: Entry | null,
+  ifRevision: string | null | undefined,
+): void {
+  if (ifRevision !== undefined && ifRevision !== (current?.revision ?? null)) {
+    throw new RevisionConflict(key, current);
+  }
+}
+
+/** The error of every call to a store that was closed. */
+export function closedStore(): StoreUnavailable {
+  return new StoreUnavailable("The store is closed", { outcome: "unchanged" });
+}
+
+/** Bytes of UTF-8, counted only where the number of UTF-16 units leaves a doubt about the limit. */
+function byteLength(text: string, limit: number): number {
+  return text.length * 3 <= limit ? text.length : Buffer.byteLength(text);
+}

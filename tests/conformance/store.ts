@@ -1,0 +1,395 @@
+/**
+ * What every store must pass, whatever keeps the data. `storeConformance()` registers the tests for
+ * one engine; `tests/stores_test.ts` calls it for each.
+ */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import {
+  InvalidArgument,
+  json,
+  type JsonText,
+  MAX_KEY_BYTES,
+  MAX_PAGE,
+  MAX_VALUE_BYTES,
+  parseJson,
+  RevisionConflict,
+  type Store,
+  StoreUnavailable,
+  ValueTooLarge,
+} from "../../stores/store.ts";
+
+/** A store that is open for one test, and its clock. */
+export interface TestStore extends AsyncDisposable {
+  readonly store: Store;
+  /** Lets time pass; on an engine with a clock of its own, by waiting. */
+  pass(seconds: number): Promise<void>;
+}
+
+export interface ConformanceOptions {
+  open(): Promise<TestStore>;
+  /** Whether `list` is in the order of the keys. */
+  ordered: boolean;
+}
+
+/** Keys that engines, URLs and JavaScript objects are known to mangle. */
+export const AWKWARD_KEYS = [
+  "a/b",
+  "a%2Fb",
+  "a?b=c",
+  "a#b",
+  "a b",
+  "a+b",
+  " ",
+  "a\0b",
+  "\0",
+  "\n",
+  "...",
+  ".a",
+  "*",
+  "[a-z]",
+  "\\",
+  '"',
+  "'",
+  "__proto__",
+  "constructor",
+  "toString",
+  "0",
+  "-1",
+  "%",
+  "é",
+  "e\u0301",
+  "\u{1f600}",
+  "\uffff",
+  "\u{10ffff}",
+  "{tag}",
+  "x".repeat(MAX_KEY_BYTES),
+  "é".repeat(MAX_KEY_BYTES / 2),
+];
+
+const text = (value: string) => json(parseJson(value));
+
+export function storeConformance(name: string, { open, ordered }: ConformanceOptions): void {
+  const test = (promise: string, check: (test: TestStore) => Promise<void>) =>
+    Deno.test(`${name}: ${promise}`, async () => {
+      await using opened = await open();
+      await check(opened);
+    });
+
+  test("get gives null for a key that is not there", async ({ store }) => {
+    assert.equal(await store.get("missing"), null);
+  });
+
+  test("set gives the entry, and get gives it back", async ({ store }) => {
+    const written = await store.set("a", json({ count: 1 }));
+    assert.equal(written.created, true);
+    assert.equal(written.expires, null);
+    const { created: _, ...entry } = written;
+    assert.deepEqual(await store.get("a"), entry);
+  });
+
+  test("set says whether there was nothing before", async ({ store }) => {
+    assert.equal((await store.set("a", json(1))).created, true);
+    assert.equal((await store.set("a", json(2))).created, false);
+    assert.equal((await store.get("a"))?.value, "2");
+  });
+
+  test("values come back equal, with every digit", async ({ store }) => {
+    const values = ["null", "true", '""', "0", "-0", "1.10", "1e400", "12345678901234567890", "[]"]
+      .concat(['{"a":[1.0,{"b":null}]}', '{"__proto__":1}', '"\\u0000\\ud800"', '"é\u{1f600}"']);
+    for (const value of values) {
+      await store.set("a", text(value));
+      assert.equal((await store.get("a"))?.value, value);
+    }
+  });
+
+  test("a value of 1 MiB is kept, and one of a byte more is refused", async ({ store }) => {
+    const largest = json("x".repeat(MAX_VALUE_BYTES - 2));
+    await store.set("a", largest);
+    assert.equal((await store.get("a"))?.value, largest);
+    assert.throws(() => json("x".repeat(MAX_VALUE_BYTES - 1)), ValueTooLarge);
+    assert.throws(() => json("é".repeat(MAX_VALUE_BYTES / 2)), ValueTooLarge);
+  });
+
+  test("keys of every kind stay apart", async ({ store }) => {
+    await store.setAll(new Map(AWKWARD_KEYS.map((key, i) => [key, json(i)])));
+    for (const [i, key] of AWKWARD_KEYS.entries()) {
+      const entry = await store.get(key);
+      assert.equal(entry?.key, key);
+      assert.equal(entry.value, String(i), JSON.stringify(key));
+      assert.ok((await store.list(key)).keys.includes(key), `list(${JSON.stringify(key)})`);
+    }
+    assert.equal((await store.list("")).keys.length, AWKWARD_KEYS.length);
+    for (const key of AWKWARD_KEYS) assert.equal((await store.delete(key))?.key, key);
+    assert.deepEqual((await store.list("")).keys, []);
+  });
+
+  test("what is no key is refused by every call", async ({ store }) => {
+    for (const key of ["", ".", "..", "\ud800", "a\udc00", "x".repeat(MAX_KEY_BYTES + 1)]) {
+      await assert.rejects(store.get(key), InvalidArgument);
+      await assert.rejects(store.set(key, json(1)), InvalidArgument);
+      await assert.rejects(store.delete(key), InvalidArgument);
+      const values = new Map([["good", json(1)], [key, json(1)]]);
+      await assert.rejects(store.setAll(values), InvalidArgument);
+      assert.equal(await store.get("good"), null);
+    }
+  });
+
+  test("a ttl or a limit that is none is refused", async ({ store }) => {
+    for (const ttl of [0, -1, 0.5, NaN, Infinity, 2 ** 31]) {
+      await assert.rejects(store.set("a", json(1), { ttl }), InvalidArgument);
+      await assert.rejects(store.setAll(new Map([["a", json(1)]]), { ttl }), InvalidArgument);
+    }
+    for (const limit of [0, -1, 1.5, MAX_PAGE + 1]) {
+      await assert.rejects(store.list("", { limit }), InvalidArgument);
+    }
+    assert.equal(await store.get("a"), null);
+  });
+
+  test("delete gives the entry that it removed, and null where there was none", async (t) => {
+    const { revision } = await t.store.set("a", json(1));
+    assert.equal((await t.store.delete("a"))?.revision, revision);
+    assert.equal(await t.store.get("a"), null);
+    assert.equal(await t.store.delete("a"), null);
+  });
+
+  test("setAll writes all entries, over those that are there", async ({ store }) => {
+    const before = await store.set("a", json(1), { ttl: 100 });
+    await store.setAll(new Map([["a", json(2)], ["b", json(3)]]));
+    const a = await store.get("a");
+    assert.equal(a?.value, "2");
+    assert.equal(a.expires, null);
+    assert.notEqual(a.revision, before.revision);
+    assert.equal((await store.get("b"))?.value, "3");
+    await store.setAll(new Map());
+  });
+
+  test("ifRevision writes over that revision alone", async ({ store }) => {
+    const first = await store.set("a", json(1));
+    const second = await store.set("a", json(2), { ifRevision: first.revision });
+    await assert.rejects(
+      store.set("a", json(3), { ifRevision: first.revision }),
+      (error) =>
+        error instanceof RevisionConflict && error.key === "a" && error.current?.value === "2" &&
+        error.current.revision === second.revision,
+    );
+    await assert.rejects(store.delete("a", { ifRevision: first.revision }), RevisionConflict);
+    assert.equal((await store.get("a"))?.value, "2");
+    assert.equal((await store.delete("a", { ifRevision: second.revision }))?.value, "2");
+    await assert.rejects(
+      store.set("a", json(3), { ifRevision: second.revision }),
+      (error) => error instanceof RevisionConflict && error.current === null,
+    );
+    assert.equal(await store.get("a"), null);
+  });
+
+  test("ifRevision null writes only where there is nothing", async ({ store, pass }) => {
+    await store.set("a", json(1), { ifRevision: null, ttl: 1 });
+    await assert.rejects(store.set("a", json(2), { ifRevision: null }), RevisionConflict);
+    await assert.rejects(store.delete("a", { ifRevision: null }), RevisionConflict);
+    assert.equal(await store.delete("b", { ifRevision: null }), null);
+    await pass(1.1);
+    await store.set("a", json(3), { ifRevision: null });
+    assert.equal((await store.get("a"))?.value, "3");
+  });
+
+  test("no revision is used twice, not after a delete or an expiry", async ({ store, pass }) => {
+    const seen = new Set<string>();
+    for (let i = 0; i < 5; i++) {
+      seen.add((await store.set("a", json(1), { ttl: 1 })).revision);
+      if (i % 2) await store.delete("a");
+      else if (i < 3) await pass(1.1);
+    }
+    assert.equal(seen.size, 5);
+  });
+
+  test("an entry is there until its ttl has passed, and gone then", async ({ store, pass }) => {
+    const { revision, expires } = await store.set("a", json(1), { ttl: 2 });
+    await store.set("b", json(1), { ttl: 2 });
+    await store.set("b", json(2));
+    assert.equal(typeof expires, "number");
+    await pass(1);
+    assert.equal((await store.get("a"))?.expires, expires);
+    await pass(1.1);
+    assert.equal(await store.get("a"), null);
+    assert.deepEqual(
+      (await store.list("")).keys,
+      ["b"],
+      "a later set without a ttl keeps for ever",
+    );
+    assert.equal(await store.delete("a"), null);
+    await assert.rejects(store.set("a", json(2), { ifRevision: revision }), RevisionConflict);
+    assert.equal((await store.set("a", json(2))).created, true);
+  });
+
+  test("list gives the keys under a prefix, page by page", async ({ store }) => {
+    const keys = Array.from({ length: 25 }, (_, i) => `p${String(i).padStart(2, "0")}`);
+    const others = ["o", "p", "q", "q00"];
+    await store.setAll(new Map([...others, ...keys].map((key) => [key, json(1)])));
+    assert.deepEqual((await store.list("p0")).keys.sort(), keys.slice(0, 10));
+    const pages = await allPages(store, "p", 10);
+    assert.deepEqual(pages.flat().sort(), ["p", ...keys]);
+    assert.ok(pages.every((page) => page.length <= 10));
+    assert.deepEqual(await store.list("nothing"), { keys: [], next: null });
+  });
+
+  test("list keeps every key that is there all the while, with writers beside", async (t) => {
+    const { store } = t;
+    const stay = Array.from({ length: 60 }, (_, i) => `stay${i}`);
+    await store.setAll(new Map(stay.map((key) => [key, json(1)])));
+    let after: string | undefined;
+    const seen: string[] = [];
+    for (let page = 0; page < 1000; page++) {
+      const { keys, next } = await store.list("", { after, limit: 7 });
+      seen.push(...keys.filter((key) => key.startsWith("stay")));
+      if (next === null) break;
+      after = next;
+      await store.set(`a${page}`, json(1));
+      await store.set(`z${page % 5}`, json(1));
+      await store.delete(`a${page - 1}`);
+      await store.set(`stay${page % 60}`, json(2));
+    }
+    assert.deepEqual(seen.sort(), stay.sort());
+  });
+
+  if (ordered) {
+    test("list is in the order of the code points", async ({ store }) => {
+      const keys = ["a", "b", "ba", "\ue000", "\uffff", "\u{10000}", "\u{1f600}"];
+      await store.setAll(new Map(keys.toReversed().map((key) => [key, json(1)])));
+      assert.deepEqual((await store.list("")).keys, keys);
+      assert.deepEqual((await allPages(store, "", 2)).flat(), keys);
+    });
+  }
+
+  test("64 writers at once lose no update", async ({ store }) => {
+    const revisions = new Set<string>();
+    await Promise.all(Array.from({ length: 64 }, async () => {
+      for (;;) {
+        const current = await store.get("count");
+        const next = json(current === null ? 1 : Number(current.value) + 1);
+        try {
+          const { revision } = await store.set("count", next, {
+            ifRevision: current?.revision ?? null,
+          });
+          assert.ok(!revisions.has(revision));
+          revisions.add(revision);
+          return;
+        } catch (error) {
+          assert.ok(error instanceof RevisionConflict, String(error));
+        }
+      }
+    }));
+    assert.equal((await store.get("count"))?.value, "64");
+  });
+
+  test("writes to one key take effect in the order of the calls", async ({ store }) => {
+    const writes: Promise<unknown>[] = [];
+    for (let i = 0; i < 50; i++) {
+      writes.push(store.set("a", json(i)));
+      if (i % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await Promise.all(writes);
+    assert.equal((await store.get("a"))?.value, "49");
+  });
+
+  test("a closed store refuses every call, and closes twice", async ({ store }) => {
+    await store.set("a", json(1));
+    await store.close();
+    await store.close();
+    const unchanged = (error: unknown) =>
+      error instanceof StoreUnavailable && error.outcome === "unchanged";
+    await assert.rejects(store.get("a"), unchanged);
+    await assert.rejects(store.set("a", json(2)), unchanged);
+    await assert.rejects(store.setAll(new Map([["a", json(2)]])), unchanged);
+    await assert.rejects(store.delete("a"), unchanged);
+    await assert.rejects(store.list(""), unchanged);
+  });
+
+  test("does what a Map with a clock does, for any sequence of calls", async (t) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(operation, { maxLength: 20 }), async (operations) => {
+        for (const { keys } of [await t.store.list("")]) {
+          for (const key of keys) await t.store.delete(key);
+        }
+        await runAgainstModel(t, operations);
+      }),
+      { numRuns: 60 },
+    );
+  });
+}
+
+async function allPages(store: Store, prefix: string, limit: number): Promise<string[][]> {
+  const pages: string[][] = [];
+  let after: string | undefined;
+  do {
+    const { keys, next } = await store.list(prefix, { after, limit });
+    pages.push(keys);
+    after = next ?? undefined;
+  } while (after !== undefined);
+  return pages;
+}
+
+const key = fc.constantFrom("a", "ab", "b", "\u{1f600}", "__proto__");
+const value = fc.jsonValue().map((it) => json(it));
+/** Which revision a conditional write names: the current one, one of before, none, or no condition. */
+const condition = fc.constantFrom("current", "stale", "nothing", "any");
+const operation = fc.oneof(
+  fc.record({ op: fc.constant("set" as const), key, value, condition }),
+  fc.record({ op: fc.constant("delete" as const), key, condition }),
+  fc.record({ op: fc.constant("get" as const), key }),
+  fc.record({ op: fc.constant("setAll" as const), values: fc.array(fc.tuple(key, value)) }),
+  fc.record({ op: fc.constant("list" as const), prefix: fc.constantFrom("", "a", "b", "zz") }),
+);
+type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
+
+/** Runs the operations on the store and on a Map, and compares every answer. */
+async function runAgainstModel({ store }: TestStore, operations: Operation[]): Promise<void> {
+  const model = new Map<string, { value: JsonText; revision: string }>();
+  const stale = "stale-revision";
+  for (const step of operations) {
+    if (step.op === "get") {
+      const entry = await store.get(step.key);
+      assert.deepEqual(
+        entry && { value: entry.value, revision: entry.revision },
+        model.get(step.key) ?? null,
+      );
+    } else if (step.op === "list") {
+      const { keys } = await store.list(step.prefix);
+      const expected = [...model.keys()].filter((key) => key.startsWith(step.prefix));
+      assert.deepEqual(keys.sort(), expected.sort());
+    } else if (step.op === "setAll") {
+      const values = new Map(step.values);
+      await store.setAll(values);
+      for (const [key, value] of values) {
+        model.set(key, { value, revision: (await store.get(key))?.revision ?? "" });
+      }
+    } else {
+      const current = model.get(step.key);
+      const options = {
+        any: {},
+        nothing: { ifRevision: null },
+        stale: { ifRevision: stale },
+        current: { ifRevision: current?.revision ?? null },
+      }[step.condition];
+      const holds = !("ifRevision" in options) ||
+        options.ifRevision === (current?.revision ?? null);
+      const write = () =>
+        step.op === "set"
+          ? store.set(step.key, step.value, options)
+          : store.delete(step.key, options);
+      if (!holds) {
+        await assert.rejects(
+          write,
+          (error) =>
+            error instanceof RevisionConflict && error.current?.revision === current?.revision,
+        );
+      } else if (step.op === "set") {
+        const { revision, created } = await store.set(step.key, step.value, options);
+        assert.equal(created, current === undefined);
+        model.set(step.key, { value: step.value, revision });
+      } else {
+        assert.equal((await write())?.value, current?.value);
+        model.delete(step.key);
+      }
+    }
+  }
+}

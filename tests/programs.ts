@@ -1,0 +1,132 @@
+/** Starts the programs that tests need, on free ports of loopback, and stops them again. */
+import { join } from "node:path";
+
+export const PROJECT = join(import.meta.dirname as string, "..");
+
+/** A program that runs. Leaving its scope ends it. */
+export class Program implements AsyncDisposable {
+  /** What it has printed so far, standard output and standard error together. */
+  output = "";
+  /** Its exit code, once it has ended. */
+  readonly exited: Promise<number>;
+  readonly #process: Deno.ChildProcess;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(command: string, args: string[], options: ProgramOptions = {}) {
+    this.#process = new Deno.Command(command, {
+      args,
+      cwd: options.cwd ?? PROJECT,
+      env: options.env ?? {},
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const read = [this.#process.stdout, this.#process.stderr].map((stream) => this.#read(stream));
+    this.exited = Promise.all([this.#process.status, ...read]).then(([{ code }]) => code);
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  /**
+   * Waits until the output matches, and gives the match.
+   *
+   * @throws {Error} With the output, if the program ends first or `seconds` pass
+   */
+  async printed(pattern: RegExp, seconds = 30): Promise<RegExpExecArray> {
+    const signal = AbortSignal.timeout(seconds * 1000);
+    const timedOut = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => timedOut.resolve());
+    let ended = false;
+    const end = this.exited.then(() => {
+      ended = true;
+    });
+    for (;;) {
+      const match = pattern.exec(this.output);
+      if (match) return match;
+      if (ended || signal.aborted) {
+        throw new Error(`${ended ? "It ended" : "Time is up"} before ${pattern}:\n${this.output}`);
+      }
+      await Promise.race([this.#wake.promise, end, timedOut.promise]);
+    }
+  }
+
+  /** Sends the signal and waits for the end; after 10 seconds it kills. Gives the exit code. */
+  async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
+    this.signal(signal);
+    const timer = setTimeout(() => this.signal("SIGKILL"), 10_000);
+    const code = await this.exited;
+    clearTimeout(timer);
+    return code;
+  }
+
+  /** Sends a signal; nothing happens where the program has ended. */
+  signal(signal: Deno.Signal): void {
+    try {
+      this.#process.kill(signal);
+    } catch (error) {
+      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async #read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      this.output += decoder.decode(chunk, { stream: true });
+      this.#wake.resolve();
+      this.#wake = Promise.withResolvers();
+    }
+  }
+}
+
+export interface ProgramOptions {
+  cwd?: string;
+  /** Added to this process's own environment. */
+  env?: Record<string, string>;
+}
+
+/** Starts one of the project's own programs, as its task in deno.json does. */
+export function startScript(script: string, args: string[] = [], options: ProgramOptions = {}) {
+  return new Program(
+    Deno.execPath(),
+    ["run", "--allow-net", "--allow-read", "--allow-write", "--allow-env", join(PROJECT, script)]
+      .concat(args),
+    options,
+  );
+}
+
+/** A port on which nothing listens at the moment. */
+export function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  return port;
+}
+
+/**
+ * Registers a test that needs programs of the machine. Where one is missing the test is reported as
+ * ignored, with the reason; under `CI=true` it runs, and fails.
+ */
+export function testWith(programs: string[], name: string, run: () => Promise<void>): void {
+  const missing = programs.filter((program) => !isInstalled(program));
+  const ignore = missing.length > 0 && Deno.env.get("CI") !== "true";
+  Deno.test({ name: ignore ? `${name} (needs ${missing.join(", ")})` : name, ignore, fn: run });
+}
+
+function isInstalled(program: string): boolean {
+  return (Deno.env.get("PATH") ?? "").split(":").some((directory) => {
+    try {
+      return Deno.statSync(join(directory, program)).isFile;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) {
+        return false;
+      }
+      throw error;
+    }
+  });
+}

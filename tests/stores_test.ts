@@ -1,0 +1,148 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { setTimeout as delay } from "node:timers/promises";
+import { memoryStore } from "../stores/memory.ts";
+import { sqliteStore } from "../stores/sqlite.ts";
+import { json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
+import { storeConformance } from "./conformance/store.ts";
+
+/** A clock that stands still until a test moves it. */
+function testClock() {
+  let time = 1_700_000_000_000;
+  return {
+    now: () => time,
+    pass: (seconds: number) => {
+      time += seconds * 1000;
+      return Promise.resolve();
+    },
+  };
+}
+
+storeConformance("memoryStore", {
+  ordered: true,
+  open: () => openWithClock((now) => memoryStore({ now })),
+});
+
+storeConformance("sqliteStore in memory", {
+  ordered: true,
+  open: () => openWithClock((now) => sqliteStore(":memory:", { now })),
+});
+
+storeConformance("sqliteStore on disk", {
+  ordered: true,
+  open: async () => {
+    const directory = await Deno.makeTempDir();
+    const opened = await openWithClock((now) => sqliteStore(join(directory, "kv.db"), { now }));
+    const closeStore = opened[Symbol.asyncDispose];
+    opened[Symbol.asyncDispose] = async () => {
+      await closeStore();
+      await Deno.remove(directory, { recursive: true });
+    };
+    return opened;
+  },
+});
+
+function openWithClock(openWith: (now: () => number) => Store) {
+  const { now, pass } = testClock();
+  const store = openWith(now);
+  return Promise.resolve({ store, pass, [Symbol.asyncDispose]: () => store.close() });
+}
+
+Deno.test("openStore() opens what a URL names", async () => {
+  const directory = await Deno.makeTempDir();
+  for (const url of [":memory:", join(directory, "a.db"), `sqlite:${join(directory, "b.db")}`]) {
+    const store = await openStore(url);
+    await store.set("a", json(1));
+    assert.equal((await store.get("a"))?.value, "1");
+    await store.close();
+  }
+  assert.deepEqual([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+    "a.db",
+    "b.db",
+  ]);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("openStore() names the URL that it cannot open, and what is wanted", async () => {
+  for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
+    await assert.rejects(openStore(url), (error: Error) => {
+      assert.match(error.message, /^Cannot open the store "/);
+      assert.ok(error.message.includes(`"${url}": expected `), error.message);
+      return true;
+    });
+  }
+});
+
+Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the next", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const first = sqliteStore(path);
+  const a = await first.set("a", json({ count: 1 }), { ttl: 100 });
+  const b = await first.set("b", json(1));
+  await first.delete("b");
+  await first.close();
+  const second = sqliteStore(path);
+  const { created: _, ...entry } = a;
+  assert.deepEqual(await second.get("a"), entry);
+  assert.notEqual((await second.set("b", json(1))).revision, b.revision);
+  await second.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const stores = [sqliteStore(path), sqliteStore(path)] as const;
+  const { revision } = await stores[0].set("a", json(1));
+  assert.equal((await stores[1].set("a", json(2), { ifRevision: revision })).value, "2");
+  await assert.rejects(stores[0].set("a", json(3), { ifRevision: revision }));
+  assert.equal((await stores[0].get("a"))?.value, "2");
+  for (const store of stores) await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const clock = testClock();
+  const store = sqliteStore(path, { now: clock.now, sweepInterval: 5 });
+  await store.setAll(new Map(Array.from({ length: 1200 }, (_, i) => [`k${i}`, json(i)])), {
+    ttl: 1,
+  });
+  await store.set("stays", json(1));
+  await clock.pass(2);
+  const database = new DatabaseSync(path, { readOnly: true });
+  const count = database.prepare("SELECT count(*) AS n FROM entries");
+  for (let i = 0; i < 200 && (count.get() as { n: number }).n > 1; i++) await delay(10);
+  assert.equal((count.get() as { n: number }).n, 1);
+  database.close();
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() refuses what is no file of ours, and leaves it as it is", async () => {
+  const directory = await Deno.makeTempDir();
+  const textFile = join(directory, "text");
+  await Deno.writeTextFile(textFile, "a text of a person\n".repeat(100));
+  const foreign = join(directory, "foreign.db");
+  const database = new DatabaseSync(foreign);
+  database.exec("CREATE TABLE mine (a)");
+  database.close();
+  const newer = join(directory, "newer.db");
+  await sqliteStore(newer).close();
+  const edit = new DatabaseSync(newer);
+  edit.exec("PRAGMA user_version = 99");
+  edit.close();
+  for (const path of [textFile, foreign, newer, directory, join(directory, "no", "kv.db")]) {
+    const before = path === textFile || path === foreign ? await Deno.readFile(path) : null;
+    assert.throws(
+      () => sqliteStore(path),
+      (error) =>
+        error instanceof StoreUnavailable &&
+        error.message.startsWith(`Cannot open the store "${path}": `),
+    );
+    if (before) assert.deepEqual(await Deno.readFile(path), before);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
