@@ -24,6 +24,7 @@ declare global {
   /** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
   interface JSON {
     rawJSON(text: string): object;
+    isRawJSON(value: unknown): boolean;
     parse(
       text: string,
       reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
@@ -117,7 +118,10 @@ export interface ListOptions {
 export class InvalidArgument extends TypeError {
   override readonly name = "InvalidArgument";
 
-  constructor(readonly argument: "key" | "value" | "ttl" | "after" | "limit", message: string) {
+  constructor(
+    readonly argument: "url" | "key" | "value" | "ttl" | "after" | "limit",
+    message: string,
+  ) {
     super(message);
   }
 }
@@ -188,7 +192,7 @@ export interface OpenOptions {
  */
 export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
   const problem = storeUrlProblem(url);
-  if (problem) throw new TypeError(`Cannot open the store "${url}": ${problem}`);
+  if (problem) throw new InvalidArgument("url", `Cannot open the store "${url}": ${problem}`);
   if (url === ":memory:") return (await import("./memory.ts")).memoryStore();
   if (/^https?:/.test(url)) return (await import("./http.ts")).httpStore(url, options);
   return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""));
@@ -204,7 +208,10 @@ export function storeUrlProblem(url: string): string | null {
   if (scheme !== "http" && scheme !== "https") {
     return "expected :memory:, a file, sqlite:, http: or https:";
   }
-  return URL.canParse(url) ? null : "expected a host after the scheme";
+  if (!URL.canParse(url)) return "expected a host after the scheme";
+  const { username, password, search, hash } = new URL(url);
+  if (username || password) return "expected no user or password: KV_TOKEN lets a client in";
+  return search || hash ? "expected nothing behind the path" : null;
 }
 
 /**

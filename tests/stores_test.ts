@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
+import { kv } from "../kv.ts";
+import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
@@ -41,6 +43,35 @@ storeConformance("sqliteStore on disk", {
     };
     return opened;
   },
+});
+
+storeConformance("httpStore over kv() in memory", {
+  ordered: true,
+  open: () =>
+    openWithClock((now) => {
+      const below = memoryStore({ now });
+      const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
+      const store = httpStore(`http://127.0.0.1:${server.addr.port}`);
+      const close = async () => {
+        await store.close();
+        await server.shutdown();
+        await below.close();
+      };
+      return { ...store, close };
+    }),
+});
+
+storeConformance("httpStore over kv() on SQLite", {
+  ordered: true,
+  open: () =>
+    openWithClock((now) => {
+      const below = sqliteStore(":memory:", { now });
+      const app = kv(below);
+      const store = httpStore("http://localhost", {
+        fetch: async (input, init) => await app.request(String(input), init),
+      });
+      return { ...store, close: () => store.close().then(() => below.close()) };
+    }),
 });
 
 function openWithClock(openWith: (now: () => number) => Store) {

@@ -1,0 +1,155 @@
+/**
+ * The configuration of both servers: `counter.cfg.json` in the current directory, or the file that
+ * `APP_CONFIG` names. An environment variable of the same name overrides a key; a value there that
+ * is no text is written as JSON (`USE_SESSION_STORE=true`, `SECRET_KEY_FALLBACKS='["…"]'`).
+ *
+ * The names are Flask's, since its users know them:
+ * https://flask.palletsprojects.com/en/stable/config/
+ *
+ * @module
+ */
+import { z } from "zod";
+import { storeUrlProblem } from "./stores/store.ts";
+
+const DEFAULT_FILE = "counter.cfg.json";
+/** RFC 6265bis caps a cookie's life at 400 days, and browsers hold to it. */
+const MAX_COOKIE_LIFETIME = 400 * 24 * 60 * 60;
+
+const storeUrl = z.string().refine((url) => storeUrlProblem(url) === null, {
+  error: ({ input }) => storeUrlProblem(String(input)) ?? "",
+});
+const secret = z.string().min(16, "expected at least 16 characters");
+const token = z.string().regex(
+  /^[\w.~+/-]{16,}=*$/,
+  "expected at least 16 letters, digits, or any of - . _ ~ + /",
+);
+const seconds = z.int(`expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`)
+  .min(1, `expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`)
+  .max(MAX_COOKIE_LIFETIME, `expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`);
+const flag = z.boolean("expected true or false");
+
+/** Every key of the file. `counter.cfg.schema.json` is made of it, for editors. */
+export const ConfigFile = z.strictObject({
+  $schema: z.string().optional().describe("This file's JSON schema, for editors"),
+  USE_SESSION_STORE: flag.default(false)
+    .describe("false: sessions in a signed cookie; true: sessions in the store at KV_URL"),
+  KV_URL: storeUrl.default("http://localhost:5100")
+    .describe("The store that keeps the sessions: a store's URL"),
+  KV_TOKEN: z.union([token, z.array(token).min(1)], "expected a token, or a list of tokens")
+    .optional()
+    .describe(
+      "Bearer token that the key-value service asks for; of several, clients send the first",
+    ),
+  DBM: storeUrl.default("kv.db").describe("What the key-value service serves: a store's URL"),
+  SECRET_KEY: secret.optional()
+    .describe("Signs the session cookie; without it a random one is made at each start"),
+  SECRET_KEY_FALLBACKS: z.array(secret, "expected a list of keys").default([])
+    .describe("Older keys, with which cookies are still accepted"),
+  SESSION_COOKIE_NAME: z.string("expected a name").default("session"),
+  SESSION_COOKIE_DOMAIN: z.string("expected a host name").optional(),
+  SESSION_COOKIE_PATH: z.string("expected a path").default("/"),
+  SESSION_COOKIE_SECURE: z.union([z.literal("auto"), z.boolean()], 'expected true, false or "auto"')
+    .default("auto").describe("auto: Secure when the request came by https"),
+  SESSION_COOKIE_SAMESITE: z.enum(["Strict", "Lax", "None"], "expected Strict, Lax or None")
+    .default("Lax"),
+  SESSION_COOKIE_DIGEST: z.enum(["sha1", "sha256"], "expected sha1 or sha256").default("sha256")
+    .describe("sha1: cookies that a Flask app with the same SECRET_KEY reads and writes"),
+  PERMANENT_SESSION_LIFETIME: seconds.default(31 * 24 * 60 * 60)
+    .describe("Seconds after which an unused session ends"),
+  SESSION_ABSOLUTE_LIFETIME: seconds.optional()
+    .describe("Seconds after which a session ends even if it is in use"),
+  HASH_SESSION_IDS: flag.default(false)
+    .describe("true: the store holds a hash of each session id, and not the id"),
+  TRUST_PROXY: flag.default(false)
+    .describe("true: take the scheme of a request from X-Forwarded-Proto"),
+});
+
+/** Where a server listens: from the environment alone, since one file serves both servers. */
+const Listen = z.object({
+  HOST: z.string().default("127.0.0.1"),
+  PORT: z.int("expected a port, from 0 to 65535").min(0, "expected a port, from 0 to 65535")
+    .max(65535, "expected a port, from 0 to 65535").optional(),
+});
+
+/** The checked configuration. */
+export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
+
+/** The configuration is wrong: one line for each problem. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+/**
+ * Reads the configuration file and the environment.
+ *
+ * @param environment The environment variables
+ * @returns Every key with its value or default
+ * @throws {ConfigError} With a line for each key that is wrong or unknown, or if the file that
+ * `APP_CONFIG` names cannot be read. No file at all is no error: the defaults hold
+ *
+ * @example
+ * ```ts
+ * import { readConfig } from "./config.ts";
+ *
+ * const config = readConfig({ USE_SESSION_STORE: "true" });
+ * console.log(config.USE_SESSION_STORE, config.KV_URL); // true http://localhost:5100
+ * ```
+ */
+export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
+  const path = environment["APP_CONFIG"] || DEFAULT_FILE;
+  const file = readFile(path, path !== DEFAULT_FILE);
+  const problems = Object.keys(file)
+    .filter((key) => !(key in ConfigFile.shape))
+    .map((key) => `${path}: ${key} is unknown: expected one of the keys in the README`);
+  const config: Record<string, unknown> = {};
+  for (const [key, schema] of Object.entries({ ...ConfigFile.shape, ...Listen.shape })) {
+    const text = environment[key] || undefined;
+    const value = text === undefined ? file[key] : fromText(text, schema);
+    const result = schema.safeParse(value);
+    if (result.success) config[key] = result.data;
+    else {
+      const origin = text === undefined ? path : "environment";
+      const wanted = result.error.issues[0]?.message;
+      problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems.join("\n"));
+  return config as Config;
+}
+
+function readFile(path: string, required: boolean): Record<string, unknown> {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (cause) {
+    if (!required && cause instanceof Deno.errors.NotFound) return {};
+    throw new ConfigError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new ConfigError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new ConfigError(`Cannot read "${path}": expected a JSON object`);
+  }
+  return value as Record<string, unknown>;
+}
+
+/** A variable's text as it is where a text is wanted, otherwise as JSON where it is JSON. */
+function fromText(text: string, schema: z.ZodType): unknown {
+  if (schema.safeParse(text).success) return text;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return text;
+    throw error;
+  }
+}
+
+/** A value as an error message may show it: a secret is never printed. */
+function shown(key: string, value: unknown): string {
+  if (!/SECRET|TOKEN/.test(key)) return JSON.stringify(value);
+  return typeof value === "string" ? `a text of ${value.length} characters` : "no such text";
+}

@@ -1,0 +1,284 @@
+/**
+ * A store on another machine: a client of `kv.ts`.
+ *
+ * The calls of one turn of the event loop travel as one request, an array of operations, and one
+ * request is under way at a time; calls made meanwhile gather for the next. So a busy server makes
+ * few requests, and writes take effect in the order of the calls.
+ *
+ * @module
+ */
+import { z } from "zod";
+import {
+  checkKey,
+  checkLimit,
+  closedStore,
+  type Entry,
+  expiry,
+  InvalidArgument,
+  json,
+  type JsonText,
+  MAX_PAGE,
+  type OpenOptions,
+  parseJson,
+  RevisionConflict,
+  type Store,
+  StoreFull,
+  StoreUnavailable,
+} from "./store.ts";
+
+/** The most operations in one request, and about how long its body may get, in characters. */
+const MAX_OPERATIONS = 1000;
+const BATCH_LENGTH = 4 * 1024 * 1024;
+
+/** What {@linkcode httpStore} takes. */
+export interface HttpOptions extends OpenOptions {
+  /** How long a call may take, in milliseconds: by default 2,000. */
+  deadline?: number;
+  /** Sends the requests: by default this runtime's own. */
+  fetch?: typeof fetch;
+}
+
+/** A call that waits for its request. */
+interface Call {
+  /** Of an operation, which travels with others, or of a whole body, which travels alone. */
+  readonly body: string;
+  /** The query of a call that travels alone. */
+  readonly alone?: string;
+  readonly isWrite: boolean;
+  readonly calledAt: number;
+  resolve(answer: unknown): void;
+  reject(error: unknown): void;
+}
+
+interface Operation {
+  readonly op: "get" | "put" | "delete";
+  readonly key: string;
+  readonly ttl?: number | undefined;
+  readonly ifRevision?: string | null | undefined;
+}
+
+const Answers = z.array(z.object({
+  status: z.number(),
+  value: z.unknown(),
+  revision: z.string().nullish(),
+  expires: z.number().nullish(),
+  detail: z.string().optional(),
+  outcome: z.enum(["unchanged", "unknown"]).optional(),
+}));
+type Answer = z.infer<typeof Answers>[number];
+const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
+const Problem = z.object({
+  detail: z.string(),
+  outcome: z.enum(["unchanged", "unknown"]).optional(),
+});
+
+/**
+ * Opens the store of the service at `url`. Nothing is sent before the first call.
+ *
+ * @example
+ * ```ts no-run
+ * import { httpStore } from "./http.ts";
+ *
+ * const store = httpStore("http://localhost:5100");
+ * console.log((await store.list("")).keys);
+ * await store.close();
+ * ```
+ */
+export function httpStore(url: string, options: HttpOptions = {}): Store {
+  const { deadline = 2000, token, fetch = globalThis.fetch } = options;
+  // A call waits for the request under way, then for its own: half of the deadline for each.
+  const patience = deadline / 2;
+  const service = url.replace(/\/+$/, "");
+  const queue: Call[] = [];
+  let sending: Promise<void> | null = null;
+  let closed = false;
+
+  function enqueue(call: Pick<Call, "body" | "alone" | "isWrite">): Promise<unknown> {
+    if (closed) throw closedStore();
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    queue.push({ ...call, calledAt: performance.now(), resolve, reject });
+    sending ??= sendAll();
+    return promise;
+  }
+
+  async function sendAll(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    for (let batch = nextBatch(); batch.length > 0; batch = nextBatch()) await send(batch);
+    sending = null;
+  }
+
+  /** Takes what goes into the next request from the queue. */
+  function nextBatch(): Call[] {
+    const isLate = ({ calledAt }: Call) => performance.now() - calledAt > patience;
+    while (queue[0] && isLate(queue[0])) {
+      queue.shift()?.reject(unavailable("did not answer in time", "unchanged"));
+    }
+    let count = 0;
+    let length = 0;
+    while (count < Math.min(queue.length, MAX_OPERATIONS) && length < BATCH_LENGTH) {
+      const call = queue[count] as Call;
+      if (call.alone !== undefined) break;
+      length += call.body.length;
+      count++;
+    }
+    return queue.splice(0, Math.max(count, 1));
+  }
+
+  async function send(batch: Call[]): Promise<void> {
+    const [first] = batch;
+    try {
+      if (first?.alone !== undefined) {
+        first.resolve(await request(`/${first.alone}`, first.body));
+        return;
+      }
+      const body = `[${batch.map((call) => call.body).join(",")}]`;
+      const answers = expect(Answers, await request("/", body));
+      if (answers.length !== batch.length) throw noService(`${answers.length} answers`);
+      for (const [i, call] of batch.entries()) call.resolve(answers[i]);
+    } catch (error) {
+      for (const call of batch) call.reject(forCall(error, call));
+    }
+  }
+
+  /** A read leaves nothing in doubt, whatever became of the request. */
+  function forCall(error: unknown, { isWrite }: Call): unknown {
+    return error instanceof StoreUnavailable && !isWrite && error.outcome === "unknown"
+      ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
+      : error;
+  }
+
+  /** Sends one request and gives the JSON of its 200. */
+  async function request(path: string, body?: string): Promise<unknown> {
+    const headers = new Headers({ Accept: "application/json" });
+    if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    if (body !== undefined) headers.set("Content-Type", "application/json");
+    let status: number;
+    let text: string;
+    try {
+      const response = await fetch(service + path, {
+        method: body === undefined ? "GET" : "POST",
+        body: body ?? null,
+        headers,
+        redirect: "manual",
+        signal: AbortSignal.timeout(patience),
+      });
+      status = response.status;
+      text = await response.text();
+    } catch (cause) {
+      throw requestFailed(cause);
+    }
+    if (status !== 200) throw refused(status, text);
+    return readJson(text);
+  }
+
+  function requestFailed(cause: unknown): unknown {
+    if (!(cause instanceof Error)) return cause;
+    if (cause.name === "TimeoutError") {
+      return unavailable("did not answer in time", "unknown", cause);
+    }
+    // Where no connection came about, nothing was sent.
+    const unsent = cause.message.includes("(Connect)");
+    return unsent
+      ? unavailable("cannot be reached", "unchanged", cause)
+      : unavailable("cut the connection", "unknown", cause);
+  }
+
+  function refused(status: number, text: string): Error {
+    const problem = Problem.safeParse(tryJson(text));
+    const { detail, outcome = "unchanged" } = problem.data ?? { detail: "" };
+    if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
+    if (!problem.success) return noService(`status ${status}`);
+    if (status === 507) return new StoreFull(`${service}: ${detail}`);
+    if (status === 413) return new InvalidArgument("value", `${service}: ${detail}`);
+    return unavailable(`answered ${status}: ${detail}`, outcome);
+  }
+
+  function readJson(text: string): unknown {
+    try {
+      return parseJson(text);
+    } catch (cause) {
+      throw noService("no JSON", cause);
+    }
+  }
+
+  function expect<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+    const result = schema.safeParse(value);
+    if (result.success) return result.data;
+    throw noService("other JSON", result.error);
+  }
+
+  function noService(what: string, cause?: unknown): StoreUnavailable {
+    return unavailable(`is no key-value service: it answered ${what}`, "unknown", cause);
+  }
+
+  function unavailable(what: string, outcome: "unchanged" | "unknown", cause?: unknown) {
+    return new StoreUnavailable(`${service} ${what}`, { cause, outcome });
+  }
+
+  async function operate(operation: Operation, value?: JsonText): Promise<Answer> {
+    const { op, key } = operation;
+    checkKey(key);
+    const members = JSON.stringify(operation);
+    const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
+    const answer = await enqueue({ body, isWrite: op !== "get" }) as Answer;
+    if (answer.status === 412) throw new RevisionConflict(key, entryOf(key, answer));
+    if (answer.status === 200 || answer.status === 201) return answer;
+    const { status, detail = "", outcome = "unchanged" } = answer;
+    if (status === 507) throw new StoreFull(`${service}: ${detail}`);
+    throw unavailable(`answered ${status}: ${detail}`, outcome);
+  }
+
+  // The methods are async so that a bad argument rejects, as it does on every other engine.
+  return {
+    async get(key) {
+      return entryOf(key, await operate({ op: "get", key }));
+    },
+
+    async set(key, value, { ttl, ifRevision } = {}) {
+      expiry(ttl, 0);
+      const answer = await operate({ op: "put", key, ttl, ifRevision }, value);
+      const entry = entryOf(key, answer);
+      if (entry === null) throw noService("no revision");
+      return { ...entry, created: answer.status === 201 };
+    },
+
+    async setAll(values, { ttl } = {}) {
+      expiry(ttl, 0);
+      for (const key of values.keys()) checkKey(key);
+      const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
+      const alone = ttl === undefined ? "" : `?ttl=${ttl}`;
+      await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
+    },
+
+    async delete(key, { ifRevision } = {}) {
+      return entryOf(key, await operate({ op: "delete", key, ifRevision }));
+    },
+
+    async list(prefix, { after, limit = MAX_PAGE } = {}) {
+      if (closed) throw closedStore();
+      checkLimit(limit);
+      const query = new URLSearchParams({ prefix, limit: String(limit) });
+      if (after !== undefined) query.set("after", after);
+      return expect(KeyPage, await request(`/?${query}`));
+    },
+
+    async close() {
+      closed = true;
+      await sending;
+    },
+  };
+}
+
+function entryOf(key: string, { value, revision, expires = null }: Answer): Entry | null {
+  return typeof revision === "string" ? { key, value: json(value), revision, expires } : null;
+}
+
+/** What is no JSON is undefined. */
+function tryJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
