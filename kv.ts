@@ -33,6 +33,7 @@ import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.t
 import {
   type Entry,
   InvalidArgument,
+  isRawNumber,
   json,
   type JsonText,
   MAX_PAGE,
@@ -261,8 +262,7 @@ async function readJson(c: Context): Promise<unknown> {
 
 function members(body: unknown): [string, unknown][] {
   if (body instanceof Map) return [...body];
-  const isRaw = JSON.isRawJSON(body);
-  if (typeof body === "object" && body !== null && !isRaw) return Object.entries(body);
+  if (typeof body === "object" && body !== null && !isRawNumber(body)) return Object.entries(body);
   throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
 }
 

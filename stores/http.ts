@@ -12,6 +12,7 @@ import {
   checkKey,
   checkLimit,
   closedStore,
+  DEADLINE,
   type Entry,
   expiry,
   InvalidArgument,
@@ -32,7 +33,7 @@ const BATCH_LENGTH = 4 * 1024 * 1024;
 
 /** What {@linkcode httpStore} takes. */
 export interface HttpOptions extends OpenOptions {
-  /** How long a call may take, in milliseconds: by default 2,000. */
+  /** How long a call may take, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
   /** Sends the requests: by default this runtime's own. */
   fetch?: typeof fetch;
@@ -85,7 +86,7 @@ const Problem = z.object({
  * ```
  */
 export function httpStore(url: string, options: HttpOptions = {}): Store {
-  const { deadline = 2000, token, fetch = globalThis.fetch } = options;
+  const { deadline = DEADLINE, token, fetch = globalThis.fetch } = options;
   // A call waits for the request under way, then for its own: half of the deadline for each.
   const patience = deadline / 2;
   const service = url.replace(/\/+$/, "");
@@ -176,8 +177,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     if (cause.name === "TimeoutError") {
       return unavailable("did not answer in time", "unknown", cause);
     }
-    // Where no connection came about, nothing was sent.
-    const unsent = cause.message.includes("(Connect)");
+    // Where no connection came about, nothing was sent. Deno tells that in words alone.
+    const unsent = `${cause.message} ${cause.cause}`.includes("client error (Connect)");
     return unsent
       ? unavailable("cannot be reached", "unchanged", cause)
       : unavailable("cut the connection", "unknown", cause);

@@ -54,6 +54,8 @@ const SCHEMA = `
 export interface SqliteOptions {
   /** The clock, in milliseconds since 1970. */
   now?: () => number;
+  /** Whether a file that is not there is an error; by default it is made. */
+  mustExist?: boolean;
   /** How often expired entries are removed from the file, in milliseconds. */
   sweepInterval?: number;
 }
@@ -86,9 +88,9 @@ type Row = { key: Uint8Array; value: Uint8Array; revision: number; expires: numb
  */
 export function sqliteStore(
   path: string,
-  { now = Date.now, sweepInterval = 1000 }: SqliteOptions = {},
+  { now = Date.now, mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
 ): Store {
-  const database = openDatabase(path);
+  const database = openDatabase(path, mustExist);
   const selectEntry = database.prepare(
     "SELECT key, value, revision, expires FROM entries WHERE key = ?",
   );
@@ -257,9 +259,10 @@ export function sqliteStore(
   };
 }
 
-function openDatabase(path: string): DatabaseSync {
+function openDatabase(path: string, mustExist: boolean): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {
+    if (mustExist) Deno.statSync(path);
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT });
     // Looked at before anything is changed: another program's file stays as it is.
     isEmpty(database);

@@ -17,20 +17,10 @@ export const MAX_VALUE_BYTES = 1024 * 1024;
 export const MAX_TTL = 2 ** 31 - 1;
 /** The most keys in one page of a listing, and the number where none is asked for. */
 export const MAX_PAGE = 1000;
+/** How long a call may take, in milliseconds, on stores that are reached over a network. */
+export const DEADLINE = 5000;
 
 declare const checked: unique symbol;
-
-declare global {
-  /** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
-  interface JSON {
-    rawJSON(text: string): object;
-    isRawJSON(value: unknown): boolean;
-    parse(
-      text: string,
-      reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
-    ): unknown;
-  }
-}
 
 /**
  * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long.
@@ -167,6 +157,8 @@ export class StoreFull extends Error {
 export interface OpenOptions {
   /** The bearer token that a key-value service asks for. */
   token?: string | undefined;
+  /** Whether a file that is not there is an error; by default it is made. */
+  mustExist?: boolean;
 }
 
 /**
@@ -195,7 +187,7 @@ export async function openStore(url: string, options: OpenOptions = {}): Promise
   if (problem) throw new InvalidArgument("url", `Cannot open the store "${url}": ${problem}`);
   if (url === ":memory:") return (await import("./memory.ts")).memoryStore();
   if (/^https?:/.test(url)) return (await import("./http.ts")).httpStore(url, options);
-  return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""));
+  return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""), options);
 }
 
 /** What is wrong with a store's URL, or null. */
@@ -252,15 +244,30 @@ export function json(value: unknown): JsonText {
 export function parseJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
   // Parsing with source text is several times slower, and nearly every text needs no such number.
-  return JSON.stringify(value) === text ? value : JSON.parse(text, keepDigits);
+  return JSON.stringify(value) === text ? value : SourceJson.parse(text, keepDigits);
 }
 
 function keepDigits(_key: string, value: unknown, context: { source?: string }): unknown {
   return typeof value === "number" && context.source !== undefined &&
       JSON.stringify(value) !== context.source
-    ? JSON.rawJSON(context.source)
+    ? SourceJson.rawJSON(context.source)
     : value;
 }
+
+/** Whether {@linkcode parseJson} kept this as it was written: a number, and no object. */
+export function isRawNumber(value: unknown): boolean {
+  return SourceJson.isRawJSON(value);
+}
+
+/** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
+const SourceJson = JSON as unknown as {
+  parse(
+    text: string,
+    reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
+  ): unknown;
+  rawJSON(text: string): object;
+  isRawJSON(value: unknown): boolean;
+};
 
 /** @throws {InvalidArgument} If `key` is no key */
 export function checkKey(key: string): void {

@@ -312,7 +312,7 @@ export function storeConformance(name: string, { open, ordered }: ConformanceOpt
         }
         await runAgainstModel(t, operations);
       }),
-      { numRuns: 60 },
+      { numRuns: 60, interruptAfterTimeLimit: 60_000 },
     );
   });
 }

@@ -1,0 +1,347 @@
+/**
+ * Sessions for Hono: in a signed cookie, or in a store with only an id in the cookie.
+ *
+ * ```ts no-run
+ * import { Hono } from "hono";
+ * import { z } from "zod";
+ * import { CookieSessionStore, sessions } from "./sessions.ts";
+ *
+ * const store = new CookieSessionStore("a secret key of 16 characters or more");
+ * const schema = z.object({ count: z.number().int().default(0) });
+ *
+ * const app = new Hono().use(sessions({ store, schema })).get("/", async (c) => {
+ *   const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+ *   return c.text(`Count: ${count}`);
+ * });
+ * ```
+ *
+ * With `new KeyValueSessionStore(await openStore("kv.db"))` instead, the same program keeps its
+ * sessions on the server, and `update` is atomic over any number of requests and processes.
+ *
+ * A request that does not touch its session costs no call to the store and no header.
+ *
+ * @module
+ */
+import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { Context, MiddlewareHandler } from "hono";
+import { getCookie } from "hono/cookie";
+import { HTTPException } from "hono/http-exception";
+import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
+import type { SessionStore } from "./session_stores/session_store.ts";
+import { StoreUnavailable } from "./stores/store.ts";
+
+export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
+export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
+export {
+  type LifetimeOptions,
+  SessionRotated,
+  type SessionStore,
+  type StoredSession,
+} from "./session_stores/session_store.ts";
+
+/** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop what is over 4,096. */
+const MAX_COOKIE_BYTES = 4093;
+
+/** The session of one request. */
+export interface Session<T extends object> {
+  /**
+   * The data, as the schema gives it. The first call loads it; a session that does not exist yet
+   * reads as the schema's defaults, and is not begun by reading.
+   *
+   * @throws {SessionUnavailable} If the store does not answer: never a new session instead
+   * @throws {SessionDataInvalid} If what is stored does not fit the schema
+   */
+  read(): Promise<T>;
+  /**
+   * Replaces the data by what `change` makes of it, and gives that. On a store this is atomic:
+   * `change` runs again on the newer data if another request was faster, so that no update is lost
+   * and it should do nothing but compute. A session that does not exist, or does no more, begins
+   * under a new id.
+   *
+   * @throws {SessionUnavailable} If the store does not answer; the session may have been changed
+   * @throws {SessionDataInvalid} If the data, or what `change` gives, does not fit the schema
+   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes; nothing is changed
+   */
+  update(change: (data: T) => T): Promise<T>;
+  /**
+   * Gives the session a new id and ends the old one: to be called when a user logs in, so that who
+   * knew the id before does not share the login (OWASP, session fixation). Without a session it does
+   * nothing. In a signed cookie there is no id, and the old cookie stays valid.
+   */
+  rotate(): Promise<void>;
+  /**
+   * Ends the session at the store and clears the cookie. Requests under way cannot bring it back:
+   * their `update` begins a new one.
+   */
+  destroy(): Promise<void>;
+}
+
+/** What {@linkcode sessions} takes. */
+export interface SessionsOptions<T extends object> {
+  store: SessionStore;
+  /**
+   * What the data is: a zod schema, or any other Standard Schema, that fits `{}`, with a default for
+   * each key. What it leaves out is gone at the next update. See https://standardschema.dev
+   */
+  schema: StandardSchemaV1<unknown, T>;
+  /** Makes data that the schema fits of older data that it does not fit. */
+  migrate?: (data: unknown) => unknown;
+  cookie?: CookieOptions;
+  /** Whether the cookie outlives the browser, as long as the session does. By default it does not. */
+  permanent?: boolean;
+  /** Whether `X-Forwarded-Proto` tells the scheme of a request: only behind a proxy that sets it. */
+  trustProxy?: boolean;
+}
+
+/** The cookie's name and attributes. It is always `HttpOnly`. */
+export interface CookieOptions {
+  /** By default `session`. */
+  name?: string;
+  domain?: string;
+  /** By default `/`. */
+  path?: string;
+  /** By default `auto`: when the request came by https. */
+  secure?: boolean | "auto";
+  /** By default `Lax`. */
+  sameSite?: "Strict" | "Lax" | "None";
+  partitioned?: boolean;
+}
+
+/** The store does not answer: a 503 that says when to try again. The cookie stays as it is. */
+export class SessionUnavailable extends HTTPException {
+  constructor(cause: unknown) {
+    const message = "The sessions cannot be reached. Please try again in a moment";
+    const headers = { "Content-Type": "text/plain", "Retry-After": "1" };
+    super(503, { message, cause, res: new Response(message, { headers }) });
+    this.name = "SessionUnavailable";
+  }
+}
+
+/** Data that does not fit the schema: in the store, or given by an update. Nothing was changed. */
+export class SessionDataInvalid extends TypeError {
+  override readonly name = "SessionDataInvalid";
+}
+
+/** The session does not fit into a cookie. Nothing was changed. */
+export class SessionTooLarge extends RangeError {
+  override readonly name = "SessionTooLarge";
+}
+
+/**
+ * Gives every request its session, as `c.var.session`.
+ *
+ * @throws {TypeError} If the cookie's name or attributes break their rules, or the schema has no
+ * defaults
+ *
+ * @example
+ * ```ts
+ * import { Hono } from "hono";
+ * import { z } from "zod";
+ * import { KeyValueSessionStore, sessions } from "./sessions.ts";
+ * import { memoryStore } from "./stores/memory.ts";
+ *
+ * const memory = memoryStore();
+ * const store = new KeyValueSessionStore(memory);
+ * const schema = z.object({ user: z.string().nullable().default(null) });
+ * const app = new Hono()
+ *   .use(sessions({ store, schema }))
+ *   .post("/login", async (c) => {
+ *     await c.var.session.rotate();
+ *     const { user } = await c.var.session.update((s) => ({ ...s, user: "ada" }));
+ *     return c.text(`Hello, ${user}`);
+ *   });
+ *
+ * const response = await app.request("/login", { method: "POST" });
+ * console.log(response.headers.get("Set-Cookie")); // session=…; Path=/; HttpOnly; SameSite=Lax
+ * await memory.close();
+ * ```
+ */
+export function sessions<T extends object>(
+  options: SessionsOptions<T>,
+): MiddlewareHandler<{ Variables: { session: Session<T> } }> {
+  const { store, schema, migrate, permanent = false, trustProxy = false } = options;
+  const { name = "session", secure = "auto", ...attributes } = options.cookie ?? {};
+  const baseAttributes = { path: "/", sameSite: "Lax", httpOnly: true, ...attributes } as const;
+  const setCookie = (c: Context, value: string): string => {
+    const all: CookieAttributes = {
+      ...baseAttributes,
+      secure: secure === "auto" ? isHttps(c, trustProxy) : secure,
+    };
+    if (permanent) all.maxAge = store.lifetime;
+    return value === ""
+      ? serialize(name, "", { ...all, maxAge: 0, expires: new Date(0) })
+      : serialize(name, value, all);
+  };
+  checkCookie(name, { ...baseAttributes, secure: secure !== false });
+  checkPrefix(name, secure);
+  checkDefaults(schema);
+  const fit = async (data: unknown, what: string) => await validate(schema, data, what);
+  const load = async (data: unknown) => {
+    if (!migrate) return await fit(data, "what is stored");
+    const result = await schema["~standard"].validate(data);
+    return result.issues ? await fit(await migrate(data), "what migrate gave") : result.value;
+  };
+
+  return async function sessions(c, next) {
+    const session = new RequestSession<T>({
+      store,
+      load,
+      fit,
+      cookie: getCookie(c, name) ?? null,
+      setCookie: (value) => setCookie(c, value),
+    });
+    c.set("session", session);
+    await next();
+    const { cookie, touched } = await session.end();
+    if (!touched) return;
+    c.header("Vary", "Cookie", { append: true });
+    if (cookie === null) return;
+    c.header("Set-Cookie", cookie, { append: true });
+    c.header("Cache-Control", "no-store");
+  };
+}
+
+interface RequestSessionOptions<T> {
+  store: SessionStore;
+  load(data: unknown): Promise<T>;
+  fit(data: unknown, what: string): Promise<T>;
+  /** What the browser sent. */
+  cookie: string | null;
+  /** The `Set-Cookie` for a value, or for `""`: none any more. */
+  setCookie(value: string): string;
+}
+
+/** A request's session: what it has loaded, and what the response has to tell the browser. */
+class RequestSession<T extends object> implements Session<T> {
+  readonly #options: RequestSessionOptions<T>;
+  #cookie: string | null;
+  #data: T | undefined;
+  /** The last call: each waits for the one before it. */
+  #lastCall: Promise<unknown> = Promise.resolve();
+  #setCookie: string | null = null;
+  #touched = false;
+  #ended = false;
+
+  constructor(options: RequestSessionOptions<T>) {
+    this.#options = options;
+    this.#cookie = options.cookie;
+  }
+
+  read(): Promise<T> {
+    return this.#call(async ({ store, load }) => {
+      if (this.#data !== undefined) return this.#data;
+      const stored = this.#cookie === null ? null : await store.load(this.#cookie);
+      if (stored === null) this.#cookie = null;
+      else if (stored.renewed) this.#keep(stored.cookie);
+      return this.#data = await load(stored?.data ?? {});
+    });
+  }
+
+  update(change: (data: T) => T): Promise<T> {
+    return this.#call(async ({ store, load, fit, setCookie }) => {
+      let changed: T | undefined;
+      const { cookie } = await store.update(this.#cookie, async (data) => {
+        changed = await fit(change(await load(data ?? {})), "what update was given");
+        return changed;
+      });
+      const header = setCookie(cookie);
+      if (header.length > MAX_COOKIE_BYTES) {
+        throw new SessionTooLarge(
+          `Cannot keep the session in its cookie: ${header.length} bytes, ` +
+            `expected ${MAX_COOKIE_BYTES} at most`,
+        );
+      }
+      this.#keep(cookie);
+      return this.#data = changed as T;
+    });
+  }
+
+  rotate(): Promise<void> {
+    return this.#call(async ({ store }) => {
+      const stored = this.#cookie === null ? null : await store.rotate(this.#cookie);
+      if (stored === null) this.#cookie = null;
+      else this.#keep(stored.cookie);
+      this.#data = undefined;
+    });
+  }
+
+  destroy(): Promise<void> {
+    return this.#call(async ({ store, setCookie }) => {
+      if (this.#cookie !== null) await store.destroy(this.#cookie);
+      this.#cookie = null;
+      this.#data = undefined;
+      this.#setCookie = setCookie("");
+    });
+  }
+
+  /** Waits for calls that nobody awaited, and forbids further ones. */
+  async end(): Promise<{ cookie: string | null; touched: boolean }> {
+    await this.#lastCall;
+    this.#ended = true;
+    return { cookie: this.#setCookie, touched: this.#touched };
+  }
+
+  #keep(cookie: string): void {
+    this.#cookie = cookie;
+    this.#setCookie = this.#options.setCookie(cookie);
+  }
+
+  #call<R>(run: (options: RequestSessionOptions<T>) => Promise<R>): Promise<R> {
+    if (this.#ended) {
+      const hint = "await it before the handler returns the response";
+      return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
+    }
+    this.#touched = true;
+    const call = this.#lastCall.then(() => run(this.#options)).catch((error) => {
+      throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
+    });
+    // The caller has the error; the next call is not its concern.
+    this.#lastCall = call.catch(() => {});
+    return call;
+  }
+}
+
+async function validate<T>(
+  schema: StandardSchemaV1<unknown, T>,
+  data: unknown,
+  what: string,
+): Promise<T> {
+  const result = await schema["~standard"].validate(data);
+  if (!result.issues) return result.value;
+  const issues = result.issues.map(({ path = [], message }) => {
+    const keys = path.map((part) => String(typeof part === "object" ? part.key : part));
+    return [keys.join("."), message].filter((text) => text !== "").join(": ");
+  });
+  throw new SessionDataInvalid(
+    `The session's data, ${what}, does not fit the schema: ${issues.join("; ")}`,
+  );
+}
+
+function isHttps(c: Context, trustProxy: boolean): boolean {
+  const forwarded = trustProxy ? c.req.header("X-Forwarded-Proto") : undefined;
+  return forwarded ? forwarded.split(",")[0]?.trim() === "https" : c.req.url.startsWith("https:");
+}
+
+/** Has Hono check the name and the attributes once, at the start, and not at the first request. */
+function checkCookie(name: string, attributes: CookieAttributes): void {
+  try {
+    serialize(name, "", attributes);
+  } catch (cause) {
+    throw new TypeError(`Cannot use the cookie "${name}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** A `Secure` that depends on the request breaks the rule of these prefixes at the first plain one. */
+function checkPrefix(name: string, secure: boolean | "auto"): void {
+  if (/^__(host|secure)-/i.test(name) && secure !== true) {
+    throw new TypeError(`Cannot use the cookie "${name}": its prefix asks for Secure to be true`);
+  }
+}
+
+function checkDefaults(schema: StandardSchemaV1): void {
+  const result = schema["~standard"].validate({});
+  // A schema that needs time tells at the first request.
+  if (result instanceof Promise || !result.issues) return;
+  const wanted = "expected one that fits {}, with a default for each key";
+  throw new TypeError(`Cannot use the schema: ${wanted}: ${result.issues[0]?.message}`);
+}

@@ -1,0 +1,26 @@
+/** The counter's pages. */
+import { Layout } from "./layout.tsx";
+
+/** The count, and what keeps it. */
+export function CounterPage({ count, keptIn }: { count: number; keptIn: string }) {
+  return (
+    <Layout title={`Count: ${count}`}>
+      <h1>Count: {count}</h1>
+      <p>Kept in {keptIn}</p>
+      <form method="post" action="/reset">
+        <button type="submit">Reset</button>
+      </form>
+    </Layout>
+  );
+}
+
+/** What went wrong, and what a person can do. */
+export function ErrorPage({ title, message }: { title: string; message: string }) {
+  return (
+    <Layout title={title}>
+      <h1>{title}</h1>
+      <p role="alert">{message}</p>
+      <a class="button" href="/">Try again</a>
+    </Layout>
+  );
+}

@@ -1,0 +1,50 @@
+/** What every page shares. */
+import type { Child } from "hono/jsx";
+import { html, raw } from "hono/html";
+
+/** Light and dark by the system's colours; nothing is fetched from anywhere. */
+const STYLE = `
+  :root { color-scheme: light dark; --accent: light-dark(#0b57d0, #a8c7fa); }
+  body { margin: 0; min-height: 100vh; display: grid; place-items: center;
+    font: 1rem/1.5 system-ui, sans-serif; background: light-dark(#f6f7f9, #14161a); }
+  main { width: min(26rem, 90vw); padding: 2.5rem; border-radius: 1rem; text-align: center;
+    background: light-dark(#fff, #1e2127); box-shadow: 0 1px 4px #0003; }
+  h1 { margin: 0 0 .5rem; font-size: 2.5rem; font-variant-numeric: tabular-nums; }
+  p { margin: .5rem 0; color: light-dark(#444, #bbb); }
+  button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 0; border-radius: 2rem;
+    font: inherit; cursor: pointer; display: inline-block; text-decoration: none;
+    background: var(--accent); color: light-dark(#fff, #062e6f); }
+  button:hover, .button:hover { filter: brightness(1.1); }
+  :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
+  code { font-size: .9em; overflow-wrap: anywhere; }
+`;
+
+const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(STYLE));
+const styleHash = btoa(String.fromCharCode(...new Uint8Array(digest)));
+
+/** The headers of every page: no script, no frame, no outside asset. */
+export const PAGE_HEADERS = {
+  "Content-Security-Policy":
+    `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; form-action 'self'; ` +
+    "frame-ancestors 'none'; base-uri 'none'",
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "same-origin",
+};
+
+/** A whole page. */
+export function Layout({ title, children }: { title: string; children: Child }) {
+  return html`<!DOCTYPE html>${(
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <link rel="icon" href="data:," />
+        <title>{title}</title>
+        <style>{raw(STYLE)}</style>
+      </head>
+      <body>
+        <main>{children}</main>
+      </body>
+    </html>
+  )}`;
+}
