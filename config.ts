@@ -106,8 +106,9 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
     const text = environment[key] || undefined;
     const value = text === undefined ? file[key] : fromText(text, schema);
     const result = schema.safeParse(value);
-    if (result.success) config[key] = result.data;
-    else {
+    if (result.success) {
+      if (result.data !== undefined) config[key] = result.data;
+    } else {
       const origin = text === undefined ? path : "environment";
       const wanted = result.error.issues[0]?.message;
       problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
@@ -152,4 +153,8 @@ function fromText(text: string, schema: z.ZodType): unknown {
 function shown(key: string, value: unknown): string {
   if (!/SECRET|TOKEN/.test(key)) return JSON.stringify(value);
   return typeof value === "string" ? `a text of ${value.length} characters` : "no such text";
+}
+
+if (import.meta.main) {
+  console.log(JSON.stringify(z.toJSONSchema(ConfigFile, { io: "input" }), null, 2));
 }

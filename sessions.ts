@@ -173,7 +173,7 @@ export function sessions<T extends object>(
       : serialize(name, value, all);
   };
   checkCookie(name, { ...baseAttributes, secure: secure !== false });
-  checkPrefix(name, secure);
+  checkSecure(name, baseAttributes.sameSite, secure);
   checkDefaults(schema);
   const fit = async (data: unknown, what: string) => await validate(schema, data, what);
   const load = async (data: unknown) => {
@@ -331,8 +331,11 @@ function checkCookie(name: string, attributes: CookieAttributes): void {
   }
 }
 
-/** A `Secure` that depends on the request breaks the rule of these prefixes at the first plain one. */
-function checkPrefix(name: string, secure: boolean | "auto"): void {
+/** Rules that depend on the request where `secure` does: they would break at the first plain one. */
+function checkSecure(name: string, sameSite: string, secure: boolean | "auto"): void {
+  if (sameSite === "None" && secure === false) {
+    throw new TypeError(`Cannot use the cookie "${name}": SameSite=None asks for Secure`);
+  }
   if (/^__(host|secure)-/i.test(name) && secure !== true) {
     throw new TypeError(`Cannot use the cookie "${name}": its prefix asks for Secure to be true`);
   }

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { z } from "zod";
+import { ConfigError, ConfigFile, readConfig } from "../config.ts";
+import { PROJECT } from "./programs.ts";
+
+/** Reads a configuration file with this text. */
+async function readText(text: string, environment: Record<string, string> = {}) {
+  const path = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(path, text);
+    return readConfig({ APP_CONFIG: path, ...environment });
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+/** The problems of a wrong configuration, without the file's name. */
+async function problems(text: string, environment: Record<string, string> = {}) {
+  try {
+    await readText(text, environment);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    return error.message.split("\n").map((line) => line.replace(/^\/[^:]*: /, ""));
+  }
+  return [];
+}
+
+Deno.test("readConfig() gives each key its default", async () => {
+  assert.deepEqual(await readText("{}"), {
+    USE_SESSION_STORE: false,
+    KV_URL: "http://localhost:5100",
+    DBM: "kv.db",
+    SECRET_KEY_FALLBACKS: [],
+    SESSION_COOKIE_NAME: "session",
+    SESSION_COOKIE_PATH: "/",
+    SESSION_COOKIE_SECURE: "auto",
+    SESSION_COOKIE_SAMESITE: "Lax",
+    SESSION_COOKIE_DIGEST: "sha256",
+    PERMANENT_SESSION_LIFETIME: 2678400,
+    HASH_SESSION_IDS: false,
+    TRUST_PROXY: false,
+    HOST: "127.0.0.1",
+  });
+});
+
+Deno.test("readConfig() takes the environment over the file, as text or as JSON", async () => {
+  const file = '{"USE_SESSION_STORE": false, "SECRET_KEY": "the key of the file"}';
+  const config = await readText(file, {
+    USE_SESSION_STORE: "true",
+    SECRET_KEY: "12345678901234567890",
+    SECRET_KEY_FALLBACKS: '["an older secret key"]',
+    SESSION_COOKIE_SECURE: "false",
+    PERMANENT_SESSION_LIFETIME: "60",
+    KV_TOKEN: "",
+    PORT: "8080",
+  });
+  assert.equal(config.USE_SESSION_STORE, true);
+  assert.equal(config.SECRET_KEY, "12345678901234567890");
+  assert.deepEqual(config.SECRET_KEY_FALLBACKS, ["an older secret key"]);
+  assert.equal(config.SESSION_COOKIE_SECURE, false);
+  assert.equal(config.PERMANENT_SESSION_LIFETIME, 60);
+  assert.equal(config.KV_TOKEN, undefined);
+  assert.equal(config.PORT, 8080);
+});
+
+Deno.test("readConfig() names every problem: the key, what it holds, what is wanted", async () => {
+  const file = {
+    KV_URI: "x",
+    USE_SESSION_STORE: "yes",
+    KV_URL: "ftp://x",
+    SESSION_COOKIE_SAMESITE: "lax",
+    PERMANENT_SESSION_LIFETIME: -1,
+    SECRET_KEY_FALLBACKS: "x",
+    PORT: 5000,
+  };
+  assert.deepEqual(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
+    "KV_URI is unknown: expected one of the keys in the README",
+    "PORT is unknown: expected one of the keys in the README",
+    'USE_SESSION_STORE is "yes": expected true or false',
+    `KV_URL is "ftp://x": ${wantedUrl()}`,
+    "SECRET_KEY_FALLBACKS is a text of 1 characters: expected a list of keys",
+    'SESSION_COOKIE_SAMESITE is "lax": expected Strict, Lax or None',
+    "PERMANENT_SESSION_LIFETIME is -1: expected whole seconds, from 1 to 34560000",
+    'environment: PORT is "http": expected a port, from 0 to 65535',
+  ]);
+});
+
+function wantedUrl(): string {
+  return ConfigFile.shape.KV_URL.safeParse("ftp://x").error?.issues[0]?.message ?? "";
+}
+
+Deno.test("readConfig() never prints a secret", async () => {
+  const environment = { SECRET_KEY: "hunter2", KV_TOKEN: "pass word pass word" };
+  const lines = await problems('{"SECRET_KEY_FALLBACKS": ["hunter3"]}', environment);
+  assert.equal(lines.length, 3);
+  assert.doesNotMatch(lines.join(), /hunter|pass word/);
+});
+
+Deno.test("readConfig() says of a file that cannot be read which one and why", async () => {
+  assert.match((await problems("{"))[0] ?? "", /^Cannot read ".*": Expected property name/);
+  assert.match((await problems("[]"))[0] ?? "", /^Cannot read ".*": expected a JSON object/);
+  assert.match((await problems("5"))[0] ?? "", /expected a JSON object/);
+  assert.throws(
+    () => readConfig({ APP_CONFIG: "nowhere.json" }),
+    /^ConfigError: Cannot read "nowhere.json": No such file/,
+  );
+});
+
+Deno.test("counter.cfg.json and its schema fit the configuration", async () => {
+  readConfig({ APP_CONFIG: join(PROJECT, "counter.cfg.json") });
+  const schema = await Deno.readTextFile(join(PROJECT, "counter.cfg.schema.json"));
+  assert.deepEqual(
+    JSON.parse(schema),
+    z.toJSONSchema(ConfigFile, { io: "input" }),
+    "deno task schema writes it",
+  );
+});

@@ -1,0 +1,357 @@
+/**
+ * What sessions promise in both modes, through the middleware, as a browser sees it.
+ * `sessionsConformance()` registers the tests for one session store.
+ */
+import assert from "node:assert/strict";
+import { Hono } from "hono";
+import { z } from "zod";
+import { sessions, type SessionsOptions, type SessionStore } from "../../sessions.ts";
+
+export const Counted = z.looseObject({ count: z.number().int().default(0) });
+
+/** A clock that stands still until a test moves it. */
+export function testClock() {
+  let time = 1_700_000_000_000;
+  return {
+    now: () => time,
+    pass: (seconds: number) => {
+      time += seconds * 1000;
+    },
+  };
+}
+
+/** An app with one route for each thing that a session can do. */
+export function testApp(options: Omit<SessionsOptions<object>, "schema">) {
+  return new Hono()
+    .use(sessions({ ...options, schema: Counted }))
+    .get("/untouched", (c) => c.text("hello"))
+    .get("/read", async (c) => c.json(await c.var.session.read()))
+    .post("/count", async (c) => {
+      const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return c.json({ count });
+    })
+    .post("/set", async (c) => {
+      const body = await c.req.json<Record<string, unknown>>();
+      return c.json(await c.var.session.update((s) => ({ ...s, ...body })));
+    })
+    .post("/rotate", async (c) => {
+      await c.var.session.rotate();
+      return c.json(await c.var.session.read());
+    })
+    .post("/destroy", async (c) => {
+      await c.var.session.destroy();
+      return c.redirect("/", 303);
+    });
+}
+
+/** A browser: it keeps one cookie and sends it. */
+export class Browser {
+  cookie: string | null = null;
+  /** The last response's `Set-Cookie`. */
+  setCookie: string | null = null;
+
+  constructor(
+    readonly app: { request(url: string, init?: RequestInit): Response | Promise<Response> },
+    readonly origin = "http://localhost",
+  ) {}
+
+  async request(method: string, path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (this.cookie !== null && !headers.has("Cookie")) {
+      headers.set("Cookie", `session=${this.cookie}`);
+    }
+    const response = await this.app.request(this.origin + path, { ...init, method, headers });
+    this.setCookie = response.headers.get("Set-Cookie");
+    if (this.setCookie !== null) {
+      this.cookie = /^session=([^;]*)/.exec(this.setCookie)?.[1] || null;
+    }
+    return response;
+  }
+
+  async get(path: string): Promise<unknown> {
+    return await (await this.request("GET", path)).json();
+  }
+
+  async post(path: string, body?: unknown): Promise<unknown> {
+    const init = body === undefined ? {} : { body: JSON.stringify(body) };
+    return await (await this.request("POST", path, init)).json();
+  }
+}
+
+export interface SessionsConformanceOptions {
+  open(options: {
+    lifetime?: number;
+    absoluteLifetime?: number;
+    now?: () => number;
+  }): { store: SessionStore; close(): Promise<void> };
+}
+
+export function sessionsConformance(name: string, { open }: SessionsConformanceOptions): void {
+  type Lifetimes = Parameters<typeof open>[0];
+  const test = (
+    promise: string,
+    check: (store: SessionStore, clock: ReturnType<typeof testClock>) => Promise<void>,
+    lifetimes: Lifetimes = {},
+  ) =>
+    Deno.test(`${name}: ${promise}`, async () => {
+      const clock = testClock();
+      const { store, close } = open({ now: clock.now, ...lifetimes });
+      try {
+        await check(store, clock);
+      } finally {
+        await close();
+      }
+    });
+
+  test("two browsers count separately", async (store) => {
+    const app = testApp({ store });
+    const [one, two] = [new Browser(app), new Browser(app)];
+    for (const count of [1, 2, 3]) assert.deepEqual(await one.post("/count"), { count });
+    for (const count of [1, 2]) assert.deepEqual(await two.post("/count"), { count });
+    assert.deepEqual(await one.post("/count"), { count: 4 });
+    assert.notEqual(one.cookie, two.cookie);
+  });
+
+  test("a request that touches nothing gets no header", async (store) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/count");
+    const response = await browser.request("GET", "/untouched");
+    for (const header of ["Set-Cookie", "Vary", "Cache-Control"]) {
+      assert.equal(response.headers.get(header), null, header);
+    }
+  });
+
+  test("reading gives the defaults, begins no session and varies by cookie", async (store) => {
+    const browser = new Browser(testApp({ store }));
+    const response = await browser.request("GET", "/read");
+    assert.deepEqual(await response.json(), { count: 0 });
+    assert.equal(response.headers.get("Set-Cookie"), null);
+    assert.equal(response.headers.get("Vary"), "Cookie");
+  });
+
+  test("a changed session comes with its cookie, and is not to be cached", async (store) => {
+    const browser = new Browser(testApp({ store }));
+    for (let i = 0; i < 2; i++) {
+      const { headers } = await browser.request("POST", "/count");
+      assert.match(
+        headers.get("Set-Cookie") ?? "",
+        /^session=[\w.-]+; Path=\/; HttpOnly; SameSite=Lax$/,
+      );
+      assert.equal(headers.get("Vary"), "Cookie");
+      assert.equal(headers.get("Cache-Control"), "no-store");
+    }
+  });
+
+  test("a cookie that is none of ours reads as no session", async (store) => {
+    const app = testApp({ store });
+    const owner = new Browser(app);
+    await owner.post("/set", { count: 7 });
+    const cookie = owner.cookie ?? "";
+    const bad = [
+      "",
+      "x",
+      "x".repeat(100_000),
+      cookie.slice(0, -1),
+      cookie.slice(1),
+      `${cookie}x`,
+      cookie.toUpperCase(),
+      `${cookie}.${cookie}`,
+      "a.b.c",
+      "..",
+      "%00",
+      "%E0%A4%A",
+      "%F0%9F%98%80",
+      "__proto__",
+      "eyJjb3VudCI6OTk5fQ.ZVBFAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+      "00000000-0000-0000-0000-000000000000",
+      "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+      crypto.randomUUID(),
+    ];
+    for (const value of bad) {
+      const headers = { Cookie: `session=${value}` };
+      const read = await app.request("/read", { headers });
+      assert.equal(read.status, 200, value);
+      assert.deepEqual(await read.json(), { count: 0 }, value);
+      const counted = await app.request("/count", { method: "POST", headers });
+      assert.deepEqual(await counted.json(), { count: 1 }, value);
+      const given = /^session=([^;]*)/.exec(counted.headers.get("Set-Cookie") ?? "")?.[1];
+      assert.ok(given && given !== value, `a cookie of our own making for ${value}`);
+    }
+    assert.deepEqual(await owner.get("/read"), { count: 7 });
+  });
+
+  test("of two cookies of one name the first counts", async (store) => {
+    const app = testApp({ store });
+    const [one, two] = [new Browser(app), new Browser(app)];
+    await one.post("/set", { count: 1 });
+    await two.post("/set", { count: 2 });
+    const headers = { Cookie: `session=${one.cookie}; other=x; session=${two.cookie}` };
+    assert.deepEqual(await (await app.request("/read", { headers })).json(), { count: 1 });
+  });
+
+  test("updates of one request follow each other", async (store) => {
+    const app = new Hono()
+      .use(sessions({ store, schema: Counted }))
+      .get("/", async (c) => {
+        const count = () => c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+        await Promise.all([count(), count(), count()]);
+        return c.json(await c.var.session.read());
+      });
+    const response = await app.request("/");
+    assert.deepEqual(await response.json(), { count: 3 });
+    assert.equal(response.headers.getSetCookie().length, 1);
+  });
+
+  test("an update that nobody awaited is done before the headers", async (store) => {
+    const app = new Hono()
+      .use(sessions({ store, schema: Counted }))
+      .get("/", (c) => {
+        c.var.session.update((s) => ({ ...s, count: 5 }));
+        return c.redirect("/next");
+      });
+    const browser = new Browser(app);
+    assert.equal((await browser.request("GET", "/")).status, 302);
+    assert.deepEqual(await new Browser(testApp({ store })).get("/read"), { count: 0 });
+    const after = new Browser(testApp({ store }));
+    after.cookie = browser.cookie;
+    assert.deepEqual(await after.get("/read"), { count: 5 });
+  });
+
+  test("destroy clears the cookie, and the next update begins anew", async (store, clock) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/count");
+    const before = browser.cookie;
+    const response = await browser.request("POST", "/destroy");
+    assert.equal(response.status, 303);
+    assert.equal(
+      response.headers.get("Set-Cookie"),
+      "session=; Max-Age=0; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax",
+    );
+    clock.pass(1);
+    assert.deepEqual(await browser.post("/count"), { count: 1 });
+    assert.notEqual(browser.cookie, before);
+  });
+
+  test("an idle session ends, and one in use stays", async (store, clock) => {
+    const app = testApp({ store });
+    const [idle, used] = [new Browser(app), new Browser(app)];
+    await idle.post("/count");
+    await used.post("/count");
+    for (let i = 0; i < 3; i++) {
+      clock.pass(40);
+      assert.deepEqual(await used.get("/read"), { count: 1 });
+    }
+    assert.deepEqual(await idle.get("/read"), { count: 0 });
+    clock.pass(101);
+    assert.deepEqual(await used.get("/read"), { count: 0 });
+  }, { lifetime: 100 });
+
+  test("reading renews at most once in a tenth of the lifetime", async (store, clock) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/count");
+    const renewals: boolean[] = [];
+    for (let i = 0; i < 30; i++) {
+      clock.pass(1);
+      await browser.get("/read");
+      renewals.push(browser.setCookie !== null);
+    }
+    assert.equal(renewals.filter(Boolean).length, 2);
+  }, { lifetime: 100 });
+
+  test("an absolute lifetime ends a session that is in use", async (store, clock) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/set", { count: 1 });
+    for (let i = 0; i < 4; i++) {
+      clock.pass(50);
+      assert.deepEqual(await browser.post("/count"), { count: i + 2 });
+    }
+    await browser.post("/rotate");
+    clock.pass(51);
+    assert.deepEqual(await browser.get("/read"), { count: 0 });
+  }, { lifetime: 100, absoluteLifetime: 250 });
+
+  test("rotate keeps the data under another cookie", async (store, clock) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/set", { count: 3 });
+    const before = browser.cookie;
+    clock.pass(1);
+    assert.deepEqual(await browser.post("/rotate"), { count: 3 });
+    assert.notEqual(browser.cookie, before);
+    assert.deepEqual(await browser.post("/count"), { count: 4 });
+  });
+
+  test("rotate without a session does nothing", async (store) => {
+    const browser = new Browser(testApp({ store }));
+    assert.deepEqual(await browser.post("/rotate"), { count: 0 });
+    assert.equal(browser.setCookie, null);
+  });
+
+  test("data that does not fit the schema is an error, and stays", async (store) => {
+    const loose = new Browser(
+      new Hono().use(sessions({ store, schema: z.looseObject({}) })).post("/", async (c) => {
+        return c.json(await c.var.session.update(() => ({ count: "many" })));
+      }),
+    );
+    await loose.post("/");
+    const logged = captureErrors();
+    const strict = new Browser(testApp({ store }));
+    strict.cookie = loose.cookie;
+    for (const [method, path] of [["GET", "/read"], ["POST", "/count"]] as const) {
+      assert.equal((await strict.request(method, path)).status, 500);
+      assert.equal(strict.setCookie, null);
+    }
+    assert.match(
+      logged.end(),
+      /The session's data, what is stored, does not fit the schema: count/,
+    );
+    const migrated = new Browser(
+      testApp({ store, migrate: (data) => ({ ...data as object, count: 12 }) }),
+    );
+    migrated.cookie = loose.cookie;
+    assert.deepEqual(await migrated.get("/read"), { count: 12 });
+    assert.deepEqual(await migrated.post("/count"), { count: 13 });
+  });
+
+  test("an update that gives what does not fit changes nothing", async (store) => {
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/count");
+    const logged = captureErrors();
+    const response = await browser.request("POST", "/set", { body: '{"count":"x"}' });
+    assert.equal(response.status, 500);
+    assert.equal(browser.setCookie, null);
+    assert.match(logged.end(), /what update was given, does not fit the schema: count/);
+    assert.deepEqual(await browser.get("/read"), { count: 1 });
+  });
+
+  test("use after the response has begun is an error that says what to do", async (store) => {
+    let late: Promise<unknown> | undefined;
+    const app = new Hono().use(sessions({ store, schema: Counted })).get("/", (c) => {
+      const { session } = c.var;
+      late = new Promise((resolve) => setTimeout(resolve, 0)).then(() => session.read());
+      return c.text("");
+    });
+    await app.request("/");
+    await assert.rejects(late ?? Promise.resolve(), /await it before the handler returns/);
+  });
+
+  test("a permanent session's cookie has the lifetime", async (store) => {
+    const browser = new Browser(testApp({ store, permanent: true }));
+    await browser.post("/count");
+    assert.match(browser.setCookie ?? "", /; Max-Age=100;/);
+  }, { lifetime: 100 });
+}
+
+/** What is logged as an error meanwhile, instead of printing it. */
+export function captureErrors(): { end(): string } {
+  const original = console.error;
+  let text = "";
+  console.error = (...args: unknown[]) => {
+    text += `${args.map(String).join(" ")}\n`;
+  };
+  return {
+    end() {
+      console.error = original;
+      return text;
+    },
+  };
+}

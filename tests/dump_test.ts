@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { entries } from "../dump.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { json, type Store } from "../stores/store.ts";
+
+Deno.test("entries() gives every entry once, over many pages", async () => {
+  const store = memoryStore();
+  const keys = Array.from({ length: 350 }, (_, i) => `key${String(i).padStart(3, "0")}`);
+  await store.setAll(new Map(keys.map((key, i) => [key, json(i)])));
+  const seen: string[] = [];
+  for await (const { key, value } of entries(store)) {
+    assert.equal(value, String(keys.indexOf(key)));
+    seen.push(key);
+  }
+  assert.deepEqual(seen, keys);
+  await store.close();
+});
+
+Deno.test("entries() passes over what is removed meanwhile", async () => {
+  const memory = memoryStore();
+  await memory.setAll(new Map([["a", json(1)], ["b", json(2)]]));
+  const store: Store = {
+    ...memory,
+    async list(...args) {
+      const page = await memory.list(...args);
+      await memory.delete("a");
+      return page;
+    },
+  };
+  const seen: string[] = [];
+  for await (const { key } of entries(store)) seen.push(key);
+  assert.deepEqual(seen, ["b"]);
+  await memory.close();
+});

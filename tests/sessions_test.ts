@@ -1,0 +1,493 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { Hono } from "hono";
+import { z } from "zod";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  sessions,
+  type SessionsOptions,
+  SessionTooLarge,
+} from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { json, type Store, StoreUnavailable } from "../stores/store.ts";
+import {
+  Browser,
+  captureErrors,
+  Counted,
+  sessionsConformance,
+  testApp,
+} from "./conformance/sessions.ts";
+
+const KEY = "a secret key for tests alone";
+const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+
+sessionsConformance("CookieSessionStore", {
+  open: (options) => ({
+    store: new CookieSessionStore(KEY, options),
+    close: () => Promise.resolve(),
+  }),
+});
+
+sessionsConformance("KeyValueSessionStore", {
+  open: (options) => {
+    const memory = memoryStore(options);
+    return { store: new KeyValueSessionStore(memory, options), close: () => memory.close() };
+  },
+});
+
+sessionsConformance("KeyValueSessionStore with hashed ids", {
+  open: (options) => {
+    const memory = memoryStore(options);
+    const store = new KeyValueSessionStore(memory, { ...options, hashIds: true });
+    return { store, close: () => memory.close() };
+  },
+});
+
+// ---- A signed cookie ------------------------------------------------------------------------
+
+Deno.test("CookieSessionStore can be read, not changed", async () => {
+  const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
+  await browser.post("/set", { count: 41, user: "ada" });
+  const cookie = browser.cookie ?? "";
+  const [payload = "", timestamp, signature] = cookie.split(".");
+  assert.deepEqual(JSON.parse(atob(payload)), { count: 41, user: "ada" });
+  const forged = btoa('{"count":9999}').replace(/=+$/, "");
+  for (
+    const value of [
+      `${forged}.${timestamp}.${signature}`,
+      `${payload}.AAAAAA.${signature}`,
+      `${payload}.${timestamp}.`,
+      `${payload}.${timestamp}.${"A".repeat(43)}`,
+      `.${payload}.${timestamp}.${signature}`,
+    ]
+  ) {
+    browser.cookie = value;
+    assert.deepEqual(await browser.get("/read"), { count: 0 }, value);
+  }
+  browser.cookie = cookie;
+  assert.deepEqual(await browser.get("/read"), { count: 41, user: "ada" });
+});
+
+Deno.test("CookieSessionStore accepts what an older key or no other key has signed", async () => {
+  const cookieOf = async (key: string) => {
+    return (await new CookieSessionStore(key).update(null, async () => ({ count: 1 }))).cookie;
+  };
+  const store = new CookieSessionStore(KEY, { fallbacks: ["an older secret key"] });
+  assert.deepEqual((await store.load(await cookieOf(KEY)))?.data, { count: 1 });
+  assert.deepEqual((await store.load(await cookieOf("an older secret key")))?.data, { count: 1 });
+  assert.equal(await store.load(await cookieOf("another secret key")), null);
+  const { cookie } = await store.update(
+    await cookieOf("an older secret key"),
+    async () => ({ count: 2 }),
+  );
+  assert.deepEqual((await new CookieSessionStore(KEY).load(cookie))?.data, { count: 2 });
+});
+
+Deno.test("CookieSessionStore takes one digest, not the other", async () => {
+  const sha1 = new CookieSessionStore(KEY, { digest: "sha1" });
+  const sha256 = new CookieSessionStore(KEY);
+  const { cookie } = await sha1.update(null, async () => ({ count: 1 }));
+  assert.notEqual(await sha1.load(cookie), null);
+  assert.equal(await sha256.load(cookie), null);
+});
+
+Deno.test("CookieSessionStore refuses a key that is too short", () => {
+  assert.throws(() => new CookieSessionStore("short"), /5 characters: expected 16 at least/);
+  assert.throws(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
+});
+
+Deno.test("both session stores refuse a lifetime that is none", async () => {
+  const memory = memoryStore();
+  for (const lifetime of [0, -1, 1.5, NaN, Infinity, 401 * 86400]) {
+    assert.throws(() => new CookieSessionStore(KEY, { lifetime }), /expected whole seconds/);
+    assert.throws(
+      () => new KeyValueSessionStore(memory, { absoluteLifetime: lifetime }),
+      TypeError,
+    );
+  }
+  await memory.close();
+});
+
+Deno.test("a session too large for a cookie is an error with its size, and stays", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: z.looseObject({}) }))
+    .post("/", async (c) => {
+      const { size } = await c.req.json<{ size: number }>();
+      try {
+        return c.json(await c.var.session.update(() => ({ text: "x".repeat(size) })));
+      } catch (error) {
+        assert.ok(error instanceof SessionTooLarge);
+        return c.text(error.message, 400);
+      }
+    });
+  const browser = new Browser(app);
+  assert.equal((await browser.request("POST", "/", { body: '{"size":2900}' })).status, 200);
+  const response = await browser.request("POST", "/", { body: '{"size":3100}' });
+  assert.match(await response.text(), /: 4\d\d\d bytes, expected 4093 at most$/);
+  assert.equal(browser.setCookie, null);
+});
+
+Deno.test("CookieSessionStore cannot do what needs a server: an old cookie counts again", async () => {
+  const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
+  await browser.post("/count");
+  const old = browser.cookie;
+  await browser.post("/count");
+  await browser.request("POST", "/destroy");
+  browser.cookie = old;
+  assert.deepEqual(await browser.post("/count"), { count: 2 });
+});
+
+// ---- A store --------------------------------------------------------------------------------
+
+/** A session app over memory, and the memory. */
+async function withMemory(
+  check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
+  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
+): Promise<void> {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
+  try {
+    await check(testApp({ store, ...options }), memory);
+  } finally {
+    await memory.close();
+  }
+}
+
+Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie holds the id alone", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const id = browser.cookie ?? "";
+    assert.match(id, UUID4);
+    assert.equal((await memory.get(id))?.value, '{"count":1}');
+    await browser.post("/count");
+    assert.equal(browser.setCookie, `session=${id}; Path=/; HttpOnly; SameSite=Lax`);
+    assert.equal((await memory.get(id))?.value, '{"count":2}');
+    await browser.request("POST", "/destroy");
+    assert.deepEqual((await memory.list("")).keys, []);
+  }));
+
+Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    browser.cookie = crypto.randomUUID();
+    await memory.set(browser.cookie, json({ count: 5, user: "ada" }));
+    assert.deepEqual(await browser.post("/count"), { count: 6 });
+    assert.equal((await memory.get(browser.cookie))?.value, '{"count":6,"user":"ada"}');
+    await memory.set(browser.cookie, json({ count: 10 }));
+    assert.deepEqual(await browser.post("/count"), { count: 11 });
+  }));
+
+Deno.test("KeyValueSessionStore with hashed ids keeps no id in the store", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const hash = createHash("sha256").update(browser.cookie ?? "").digest("hex");
+    assert.deepEqual((await memory.list("")).keys, [hash]);
+    browser.cookie = hash;
+    assert.deepEqual(await browser.get("/read"), { count: 0 });
+  }, { hashIds: true }));
+
+Deno.test("update over a store keeps all of 200 parallel updates", () =>
+  withMemory(async (app) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const counts = await Promise.all(Array.from({ length: 200 }, () => browser.post("/count")));
+    assert.equal(new Set(counts.map((answer) => JSON.stringify(answer))).size, 200);
+    assert.deepEqual(await browser.get("/read"), { count: 201 });
+  }));
+
+Deno.test("update over a store is exact over several processes' stores", async () => {
+  const memory = slowStore(memoryStore());
+  const apps = Array.from(
+    { length: 4 },
+    () => testApp({ store: new KeyValueSessionStore(memory) }),
+  );
+  const browsers = apps.map((app) => new Browser(app));
+  const [first] = browsers;
+  await first?.post("/count");
+  for (const browser of browsers) browser.cookie = first?.cookie ?? null;
+  await Promise.all(
+    browsers.flatMap((browser) => Array.from({ length: 25 }, () => browser.post("/count"))),
+  );
+  assert.deepEqual(await first?.get("/read"), { count: 101 });
+  await memory.close();
+});
+
+Deno.test("a destroyed session is not brought back by an update under way", async () => {
+  const memory = memoryStore();
+  const [here, there] = [0, 1].map(() => testApp({ store: new KeyValueSessionStore(memory) }));
+  const browser = new Browser(here as ReturnType<typeof testApp>);
+  for (let i = 0; i < 50; i++) {
+    browser.cookie = null;
+    await browser.post("/count");
+    const id = browser.cookie ?? "";
+    const headers = { Cookie: `session=${id}` };
+    const [counted] = await Promise.all([
+      here?.request("/count", { method: "POST", headers }),
+      (i % 2 ? here : there)?.request("/destroy", { method: "POST", headers }),
+    ]);
+    assert.equal(counted?.status, 200);
+    assert.equal(await memory.get(id), null);
+    assert.deepEqual(await (await here?.request("/read", { headers }))?.json(), { count: 0 });
+  }
+  await memory.close();
+});
+
+Deno.test("rotate ends the old id: it gives no data, and its requests are asked to try again", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    await browser.post("/set", { count: 3 });
+    const old = browser.cookie ?? "";
+    await browser.post("/rotate");
+    assert.equal((await memory.get(browser.cookie ?? ""))?.value, '{"count":3}');
+    const headers = { Cookie: `session=${old}` };
+    for (const [method, path] of [["GET", "/read"], ["POST", "/count"], ["POST", "/destroy"]]) {
+      const again = await app.request(path as string, { method: method as string, headers });
+      assert.equal(again.status, 409, path);
+      assert.equal(again.headers.get("Set-Cookie"), null, "the new cookie stays");
+      assert.doesNotMatch(await again.text(), /3/);
+    }
+    assert.deepEqual(await browser.get("/read"), { count: 3 });
+  }));
+
+Deno.test("rotate loses no update that comes between, and no destroy", async () => {
+  const memory = memoryStore();
+  let between: (() => Promise<unknown>) | null = null;
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (between && (await memory.list("")).keys.length === 2) {
+        const run = between;
+        between = null;
+        await run();
+      }
+      return await memory.set(key, value, options);
+    },
+  };
+  const app = testApp({ store: new KeyValueSessionStore(store) });
+  const elsewhere = testApp({ store: new KeyValueSessionStore(memory) });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  const old = { Cookie: `session=${browser.cookie}` };
+  between = async () => await elsewhere.request("/count", { method: "POST", headers: old });
+  assert.deepEqual(await browser.post("/rotate"), { count: 2 });
+  const rotated = { Cookie: `session=${browser.cookie}` };
+  for (const key of (await memory.list("")).keys) {
+    if (key !== browser.cookie) await memory.delete(key);
+  }
+  between = async () => await elsewhere.request("/destroy", { method: "POST", headers: rotated });
+  assert.deepEqual(await browser.post("/rotate"), { count: 0 });
+  assert.deepEqual((await memory.list("")).keys, []);
+  await memory.close();
+});
+
+Deno.test("a store that does not answer is a 503, and the session and its cookie stay", async () => {
+  const memory = memoryStore();
+  let broken = false;
+  const store = brokenStore(memory, () => broken);
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/set", { count: 5 });
+  broken = true;
+  for (
+    const [method, path] of [
+      ["GET", "/read"],
+      ["POST", "/count"],
+      ["POST", "/rotate"],
+      ["POST", "/destroy"],
+    ] as const
+  ) {
+    const response = await browser.request(method, path);
+    assert.equal(response.status, 503, path);
+    assert.equal(response.headers.get("Retry-After"), "1");
+    assert.equal(response.headers.get("Set-Cookie"), null);
+  }
+  assert.equal((await browser.request("GET", "/untouched")).status, 200);
+  broken = false;
+  assert.deepEqual(await browser.post("/count"), { count: 6 });
+  await memory.close();
+});
+
+Deno.test("updates that wait behind one that the store did not answer fail with it", async () => {
+  const memory = memoryStore();
+  let calls = 0;
+  let broken = false;
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (!broken) return await memory.set(key, value, options);
+      calls++;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      throw new StoreUnavailable("It hangs", { outcome: "unknown" });
+    },
+  };
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/count");
+  broken = true;
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, () => browser.request("POST", "/count")),
+  );
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([503]));
+  assert.equal(calls, 1);
+  await memory.close();
+});
+
+Deno.test("read can be told to go on without a session", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+    const data = await c.var.session.read().catch(() => null);
+    return c.json(data);
+  });
+  const headers = { Cookie: `session=${crypto.randomUUID()}` };
+  const response = await app.request("/", { headers });
+  assert.equal(response.status, 200);
+  assert.equal(await response.json(), null);
+  await memory.close();
+});
+
+Deno.test("a page costs one call to the store in the steady state", async () => {
+  const memory = memoryStore();
+  let calls = 0;
+  const count = () => {
+    calls++;
+    return false;
+  };
+  const browser = new Browser(
+    testApp({ store: new KeyValueSessionStore(brokenStore(memory, count)) }),
+  );
+  await browser.post("/count");
+  calls = 0;
+  for (let i = 0; i < 10; i++) await browser.post("/count");
+  assert.equal(calls, 10);
+  calls = 0;
+  await browser.get("/untouched").catch(() => {});
+  assert.equal(calls, 0);
+  await memory.close();
+});
+
+// ---- The cookie's attributes ----------------------------------------------------------------
+
+Deno.test("sessions() sets Secure when the request came by https", async () => {
+  const store = new CookieSessionStore(KEY);
+  const setCookie = async (options: Partial<SessionsOptions<object>>, url: string, proto = "") => {
+    const headers = proto ? { "X-Forwarded-Proto": proto } : {};
+    const app = testApp({ store, ...options });
+    const response = await app.request(`${url}/count`, { method: "POST", headers });
+    return response.headers.get("Set-Cookie") ?? "";
+  };
+  assert.doesNotMatch(await setCookie({}, "http://x"), /Secure/);
+  assert.match(await setCookie({}, "https://x"), /; Secure/);
+  assert.doesNotMatch(await setCookie({}, "http://x", "https"), /Secure/);
+  assert.match(await setCookie({ trustProxy: true }, "http://x", "https, http"), /; Secure/);
+  assert.doesNotMatch(await setCookie({ trustProxy: true }, "https://x", "http"), /Secure/);
+  assert.match(await setCookie({ cookie: { secure: true } }, "http://x"), /; Secure/);
+  assert.doesNotMatch(await setCookie({ cookie: { secure: false } }, "https://x"), /Secure/);
+});
+
+Deno.test("sessions() gives the cookie the name and attributes of its options", async () => {
+  const app = testApp({
+    store: new CookieSessionStore(KEY),
+    cookie: {
+      name: "id",
+      domain: "example.org",
+      path: "/app",
+      sameSite: "None",
+      secure: true,
+      partitioned: true,
+    },
+  });
+  const response = await app.request("/count", { method: "POST" });
+  assert.match(
+    response.headers.get("Set-Cookie") ?? "",
+    /^id=[^;]+; Domain=example\.org; Path=\/app; HttpOnly; Secure; SameSite=None; Partitioned$/,
+  );
+});
+
+Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () => {
+  const store = new CookieSessionStore(KEY);
+  const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
+    [{ name: "a b" }, /Cannot use the cookie "a b": Invalid cookie name/],
+    [{ name: "" }, /Cannot use the cookie ""/],
+    [{ path: "/;x" }, /path must not contain/],
+    [{ domain: "x;y" }, /domain must not contain/],
+    [{ name: "__Host-session" }, /its prefix asks for Secure to be true/],
+    [{ name: "__Secure-session", secure: false }, /Secure/],
+    [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
+    [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
+    [{ partitioned: true, secure: false }, /Partitioned/],
+    [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
+  ];
+  for (const [cookie, message] of bad) {
+    assert.throws(() => testApp({ store, ...cookie && { cookie } }), message);
+  }
+  testApp({ store, cookie: { name: "__Host-session", secure: true } });
+});
+
+Deno.test("sessions() refuses a schema without defaults", () => {
+  const store = new CookieSessionStore(KEY);
+  const schema = z.object({ count: z.number() });
+  assert.throws(() => sessions({ store, schema }), /Cannot use the schema: expected one that fits/);
+});
+
+Deno.test("sessions() leaves the app's other cookies and Vary alone", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => s);
+      c.header("Set-Cookie", "theme=dark");
+      c.header("Vary", "Accept");
+      return c.text("");
+    });
+  const { headers } = await app.request("/");
+  assert.equal(headers.getSetCookie().length, 2);
+  assert.equal(headers.get("Vary"), "Accept, Cookie");
+});
+
+Deno.test("an error page still carries the cookie of an update that was done", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 3 }));
+      throw new Error("a defect behind the update");
+    });
+  const logged = captureErrors();
+  const response = await app.request("/");
+  logged.end();
+  assert.equal(response.status, 500);
+  assert.match(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
+
+// ---- Stores that misbehave ------------------------------------------------------------------
+
+/** A store that does something before each call. */
+function storeWith(store: Store, before: () => unknown): Store {
+  return {
+    ...store,
+    async get(...args) {
+      await before();
+      return await store.get(...args);
+    },
+    async set(...args) {
+      await before();
+      return await store.set(...args);
+    },
+    async delete(...args) {
+      await before();
+      return await store.delete(...args);
+    },
+  };
+}
+
+/** A store whose calls fail while `isBroken` says so. */
+function brokenStore(store: Store, isBroken: () => boolean): Store {
+  return storeWith(store, () => {
+    if (isBroken()) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
+  });
+}
+
+/** A store whose calls take a turn of the event loop, as over a network. */
+function slowStore(store: Store): Store {
+  return storeWith(store, () => new Promise((resolve) => setImmediate(resolve)));
+}
