@@ -1,7 +1,7 @@
 /**
  * Sessions for Hono: in a signed cookie, or in a store with only an id in the cookie.
  *
- * ```ts no-run
+ * ```ts
  * import { Hono } from "hono";
  * import { z } from "zod";
  * import { CookieSessionStore, sessions } from "./sessions.ts";

@@ -44,7 +44,7 @@ export interface CookieStoreOptions extends LifetimeOptions {
  *
  * @example
  * ```ts
- * import { CookieSessionStore } from "./sessions.ts";
+ * import { CookieSessionStore } from "../sessions.ts";
  *
  * const store = new CookieSessionStore("a secret key of 16 characters or more");
  * const { cookie } = await store.update(null, () => Promise.resolve({ count: 1 }));

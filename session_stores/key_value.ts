@@ -52,8 +52,8 @@ export interface KeyValueStoreOptions extends LifetimeOptions {
  *
  * @example
  * ```ts
- * import { KeyValueSessionStore } from "./sessions.ts";
- * import { openStore } from "./stores/store.ts";
+ * import { KeyValueSessionStore } from "../sessions.ts";
+ * import { openStore } from "../stores/store.ts";
  *
  * const store = await openStore(":memory:");
  * const sessionStore = new KeyValueSessionStore(store, { lifetime: 3600 });

@@ -77,12 +77,22 @@ const Problem = z.object({
  * Opens the store of the service at `url`. Nothing is sent before the first call.
  *
  * @example
- * ```ts no-run
+ * ```ts
+ * import { kv } from "../kv.ts";
  * import { httpStore } from "./http.ts";
+ * import { json } from "./store.ts";
+ * import { memoryStore } from "./memory.ts";
  *
- * const store = httpStore("http://localhost:5100");
- * console.log((await store.list("")).keys);
+ * const memory = memoryStore();
+ * const service = kv(memory);
+ * const store = httpStore("http://localhost:5100", {
+ *   // Straight into the app, as a test does; without this, over the network.
+ *   fetch: async (url, init) => await service.request(String(url), init),
+ * });
+ * await store.set("a", json(1));
+ * console.log((await memory.get("a"))?.value); // 1
  * await store.close();
+ * await memory.close();
  * ```
  */
 export function httpStore(url: string, options: HttpOptions = {}): Store {
