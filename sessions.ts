@@ -216,8 +216,8 @@ class RequestSession<T extends object> implements Session<T> {
   readonly #options: RequestSessionOptions<T>;
   #cookie: string | null;
   #data: T | undefined;
-  /** The last call: each waits for the one before it. */
-  #lastCall: Promise<unknown> = Promise.resolve();
+  /** The calls that are not done, the last one last: each waits for the one before it. */
+  readonly #calls = new Set<Promise<unknown>>();
   #setCookie: string | null = null;
   #touched = false;
   #ended = false;
@@ -274,10 +274,10 @@ class RequestSession<T extends object> implements Session<T> {
     });
   }
 
-  /** Waits for calls that nobody awaited, and forbids further ones. */
+  /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
   async end(): Promise<{ cookie: string | null; touched: boolean }> {
-    await this.#lastCall;
     this.#ended = true;
+    await Promise.all(this.#calls);
     return { cookie: this.#setCookie, touched: this.#touched };
   }
 
@@ -292,12 +292,23 @@ class RequestSession<T extends object> implements Session<T> {
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
     this.#touched = true;
-    const call = this.#lastCall.then(() => run(this.#options)).catch((error) => {
-      throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
-    });
-    // The caller has the error; the next call is not its concern.
-    this.#lastCall = call.catch(() => {});
+    const before = [...this.#calls].at(-1);
+    const call = this.#after(before, run).finally(() => this.#calls.delete(call));
+    this.#calls.add(call);
     return call;
+  }
+
+  async #after<R>(
+    before: Promise<unknown> | undefined,
+    run: (options: RequestSessionOptions<T>) => Promise<R>,
+  ): Promise<R> {
+    // An error of the call before is its caller's concern.
+    await before?.catch(() => {});
+    try {
+      return await run(this.#options);
+    } catch (error) {
+      throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
+    }
   }
 }
 

@@ -333,6 +333,20 @@ Deno.test("updates that wait behind one that the store did not answer fail with 
   await memory.close();
 });
 
+Deno.test("an update that nobody awaited and that fails is the request's error", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted })).get("/", (c) => {
+    c.var.session.update((s) => ({ ...s, count: 5 }));
+    c.var.session.update((s) => ({ ...s, count: 6 }));
+    return c.redirect("/next");
+  });
+  const response = await app.request("/");
+  assert.equal(response.status, 503);
+  assert.equal(response.headers.get("Retry-After"), "1");
+  await memory.close();
+});
+
 Deno.test("read can be told to go on without a session", async () => {
   const memory = memoryStore();
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
