@@ -367,6 +367,7 @@ async function performOne(store: Store, operation: unknown): Promise<string> {
   } catch (error) {
     if (error instanceof RevisionConflict) return entryAnswer(412, error.current);
     const { status, detail, outcome } = describe(error);
+    report(status, error);
     return JSON.stringify({ status, detail, outcome });
   }
 }
@@ -442,8 +443,7 @@ function describe(error: unknown): { status: number; detail: string; outcome?: s
 
 function problem(error: Error, c: Context): Response {
   const { status, detail, outcome } = describe(error);
-  // What the operator has to know: the client is not told where and why.
-  if (status >= 500) console.error(`kv: ${status === 500 ? error.stack : error.message}`);
+  report(status, error);
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
   headers.set("Content-Type", "application/problem+json");
   if (status === 503) headers.set("Retry-After", RETRY_AFTER);
@@ -455,6 +455,13 @@ function problem(error: Error, c: Context): Response {
     text = `${text.slice(0, -1)},"current":${object([[key, current?.value]])}}`;
   }
   return new Response(c.req.method === "HEAD" ? null : text, { status, headers });
+}
+
+/** Tells the operator of a failure: the client does not learn where and why. */
+function report(status: number, error: unknown): void {
+  if (status < 500) return;
+  const { stack, message } = error as Error;
+  console.error(`kv: ${status === 500 ? stack : message}`);
 }
 
 const STATUS_TITLES: Record<number, string> = {
