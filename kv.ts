@@ -132,7 +132,10 @@ export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions 
   app.post("/", async (c) => {
     const { ttl } = query(c, WriteQuery);
     const body = await readBody(c);
-    if (Array.isArray(body)) return answer(c, 200, await performAll(store, body));
+    if (Array.isArray(body)) {
+      query(c, NoQuery);
+      return answer(c, 200, await performAll(store, body));
+    }
     const values = new Map(members(body).map(([key, value]) => [key, json(value)]));
     await store.setAll(values, { ttl });
     return answer(c, 200, object(values));
