@@ -141,6 +141,8 @@ export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions 
     return answer(c, 200, object(values));
   });
 
+  app.all("/", allow("GET, HEAD, POST"));
+
   app.get("/*", async (c) => {
     query(c, NoQuery);
     const key = pathKey(c);
@@ -179,13 +181,7 @@ export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions 
     return answer(c, 200, object([[key, removed?.value]]));
   });
 
-  app.all("*", (c) => {
-    const Allow = c.req.path === "/" ? "GET, HEAD, POST" : "GET, HEAD, PUT, DELETE";
-    throw new HTTPException(405, {
-      message: `${c.req.method} is not served here: expected ${Allow}`,
-      res: new Response(null, { headers: { Allow } }),
-    });
-  });
+  app.all("*", allow("GET, HEAD, PUT, DELETE"));
 
   app.onError(problem);
   return app;
@@ -425,6 +421,16 @@ function entryHeaders(entry: Entry | null): Record<string, string> {
   if (entry) headers["ETag"] = `"${entry.revision}"`;
   if (entry?.expires) headers["Expires"] = new Date(entry.expires).toUTCString();
   return headers;
+}
+
+/** Turns away every other method. */
+function allow(methods: string): (c: Context) => never {
+  return (c) => {
+    throw new HTTPException(405, {
+      message: `${c.req.method} is not served here: expected ${methods}`,
+      res: new Response(null, { headers: { Allow: methods } }),
+    });
+  };
 }
 
 function tooLarge(): never {
