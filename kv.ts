@@ -287,7 +287,8 @@ function readConditions(c: Context): Conditions | null {
 function readTags(header: string, value: string | undefined): Tags {
   if (value === undefined) return undefined;
   if (value.trim() === "*") return "*";
-  const tag = /\s*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)/y;
+  // A list may have empty elements, section 5.6.1.
+  const tag = /[\s,]*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,[\s,]*|$)/y;
   const tags: { weak: boolean; revision: string }[] = [];
   while (tag.lastIndex < value.length) {
     const match = tag.exec(value);
