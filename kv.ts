@@ -440,7 +440,9 @@ function tooLarge(): never {
 
 /** What an error means for a client. Anything else than these is a defect of ours. */
 function describe(error: unknown): { status: number; detail: string; outcome?: string } {
-  if (error instanceof HTTPException) return { status: error.status, detail: error.message };
+  if (error instanceof HTTPException) {
+    return { status: error.status, detail: error.message || TOKEN_WANTED };
+  }
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
@@ -473,6 +475,9 @@ function report(status: number, error: unknown): void {
   const { stack, message } = error as Error;
   console.error(`kv: ${status === 500 ? stack : message}`);
 }
+
+/** What bearerAuth, whose errors have no message, turns away for. */
+const TOKEN_WANTED = 'Expected "Authorization: Bearer" and a token of KV_TOKEN';
 
 const STATUS_TITLES: Record<number, string> = {
   400: "Bad Request",
