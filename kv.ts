@@ -443,6 +443,10 @@ function describe(error: unknown): { status: number; detail: string; outcome?: s
   if (error instanceof HTTPException) {
     return { status: error.status, detail: error.message || TOKEN_WANTED };
   }
+  // Deno's word for a body whose sender went away. Stores have errors of their own.
+  if (error instanceof Deno.errors.BadResource) {
+    return { status: 400, detail: "The body ended early" };
+  }
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
