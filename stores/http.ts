@@ -58,14 +58,21 @@ interface Operation {
   readonly ifRevision?: string | null | undefined;
 }
 
-const Answers = z.array(z.object({
-  status: z.number(),
+/** What an operation found or wrote; without a revision, nothing is there. */
+const Found = z.object({
+  status: z.literal([200, 201, 412]),
   value: z.unknown(),
-  revision: z.string().nullish(),
-  expires: z.number().nullish(),
-  detail: z.string().optional(),
+  revision: z.string().nullable(),
+  expires: z.number().nullable(),
+});
+/** Why an operation was not done. */
+const Failed = z.object({
+  status: z.number(),
+  detail: z.string(),
   outcome: z.enum(["unchanged", "unknown"]).optional(),
-}));
+});
+const Answers = z.array(z.union([Found, Failed]));
+type Found = z.infer<typeof Found>;
 type Answer = z.infer<typeof Answers>[number];
 const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
 const Problem = z.object({
@@ -216,17 +223,19 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return new StoreUnavailable(`${service} ${what}`, { cause, outcome });
   }
 
-  async function operate(operation: Operation, value?: JsonText): Promise<Answer> {
+  async function operate(operation: Operation, value?: JsonText): Promise<Found> {
     const { op, key } = operation;
     checkKey(key);
     const members = JSON.stringify(operation);
     const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
     const answer = await enqueue({ body, isWrite: op !== "get" }) as Answer;
+    if ("detail" in answer) {
+      const { status, detail, outcome = "unchanged" } = answer;
+      if (status === 507) throw new StoreFull(`${service}: ${detail}`);
+      throw unavailable(`answered ${status}: ${detail}`, outcome);
+    }
     if (answer.status === 412) throw new RevisionConflict(key, entryOf(key, answer));
-    if (answer.status === 200 || answer.status === 201) return answer;
-    const { status, detail = "", outcome = "unchanged" } = answer;
-    if (status === 507) throw new StoreFull(`${service}: ${detail}`);
-    throw unavailable(`answered ${status}: ${detail}`, outcome);
+    return answer;
   }
 
   // The methods are async so that a bad argument rejects, as it does on every other engine.
@@ -270,8 +279,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   };
 }
 
-function entryOf(key: string, { value, revision, expires = null }: Answer): Entry | null {
-  return typeof revision === "string" ? { key, value: json(value), revision, expires } : null;
+function entryOf(key: string, { value, revision, expires }: Found): Entry | null {
+  return revision === null ? null : { key, value: json(value), revision, expires };
 }
 
 /** What is no JSON is undefined. */
