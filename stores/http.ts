@@ -149,7 +149,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   /** A read leaves nothing in doubt, whatever became of the request. */
-  function forCall(error: unknown, { isWrite }: Call): unknown {
+  function forCall(error: unknown, { isWrite }: Pick<Call, "isWrite">): unknown {
     return error instanceof StoreUnavailable && !isWrite && error.outcome === "unknown"
       ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
       : error;
@@ -269,7 +269,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       checkLimit(limit);
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
-      return expect(KeyPage, await request(`/?${query}`));
+      try {
+        return expect(KeyPage, await request(`/?${query}`));
+      } catch (error) {
+        throw forCall(error, { isWrite: false });
+      }
     },
 
     async close() {
