@@ -58,6 +58,11 @@ interface Operation {
   readonly ifRevision?: string | null | undefined;
 }
 
+/** Why a request was not done. */
+const Problem = z.object({
+  detail: z.string(),
+  outcome: z.enum(["unchanged", "unknown"]).optional(),
+});
 /** What an operation found or wrote; without a revision, nothing is there. */
 const Found = z.object({
   status: z.literal([200, 201, 412]),
@@ -65,20 +70,11 @@ const Found = z.object({
   revision: z.string().nullable(),
   expires: z.number().nullable(),
 });
-/** Why an operation was not done. */
-const Failed = z.object({
-  status: z.number(),
-  detail: z.string(),
-  outcome: z.enum(["unchanged", "unknown"]).optional(),
-});
+const Failed = Problem.extend({ status: z.number() });
 const Answers = z.array(z.union([Found, Failed]));
 type Found = z.infer<typeof Found>;
 type Answer = z.infer<typeof Answers>[number];
 const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
-const Problem = z.object({
-  detail: z.string(),
-  outcome: z.enum(["unchanged", "unknown"]).optional(),
-});
 
 /**
  * Opens the store of the service at `url`. Nothing is sent before the first call.
@@ -193,9 +189,9 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
   function refused(status: number, text: string): Error {
     const problem = Problem.safeParse(tryJson(text));
-    const { detail, outcome = "unchanged" } = problem.data ?? { detail: "" };
     if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
     if (!problem.success) return noService(`status ${status}`);
+    const { detail, outcome = outcomeOf(status) } = problem.data;
     if (status === 507) return new StoreFull(`${service}: ${detail}`);
     if (status === 413) return new InvalidArgument("value", `${service}: ${detail}`);
     return unavailable(`answered ${status}: ${detail}`, outcome);
@@ -230,7 +226,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
     const answer = await enqueue({ body, isWrite: op !== "get" }) as Answer;
     if ("detail" in answer) {
-      const { status, detail, outcome = "unchanged" } = answer;
+      const { status, detail, outcome = outcomeOf(status) } = answer;
       if (status === 507) throw new StoreFull(`${service}: ${detail}`);
       throw unavailable(`answered ${status}: ${detail}`, outcome);
     }
@@ -281,6 +277,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       await sending;
     },
   };
+}
+
+/** What became of a write that was answered with an error which does not tell. */
+function outcomeOf(status: number): "unchanged" | "unknown" {
+  return status < 500 ? "unchanged" : "unknown";
 }
 
 function entryOf(key: string, { value, revision, expires }: Found): Entry | null {
