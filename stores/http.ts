@@ -253,7 +253,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       for (const key of values.keys()) checkKey(key);
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
       const alone = ttl === undefined ? "" : `?ttl=${ttl}`;
-      await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
+      const echo = await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
+      const written = Object(echo);
+      for (const key of values.keys()) {
+        if (!Object.hasOwn(written, key)) throw noService("other JSON");
+      }
     },
 
     async delete(key, { ifRevision } = {}) {
