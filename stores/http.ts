@@ -72,6 +72,7 @@ const Found = z.object({
 });
 const Failed = Problem.extend({ status: z.number() });
 const Answers = z.array(z.union([Found, Failed]));
+type Problem = z.infer<typeof Problem>;
 type Found = z.infer<typeof Found>;
 type Answer = z.infer<typeof Answers>[number];
 const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
@@ -140,12 +141,12 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       if (answers.length !== batch.length) throw noService(`${answers.length} answers`);
       for (const [i, call] of batch.entries()) call.resolve(answers[i]);
     } catch (error) {
-      for (const call of batch) call.reject(forCall(error, call));
+      for (const call of batch) call.reject(forCall(error, call.isWrite));
     }
   }
 
   /** A read leaves nothing in doubt, whatever became of the request. */
-  function forCall(error: unknown, { isWrite }: Pick<Call, "isWrite">): unknown {
+  function forCall(error: unknown, isWrite: boolean): unknown {
     return error instanceof StoreUnavailable && !isWrite && error.outcome === "unknown"
       ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
       : error;
@@ -191,10 +192,15 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     const problem = Problem.safeParse(tryJson(text));
     if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
     if (!problem.success) return noService(`status ${status}`);
-    const { detail, outcome = outcomeOf(status) } = problem.data;
+    return failure(status, problem.data);
+  }
+
+  function failure(status: number, { detail, outcome }: Problem): Error {
     if (status === 507) return new StoreFull(`${service}: ${detail}`);
     if (status === 413) return new InvalidArgument("value", `${service}: ${detail}`);
-    return unavailable(`answered ${status}: ${detail}`, outcome);
+    // A defect of the service says nothing of what was written before it.
+    const usual = status < 500 ? "unchanged" : "unknown";
+    return unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
   }
 
   function readJson(text: string): unknown {
@@ -224,12 +230,9 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     checkKey(key);
     const members = JSON.stringify(operation);
     const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
-    const answer = await enqueue({ body, isWrite: op !== "get" }) as Answer;
-    if ("detail" in answer) {
-      const { status, detail, outcome = outcomeOf(status) } = answer;
-      if (status === 507) throw new StoreFull(`${service}: ${detail}`);
-      throw unavailable(`answered ${status}: ${detail}`, outcome);
-    }
+    const isWrite = op !== "get";
+    const answer = await enqueue({ body, isWrite }) as Answer;
+    if ("detail" in answer) throw forCall(failure(answer.status, answer), isWrite);
     if (answer.status === 412) throw new RevisionConflict(key, entryOf(key, answer));
     return answer;
   }
@@ -272,7 +275,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       try {
         return expect(KeyPage, await request(`/?${query}`));
       } catch (error) {
-        throw forCall(error, { isWrite: false });
+        throw forCall(error, false);
       }
     },
 
@@ -281,11 +284,6 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       await sending;
     },
   };
-}
-
-/** What became of a write that was answered with an error which does not tell. */
-function outcomeOf(status: number): "unchanged" | "unknown" {
-  return status < 500 ? "unchanged" : "unknown";
 }
 
 function entryOf(key: string, { value, revision, expires }: Found): Entry | null {
