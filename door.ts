@@ -49,7 +49,10 @@ function isFromAnotherOrigin(c: Context): boolean {
  */
 export function knownHostOnly(host: string): MiddlewareHandler {
   return async function knownHostOnly(c, next) {
-    const { hostname } = new URL(c.req.url);
+    const hostname = URL.parse(c.req.url)?.hostname;
+    if (hostname === undefined) {
+      throw new HTTPException(400, { message: "Cannot read the Host: expected a name and a port" });
+    }
     if (!isLoopback(hostname) && hostname !== host) {
       throw new HTTPException(403, {
         message: `The Host "${hostname}" is not served here: use localhost, or set KV_TOKEN`,

@@ -132,11 +132,16 @@ export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions 
   app.post("/", async (c) => {
     const { ttl } = query(c, WriteQuery);
     const body = await readBody(c);
-    if (Array.isArray(body)) return answer(c, 200, await performAll(store, body));
+    if (Array.isArray(body)) {
+      query(c, NoQuery);
+      return answer(c, 200, await performAll(store, body));
+    }
     const values = new Map(members(body).map(([key, value]) => [key, json(value)]));
     await store.setAll(values, { ttl });
     return answer(c, 200, object(values));
   });
+
+  app.all("/", allow("GET, HEAD, POST"));
 
   app.get("/*", async (c) => {
     query(c, NoQuery);
@@ -176,13 +181,7 @@ export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions 
     return answer(c, 200, object([[key, removed?.value]]));
   });
 
-  app.all("*", (c) => {
-    const Allow = c.req.path === "/" ? "GET, HEAD, POST" : "GET, HEAD, PUT, DELETE";
-    throw new HTTPException(405, {
-      message: `${c.req.method} is not served here: expected ${Allow}`,
-      res: new Response(null, { headers: { Allow } }),
-    });
-  });
+  app.all("*", allow("GET, HEAD, PUT, DELETE"));
 
   app.onError(problem);
   return app;
@@ -288,7 +287,8 @@ function readConditions(c: Context): Conditions | null {
 function readTags(header: string, value: string | undefined): Tags {
   if (value === undefined) return undefined;
   if (value.trim() === "*") return "*";
-  const tag = /\s*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)/y;
+  // A list may have empty elements, section 5.6.1.
+  const tag = /[\s,]*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,[\s,]*|$)/y;
   const tags: { weak: boolean; revision: string }[] = [];
   while (tag.lastIndex < value.length) {
     const match = tag.exec(value);
@@ -367,6 +367,7 @@ async function performOne(store: Store, operation: unknown): Promise<string> {
   } catch (error) {
     if (error instanceof RevisionConflict) return entryAnswer(412, error.current);
     const { status, detail, outcome } = describe(error);
+    report(status, error);
     return JSON.stringify({ status, detail, outcome });
   }
 }
@@ -423,13 +424,29 @@ function entryHeaders(entry: Entry | null): Record<string, string> {
   return headers;
 }
 
+/** Turns away every other method. */
+function allow(methods: string): (c: Context) => never {
+  return (c) => {
+    throw new HTTPException(405, {
+      message: `${c.req.method} is not served here: expected ${methods}`,
+      res: new Response(null, { headers: { Allow: methods } }),
+    });
+  };
+}
+
 function tooLarge(): never {
   throw new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
 }
 
 /** What an error means for a client. Anything else than these is a defect of ours. */
 function describe(error: unknown): { status: number; detail: string; outcome?: string } {
-  if (error instanceof HTTPException) return { status: error.status, detail: error.message };
+  if (error instanceof HTTPException) {
+    return { status: error.status, detail: error.message || TOKEN_WANTED };
+  }
+  // Deno's word for a body whose sender went away. Stores have errors of their own.
+  if (error instanceof Deno.errors.BadResource) {
+    return { status: 400, detail: "The body ended early" };
+  }
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
@@ -442,8 +459,7 @@ function describe(error: unknown): { status: number; detail: string; outcome?: s
 
 function problem(error: Error, c: Context): Response {
   const { status, detail, outcome } = describe(error);
-  // What the operator has to know: the client is not told where and why.
-  if (status >= 500) console.error(`kv: ${status === 500 ? error.stack : error.message}`);
+  report(status, error);
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
   headers.set("Content-Type", "application/problem+json");
   if (status === 503) headers.set("Retry-After", RETRY_AFTER);
@@ -456,6 +472,16 @@ function problem(error: Error, c: Context): Response {
   }
   return new Response(c.req.method === "HEAD" ? null : text, { status, headers });
 }
+
+/** Tells the operator of a failure: the client does not learn where and why. */
+function report(status: number, error: unknown): void {
+  if (status < 500) return;
+  const { stack, message } = error as Error;
+  console.error(`kv: ${status === 500 ? stack : message}`);
+}
+
+/** What bearerAuth, whose errors have no message, turns away for. */
+const TOKEN_WANTED = 'Expected "Authorization: Bearer" and a token of KV_TOKEN';
 
 const STATUS_TITLES: Record<number, string> = {
   400: "Bad Request",

@@ -58,20 +58,24 @@ interface Operation {
   readonly ifRevision?: string | null | undefined;
 }
 
-const Answers = z.array(z.object({
-  status: z.number(),
-  value: z.unknown(),
-  revision: z.string().nullish(),
-  expires: z.number().nullish(),
-  detail: z.string().optional(),
-  outcome: z.enum(["unchanged", "unknown"]).optional(),
-}));
-type Answer = z.infer<typeof Answers>[number];
-const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
+/** Why a request was not done. */
 const Problem = z.object({
   detail: z.string(),
   outcome: z.enum(["unchanged", "unknown"]).optional(),
 });
+/** What an operation found or wrote; without a revision, nothing is there. */
+const Found = z.object({
+  status: z.literal([200, 201, 412]),
+  value: z.unknown(),
+  revision: z.string().nullable(),
+  expires: z.number().nullable(),
+});
+const Failed = Problem.extend({ status: z.number() });
+const Answers = z.array(z.union([Found, Failed]));
+type Problem = z.infer<typeof Problem>;
+type Found = z.infer<typeof Found>;
+type Answer = z.infer<typeof Answers>[number];
+const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
 
 /**
  * Opens the store of the service at `url`. Nothing is sent before the first call.
@@ -147,12 +151,12 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       if (answers.length !== batch.length) throw noService(`${answers.length} answers`);
       for (const [i, call] of batch.entries()) call.resolve(answers[i]);
     } catch (error) {
-      for (const call of batch) call.reject(forCall(error, call));
+      for (const call of batch) call.reject(forCall(error, call.isWrite));
     }
   }
 
   /** A read leaves nothing in doubt, whatever became of the request. */
-  function forCall(error: unknown, { isWrite }: Call): unknown {
+  function forCall(error: unknown, isWrite: boolean): unknown {
     return error instanceof StoreUnavailable && !isWrite && error.outcome === "unknown"
       ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
       : error;
@@ -196,12 +200,17 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
   function refused(status: number, text: string): Error {
     const problem = Problem.safeParse(tryJson(text));
-    const { detail, outcome = "unchanged" } = problem.data ?? { detail: "" };
     if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
     if (!problem.success) return noService(`status ${status}`);
+    return failure(status, problem.data);
+  }
+
+  function failure(status: number, { detail, outcome }: Problem): Error {
     if (status === 507) return new StoreFull(`${service}: ${detail}`);
     if (status === 413) return new InvalidArgument("value", `${service}: ${detail}`);
-    return unavailable(`answered ${status}: ${detail}`, outcome);
+    // A defect of the service says nothing of what was written before it.
+    const usual = status < 500 ? "unchanged" : "unknown";
+    return unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
   }
 
   function readJson(text: string): unknown {
@@ -226,17 +235,16 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return new StoreUnavailable(`${service} ${what}`, { cause, outcome });
   }
 
-  async function operate(operation: Operation, value?: JsonText): Promise<Answer> {
+  async function operate(operation: Operation, value?: JsonText): Promise<Found> {
     const { op, key } = operation;
     checkKey(key);
     const members = JSON.stringify(operation);
     const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
-    const answer = await enqueue({ body, isWrite: op !== "get" }) as Answer;
+    const isWrite = op !== "get";
+    const answer = await enqueue({ body, isWrite }) as Answer;
+    if ("detail" in answer) throw forCall(failure(answer.status, answer), isWrite);
     if (answer.status === 412) throw new RevisionConflict(key, entryOf(key, answer));
-    if (answer.status === 200 || answer.status === 201) return answer;
-    const { status, detail = "", outcome = "unchanged" } = answer;
-    if (status === 507) throw new StoreFull(`${service}: ${detail}`);
-    throw unavailable(`answered ${status}: ${detail}`, outcome);
+    return answer;
   }
 
   // The methods are async so that a bad argument rejects, as it does on every other engine.
@@ -258,7 +266,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       for (const key of values.keys()) checkKey(key);
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
       const alone = ttl === undefined ? "" : `?ttl=${ttl}`;
-      await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
+      const echo = await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
+      const written = Object(echo);
+      for (const key of values.keys()) {
+        if (!Object.hasOwn(written, key)) throw noService("other JSON");
+      }
     },
 
     async delete(key, { ifRevision } = {}) {
@@ -270,7 +282,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       checkLimit(limit);
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
-      return expect(KeyPage, await request(`/?${query}`));
+      try {
+        return expect(KeyPage, await request(`/?${query}`));
+      } catch (error) {
+        throw forCall(error, false);
+      }
     },
 
     async close() {
@@ -280,8 +296,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   };
 }
 
-function entryOf(key: string, { value, revision, expires = null }: Answer): Entry | null {
-  return typeof revision === "string" ? { key, value: json(value), revision, expires } : null;
+function entryOf(key: string, { value, revision, expires }: Found): Entry | null {
+  return revision === null ? null : { key, value: json(value), revision, expires };
 }
 
 /** What is no JSON is undefined. */
