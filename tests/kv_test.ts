@@ -452,19 +452,33 @@ test("lets one alone of 20 conditional writers at once through", async ({ app })
 });
 
 test("checks a condition again where another write came between", async ({ store }) => {
-  await store.set("a", json(1));
   let writes = 0;
+  const between = async (key: string) => {
+    if (++writes < 4) await store.set(key, json(`between ${writes}`));
+  };
   const busy: Store = {
     ...store,
     set: async (key, value, options) => {
-      if (++writes < 4) await store.set(key, json(`between ${writes}`));
+      await between(key);
       return await store.set(key, value, options);
     },
+    delete: async (key, options) => {
+      await between(key);
+      return await store.delete(key, options);
+    },
   };
-  const response = await kv(busy).request("/a", put("2", { "If-Match": "*" }));
-  assert.equal(response.status, 200);
-  assert.equal(writes, 4);
-  assert.equal((await store.get("a"))?.value, "2");
+  for (const init of [put("2"), { method: "DELETE" }]) {
+    writes = 0;
+    const { revision } = await store.set("a", json(1));
+    const once = { ...init.headers, "If-Match": `"${revision}"` };
+    const conflict = await kv(busy).request("/a", { ...init, headers: once });
+    assert.equal(conflict.status, 412);
+    assert.deepEqual((await readProblem(conflict)).current, { a: "between 1" });
+    const always = { ...init.headers, "If-Match": "*" };
+    const done = await kv(busy).request("/a", { ...init, headers: always });
+    assert.equal(done.status, 200);
+    assert.equal(writes, 4);
+  }
 });
 
 test("ignores empty elements in a list of tags, RFC 9110 section 5.6.1", async ({ app, store }) => {

@@ -1,0 +1,514 @@
+import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
+import { kv, MAX_BODY_BYTES } from "../kv.ts";
+import { type HttpOptions, httpStore } from "../stores/http.ts";
+import { memoryStore } from "../stores/memory.ts";
+import {
+  InvalidArgument,
+  json,
+  MAX_VALUE_BYTES,
+  parseJson,
+  RevisionConflict,
+  type Store,
+  StoreFull,
+  StoreUnavailable,
+} from "../stores/store.ts";
+import { freePort } from "./programs.ts";
+
+/** A deadline, in milliseconds, that no pause of the machine comes near. */
+const PATIENT = 240_000;
+
+/** A deadline that a test waits for: half of it, longer than a pause of the machine. */
+const HANG_DEADLINE = 8000;
+
+const READS: [string, (store: Store) => Promise<unknown>][] = [
+  ["get", (store) => store.get("a")],
+  ["list", (store) => store.list("")],
+];
+const WRITES: [string, (store: Store) => Promise<unknown>][] = [
+  ["set", (store) => store.set("a", json(1))],
+  ["setAll", (store) => store.setAll(new Map([["a", json(1)]]))],
+  ["delete", (store) => store.delete("a")],
+];
+const CALLS = [...READS, ...WRITES];
+
+/** Checks that a call is rejected as a store that is not there does. */
+async function isUnavailable(
+  call: Promise<unknown>,
+  outcome: "unchanged" | "unknown",
+  message: RegExp,
+): Promise<void> {
+  await assert.rejects(call, (error) => {
+    assert.ok(error instanceof StoreUnavailable, String(error));
+    assert.match(error.message, message);
+    assert.equal(error.outcome, outcome, error.message);
+    return true;
+  });
+}
+
+/** A store that is answered by a function: what it asks for, and each request's body. */
+function answeredBy(
+  answer: (url: string, init: RequestInit) => Response | Promise<Response>,
+  { deadline = PATIENT, ...options }: HttpOptions = {},
+) {
+  const urls: string[] = [];
+  const bodies: string[] = [];
+  const fetch: typeof globalThis.fetch = async (input, init = {}) => {
+    urls.push(String(input));
+    bodies.push(typeof init.body === "string" ? init.body : "");
+    return await answer(String(input), init);
+  };
+  return {
+    store: httpStore("http://localhost:5100", { deadline, ...options, fetch }),
+    urls,
+    bodies,
+  };
+}
+
+/** A store over a service in memory, whose requests wait until `open` was called. */
+function gated() {
+  const below = memoryStore();
+  const app = kv(below);
+  const gate = Promise.withResolvers<void>();
+  const answered = answeredBy(async (url, init) => {
+    await gate.promise;
+    return await app.request(url, init);
+  });
+  return { ...answered, below, open: gate.resolve };
+}
+
+/** Never answers; gives up when the request's signal says so. */
+function hang(_url: string, { signal }: RequestInit): Promise<Response> {
+  return new Promise((_resolve, reject) => {
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+/** A listener that reads one request from each connection, sends a text and cuts it. */
+function rawServer(text: string) {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const done = (async () => {
+    for await (const connection of listener) {
+      const decoder = new TextDecoder();
+      const buffer = new Uint8Array(4096);
+      let request = "";
+      while (!isWhole(request)) {
+        const count = await connection.read(buffer);
+        if (count === null) break;
+        request += decoder.decode(buffer.subarray(0, count));
+      }
+      await connection.write(new TextEncoder().encode(text));
+      connection.close();
+    }
+  })();
+  return {
+    url: `http://127.0.0.1:${listener.addr.port}`,
+    async [Symbol.asyncDispose]() {
+      listener.close();
+      await done;
+    },
+  };
+}
+
+function isWhole(request: string): boolean {
+  const [head = "", body] = request.split("\r\n\r\n");
+  const length = /content-length: (\d+)/i.exec(head)?.[1] ?? "0";
+  return body !== undefined && body.length >= Number(length);
+}
+
+function problem(status: number, members: Record<string, unknown> = {}): Response {
+  const body = JSON.stringify({ title: "Error", status, detail: "a detail", ...members });
+  return new Response(body, {
+    status,
+    headers: { "Content-Type": "application/problem+json" },
+  });
+}
+
+// ---- A service that is not there -----------------------------------------------------------
+
+Deno.test("httpStore() says that a service which is gone cannot be reached", async () => {
+  const url = `http://127.0.0.1:${freePort()}`;
+  const store = httpStore(url, { deadline: PATIENT });
+  for (const [, call] of CALLS) {
+    await isUnavailable(call(store), "unchanged", new RegExp(`^${url} cannot be reached$`));
+  }
+  await store.close();
+});
+
+Deno.test("httpStore() ends calls to a service that hangs, within the deadline", async () => {
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    await request.text();
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode('[{"status":200,')),
+    });
+    return new Response(body, { headers: { "Content-Type": "application/json" } });
+  });
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  const open = [
+    () => answeredBy(hang, { deadline: HANG_DEADLINE }).store,
+    () => httpStore(url, { deadline: HANG_DEADLINE }),
+  ];
+  // A store for each call, so that they all hang at once.
+  await Promise.all(open.flatMap((openStore) =>
+    CALLS.map(async ([name, call]) => {
+      const store = openStore();
+      const outcome = READS.some(([read]) => read === name) ? "unchanged" : "unknown";
+      await isUnavailable(call(store), outcome, /did not answer in time$/);
+      await store.close();
+    })
+  ));
+  await server.shutdown();
+});
+
+Deno.test("httpStore() knows no outcome where the connection is cut after a write", async () => {
+  const halves = ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[", "no HTTP at all\r\n\r\n"];
+  for (const text of halves) {
+    await using server = rawServer(text);
+    const store = httpStore(server.url, { deadline: PATIENT });
+    for (const [, call] of READS) {
+      await isUnavailable(call(store), "unchanged", /cut the connection$/);
+    }
+    for (const [, call] of WRITES) {
+      await isUnavailable(call(store), "unknown", /cut the connection$/);
+    }
+    await store.close();
+  }
+});
+
+// ---- Something else that answers -----------------------------------------------------------
+
+Deno.test("httpStore() says that what answers otherwise is no key-value service", async () => {
+  const html = { headers: { "Content-Type": "text/html" } };
+  const location = { Location: "http://localhost:5100/elsewhere" };
+  const answers: [() => Response, RegExp][] = [
+    [() => new Response("<h1>It works</h1>", html), /it answered no JSON$/],
+    [() => new Response(""), /it answered no JSON$/],
+    [() => new Response("[{]"), /it answered no JSON$/],
+    [() => new Response(`${"[".repeat(1e5)}1.10${"]".repeat(1e5)}`), /it answered no JSON$/],
+    [() => Response.json({ ok: true }), /it answered other JSON$/],
+    [() => Response.json("text"), /it answered other JSON$/],
+    [() => Response.json(null), /it answered other JSON$/],
+    [() => Response.json([1]), /it answered other JSON$/],
+    [() => Response.json([{ status: "ok" }]), /it answered other JSON$/],
+    [() => new Response(null, { status: 204 }), /it answered status 204$/],
+    [() => new Response(null, { status: 302, headers: location }), /it answered status 302$/],
+    [() => new Response(null, { status: 307, headers: location }), /it answered status 307$/],
+    [() => new Response("<h1>Not Found</h1>", { status: 404 }), /it answered status 404$/],
+    [() => new Response("<h1>Bad Gateway</h1>", { status: 502 }), /it answered status 502$/],
+  ];
+  for (const [answer, message] of answers) {
+    const { store, urls } = answeredBy(answer);
+    for (const [, call] of READS) await isUnavailable(call(store), "unchanged", message);
+    for (const [, call] of WRITES) await isUnavailable(call(store), "unknown", message);
+    assert.equal(urls.length, CALLS.length);
+    await store.close();
+  }
+});
+
+Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", async () => {
+  const below = memoryStore();
+  const service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(below).fetch);
+  const { port } = service.addr;
+  const redirecting = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => Response.redirect(`http://127.0.0.1:${port}/`, 307),
+  );
+  const store = httpStore(`http://127.0.0.1:${redirecting.addr.port}`, {
+    token: "secret-token",
+    deadline: PATIENT,
+  });
+  for (const [, call] of READS) {
+    await isUnavailable(call(store), "unchanged", /is no key-value service: .* status 307$/);
+  }
+  for (const [, call] of WRITES) {
+    await isUnavailable(call(store), "unknown", /is no key-value service: .* status 307$/);
+  }
+  assert.deepEqual((await below.list("")).keys, []);
+  await store.close();
+  await redirecting.shutdown();
+  await service.shutdown();
+  await below.close();
+});
+
+Deno.test("httpStore() gives no call the answer of another", async () => {
+  const one = { status: 200, value: 1, revision: "r", expires: null };
+  for (const answers of [[], [one], [one, one, one]]) {
+    const { store } = answeredBy(() => Response.json(answers));
+    const message = new RegExp(`is no key-value service: it answered ${answers.length} answers$`);
+    await Promise.all([
+      isUnavailable(store.get("a"), "unchanged", message),
+      isUnavailable(store.set("b", json(1)), "unknown", message),
+    ]);
+    await store.close();
+  }
+});
+
+Deno.test("httpStore() takes no answer without a revision for a missing key", async () => {
+  const answers = [{ status: 200 }, { status: 200, value: 1 }, { status: 200, revision: "r" }];
+  for (const answer of answers) {
+    const { store } = answeredBy(() => Response.json([answer]));
+    const message = /is no key-value service: it answered other JSON$/;
+    await isUnavailable(store.get("a"), "unchanged", message);
+    await isUnavailable(store.set("a", json(1)), "unknown", message);
+    await isUnavailable(store.delete("a"), "unknown", message);
+    await store.close();
+  }
+});
+
+// ---- A service that refuses ----------------------------------------------------------------
+
+Deno.test("httpStore() names KV_TOKEN where the service wants another token", async () => {
+  const below = memoryStore();
+  const app = kv(below, { tokens: ["secret-token"] });
+  const answer = async (url: string, init: RequestInit) => await app.request(url, init);
+  for (const token of [undefined, "wrong"]) {
+    const { store } = answeredBy(answer, { token });
+    for (const [, call] of CALLS) {
+      await isUnavailable(call(store), "unchanged", /wants another token: set KV_TOKEN$/);
+    }
+    await store.close();
+  }
+  const { store } = answeredBy(answer, { token: "secret-token" });
+  for (const [, call] of CALLS) await call(store);
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() passes on what a 503 says of the outcome", async () => {
+  for (const outcome of ["unchanged", "unknown"] as const) {
+    const operation = { status: 503, detail: "a detail", outcome };
+    const { store } = answeredBy(() => problem(503, { outcome }));
+    const single = answeredBy((url) =>
+      new URL(url).search ? problem(503, { outcome }) : Response.json([operation])
+    );
+    for (const [, call] of READS) {
+      await isUnavailable(call(store), "unchanged", /answered 503: a detail$/);
+      await isUnavailable(call(single.store), "unchanged", /answered 503: a detail$/);
+    }
+    for (const [name, call] of WRITES) {
+      await isUnavailable(call(store), outcome, /answered 503: a detail$/);
+      if (name === "setAll") continue;
+      await isUnavailable(call(single.store), outcome, /answered 503: a detail$/);
+    }
+    await store.close();
+    await single.store.close();
+  }
+});
+
+Deno.test("httpStore() knows no outcome where the service has a defect", async () => {
+  const whole = answeredBy(() => problem(500)).store;
+  for (const [, call] of READS) await isUnavailable(call(whole), "unchanged", /answered 500: /);
+  for (const [, call] of WRITES) await isUnavailable(call(whole), "unknown", /answered 500: /);
+  const single = answeredBy(() => Response.json([{ status: 500, detail: "a detail" }])).store;
+  await isUnavailable(single.get("a"), "unchanged", /answered 500: a detail$/);
+  await isUnavailable(single.set("a", json(1)), "unknown", /answered 500: a detail$/);
+  await isUnavailable(single.delete("a"), "unknown", /answered 500: a detail$/);
+  await whole.close();
+  await single.close();
+});
+
+Deno.test("httpStore() knows that a refused write changed nothing", async () => {
+  for (const status of [400, 403, 405, 415]) {
+    const { store } = answeredBy(() => problem(status));
+    for (const [, call] of CALLS) {
+      await isUnavailable(call(store), "unchanged", new RegExp(`answered ${status}: a detail$`));
+    }
+    await store.close();
+  }
+});
+
+Deno.test("httpStore() tells a full store and a value that is too large apart", async () => {
+  const full = answeredBy(() => problem(507)).store;
+  for (const [, call] of WRITES) await assert.rejects(call(full), StoreFull);
+  const single = answeredBy(() => Response.json([{ status: 507, detail: "a detail" }])).store;
+  await assert.rejects(single.set("a", json(1)), StoreFull);
+  const large = answeredBy(() => problem(413)).store;
+  await assert.rejects(large.setAll(new Map([["a", json(1)]])), InvalidArgument);
+  const one = answeredBy(() => Response.json([{ status: 413, detail: "a detail" }])).store;
+  await assert.rejects(one.set("a", json(1)), InvalidArgument);
+  for (const store of [full, single, large, one]) await store.close();
+});
+
+Deno.test("httpStore() gives the current entry of a conflict, with every digit", async () => {
+  const answer = '[{"status":412,"value":{"n":1.10},"revision":"r2","expires":1700000000000}]';
+  const { store } = answeredBy(() => new Response(answer));
+  await assert.rejects(store.set("a", json(1), { ifRevision: "r1" }), (error) => {
+    assert.ok(error instanceof RevisionConflict);
+    assert.deepEqual(error.current, {
+      key: "a",
+      value: '{"n":1.10}',
+      revision: "r2",
+      expires: 1_700_000_000_000,
+    });
+    return true;
+  });
+  await store.close();
+});
+
+Deno.test("httpStore() sends nothing for an argument that is none", async () => {
+  const { store, urls } = answeredBy(() => Response.json([]));
+  await assert.rejects(store.get(""), InvalidArgument);
+  await assert.rejects(store.set("a", json(1), { ttl: 0 }), InvalidArgument);
+  await assert.rejects(store.setAll(new Map([["..", json(1)]])), InvalidArgument);
+  await assert.rejects(store.delete("\ud800"), InvalidArgument);
+  await assert.rejects(store.list("", { limit: 0 }), InvalidArgument);
+  assert.equal(urls.length, 0);
+  await store.close();
+});
+
+Deno.test("httpStore() asks under the path of its URL", async () => {
+  const urls: string[] = [];
+  const fetch: typeof globalThis.fetch = (input) => {
+    urls.push(String(input));
+    return Promise.reject(new Error("not sent"));
+  };
+  for (const url of ["http://localhost/kv", "http://localhost/kv//"]) {
+    const store = httpStore(url, { fetch, deadline: PATIENT });
+    for (const [, call] of CALLS) await assert.rejects(call(store), StoreUnavailable);
+    await store.close();
+  }
+  const expected = ["/", "/?prefix=&limit=1000", "/", "/", "/"];
+  assert.deepEqual(urls, [...expected, ...expected].map((path) => `http://localhost/kv${path}`));
+});
+
+// ---- How calls travel ----------------------------------------------------------------------
+
+Deno.test("httpStore() sends the calls of one turn as one request", async () => {
+  const { store, below, bodies, open } = gated();
+  open();
+  const [set, got, removed, ...others] = await Promise.all([
+    store.set("a", json(parseJson("1.10")), { ttl: 60 }),
+    store.get("a"),
+    store.delete("b"),
+    ...Array.from({ length: 200 }, (_, i) => store.set(`k${i}`, json(i), { ifRevision: null })),
+  ]);
+  assert.equal(bodies.length, 1);
+  assert.match(bodies[0] ?? "", /^\[\{"op":"put","key":"a","ttl":60,"value":1\.10\},/);
+  assert.equal(set.created, true);
+  const { created: _, ...entry } = set;
+  assert.deepEqual(got, entry);
+  assert.equal(removed, null);
+  assert.deepEqual(others.map(({ value }) => value), others.map((_, i) => String(i)));
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() gathers the calls made while a request is under way", async () => {
+  const { store, below, bodies, open } = gated();
+  const calls = [store.set("a", json(0))];
+  while (bodies.length === 0) await delay(1);
+  for (let i = 1; i < 10; i++) {
+    calls.push(store.set("a", json(i)));
+    await delay(1);
+  }
+  assert.equal(bodies.length, 1);
+  open();
+  await Promise.all(calls);
+  assert.deepEqual(bodies.map((body) => JSON.parse(body).length), [1, 9]);
+  assert.equal((await below.get("a"))?.value, "9");
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() keeps the order of the calls to a key, of whatever kind", async () => {
+  const { store, below, bodies, open } = gated();
+  const calls = [
+    store.set("a", json(1)),
+    store.setAll(new Map([["a", json(2)]]), { ttl: 60 }),
+    store.get("a"),
+    store.delete("a"),
+    store.set("a", json(3)),
+    store.setAll(new Map([["a", json(4)]])),
+    store.setAll(new Map([["a", json(5)]])),
+    store.get("a"),
+  ];
+  open();
+  const [first, , second, removed, third, , , last] = await Promise.all(calls);
+  assert.deepEqual(
+    [first, second, removed, third, last].map((entry) => entry?.value),
+    ["1", "2", "2", "3", "5"],
+  );
+  assert.equal(bodies.length, 6);
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() puts no more into a request than the service takes", async () => {
+  const { store, below, bodies, open } = gated();
+  open();
+  await Promise.all(Array.from({ length: 2500 }, (_, i) => store.set(`k${i}`, json(i))));
+  assert.deepEqual(bodies.map((body) => JSON.parse(body).length), [1000, 1000, 500]);
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() makes no request longer than the service takes", async () => {
+  const answer = { status: 200, value: null, revision: "r", expires: null };
+  const { store, bodies } = answeredBy((_url, { body }) => {
+    const operations = String(body).split('{"op":"put"').length - 1;
+    return Response.json(Array(operations).fill(answer));
+  });
+  const large = json("\uffff".repeat(MAX_VALUE_BYTES / 3 - 1));
+  await Promise.all(Array.from({ length: 30 }, (_, i) => store.set(`k${i}`, large)));
+  const lengths = bodies.map((body) => new TextEncoder().encode(body).length);
+  assert.ok(lengths.every((length) => length < MAX_BODY_BYTES), String(lengths));
+  assert.ok(lengths.length < 10, String(lengths));
+  await store.close();
+});
+
+Deno.test("httpStore() sends no call that has waited too long behind a hanging one", async () => {
+  const { store, urls } = answeredBy(hang, { deadline: HANG_DEADLINE });
+  await Promise.all([
+    isUnavailable(store.setAll(new Map([["a", json(1)]])), "unknown", /did not answer in time$/),
+    isUnavailable(store.get("a"), "unchanged", /did not answer in time$/),
+    isUnavailable(store.set("a", json(2)), "unchanged", /did not answer in time$/),
+    isUnavailable(store.setAll(new Map()), "unchanged", /did not answer in time$/),
+  ]);
+  assert.equal(urls.length, 1);
+  await store.close();
+});
+
+Deno.test("httpStore() is there again as soon as the service is", async () => {
+  const below = memoryStore();
+  const app = kv(below);
+  let up = false;
+  const { store } = answeredBy(async (url, init) =>
+    up ? await app.request(url, init) : problem(503, { outcome: "unchanged" })
+  );
+  for (const [, call] of CALLS) await isUnavailable(call(store), "unchanged", /answered 503/);
+  up = true;
+  for (const [, call] of CALLS) await call(store);
+  await store.close();
+  await below.close();
+});
+
+// ---- Its end -------------------------------------------------------------------------------
+
+Deno.test("httpStore() ends pending writes before it closes", async () => {
+  const { store, below, bodies, open } = gated();
+  const first = store.set("a", json(1));
+  while (bodies.length === 0) await delay(1);
+  const waiting = [store.set("b", json(2)), store.setAll(new Map([["c", json(3)]]))];
+  let closed = false;
+  const close = store.close().then(() => {
+    closed = true;
+  });
+  await isUnavailable(store.set("d", json(4)), "unchanged", /^The store is closed$/);
+  await delay(20);
+  assert.equal(closed, false);
+  open();
+  await close;
+  assert.deepEqual((await below.list("")).keys, ["a", "b", "c"]);
+  await Promise.all([first, ...waiting, store.close()]);
+  for (const [, call] of CALLS) {
+    await isUnavailable(call(store), "unchanged", /^The store is closed$/);
+  }
+  await below.close();
+});
+
+Deno.test("httpStore() closes where the pending writes fail", async () => {
+  const { store } = answeredBy(() => Promise.reject(new TypeError("gone")));
+  const write = isUnavailable(store.set("a", json(1)), "unknown", /cut the connection$/);
+  await store.close();
+  await write;
+});
