@@ -109,17 +109,24 @@ export function freePort(): number {
 }
 
 /**
- * Registers a test that needs programs of the machine. Where one is missing the test is reported as
- * ignored, with the reason; under `CI=true` it runs, and fails.
+ * Registers a test that needs programs of the machine, by name or by path. Where one is missing the
+ * test is reported as ignored, with the reason; under `CI=true` it runs, and fails.
  */
-export function testWith(programs: string[], name: string, run: () => Promise<void>): void {
+export function testWith(
+  programs: string[],
+  name: string,
+  run: (t: Deno.TestContext) => Promise<void>,
+  options: Pick<Deno.TestDefinition, "sanitizeOps" | "sanitizeResources"> = {},
+): void {
   const missing = programs.filter((program) => !isInstalled(program));
   const ignore = missing.length > 0 && Deno.env.get("CI") !== "true";
-  Deno.test({ name: ignore ? `${name} (needs ${missing.join(", ")})` : name, ignore, fn: run });
+  const fullName = ignore ? `${name} (needs ${missing.join(", ")})` : name;
+  Deno.test({ ...options, name: fullName, ignore, fn: run });
 }
 
 function isInstalled(program: string): boolean {
-  return (Deno.env.get("PATH") ?? "").split(":").some((directory) => {
+  const directories = program.startsWith("/") ? ["/"] : (Deno.env.get("PATH") ?? "").split(":");
+  return directories.some((directory) => {
     try {
       return Deno.statSync(join(directory, program)).isFile;
     } catch (error) {
