@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
-import { freePort, type Program, PROJECT, startScript, testWith } from "../programs.ts";
+import { freePort, PROJECT, runToEnd, startServer, testWith } from "../programs.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 const FIREFOX = "/usr/bin/firefox-esr";
@@ -20,34 +20,32 @@ testWith(
   "Chromium and Firefox",
   async (t) => {
     await Deno.mkdir(SCREENSHOTS, { recursive: true });
-    const [chromium, firefox] = await Promise.all([launchChromium(), launchFirefox()]);
+    await using chromium = await launchChromium();
+    await using firefox = await launchFirefox();
     const browsers = { chromium, firefox };
-    try {
-      await t.step(
-        "show two separate counts, kept in a signed cookie that each refresh changes (points 1 to 3)",
-        () => countInCookie(browsers),
-      );
-      await t.step(
-        "show in words that the store is not there, with status 503 (point 6)",
-        () => missStore(browsers),
-      );
-      await using kv = await startKv();
-      await using counter = await startCounter({ USE_SESSION_STORE: true, KV_URL: kv.url });
-      await t.step(
-        "show two separate counts, each under one session id; dump.ts lists both (points 8, 9, 11)",
-        () => countInStore(browsers, counter.url, kv.url),
-      );
-      await t.step(
-        "get a cleared cookie from the Reset button, and a new id with the next page (point 10)",
-        () => reset(browsers, counter.url, kv.url),
-      );
-      await t.step(
-        "have their sessions set, got and deleted at KV_URL (point 7)",
-        () => useStore(browsers, kv.url),
-      );
-    } finally {
-      await Promise.all([chromium.close(), firefox.close()]);
-    }
+    await t.step(
+      "show two separate counts, kept in a signed cookie that each refresh changes (points 1 to 3)",
+      () => countInCookie(browsers),
+    );
+    await t.step(
+      "show in words that the store is not there, with status 503 (point 6)",
+      () => missStore(browsers),
+    );
+    await using kv = await startServer("kv.ts");
+    const config = { USE_SESSION_STORE: true, KV_URL: kv.url };
+    await using counter = await startServer("counter.ts", { config });
+    await t.step(
+      "show two separate counts, each under one session id; dump.ts lists both (points 8, 9, 11)",
+      () => countInStore(browsers, counter.url, kv.url),
+    );
+    await t.step(
+      "get a cleared cookie from the Reset button, and a new id with the next page (point 10)",
+      () => reset(browsers, counter.url, kv.url),
+    );
+    await t.step(
+      "have their sessions set, got and deleted at KV_URL (point 7)",
+      () => useStore(browsers, kv.url),
+    );
   },
   // Puppeteer does not wait for its temporary profiles to be removed.
   { sanitizeOps: false, sanitizeResources: false },
@@ -59,7 +57,8 @@ interface Browsers {
 }
 
 async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
-  await using counter = await startCounter({ SECRET_KEY: "a secret key for two browsers" });
+  const config = { SECRET_KEY: "a secret key for two browsers" };
+  await using counter = await startServer("counter.ts", { config });
   await using a = await visit(chromium, counter.url);
   await using b = await visit(firefox, counter.url);
   const [cookiesA, cookiesB] = await Promise.all([refresh(a, 5), refresh(b, 3)]);
@@ -80,7 +79,8 @@ async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
 async function missStore({ chromium, firefox }: Browsers): Promise<void> {
   const port = freePort();
   const KV_URL = `http://localhost:${port}`;
-  await using counter = await startCounter({ USE_SESSION_STORE: true, KV_URL });
+  const config = { USE_SESSION_STORE: true, KV_URL };
+  await using counter = await startServer("counter.ts", { config });
   await using a = await visit(chromium, counter.url);
   await using b = await visit(firefox, counter.url);
   for (const { page, first } of [a, b]) {
@@ -95,7 +95,7 @@ async function missStore({ chromium, firefox }: Browsers): Promise<void> {
   await screenshot(b.page, "store-not-there-firefox");
 
   // Once it is there, "Try again" is all that a person needs.
-  await using _kv = await startKv(port);
+  await using _kv = await startServer("kv.ts", { port });
   for (const { page } of [a, b]) {
     const answer = await click(page, "a.button");
     assert.equal(answer.status(), 200);
@@ -114,11 +114,9 @@ async function countInStore({ chromium, firefox }: Browsers, url: string, kvUrl:
   assert.deepEqual(cookiesA.map(sessionId), Array(4).fill(idA));
   assert.deepEqual(cookiesB.map(sessionId), Array(3).fill(idB));
 
-  const dump = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-net", join(PROJECT, "dump.ts"), kvUrl],
-  }).output();
+  const { stdout } = await runToEnd(Deno.execPath(), ["run", "--allow-net", "dump.ts", kvUrl]);
   assert.deepEqual(
-    new TextDecoder().decode(dump.stdout).trimEnd().split("\n").sort(),
+    stdout.trimEnd().split("\n").sort(),
     [`{"${idA}": {"count":4}}`, `{"${idB}": {"count":3}}`].sort(),
   );
   await screenshot(a.page, "counter-store");
@@ -161,8 +159,8 @@ async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
     },
   );
   const config = { USE_SESSION_STORE: true, KV_URL: `http://127.0.0.1:${between.addr.port}` };
-  await using counter = await startCounter(config);
-  await using other = await startCounter(config);
+  await using counter = await startServer("counter.ts", { config });
+  await using other = await startServer("counter.ts", { config });
 
   await using a = await visit(chromium, counter.url);
   const second = await a.page.goto(other.url, { timeout: PATIENCE });
@@ -171,29 +169,6 @@ async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
   await click(a.page, "button");
   assert.equal(await heading(a.page), "Count: 1");
   assert.deepEqual(operations, ["put", "get", "put", "delete", "put"]);
-}
-
-// ---- Programs ------------------------------------------------------------------------------
-
-/** The counter with this configuration file, in a directory of its own. */
-async function startCounter(config: object) {
-  const cwd = await Deno.makeTempDir();
-  await Deno.writeTextFile(join(cwd, "counter.cfg.json"), JSON.stringify(config));
-  return await serving(startScript("counter.ts", [], { cwd, env: { PORT: "0" } }), cwd);
-}
-
-async function startKv(port = 0) {
-  const cwd = await Deno.makeTempDir();
-  return await serving(startScript("kv.ts", [], { cwd, env: { PORT: String(port) } }), cwd);
-}
-
-async function serving(program: Program, cwd: string) {
-  const [, port] = await program.printed(/http:\/\/127\.0\.0\.1:(\d+)\n/);
-  const stop = async () => {
-    await program.stop();
-    await Deno.remove(cwd, { recursive: true });
-  };
-  return { program, url: `http://localhost:${port}`, [Symbol.asyncDispose]: stop };
 }
 
 // ---- Browsers ------------------------------------------------------------------------------
