@@ -187,7 +187,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   function requestFailed(cause: unknown): unknown {
-    if (!(cause instanceof Error)) return cause;
+    // NotCapable: Deno was not given the network, which is neither the service's fault nor its news.
+    if (!(cause instanceof Error) || cause.name === "NotCapable") return cause;
     if (cause.name === "TimeoutError") {
       return unavailable("did not answer in time", "unknown", cause);
     }

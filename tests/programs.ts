@@ -17,7 +17,7 @@ export class Program implements AsyncDisposable {
       args,
       cwd: options.cwd ?? PROJECT,
       env: options.env ?? {},
-      stdin: "null",
+      stdin: options.stdin ?? "null",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -34,7 +34,7 @@ export class Program implements AsyncDisposable {
    *
    * @throws {Error} With the output, if the program ends first or `seconds` pass
    */
-  async printed(pattern: RegExp, seconds = 30): Promise<RegExpExecArray> {
+  async printed(pattern: RegExp, seconds = 120): Promise<RegExpExecArray> {
     const signal = AbortSignal.timeout(seconds * 1000);
     const timedOut = Promise.withResolvers<void>();
     signal.addEventListener("abort", () => timedOut.resolve());
@@ -52,10 +52,17 @@ export class Program implements AsyncDisposable {
     }
   }
 
-  /** Sends the signal and waits for the end; after 10 seconds it kills. Gives the exit code. */
+  /** Types into it, and ends its input; only where the options ask for a piped `stdin`. */
+  async type(text: string): Promise<void> {
+    const input = this.#process.stdin.getWriter();
+    await input.write(new TextEncoder().encode(text));
+    await input.close();
+  }
+
+  /** Sends the signal and waits for the end; after 30 seconds it kills. Gives the exit code. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
     this.signal(signal);
-    const timer = setTimeout(() => this.signal("SIGKILL"), 10_000);
+    const timer = setTimeout(() => this.signal("SIGKILL"), 30_000);
     const code = await this.exited;
     clearTimeout(timer);
     return code;
@@ -88,6 +95,20 @@ export interface ProgramOptions {
   cwd?: string;
   /** Added to this process's own environment. */
   env?: Record<string, string>;
+  /** By default it has no input. */
+  stdin?: "null" | "piped";
+}
+
+/** Runs a program that ends by itself, without a terminal and without input. */
+export async function runToEnd(command: string, args: string[], options: ProgramOptions = {}) {
+  const { code, stdout, stderr } = await new Deno.Command(command, {
+    args,
+    cwd: PROJECT,
+    stdin: "null",
+    ...options,
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, stdout: out ?? "", stderr: err ?? "" };
 }
 
 /** Starts one of the project's own programs, as its task in deno.json does. */
@@ -100,6 +121,34 @@ export function startScript(script: string, args: string[] = [], options: Progra
   );
 }
 
+/** One of the project's servers, started by itself. Leaving its scope stops it. */
+export interface Server extends AsyncDisposable {
+  program: Program;
+  url: string;
+}
+
+export interface ServerOptions {
+  /** What its counter.cfg.json holds; by default there is none. */
+  config?: object;
+  env?: Record<string, string>;
+  /** By default a free one. */
+  port?: number;
+}
+
+/** Starts a server in a directory of its own, and waits until it listens. */
+export async function startServer(script: string, options: ServerOptions = {}): Promise<Server> {
+  const { config, env, port = 0 } = options;
+  const cwd = await Deno.makeTempDir();
+  if (config) await Deno.writeTextFile(join(cwd, "counter.cfg.json"), JSON.stringify(config));
+  const program = startScript(script, [], { cwd, env: { PORT: String(port), ...env } });
+  const [, listening] = await program.printed(/: http:\/\/\S+:(\d+)\n/);
+  const stop = async () => {
+    await program.stop();
+    await Deno.remove(cwd, { recursive: true });
+  };
+  return { program, url: `http://localhost:${listening}`, [Symbol.asyncDispose]: stop };
+}
+
 /** A port on which nothing listens at the moment. */
 export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -109,17 +158,24 @@ export function freePort(): number {
 }
 
 /**
- * Registers a test that needs programs of the machine. Where one is missing the test is reported as
- * ignored, with the reason; under `CI=true` it runs, and fails.
+ * Registers a test that needs programs of the machine, by name or by path. Where one is missing the
+ * test is reported as ignored, with the reason; under `CI=true` it runs, and fails.
  */
-export function testWith(programs: string[], name: string, run: () => Promise<void>): void {
+export function testWith(
+  programs: string[],
+  name: string,
+  run: (t: Deno.TestContext) => Promise<void>,
+  options: Pick<Deno.TestDefinition, "sanitizeOps" | "sanitizeResources"> = {},
+): void {
   const missing = programs.filter((program) => !isInstalled(program));
   const ignore = missing.length > 0 && Deno.env.get("CI") !== "true";
-  Deno.test({ name: ignore ? `${name} (needs ${missing.join(", ")})` : name, ignore, fn: run });
+  const fullName = ignore ? `${name} (needs ${missing.join(", ")})` : name;
+  Deno.test({ ...options, name: fullName, ignore, fn: run });
 }
 
 function isInstalled(program: string): boolean {
-  return (Deno.env.get("PATH") ?? "").split(":").some((directory) => {
+  const directories = program.startsWith("/") ? ["/"] : (Deno.env.get("PATH") ?? "").split(":");
+  return directories.some((directory) => {
     try {
       return Deno.statSync(join(directory, program)).isFile;
     } catch (error) {

@@ -1,0 +1,126 @@
+/** Sessions that a Flask app and the counter share, as one browser's cookie moves between them. */
+import assert from "node:assert/strict";
+import { Program, startServer, testWith } from "../programs.ts";
+
+const PYTHON = "/usr/bin/python3";
+const NEEDED = [
+  PYTHON,
+  "/usr/lib/python3/dist-packages/flask/__init__.py",
+  "/usr/lib/python3/dist-packages/requests/__init__.py",
+];
+const SECRET_KEY = "the key that both apps have";
+
+testWith(NEEDED, "counter.ts and a Flask app share live sessions in kv.ts", async () => {
+  await using kv = await startServer("kv.ts");
+  const config = { USE_SESSION_STORE: true, KV_URL: kv.url };
+  await using counter = await startServer("counter.ts", { config });
+  await using flask = await startFlask({ KV_URL: kv.url });
+
+  const { count, cookie } = await load(counter.url);
+  assert.equal(count, 1);
+  assert.deepEqual(await load(flask.url, cookie), { count: 2, cookie });
+  assert.deepEqual(await load(counter.url, cookie), { count: 3, cookie });
+  const id = cookie.replace("session=", "");
+  assert.deepEqual(await (await fetch(`${kv.url}/${id}`)).json(), { [id]: { count: 3 } });
+
+  // Ended in Flask, it is ended in ours.
+  assert.equal(await reset(flask.url, cookie), "session=");
+  const second = await load(counter.url, cookie);
+  assert.equal(second.count, 1);
+  assert.notEqual(second.cookie, cookie);
+
+  // And the other way round, with a session that Flask has begun.
+  const flasks = await load(flask.url);
+  assert.deepEqual(await load(counter.url, flasks.cookie), { count: 2, cookie: flasks.cookie });
+  assert.equal(await reset(counter.url, flasks.cookie), "session=");
+  const third = await load(flask.url, flasks.cookie);
+  assert.equal(third.count, 1);
+  assert.notEqual(third.cookie, flasks.cookie);
+});
+
+testWith(NEEDED, "counter.ts and Flask read each other's signed cookies", async () => {
+  await using counter = await startCounter({ SECRET_KEY });
+  await using flask = await startFlask({ SECRET_KEY });
+
+  const first = await load(counter.url);
+  const second = await load(flask.url, first.cookie);
+  const third = await load(counter.url, second.cookie);
+  assert.deepEqual([first.count, second.count, third.count], [1, 2, 3]);
+
+  // A payload that Flask has compressed begins with a dot; the counter keeps what is not its own.
+  const filled = await load(`${flask.url}/fill`, third.cookie);
+  assert.match(filled.cookie, /^session=\./);
+  const counted = await load(counter.url, filled.cookie);
+  assert.equal(counted.count, 4);
+  const answer = await fetch(flask.url, { headers: { Cookie: counted.cookie } });
+  assert.deepEqual(await answer.json(), { count: 5, text: "again and ".repeat(100) });
+});
+
+testWith(NEEDED, "counter.ts and Flask refuse cookies that were tampered with", async () => {
+  await using counter = await startCounter({ SECRET_KEY });
+  await using flask = await startFlask({ SECRET_KEY });
+  const ours = (await load(counter.url)).cookie;
+  const flasks = (await load(flask.url, ours)).cookie;
+  const compressed = (await load(`${flask.url}/fill`, flasks)).cookie;
+  const forged = `session=${btoa('{"count":99}').replace(/=+$/, "")}`;
+  for (const cookie of [ours, flasks, compressed]) {
+    const tampered = [
+      cookie.replace(/^session=\.?[\w-]+/, forged),
+      cookie.replace(/\.[\w-]+(?=\.[\w-]+$)/, ".AAAAAA"),
+      cookie.replace(/[\w-]{4}$/, (end) => end === "AAAA" ? "BBBB" : "AAAA"),
+    ];
+    for (const url of [counter.url, flask.url]) {
+      assert.notEqual((await load(url, cookie)).count, 1);
+      for (const bad of tampered) assert.equal((await load(url, bad)).count, 1, bad);
+    }
+  }
+});
+
+testWith(NEEDED, "counter.ts takes a Flask cookie signed with a fallback key", async () => {
+  const config = { SECRET_KEY: "a key that is new here", SECRET_KEY_FALLBACKS: [SECRET_KEY] };
+  await using counter = await startCounter(config);
+  await using flask = await startFlask({ SECRET_KEY });
+  const first = await load(flask.url);
+  const second = await load(counter.url, first.cookie);
+  assert.equal(second.count, 2);
+  // It is signed with the new key now, which Flask does not have.
+  assert.equal((await load(flask.url, second.cookie)).count, 1);
+});
+
+// ---- Programs and requests -----------------------------------------------------------------
+
+function startCounter(config: object) {
+  return startServer("counter.ts", { config: { ...config, SESSION_COOKIE_DIGEST: "sha1" } });
+}
+
+async function startFlask(env: Record<string, string>) {
+  const script = new URL("flask_app.py", import.meta.url).pathname;
+  const program = new Program(PYTHON, [script], { env });
+  const [, url = ""] = await program.printed(/Running on (http:\S+)/);
+  return { url, [Symbol.asyncDispose]: () => program[Symbol.asyncDispose]() };
+}
+
+/** Loads either app's page, and gives its count and the cookie that the browser then has. */
+async function load(url: string, cookie = "") {
+  const response = await fetch(url, { headers: { Cookie: cookie } });
+  const text = await response.text();
+  assert.equal(response.status, 200, text);
+  const count = /<h1>Count: (\d+)|"count":\s*(\d+)/.exec(text);
+  return { count: Number(count?.[1] ?? count?.[2]), cookie: newCookie(response) };
+}
+
+/** Ends the session, and gives the cookie that the browser then has. */
+async function reset(url: string, cookie: string) {
+  const response = await fetch(`${url}/reset`, {
+    method: "POST",
+    headers: { Cookie: cookie },
+    redirect: "manual",
+  });
+  await response.body?.cancel();
+  assert.equal(response.status, 303);
+  return newCookie(response);
+}
+
+function newCookie(response: Response): string {
+  return response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+}
