@@ -130,7 +130,9 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new ConfigError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+    // V8 quotes the text around the place, which may be a secret.
+    const problem = (cause as Error).message.replace(/, (\.{3})?"[^]*$/, "");
+    throw new ConfigError(`Cannot read "${path}": no JSON: ${problem}`, { cause });
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new ConfigError(`Cannot read "${path}": expected a JSON object`);

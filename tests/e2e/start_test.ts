@@ -1,0 +1,306 @@
+/** How the servers start and stop: by their tasks and the Procfile, with right and wrong settings. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import {
+  freePort,
+  Program,
+  PROJECT,
+  runToEnd,
+  type Server,
+  startServer,
+  testWith,
+} from "../programs.ts";
+
+const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
+const SECRET_KEY = "a secret key for the tests";
+const KV_TOKEN = "a-token-for-the-tests";
+
+// ---- Both at once --------------------------------------------------------------------------
+
+testWith(["deno"], "deno task start runs both servers, and tells their lines apart", async () => {
+  await using directory = await temporaryDirectory();
+  const env = { DBM: join(directory.path, "kv.db"), SECRET_KEY, PORT: "0", NO_COLOR: "1" };
+  await using both = new Program("deno", ["task", "start"], { env });
+  const [, counterUrl = ""] = await both.printed(/^ *\[counter\] counter: (http:\S+)$/m);
+  const [, kvUrl = ""] = await both.printed(/^ *\[kv\] kv: (http:\S+)$/m);
+  assert.match(await page(counterUrl), /Count: 1/);
+  assert.equal(await page(kvUrl), '{"keys":[]}');
+  assert.equal(await both.stop("SIGTERM"), 0, both.output);
+  assert.match(both.output, /counter: stopping\n/);
+  assert.match(both.output, /kv: stopping\n/);
+  for (const url of [counterUrl, kvUrl]) await assert.rejects(fetch(url));
+});
+
+testWith(
+  ["foreman", "npx"],
+  "foreman start runs both servers 100 ports apart, and stops them on SIGTERM",
+  async () => {
+    await using directory = await temporaryDirectory();
+    const base = freePortPair();
+    const env = { DBM: join(directory.path, "kv.db"), SECRET_KEY };
+    await using foreman = new Program("foreman", ["start", "-t", "60", "-p", String(base)], {
+      env,
+    });
+    const counterUrl = `http://127.0.0.1:${base}`;
+    const kvUrl = `http://127.0.0.1:${base + 100}`;
+    await foreman.printed(new RegExp(`^[\\d:]+ counter.1 +\\| counter: ${counterUrl}$`, "m"));
+    await foreman.printed(new RegExp(`^[\\d:]+ kv.1 +\\| kv: ${kvUrl}$`, "m"));
+    assert.match(await page(counterUrl), /Count: 1/);
+    assert.equal(await page(kvUrl), '{"keys":[]}');
+    assert.equal(await foreman.stop("SIGTERM"), 0, foreman.output);
+    assert.match(foreman.output, /counter.1 +\| exited with code 0\n/);
+    assert.match(foreman.output, /kv.1 +\| exited with code 0\n/);
+    for (const url of [counterUrl, kvUrl]) await assert.rejects(fetch(url));
+  },
+);
+
+// ---- Configuration -------------------------------------------------------------------------
+
+Deno.test("counter.ts and kv.ts start without a configuration file", async () => {
+  await using directory = await temporaryDirectory();
+  const env = { APP_CONFIG: "", SECRET_KEY: "", DBM: join(directory.path, "kv.db") };
+  await using counter = await startServer("counter.ts", { env });
+  await using kv = await startServer("kv.ts", { env });
+  assert.match(await page(counter.url), /Count: 1.*Kept in a signed cookie/);
+  assert.equal(await page(kv.url), '{"keys":[]}');
+  assert.match(counter.program.output, /^counter: SECRET_KEY is not set, so a random one was made/);
+});
+
+Deno.test("counter.ts and kv.ts tell every problem of the configuration in a line", async () => {
+  const config = {
+    USE_SESSION_STORE: "yes",
+    KV_URL: "ftp://x",
+    SECRET_KEY: "too short",
+    KV_TOKEN: "no token at all",
+    SESSION_COOKIE_SAMESITE: "lax",
+    COLOUR: "red",
+  };
+  for (const script of ["counter.ts", "kv.ts"]) {
+    const { code, stdout, stderr } = await startWrong(script, JSON.stringify(config));
+    const name = script.replace(".ts", "");
+    assert.deepEqual(stderr.trimEnd().split("\n").map((line) => line.split(" is ")[0]), [
+      `${name}: counter.cfg.json: COLOUR`,
+      `${name}: counter.cfg.json: USE_SESSION_STORE`,
+      `${name}: counter.cfg.json: KV_URL`,
+      `${name}: counter.cfg.json: KV_TOKEN`,
+      `${name}: counter.cfg.json: SECRET_KEY`,
+      `${name}: counter.cfg.json: SESSION_COOKIE_SAMESITE`,
+    ]);
+    assert.doesNotMatch(stderr, /too short|no token at all/);
+    assert.equal(code, 1);
+    assert.equal(stdout, "");
+  }
+});
+
+Deno.test("counter.ts says which file is no JSON, and prints nothing of its secrets", async () => {
+  for (const text of [`{"SECRET_KEY": 's3cret'}`, `{"SECRET_KEY": s3cret`, "s3cret"]) {
+    const { code, stderr } = await startWrong("counter.ts", text);
+    assert.match(stderr, /^counter: Cannot read "counter\.cfg\.json": no JSON: [^\n]+\n$/);
+    assert.doesNotMatch(stderr, /s3c/);
+    assert.equal(code, 1);
+  }
+});
+
+Deno.test("counter.ts says that the file which APP_CONFIG names is not there", async () => {
+  const { code, stderr } = await startWrong("counter.ts", "{}", { APP_CONFIG: "other.json" });
+  assert.match(stderr, /^counter: Cannot read "other\.json": [^\n]+\n$/);
+  assert.equal(code, 1);
+});
+
+Deno.test("counter.ts obeys an environment variable over its file", async () => {
+  const config = { USE_SESSION_STORE: true, SECRET_KEY, SESSION_COOKIE_NAME: "one" };
+  const env = { USE_SESSION_STORE: "false", SESSION_COOKIE_NAME: "two" };
+  await using counter = await startServer("counter.ts", { config, env });
+  assert.match(await cookieOf(counter), /^two=/);
+  assert.match(await page(counter.url), /Kept in a signed cookie/);
+});
+
+Deno.test("counter.ts and kv.ts say that their port is taken", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  for (const script of ["counter.ts", "kv.ts"]) {
+    const env = { PORT: String(port), SECRET_KEY };
+    const { code, stderr } = await startWrong(script, "{}", env);
+    assert.match(stderr, new RegExp(`^\\w+: Port ${port} of 127.0.0.1 is taken: [^\n]+\n$`));
+    assert.equal(code, 1);
+  }
+});
+
+// ---- Secrets and tokens --------------------------------------------------------------------
+
+Deno.test("counter.ts keeps a cookie valid over a restart if SECRET_KEY is set", async () => {
+  for (const [secretKey, countAfter] of [[SECRET_KEY, 2], ["", 1]] as const) {
+    const env = { SECRET_KEY: secretKey };
+    let cookie: string;
+    {
+      await using counter = await startServer("counter.ts", { env });
+      cookie = await cookieOf(counter);
+    }
+    await using counter = await startServer("counter.ts", { env });
+    const html = await page(counter.url, { Cookie: cookie });
+    assert.match(html, new RegExp(`Count: ${countAfter}<`));
+    assert.equal(counter.program.output.includes("SECRET_KEY is not set"), secretKey === "");
+  }
+});
+
+Deno.test("kv.ts refuses to let other machines in without a token", async () => {
+  const { code, stderr } = await startWrong("kv.ts", "{}", { HOST: "0.0.0.0", PORT: "0" });
+  assert.match(stderr, /^kv: HOST is "0\.0\.0\.0", [^\n]+ KV_TOKEN [^\n]+\n$/);
+  assert.equal(code, 1);
+});
+
+Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", async () => {
+  await using kv = await startServer("kv.ts", { env: { HOST: "0.0.0.0", KV_TOKEN } });
+  const refused = await fetch(kv.url);
+  assert.equal(refused.status, 401);
+  assert.match(refused.headers.get("WWW-Authenticate") ?? "", /^Bearer/);
+  await refused.body?.cancel();
+  assert.equal(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
+
+  const config = { USE_SESSION_STORE: true, KV_URL: kv.url, KV_TOKEN };
+  await using counter = await startServer("counter.ts", { config });
+  assert.match(await page(counter.url), /Count: 1/);
+
+  const wrong = { ...config, KV_TOKEN: `${KV_TOKEN}-of-another-service` };
+  await using stranger = await startServer("counter.ts", { config: wrong });
+  const answer = await fetch(stranger.url);
+  assert.equal(answer.status, 503);
+  assert.doesNotMatch(await answer.text(), new RegExp(KV_TOKEN));
+  await stranger.program.printed(/^counter: http:\S+ wants another token: set KV_TOKEN$/m);
+  assert.ok(!stranger.program.output.includes(KV_TOKEN));
+});
+
+// ---- Stopping ------------------------------------------------------------------------------
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  Deno.test(`kv.ts answers on ${signal} what was begun, and has it on disk`, async () => {
+    await using directory = await temporaryDirectory();
+    const env = { DBM: join(directory.path, "kv.db") };
+    const answered: string[] = [];
+    {
+      await using kv = await startServer("kv.ts", { env });
+      const enough = Promise.withResolvers<void>();
+      const writers = Array.from(
+        { length: 16 },
+        (_, writer) =>
+          putUntilRefused(kv.url, `writer${writer}`, (key) => {
+            if (answered.push(key) === 200) enough.resolve();
+          }),
+      );
+      await Promise.race([enough.promise, Promise.all(writers)]);
+      kv.program.signal(signal);
+      await Promise.all(writers);
+      assert.equal(await kv.program.exited, 0, kv.program.output);
+    }
+    await using kv = await startServer("kv.ts", { env });
+    assert.deepEqual(JSON.parse(await page(kv.url)).keys, answered.sort());
+  });
+
+  Deno.test(`counter.ts answers on ${signal} the page that waits for the store`, async () => {
+    const arrived = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    await using kv = await startServer("kv.ts");
+    await using slowStore = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      async ({ method, headers, body }) => {
+        arrived.resolve();
+        await released.promise;
+        return await fetch(kv.url, { method, headers, body });
+      },
+    );
+    const KV_URL = `http://127.0.0.1:${slowStore.addr.port}`;
+    const config = { USE_SESSION_STORE: true, KV_URL };
+    await using counter = await startServer("counter.ts", { config });
+    const waiting = page(counter.url);
+    await arrived.promise;
+    counter.program.signal(signal);
+    await counter.program.printed(/^counter: stopping$/m);
+    released.resolve();
+    assert.match(await waiting, /Count: 1/);
+    assert.equal(await counter.program.exited, 0);
+    assert.match(await page(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
+  });
+}
+
+Deno.test("kv.ts ends at once on a second signal", async () => {
+  await using kv = await startServer("kv.ts");
+  using _request = await beginPut(kv.url);
+  kv.program.signal("SIGTERM");
+  await kv.program.printed(/^kv: stopping$/m);
+  kv.program.signal("SIGTERM");
+  assert.equal(await kv.program.exited, 130);
+});
+
+/** Writes key after key, until the server takes no more connections. */
+async function putUntilRefused(url: string, writer: string, onAnswer: (key: string) => void) {
+  const headers = { "Content-Type": "application/json" };
+  for (let i = 0;; i++) {
+    const key = `${writer}-${i}`;
+    let response: Response;
+    try {
+      response = await fetch(`${url}/${key}`, { method: "PUT", headers, body: String(i) });
+    } catch (error) {
+      // Any other error would be a request that was begun and not answered.
+      assert.match(`${(error as Error).message} ${(error as Error).cause}`, /\(Connect\)/);
+      return;
+    }
+    assert.equal(response.status, 201, await response.text());
+    onAnswer(key);
+  }
+}
+
+/** Begins a request, and waits until the server wants its body. */
+async function beginPut(url: string): Promise<Deno.TcpConn> {
+  const connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+  const request = "PUT /key HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+    "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+  await connection.write(new TextEncoder().encode(request));
+  const buffer = new Uint8Array(1024);
+  const size = await connection.read(buffer);
+  assert.match(new TextDecoder().decode(buffer.subarray(0, size ?? 0)), /^HTTP\/1\.1 100 /);
+  return connection;
+}
+
+// ---- Programs and requests -----------------------------------------------------------------
+
+/** Starts a server that cannot start, beside this counter.cfg.json. */
+async function startWrong(script: string, configText: string, env: Record<string, string> = {}) {
+  await using directory = await temporaryDirectory();
+  await Deno.writeTextFile(join(directory.path, "counter.cfg.json"), configText);
+  const run = ["run", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
+  const options = { cwd: directory.path, env };
+  return await runToEnd(Deno.execPath(), [...run, join(PROJECT, script)], options);
+}
+
+async function page(url: string, headers: Record<string, string> = {}): Promise<string> {
+  const response = await fetch(url, { headers });
+  const text = await response.text();
+  assert.equal(response.status, 200, text);
+  return text;
+}
+
+/** The cookie of a first visit. */
+async function cookieOf(counter: Server): Promise<string> {
+  const response = await fetch(counter.url);
+  await response.body?.cancel();
+  return response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+}
+
+async function temporaryDirectory() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
+/** A port that is free, and so is the one 100 above it. */
+function freePortPair(): number {
+  for (;;) {
+    const port = freePort();
+    if (port + 100 > 65535) continue;
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port: port + 100 }).close();
+      return port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+}
