@@ -1,0 +1,292 @@
+/**
+ * What the service does with requests that no honest client sends. Nothing may make it fail, be
+ * stored without a 2xx, or be answered with an error that is not problem+json.
+ */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { kv } from "../kv.ts";
+import { memoryStore } from "../stores/memory.ts";
+import type { Store } from "../stores/store.ts";
+import { AWKWARD_KEYS } from "./conformance/store.ts";
+import { logged, readProblem } from "./problem.ts";
+import { startScript } from "./programs.ts";
+
+// ---- Requests that are well-formed HTTP ----------------------------------------------------
+
+const name = fc.constantFrom("prefix", "limit", "after", "ttl", "x", "", "__proto__", "%", "%ff");
+const word = fc.oneof(
+  fc.constantFrom("0", "1", "60", "-1", "1e9", "NaN", "", "*", "%", "%00", "%ff", "a", "b%2Fc"),
+  fc.string({ unit: "binary", maxLength: 8 }),
+);
+const path = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom("/", "/a", "/b/c", "//", "/%2e%2e", "/%", "/a%zz") },
+  fc.constantFrom(...AWKWARD_KEYS).map((key) => `/${encodeURIComponent(key)}`),
+  fc.string({ unit: "binary", maxLength: 20 }).map((text) => `/${text}`),
+  fc.webPath(),
+);
+const query = fc.array(fc.tuple(name, word), { maxLength: 3 }).map((pairs) =>
+  pairs.length > 0 ? `?${pairs.map((pair) => pair.join("=")).join("&")}` : ""
+);
+
+const tags = fc.oneof(
+  fc.constantFrom("*", "", ",", '"', '""', 'W/"a"', '"a", "b"', '"a', "a", '"\xff"', "**", "W/"),
+  fc.string({ maxLength: 10 }),
+);
+const type = fc.constantFrom(
+  "application/json",
+  "application/json; charset=utf-16",
+  "application/x-www-form-urlencoded",
+  "multipart/form-data",
+  "multipart/form-data; boundary=x",
+  "text/plain",
+  "application/json, text/html",
+  "",
+);
+const header = fc.oneof(
+  fc.tuple(fc.constant("Content-Type"), type),
+  fc.tuple(fc.constantFrom("If-Match", "If-None-Match"), tags),
+  fc.tuple(fc.constant("Sec-Fetch-Site"), fc.constantFrom("same-origin", "cross-site", "", "x")),
+  fc.tuple(fc.constant("Origin"), fc.constantFrom("null", "", "http://localhost", "http://[", "x")),
+  fc.tuple(fc.constant("Host"), fc.constantFrom("localhost", "evil.example", "", "[")),
+  fc.tuple(fc.constant("Content-Length"), fc.constantFrom("0", "-1", "x", "99999999999", "1e9")),
+  fc.tuple(fc.constant("Authorization"), fc.constantFrom("Bearer x", "Basic x", "")),
+);
+
+const key = fc.oneof(fc.constantFrom("a", "b/c", "", ".", "\ud800", ...AWKWARD_KEYS), fc.string());
+const operation = fc.oneof(
+  fc.record({
+    op: fc.constantFrom("get", "put", "delete", "patch"),
+    key,
+    value: fc.jsonValue(),
+    ttl: fc.oneof(fc.integer(), fc.double(), fc.constant("60")),
+    ifRevision: fc.constantFrom(null, "", "x", 1),
+  }, { requiredKeys: ["op", "key"] }),
+  fc.record({ op: fc.constant("put"), key, value: fc.jsonValue() }),
+  fc.record({ op: fc.constantFrom("get", "delete"), key }),
+  fc.jsonValue(),
+);
+const body = fc.oneof(
+  { weight: 2, arbitrary: fc.json() },
+  fc.dictionary(key, fc.jsonValue()).map((object) => JSON.stringify(object)),
+  { weight: 2, arbitrary: fc.array(operation, { maxLength: 5 }).map((it) => JSON.stringify(it)) },
+  fc.uint8Array({ maxLength: 30 }),
+  fc.string({ unit: "binary", maxLength: 30 }),
+  fc.constantFrom(
+    "1.10",
+    '{"a":1e400}',
+    '{"__proto__":1}',
+    "[".repeat(3000),
+    `${"[".repeat(3000)}1.0${"]".repeat(3000)}`,
+    "a=1&b=2&a=3",
+    '--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
+    "--x\r\n\r\n1\r\n--x--\r\n",
+    "\ufeff{}",
+  ),
+);
+const methods = ["GET", "HEAD", "POST", "PUT", "PUT", "DELETE", "PATCH", "OPTIONS", "put", "X"];
+const request = fc.record({
+  method: fc.constantFrom(...methods),
+  path,
+  query,
+  json: fc.boolean(),
+  headers: fc.array(header, { maxLength: 3 }),
+  body: fc.option(body),
+});
+type HostileRequest = typeof request extends fc.Arbitrary<infer T> ? T : never;
+
+/** A store that counts the writes which it did. */
+function countingStore() {
+  const below = memoryStore();
+  let writes = 0;
+  const count = async <T>(write: Promise<T>) => {
+    const result = await write;
+    writes++;
+    return result;
+  };
+  const store: Store = {
+    ...below,
+    set: (key, value, options) => count(below.set(key, value, options)),
+    setAll: (values, options) => count(below.setAll(values, options)),
+    delete: (key, options) => count(below.delete(key, options)),
+  };
+  return { store, writes: () => writes };
+}
+
+function toRequest({ method, path, query, json, headers, body }: HostileRequest): Request {
+  const all = new Headers(json ? { "Content-Type": "application/json" } : {});
+  for (const [name, value] of headers) {
+    // What no header can carry is left to the test over sockets.
+    if (/^[\x20-\x7e\x80-\xff]*$/.test(value)) all.set(name, value);
+  }
+  const bodyless = method === "GET" || method === "HEAD";
+  return new Request(`http://localhost${path}${query}`, {
+    method,
+    headers: all,
+    body: bodyless || body === null ? null : body,
+  });
+}
+
+/** The number of writes that an answer acknowledges. */
+async function acknowledged(method: string, response: Response): Promise<number> {
+  if (!response.ok || method === "GET" || method === "HEAD") return 0;
+  const answer: unknown = await response.clone().json();
+  if (!Array.isArray(answer)) return 1;
+  const failed = (step: { status: number }) => step.status >= 400;
+  assert.ok(answer.every((step) => !failed(step) || [400, 412, 413].includes(step.status)));
+  return answer.filter((step) => !failed(step)).length;
+}
+
+const EXPECTED = [200, 201, 304, 400, 403, 405, 412, 413, 415];
+
+Deno.test("kv() answers any request, and stores only what it acknowledges", async () => {
+  const { store, writes } = countingStore();
+  const app = kv(store);
+  const log = await logged(async () => {
+    await fc.assert(
+      fc.asyncProperty(request, async (hostile) => {
+        const before = writes();
+        const sent = toRequest(hostile);
+        const response = await app.fetch(sent);
+        assert.ok(EXPECTED.includes(response.status), String(response.status));
+        const done = await acknowledged(sent.method, response);
+        const written = writes() - before;
+        // The gets in an array are acknowledged too, and write nothing.
+        assert.ok(written <= done, `${written} writes, ${done} acknowledged`);
+        if (response.status < 400) await response.body?.cancel();
+        else if (sent.method === "HEAD") assert.equal(await response.text(), "");
+        else await readProblem(response);
+      }),
+      { numRuns: 8000 },
+    );
+  });
+  assert.equal(log, "");
+  await store.close();
+});
+
+// ---- Bytes that are hardly HTTP ------------------------------------------------------------
+
+/** What an honest client sends, three times of four. */
+function mostly<T>(honest: T, ...odd: T[]): fc.Arbitrary<T> {
+  return fc.oneof({ weight: 3, arbitrary: fc.constant(honest) }, fc.constantFrom(...odd));
+}
+
+/** The parts of a request as bytes, one a character. The key that it names is `KEY`. */
+const raw = fc.record({
+  method: mostly("PUT", "POST", "GET", "DELETE", "CONNECT", "p\0t", "", "\xff"),
+  target: mostly(
+    "/KEY",
+    ...["/", "/a/../KEY", "/%2e%2e/KEY", "//KEY", "*", "", "KEY", "/KEY%", "/KEY\0", "/KEY\xff"],
+    ...["http://localhost/KEY", "http://evil.example/KEY", "http://[/KEY", "localhost:80"],
+    ...["/KEY?ttl=60", "/KEY?ttl=x", "/KEY#a", "/KEY a", `/KEY${"x".repeat(9000)}`],
+  ),
+  version: mostly(" HTTP/1.1", ...[" HTTP/1.0", " HTTP/2.0", " HTTP/9.9", "", "\t"]),
+  host: mostly(
+    "Host: localhost",
+    ...["Host: [", "Host: a b", "Host:", "Host: localhost:0x", "Host: localhost:99999", "X: x"],
+    ...["Host: evil.example", "Host: localhost/x", "Host: \xff"],
+  ),
+  /** `LENGTH` is the body's. */
+  framing: mostly(
+    "Content-Length: LENGTH",
+    ...["Content-Length: 1", "Content-Length: 9", "Content-Length: -1", "Content-Length: 1,1"],
+    ...["Content-Length: 99999999", "Transfer-Encoding: chunked", "Transfer-Encoding: x", "X: x"],
+    "Content-Length: LENGTH\r\nTransfer-Encoding: chunked",
+  ),
+  other: mostly(
+    "Connection: close",
+    ...["Expect: 100-continue", "Upgrade: websocket", "Connection: upgrade", "If-Match: \x80"],
+    ...['If-None-Match: "\xff', "Origin: http://[", "Sec-Fetch-Site: x", " folded", "no colon"],
+    ...[": no name", "a b: c", "\0: x", "X: \0", `X: ${"x".repeat(20_000)}`, "Host: localhost"],
+    "Content-Type: text/plain",
+  ),
+  body: mostly(
+    "1",
+    ...["", "[", '"\xff"', "1\r\n1\r\n0\r\n\r\n", "1\r\n1\r\n", "ZZ\r\n1\r\n", "-1\r\n1\r\n"],
+    ...["fffffffffffffffff\r\n1", "1\r\n1\r\nZZ\r\n", "1\r\n1X\r\n0\r\n\r\n", "0\r\n\r\n"],
+    ...['{"KEY":1}', '[{"op":"put","key":"KEY"}]', "1GET /KEY HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+  ),
+  newline: mostly("\r\n", "\n", "\r"),
+  /** How many bytes are sent. */
+  length: fc.oneof({ weight: 3, arbitrary: fc.constant(Infinity) }, fc.nat({ max: 120 })),
+  /** What the client does then. */
+  end: mostly("wait", "half", "close"),
+});
+type RawRequest = typeof raw extends fc.Arbitrary<infer T> ? T : never;
+
+function toBytes(request: RawRequest, key: string): Uint8Array {
+  const { method, target, version, host, framing, other, newline, length } = request;
+  const body = request.body.replaceAll("KEY", key);
+  const lines = [
+    `${method} ${target.replaceAll("KEY", key)}${version}`,
+    host,
+    framing.replaceAll("LENGTH", String(body.length)),
+    "Content-Type: application/json",
+    other,
+  ];
+  const text = `${lines.join(newline)}${newline}${newline}${body}`;
+  return Uint8Array.from(text.slice(0, length), (char) => char.charCodeAt(0));
+}
+
+/** Sends the bytes and gives what is answered until the other side closes or `PATIENCE` is over. */
+async function exchange(port: number, bytes: Uint8Array, end: RawRequest["end"]): Promise<string> {
+  const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+  let answer = "";
+  const timer = setTimeout(() => connection.close(), PATIENCE);
+  try {
+    await connection.write(bytes);
+    if (end === "close") return "";
+    if (end === "half") await connection.closeWrite();
+    const buffer = new Uint8Array(4096);
+    for (;;) {
+      const count = await connection.read(buffer);
+      if (count === null) break;
+      answer += new TextDecoder("latin1").decode(buffer.subarray(0, count));
+    }
+  } catch (error) {
+    // The service, or the timer, has closed the connection.
+    assert.ok(error instanceof Error && CUT.includes(error.name), String(error));
+  } finally {
+    clearTimeout(timer);
+    try {
+      connection.close();
+    } catch (error) {
+      assert.ok(error instanceof Deno.errors.BadResource, String(error));
+    }
+  }
+  return answer;
+}
+
+/** How long an answer is waited for, in milliseconds. One that comes later is not judged. */
+const PATIENCE = 1000;
+const CUT = ["BadResource", "Interrupted", "ConnectionReset", "BrokenPipe", "NotConnected"];
+
+Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", async () => {
+  const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
+  await using program = startScript("kv.ts", [], { env });
+  const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
+  const refused = new Set<string>();
+  let count = 0;
+  const send = async (request: RawRequest) => {
+    const key = `case-${++count}-`;
+    const answer = await exchange(port, toBytes(request, key), request.end);
+    const status = Number(/^HTTP\/1\.[01] (\d{3}) /.exec(answer)?.[1] ?? 0);
+    assert.ok(status < 500 || status === 503 || status === 507, answer);
+    if (status >= 400) refused.add(key);
+  };
+  await fc.assert(
+    fc.asyncProperty(fc.array(raw, { minLength: 200, maxLength: 200 }), async (requests) => {
+      await Promise.all(requests.map(send));
+    }),
+    { numRuns: 10 },
+  );
+  const response = await fetch(`http://127.0.0.1:${port}/`);
+  assert.equal(response.status, 200);
+  const { keys } = await response.json() as { keys: string[] };
+  for (const key of keys) {
+    const name = /case-\d+-/.exec(key)?.[0] ?? "";
+    assert.ok(!refused.has(name), `${key} was refused, and is stored`);
+  }
+  // The cases are neither all refused nor all taken.
+  assert.ok(refused.size > 0 && keys.length > 0);
+  assert.doesNotMatch(program.output, /^kv: (?!http:)/m);
+});
