@@ -17,8 +17,11 @@ export const MAX_VALUE_BYTES = 1024 * 1024;
 export const MAX_TTL = 2 ** 31 - 1;
 /** The most keys in one page of a listing, and the number where none is asked for. */
 export const MAX_PAGE = 1000;
-/** How long a call may take, in milliseconds, on stores that are reached over a network. */
-export const DEADLINE = 5000;
+/**
+ * How long a call may take, in milliseconds, on stores that are reached over a network. A machine
+ * that is busy with other things may stall for seconds; a service that is gone is told at once.
+ */
+export const DEADLINE = 10_000;
 
 declare const checked: unique symbol;
 

@@ -51,7 +51,7 @@ storeConformance("httpStore over kv() in memory", {
     openWithClock((now) => {
       const below = memoryStore({ now });
       const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
-      const store = httpStore(`http://127.0.0.1:${server.addr.port}`);
+      const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
       const close = async () => {
         await store.close();
         await server.shutdown();
