@@ -105,6 +105,7 @@ export async function runToEnd(command: string, args: string[], options: Program
     args,
     cwd: PROJECT,
     stdin: "null",
+    signal: AbortSignal.timeout(300_000),
     ...options,
   }).output();
   const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
