@@ -98,7 +98,10 @@ Deno.test("readConfig() never prints a secret", async () => {
 });
 
 Deno.test("readConfig() says of a file that cannot be read which one and why", async () => {
-  assert.match((await problems("{"))[0] ?? "", /^Cannot read ".*": Expected property name/);
+  assert.match(
+    (await problems("{"))[0] ?? "",
+    /^Cannot read ".*": no JSON: Expected property name/,
+  );
   assert.match((await problems("[]"))[0] ?? "", /^Cannot read ".*": expected a JSON object/);
   assert.match((await problems("5"))[0] ?? "", /expected a JSON object/);
   assert.throws(
