@@ -17,10 +17,10 @@ const KV_TOKEN = "a-token-for-the-tests";
 
 // ---- Both at once --------------------------------------------------------------------------
 
-testWith(["deno"], "deno task start runs both servers, and tells their lines apart", async () => {
+Deno.test("deno task start runs both servers, and tells their lines apart", async () => {
   await using directory = await temporaryDirectory();
   const env = { DBM: join(directory.path, "kv.db"), SECRET_KEY, PORT: "0", NO_COLOR: "1" };
-  await using both = new Program("deno", ["task", "start"], { env });
+  await using both = new Program(Deno.execPath(), ["task", "start"], { env });
   const [, counterUrl = ""] = await both.printed(/^ *\[counter\] counter: (http:\S+)$/m);
   const [, kvUrl = ""] = await both.printed(/^ *\[kv\] kv: (http:\S+)$/m);
   assert.match(await page(counterUrl), /Count: 1/);
