@@ -66,6 +66,8 @@ export function knownHostOnly(host: string): MiddlewareHandler {
 export interface Address {
   hostname: string;
   port: number;
+  /** Called when the server begins to stop: ends the answers that would go on for ever. */
+  onStop?: () => void;
 }
 
 /**
@@ -78,7 +80,7 @@ export interface Address {
 export async function listen(
   name: string,
   handler: Deno.ServeHandler,
-  { hostname, port }: Address,
+  { hostname, port, onStop }: Address,
 ): Promise<void> {
   const abort = new AbortController();
   let server: Deno.HttpServer;
@@ -98,6 +100,7 @@ export async function listen(
     stopping = true;
     console.log(`${name}: stopping`);
     Deno.unrefTimer(setTimeout(() => abort.abort(), STOP_GRACE));
+    onStop?.();
     server.shutdown();
   };
   const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];

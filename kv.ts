@@ -17,6 +17,7 @@
  * | `PUT /key` a JSON value, `?ttl=60` | 201 or 200, `{key: value}`, with `ETag` |
  * | `DELETE /key` | `{key: value}`, as it was |
  * | `GET /?prefix=p&limit=10&after=…` | `{keys: […], next: …}` |
+ * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  *
  * Reads and writes are conditional by `If-Match` and `If-None-Match` (RFC 9110, section 13). Errors
  * are `application/problem+json` (RFC 9457).
@@ -27,10 +28,12 @@ import { type Context, Hono } from "hono";
 import { bearerAuth } from "hono/bearer-auth";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
+import { streamSSE } from "hono/streaming";
 import { z } from "zod";
 import { ConfigError, readConfig } from "./config.ts";
 import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
 import {
+  ChangesLost,
   type Entry,
   InvalidArgument,
   isRawNumber,
@@ -44,12 +47,17 @@ import {
   StoreFull,
   StoreUnavailable,
   ValueTooLarge,
+  type Watch,
 } from "./stores/store.ts";
 
 /** The most operations in one array. */
 export const MAX_OPERATIONS = 1000;
 /** The longest body, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
+/** The most streams of changes at one time. */
+export const MAX_WATCHERS = 1000;
+/** How often a stream of changes says that it is alive, in milliseconds. */
+export const HEARTBEAT = 15_000;
 /** What a client that got a 503 should wait, in seconds. */
 const RETRY_AFTER = "1";
 
@@ -59,6 +67,8 @@ export interface KvOptions {
   tokens?: string[];
   /** A name beside the loopback ones under which requests come while no token is asked. */
   host?: string;
+  /** Ends the streams of changes, which would keep a server from stopping. */
+  stopping?: AbortSignal;
 }
 
 const Operation = z.discriminatedUnion("op", [
@@ -83,6 +93,7 @@ const ListQuery = z.strictObject({
   limit: z.coerce.number().optional(),
   after: z.string().optional(),
 });
+const WatchQuery = z.strictObject({ prefix: z.string().default("") });
 const WriteQuery = z.strictObject({ ttl: seconds.optional() });
 const NoQuery = z.strictObject({});
 
@@ -107,12 +118,25 @@ const NoQuery = z.strictObject({});
  * await store.close();
  * ```
  */
-export function kv(store: Store, { tokens = [], host = "localhost" }: KvOptions = {}): Hono {
+export function kv(store: Store, options: KvOptions = {}): Hono {
+  const { tokens = [], host = "localhost", stopping = new AbortController().signal } = options;
   const app = new Hono();
+  let watchers = 0;
 
   app.use(sameOriginOnly({ safeMethods: false }));
   app.use(tokens.length > 0 ? bearerAuth({ token: tokens }) : knownHostOnly(host));
   app.use(bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge }));
+
+  app.get("/", async (c, next) => {
+    if (!/^text\/event-stream\b/.test(c.req.header("Accept") ?? "")) return await next();
+    const { prefix } = query(c, WatchQuery);
+    if (watchers === MAX_WATCHERS) {
+      throw new HTTPException(503, { message: `Cannot watch: ${MAX_WATCHERS} others do` });
+    }
+    const watch = await store.watch(prefix, { since: c.req.header("Last-Event-ID") });
+    watchers++;
+    return events(c, watch, stopping, () => watchers--);
+  });
 
   app.get("/", async (c) => {
     const { prefix, limit, after } = query(c, ListQuery);
@@ -360,22 +384,25 @@ async function performAll(store: Store, operations: unknown[]): Promise<string> 
 async function performOne(store: Store, operation: unknown): Promise<string> {
   try {
     const step = check(Operation, operation, "the operation");
-    if (step.op === "get") return entryAnswer(200, await store.get(step.key));
-    if (step.op === "delete") return entryAnswer(200, await store.delete(step.key, step));
+    if (step.op === "get") return entryText(await store.get(step.key), { status: 200 });
+    if (step.op === "delete") {
+      return entryText(await store.delete(step.key, step), { status: 200 });
+    }
     const written = await store.set(step.key, json(step.value), step);
-    return entryAnswer(written.created ? 201 : 200, written);
+    return entryText(written, { status: written.created ? 201 : 200 });
   } catch (error) {
-    if (error instanceof RevisionConflict) return entryAnswer(412, error.current);
+    if (error instanceof RevisionConflict) return entryText(error.current, { status: 412 });
     const { status, detail, outcome } = describe(error);
     report(status, error);
     return JSON.stringify({ status, detail, outcome });
   }
 }
 
-function entryAnswer(status: number, entry: Entry | null): string {
+/** The text of an object that has all of an entry; one that is not there has no revision. */
+function entryText(entry: Entry | null, more: { status: number } | { key: string }): string {
   const { value = "null", revision = null, expires = null } = entry ?? {};
-  return `{"status":${status},"value":${value},"revision":${JSON.stringify(revision)},` +
-    `"expires":${expires}}`;
+  return `${JSON.stringify(more).slice(0, -1)},"value":${value},` +
+    `"revision":${JSON.stringify(revision)},"expires":${expires}}`;
 }
 
 // ---- Answers -------------------------------------------------------------------------------
@@ -400,6 +427,34 @@ function allKeys(
   }
   const stream = ReadableStream.from(text()).pipeThrough(new TextEncoderStream());
   return c.body(stream, 200, { "Content-Type": "application/json" });
+}
+
+/** Changes as server-sent events (HTML, section 9.2), until the client, the store or the server ends. */
+function events(c: Context, watch: Watch, stopping: AbortSignal, ended: () => void): Response {
+  c.header("X-Accel-Buffering", "no");
+  return streamSSE(c, async (stream) => {
+    const reader = watch.changes.getReader();
+    const stop = () => reader.cancel();
+    stream.onAbort(stop);
+    stopping.addEventListener("abort", stop);
+    if (stopping.aborted) await stop();
+    const heartbeat = setInterval(() => stream.write(":\n\n"), HEARTBEAT);
+    try {
+      await stream.writeSSE({ event: "ready", id: watch.since, data: "{}" });
+      for (let next = await reader.read(); !next.done; next = await reader.read()) {
+        const { id, key, entry } = next.value;
+        await stream.writeSSE({ id, data: entryText(entry, { key }) });
+      }
+    } catch (error) {
+      // The client comes again with its Last-Event-ID, and learns what is the matter.
+      if (!(error instanceof ChangesLost)) report(503, error);
+    } finally {
+      clearInterval(heartbeat);
+      stopping.removeEventListener("abort", stop);
+      await reader.cancel();
+      ended();
+    }
+  });
 }
 
 /** The text of an object of JSON texts; a value that is not there is null. */
@@ -450,6 +505,7 @@ function describe(error: unknown): { status: number; detail: string; outcome?: s
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
+  if (error instanceof ChangesLost) return { status: 410, detail: error.message };
   if (error instanceof StoreFull) return { status: 507, detail: "The store is full" };
   if (error instanceof StoreUnavailable) {
     return { status: 503, detail: "The store does not answer", outcome: error.outcome };
@@ -488,6 +544,7 @@ const STATUS_TITLES: Record<number, string> = {
   401: "Unauthorized",
   403: "Forbidden",
   405: "Method Not Allowed",
+  410: "Gone",
   412: "Precondition Failed",
   413: "Content Too Large",
   415: "Unsupported Media Type",
@@ -508,8 +565,10 @@ if (import.meta.main) {
       );
     }
     const store = await openStore(DBM);
+    const stop = new AbortController();
     try {
-      await listen("kv", kv(store, { tokens, host: HOST }).fetch, { hostname: HOST, port: PORT });
+      const app = kv(store, { tokens, host: HOST, stopping: stop.signal });
+      await listen("kv", app.fetch, { hostname: HOST, port: PORT, onStop: () => stop.abort() });
     } finally {
       await store.close();
     }

@@ -8,7 +8,9 @@
  * @module
  */
 import { z } from "zod";
+import { readChanges } from "./http_changes.ts";
 import {
+  ChangesLost,
   checkKey,
   checkLimit,
   closedStore,
@@ -106,6 +108,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   const service = url.replace(/\/+$/, "");
   const queue: Call[] = [];
   let sending: Promise<void> | null = null;
+  const watches = new Set<AbortController>();
   let closed = false;
 
   function enqueue(call: Pick<Call, "body" | "alone" | "isWrite">): Promise<unknown> {
@@ -165,7 +168,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   /** Sends one request and gives the JSON of its 200. */
   async function request(path: string, body?: string): Promise<unknown> {
     const headers = new Headers({ Accept: "application/json" });
-    if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    authorize(headers);
     if (body !== undefined) headers.set("Content-Type", "application/json");
     let status: number;
     let text: string;
@@ -186,6 +189,10 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return readJson(text);
   }
 
+  function authorize(headers: Headers): void {
+    if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+  }
+
   function requestFailed(cause: unknown): unknown {
     // NotCapable: Deno was not given the network, which is neither the service's fault nor its news.
     if (!(cause instanceof Error) || cause.name === "NotCapable") return cause;
@@ -197,6 +204,13 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return unsent
       ? unavailable("cannot be reached", "unchanged", cause)
       : unavailable("cut the connection", "unknown", cause);
+  }
+
+  function watchFailed(cause: unknown): unknown {
+    if (cause instanceof ChangesLost || cause instanceof StoreUnavailable) return cause;
+    const isForeign = cause instanceof SyntaxError || cause instanceof z.ZodError;
+    if (isForeign) return noService("other events", cause);
+    return forCall(requestFailed(cause), false);
   }
 
   function refused(status: number, text: string): Error {
@@ -290,8 +304,39 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       }
     },
 
+    async watch(prefix, { since } = {}) {
+      if (closed) throw closedStore();
+      const headers = new Headers({ Accept: "text/event-stream" });
+      authorize(headers);
+      if (since !== undefined) headers.set("Last-Event-ID", since);
+      const stop = new AbortController();
+      const late = new DOMException("no answer in time", "TimeoutError");
+      const timer = setTimeout(() => stop.abort(late), patience);
+      watches.add(stop);
+      try {
+        const path = `/?${new URLSearchParams({ prefix })}`;
+        const init = { headers, signal: stop.signal, redirect: "manual" } as const;
+        const response = await fetch(service + path, init);
+        if (response.status === 410 && since !== undefined) throw new ChangesLost(since);
+        if (response.status !== 200) throw refused(response.status, await response.text());
+        return await readChanges(response, {
+          stop,
+          failed: watchFailed,
+          isClosed: () => closed,
+          ended: () => watches.delete(stop),
+        });
+      } catch (cause) {
+        watches.delete(stop);
+        stop.abort();
+        throw watchFailed(cause);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+
     async close() {
       closed = true;
+      for (const watch of watches) watch.abort();
       await sending;
     },
   };

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { Changes } from "./changes.ts";
 import {
   checkKey,
   checkLimit,
@@ -42,6 +43,7 @@ export interface MemoryOptions {
  */
 export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
   const entries = new Map<string, Entry>();
+  const changes = new Changes();
   let sortedKeys: string[] | null = null;
   // Another process or another run counts from 0 too: the prefix keeps its revisions apart.
   const run = crypto.randomUUID().slice(0, 8);
@@ -63,6 +65,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
     const entry = { key, value, revision: `${run}-${++writes}`, expires };
     if (!entries.has(key)) sortedKeys = null;
     entries.set(key, entry);
+    changes.add(key);
     return entry;
   }
 
@@ -108,6 +111,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
       const current = find(key);
       checkRevision(key, current, ifRevision);
       remove(key);
+      if (current) changes.add(key);
       return current;
     },
 
@@ -127,8 +131,14 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
       return { keys, next: null };
     },
 
+    async watch(prefix, { since } = {}) {
+      open();
+      return changes.watch(prefix, since, (key) => Promise.resolve(find(key)));
+    },
+
     async close() {
       closed = true;
+      changes.end();
       clearInterval(timer);
       entries.clear();
       sortedKeys = null;

@@ -12,6 +12,7 @@
  */
 import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
+import { Changes } from "./changes.ts";
 import {
   checkKey,
   checkLimit,
@@ -112,6 +113,7 @@ export function sqliteStore(
   const selectRevision = database.prepare("SELECT revision FROM last_revision");
   const updateRevision = database.prepare("UPDATE last_revision SET revision = ?");
 
+  const changes = new Changes();
   let pending: PendingWrite[] = [];
   let revision = 0; // of the last write; read anew in each transaction
   let closed = false;
@@ -136,10 +138,14 @@ export function sqliteStore(
   }
 
   /** Has `run` done in the next transaction, and resolves once that one is on disk. */
-  function transact<T>(run: () => T): Promise<T> {
+  function transact<T>(run: () => T, changed: (result: T) => Iterable<string> = () => []) {
     return new Promise<T>((resolve, reject) => {
       if (pending.length === 0) setImmediate(commit);
-      pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
+      const done = (result: unknown) => {
+        for (const key of changed(result as T)) changes.add(key);
+        resolve(result as T);
+      };
+      pending.push({ run, resolve: done, reject });
     });
   }
 
@@ -214,7 +220,7 @@ export function sqliteStore(
         const current = find(key);
         checkRevision(key, current, ifRevision);
         return { ...write(key, value, expires), created: current === null };
-      });
+      }, () => [key]);
     },
 
     async setAll(values, { ttl } = {}) {
@@ -224,7 +230,7 @@ export function sqliteStore(
       const copy = [...values];
       await transact(() => {
         for (const [key, value] of copy) write(key, value, expires);
-      });
+      }, () => copy.map(([key]) => key));
     },
 
     async delete(key, { ifRevision } = {}) {
@@ -235,7 +241,7 @@ export function sqliteStore(
         checkRevision(key, current, ifRevision);
         deleteEntry.run(Buffer.from(key));
         return current;
-      });
+      }, (removed) => removed ? [key] : []);
     },
 
     async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
@@ -248,9 +254,15 @@ export function sqliteStore(
       return { keys, next: rows.length > limit ? keys.at(-1) ?? null : null };
     },
 
+    async watch(prefix, { since } = {}) {
+      open();
+      return changes.watch(prefix, since, (key) => read(() => Promise.resolve(find(key))));
+    },
+
     async close() {
       if (closed) return;
       closed = true;
+      changes.end();
       clearInterval(timer);
       // Behind the writes that are pending.
       await transact(() => {});

@@ -95,7 +95,15 @@ export interface Store {
    * listing appears in it once. Memory and SQLite list in the order of the keys.
    */
   list(prefix: string, options?: ListOptions): Promise<Page>;
-  /** Ends pending writes, then lets go of files and connections. A second call does nothing. */
+  /**
+   * Tells of the entries under `prefix` as they change, from now on or since a change that was seen:
+   * every change whose write is called after the promise resolved is in it. Memory and SQLite tell of
+   * what was written through this very store, Redis and a service of what anybody wrote.
+   *
+   * @throws {ChangesLost} If `since` is no longer known, which may end the stream later on, too
+   */
+  watch(prefix: string, options?: WatchOptions): Promise<Watch>;
+  /** Ends watches and pending writes, then lets go of files and connections. A second call does nothing. */
   close(): Promise<void>;
 }
 
@@ -105,6 +113,31 @@ export interface ListOptions {
   after?: string | undefined;
   /** The most keys wanted, from 1 to {@linkcode MAX_PAGE}, which is also the default. */
   limit?: number | undefined;
+}
+
+/** From where on to watch. */
+export interface WatchOptions {
+  /** The `id` of the last change that was seen, or the `since` of a watch; absent: from now on. */
+  since?: string | undefined;
+}
+
+/** Changes as they happen. Cancelling the stream ends the watch. */
+export interface Watch {
+  /** Where the watch begins: to resume it before its first change. */
+  readonly since: string;
+  readonly changes: ReadableStream<Change>;
+}
+
+/**
+ * An entry that changed. It is read when the change is delivered, so that of several changes of one
+ * key in short time each may show the last. An entry that expires is not told of: its `expires` did.
+ */
+export interface Change {
+  /** Names this change, to resume from. */
+  readonly id: string;
+  readonly key: string;
+  /** What is under the key now, or null for nothing. */
+  readonly entry: Entry | null;
 }
 
 /** A call that can never succeed as it is: a bad key, value, ttl, cursor or limit. */
@@ -136,6 +169,15 @@ export class RevisionConflict extends Error {
       `Cannot write "${key}": ` +
         (current ? `its revision is now "${current.revision}"` : "it is not there"),
     );
+  }
+}
+
+/** A watch cannot tell of every change since the one it was asked for: list the entries again. */
+export class ChangesLost extends Error {
+  override readonly name = "ChangesLost";
+
+  constructor(readonly since: string) {
+    super(`Cannot watch since "${since}": the changes since then are no longer known`);
   }
 }
 

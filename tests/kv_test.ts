@@ -859,7 +859,7 @@ test("turns away a Host that it does not know, while no token is asked", async (
 /** A store whose every call fails. */
 function failingStore(error: Error): Store {
   const fail = () => Promise.reject(error);
-  return { get: fail, set: fail, setAll: fail, delete: fail, list: fail, close: fail };
+  return { get: fail, set: fail, setAll: fail, delete: fail, list: fail, watch: fail, close: fail };
 }
 
 const CALLS: [string, RequestInit][] = [

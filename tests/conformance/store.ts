@@ -5,6 +5,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  type Change,
+  ChangesLost,
   InvalidArgument,
   json,
   type JsonText,
@@ -17,6 +19,7 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../../stores/store.ts";
+import { testWith } from "../programs.ts";
 
 /** A store that is open for one test, and its clock. */
 export interface TestStore extends AsyncDisposable {
@@ -29,6 +32,8 @@ export interface ConformanceOptions {
   open(): Promise<TestStore>;
   /** Whether `list` is in the order of the keys. */
   ordered: boolean;
+  /** Programs of the machine that `open` needs: without them the tests are reported as ignored. */
+  needs?: string[];
 }
 
 /** Keys that engines, URLs and JavaScript objects are known to mangle. */
@@ -68,9 +73,10 @@ export const AWKWARD_KEYS = [
 
 const text = (value: string) => json(parseJson(value));
 
-export function storeConformance(name: string, { open, ordered }: ConformanceOptions): void {
+export function storeConformance(name: string, options: ConformanceOptions): void {
+  const { open, ordered, needs = [] } = options;
   const test = (promise: string, check: (test: TestStore) => Promise<void>) =>
-    Deno.test(`${name}: ${promise}`, async () => {
+    testWith(needs, `${name}: ${promise}`, async () => {
       await using opened = await open();
       await check(opened);
     });
@@ -291,6 +297,53 @@ export function storeConformance(name: string, { open, ordered }: ConformanceOpt
     assert.equal((await store.get("a"))?.value, "49");
   });
 
+  test("watch tells of every change under its prefix, in order", async ({ store }) => {
+    await store.set("a0", json(0));
+    const { changes } = await store.watch("a");
+    await store.set("a1", json(1));
+    await store.set("b", json(2));
+    await store.setAll(new Map([["a2", json(3)], ["c", json(4)], ["a\0/?", json(5)]]));
+    await store.delete("a0");
+    await store.delete("a0");
+    await store.set("a1", json(6), { ttl: 100 });
+    const seen = await take(changes, 5);
+    assert.deepEqual(seen.slice(0, 1).concat(seen.slice(3)).map(({ key }) => key), [
+      "a1",
+      "a0",
+      "a1",
+    ]);
+    assert.deepEqual(seen.slice(1, 3).map(({ key }) => key).sort(), ["a\0/?", "a2"]);
+    assert.equal(seen[3]?.entry, null);
+    assert.deepEqual(seen[4]?.entry, await store.get("a1"));
+  });
+
+  test("watch goes on since a change that was seen", async ({ store }) => {
+    const first = await store.watch("");
+    await store.set("a", json(1));
+    await store.set("b", json(2));
+    await store.set("c", json(3));
+    const [a] = await take(first.changes, 1);
+    const again = await store.watch("", { since: a?.id });
+    assert.deepEqual((await take(again.changes, 2)).map(({ key }) => key), ["b", "c"]);
+    const fromTheStart = await store.watch("b", { since: first.since });
+    assert.deepEqual((await take(fromTheStart.changes, 1)).map(({ key }) => key), ["b"]);
+  });
+
+  test("watch refuses to go on since what it does not know", async ({ store }) => {
+    const { since } = await store.watch("");
+    for (const unknown of ["", "x", "0", since.replace(/\d+$/, "999999"), `0${since}`]) {
+      await assert.rejects(store.watch("", { since: unknown }), ChangesLost, unknown);
+    }
+  });
+
+  test("a watch ends with its store", async ({ store }) => {
+    const { changes } = await store.watch("");
+    const reader = changes.getReader();
+    const next = reader.read();
+    await store.close();
+    assert.deepEqual(await next, { done: true, value: undefined });
+  });
+
   test("a closed store refuses every call, and closes twice", async ({ store }) => {
     await store.set("a", json(1));
     await store.close();
@@ -302,6 +355,7 @@ export function storeConformance(name: string, { open, ordered }: ConformanceOpt
     await assert.rejects(store.setAll(new Map([["a", json(2)]])), unchanged);
     await assert.rejects(store.delete("a"), unchanged);
     await assert.rejects(store.list(""), unchanged);
+    await assert.rejects(store.watch(""), unchanged);
   });
 
   test("does what a Map with a clock does, for any sequence of calls", async (t) => {
@@ -315,6 +369,13 @@ export function storeConformance(name: string, { open, ordered }: ConformanceOpt
       { numRuns: 60, interruptAfterTimeLimit: 60_000 },
     );
   });
+}
+
+/** The next changes of a watch, which is ended then. */
+async function take(changes: ReadableStream<Change>, count: number): Promise<Change[]> {
+  const seen: Change[] = [];
+  for await (const change of changes) if (seen.push(change) === count) break;
+  return seen;
 }
 
 async function allPages(store: Store, prefix: string, limit: number): Promise<string[][]> {

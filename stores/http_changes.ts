@@ -1,0 +1,99 @@
+/**
+ * The stream of changes of a key-value service (server-sent events), as a {@linkcode Watch}.
+ *
+ * @module
+ */
+import { EventSourceParserStream } from "eventsource-parser/stream";
+import { z } from "zod";
+import { type Change, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
+
+/** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
+const MAX_SILENCE = 45_000;
+
+const Data = z.object({
+  key: z.string(),
+  value: z.unknown(),
+  revision: z.string().nullable(),
+  expires: z.number().nullable(),
+});
+
+/** What {@linkcode readChanges} takes beside the response. */
+interface ReadOptions {
+  /** Aborts the request. */
+  stop: AbortController;
+  /** What goes wrong with the stream, in the words of the store. */
+  failed(cause: unknown): unknown;
+  /** Whether the store was closed, so that the watch ends in good order. */
+  isClosed(): boolean;
+  /** Called once, at the end of the stream. */
+  ended(): void;
+}
+
+/**
+ * Reads the stream of changes in a response. Resolves when the service has begun to watch.
+ *
+ * @throws {SyntaxError} If the response is no such stream
+ */
+export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
+  const { stop, failed, isClosed, ended } = options;
+  const type = response.headers.get("Content-Type");
+  if (!type?.startsWith("text/event-stream") || response.body === null) {
+    throw new SyntaxError(`a body of type "${type}"`);
+  }
+  const events = response.body
+    .pipeThrough(endSilence(stop))
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
+    .getReader();
+  const { value: ready } = await events.read();
+  if (ready?.event !== "ready" || ready.id === undefined) throw new SyntaxError("other events");
+  const changes = new ReadableStream<Change>({
+    async pull(controller) {
+      try {
+        const { value: event, done } = await events.read();
+        if (done) throw new TypeError("the stream ended");
+        controller.enqueue(toChange(event.id, event.data));
+      } catch (cause) {
+        ended();
+        if (isClosed()) controller.close();
+        else controller.error(failed(cause));
+      }
+    },
+    cancel() {
+      ended();
+      stop.abort();
+    },
+  }, { highWaterMark: 0 });
+  return { since: ready.id, changes };
+}
+
+/** Ends a stream that was cut without a word. */
+function endSilence(stop: AbortController): TransformStream<Uint8Array, Uint8Array> {
+  let timer: ReturnType<typeof setTimeout>;
+  const rearm = () => {
+    clearTimeout(timer);
+    if (stop.signal.aborted) return;
+    timer = setTimeout(() => stop.abort(new TypeError("it fell silent")), MAX_SILENCE);
+    Deno.unrefTimer(timer);
+  };
+  stop.signal.addEventListener("abort", () => clearTimeout(timer));
+  return new TransformStream({
+    start: rearm,
+    transform(chunk, controller) {
+      rearm();
+      controller.enqueue(chunk);
+    },
+    flush: () => clearTimeout(timer),
+  });
+}
+
+/** @throws {SyntaxError | z.ZodError} If the event is no change */
+function toChange(id: string | undefined, data: string): Change {
+  if (id === undefined) throw new SyntaxError("an event without an id");
+  const { key, value, revision, expires } = Data.parse(parseJson(data));
+  return {
+    id,
+    key,
+    entry: revision === null ? null : { key, value: json(value), revision, expires },
+  };
+}

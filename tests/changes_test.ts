@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { Changes, MAX_CHANGES } from "../stores/changes.ts";
+import { ChangesLost, type Entry, json } from "../stores/store.ts";
+
+const read = (key: string): Promise<Entry | null> =>
+  Promise.resolve({ key, value: json(1), revision: "1", expires: null });
+
+Deno.test("Changes tells a watcher that fell too far behind, and holds up no writer", async () => {
+  const changes = new Changes();
+  const { since, changes: stream } = changes.watch("", undefined, read);
+  for (let i = 0; i < 3 * MAX_CHANGES; i++) changes.add(`key${i}`);
+  await assert.rejects(stream.getReader().read(), ChangesLost);
+  assert.throws(() => changes.watch("", since, read), ChangesLost);
+});
+
+Deno.test("Changes can be resumed from any of the last MAX_CHANGES", async () => {
+  const changes = new Changes();
+  const ids: string[] = [];
+  const reader = changes.watch("", undefined, read).changes.getReader();
+  for (let i = 0; i < 3 * MAX_CHANGES + 7; i++) {
+    changes.add(`key${i}`);
+    ids.push((await reader.read()).value?.id ?? "");
+  }
+  await reader.cancel();
+  for (const i of [0, 1, MAX_CHANGES / 2, MAX_CHANGES - 1]) {
+    const { changes: again } = changes.watch("", ids.at(-2 - i), read);
+    const resumed = again.getReader();
+    assert.equal((await resumed.read()).value?.key, `key${3 * MAX_CHANGES + 6 - i}`);
+    await resumed.cancel();
+  }
+});
+
+Deno.test("Changes ends a watch with the error of the store, or of the reading", async () => {
+  const changes = new Changes();
+  const failing = changes.watch("", undefined, () => Promise.reject(new Error("no answer")));
+  const waiting = changes.watch("z", undefined, read);
+  const next = waiting.changes.getReader().read();
+  changes.add("a");
+  await assert.rejects(failing.changes.getReader().read(), /no answer/);
+  changes.end(new Error("the connection was lost"));
+  await assert.rejects(next, /the connection was lost/);
+});
