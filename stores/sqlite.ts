@@ -112,6 +112,9 @@ export function sqliteStore(
   );
   const selectRevision = database.prepare("SELECT revision FROM last_revision");
   const updateRevision = database.prepare("UPDATE last_revision SET revision = ?");
+  // Prepared, since an error of `exec` would not say by its code that the disk is full.
+  const beginTransaction = database.prepare("BEGIN IMMEDIATE");
+  const commitTransaction = database.prepare("COMMIT");
 
   const changes = new Changes();
   let pending: PendingWrite[] = [];
@@ -154,7 +157,7 @@ export function sqliteStore(
     pending = [];
     const settle: (() => void)[] = [];
     try {
-      database.exec("BEGIN IMMEDIATE");
+      beginTransaction.run();
       revision = (selectRevision.get() as { revision: number }).revision;
       for (const { run, resolve, reject } of writes) {
         try {
@@ -167,7 +170,7 @@ export function sqliteStore(
         }
       }
       updateRevision.run(revision);
-      database.exec("COMMIT");
+      commitTransaction.run();
     } catch (cause) {
       // On a full disk SQLite has rolled back by itself.
       if (database.isTransaction) database.exec("ROLLBACK");

@@ -1,0 +1,170 @@
+/** What a SQLite file keeps when its process is killed, its disk is full, or another process has it. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { httpStore } from "../../stores/http.ts";
+import { json, RevisionConflict, type Store, StoreFull } from "../../stores/store.ts";
+import { runToEnd, startScript, testWith } from "../programs.ts";
+
+const KILLS = 25;
+const WRITERS = 8;
+/** Writes that are acknowledged before the process is killed. */
+const WRITES = 100;
+
+/** kv.ts over a file, and a client of it. Leaving the scope stops both. */
+async function serve(file: string) {
+  const program = startScript("kv.ts", [], { env: { PORT: "0", DBM: file } });
+  const [, port] = await program.printed(/kv: http\S+:(\d+)/);
+  const store = httpStore(`http://127.0.0.1:${port}`);
+  const stop = async () => {
+    await program.stop();
+    await store.close();
+  };
+  return { program, store, [Symbol.asyncDispose]: stop };
+}
+
+/** What a writer knows of its key. */
+interface Known {
+  key: string;
+  acknowledged: number;
+  sent: number;
+  revisions: Set<string>;
+}
+
+/** Writes 1, 2, 3 … under a key until the service is gone. */
+async function count(store: Store, known: Known, acknowledge: () => void): Promise<void> {
+  for (;;) {
+    known.sent++;
+    try {
+      const { revision } = await store.set(known.key, json(known.sent));
+      assert.ok(!known.revisions.has(revision), `the revision ${revision} was used before`);
+      known.revisions.add(revision);
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error;
+      return;
+    }
+    known.acknowledged = known.sent;
+    acknowledge();
+  }
+}
+
+Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writing`, async () => {
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "kv.db");
+  const writers: Known[] = Array.from(
+    { length: WRITERS },
+    (_, i) => ({ key: `writer${i}`, acknowledged: 0, sent: 0, revisions: new Set() }),
+  );
+  for (let round = 0; round < KILLS; round++) {
+    await using service = await serve(file);
+    const { program, store } = service;
+    for (const known of writers) {
+      const entry = await store.get(known.key);
+      const value = Number(entry?.value ?? 0);
+      const { key, acknowledged, sent } = known;
+      assert.ok(value >= acknowledged && value <= sent, `${key}: ${value}, not ${acknowledged}`);
+      if (entry && value > acknowledged) {
+        assert.ok(!known.revisions.has(entry.revision), `${entry.revision} was used before`);
+      }
+      known.revisions.add(entry?.revision ?? "");
+    }
+    const enough = Promise.withResolvers<void>();
+    let writes = 0;
+    const acknowledge = () => ++writes === WRITES && enough.resolve();
+    const ends = writers.map((known) => count(store, known, acknowledge));
+    await Promise.race([enough.promise, Promise.all(ends)]);
+    await program.stop("SIGKILL");
+    await Promise.all(ends);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("two processes on one file lose no update", async () => {
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "kv.db");
+  await using first = await serve(file);
+  await using second = await serve(file);
+  const add = async (store: Store) => {
+    for (;;) {
+      const entry = await store.get("count");
+      try {
+        const value = json(Number(entry?.value ?? 0) + 1);
+        await store.set("count", value, { ifRevision: entry?.revision ?? null });
+        return;
+      } catch (error) {
+        if (!(error instanceof RevisionConflict)) throw error;
+      }
+    }
+  };
+  await Promise.all([first, second].flatMap(({ store }) =>
+    Array.from({ length: 4 }, async () => {
+      for (let i = 0; i < 25; i++) await add(store);
+    })
+  ));
+  assert.equal((await first.store.get("count"))?.value, "200");
+});
+
+/** A file system of 4 MiB in memory. */
+async function withSmallDisk(use: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  const mount = await runToEnd("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", directory]);
+  assert.equal(mount.code, 0, mount.stderr);
+  try {
+    await use(directory);
+  } finally {
+    const unmount = await runToEnd("umount", ["--lazy", directory]);
+    assert.equal(unmount.code, 0, unmount.stderr);
+    await Deno.remove(directory);
+  }
+}
+
+const canMount = Deno.uid() === 0 ? ["mount", "umount"] : ["root's rights"];
+
+testWith(
+  canMount,
+  "kv.ts on a full disk keeps what it has, and writes again once there is room",
+  () =>
+    withSmallDisk(async (directory) => {
+      const filler = join(directory, "filler");
+      await Deno.writeFile(filler, new Uint8Array(1024 * 1024));
+      const { program, store } = await serve(join(directory, "kv.db"));
+      const value = () => json(randomBytes(64 * 1024).toString("base64"));
+      const kept = new Map<string, string>();
+      let full: unknown;
+      for (let i = 0; i < 100 && full === undefined; i++) {
+        const written = value();
+        try {
+          await store.set(`key${i}`, written);
+          kept.set(`key${i}`, written);
+        } catch (error) {
+          full = error;
+        }
+      }
+      assert.ok(full instanceof StoreFull, `${full}: ${program.output}`);
+      assert.ok(kept.size > 5, `${kept.size} values fitted`);
+      await assert.rejects(store.set("key0", value()), StoreFull);
+      for (const [key, written] of kept) assert.equal((await store.get(key))?.value, written);
+      assert.equal((await store.list("")).keys.length, kept.size);
+
+      await Deno.remove(filler);
+      await store.set("again", json(1));
+      assert.equal((await store.get("again"))?.value, "1");
+      await store.close();
+      assert.equal(await program.stop(), 0);
+    }),
+);
+
+testWith(
+  canMount,
+  "kv.ts says that its file cannot be written to",
+  () =>
+    withSmallDisk(async (directory) => {
+      const file = join(directory, "kv.db");
+      await Deno.writeFile(file, new Uint8Array());
+      await runToEnd("mount", ["-o", "remount,ro", directory]);
+      const program = startScript("kv.ts", [], { env: { PORT: "0", DBM: file } });
+      assert.equal(await program.exited, 1);
+      assert.match(program.output, /^kv: Cannot open the store ".*kv\.db": .*(readonly|read-only)/);
+      assert.doesNotMatch(program.output, / at /);
+    }),
+);
