@@ -102,7 +102,7 @@ export function sqliteStore(
   );
   const deleteEntry = database.prepare("DELETE FROM entries WHERE key = ?");
   const selectKeys = database.prepare(
-    `SELECT key FROM entries WHERE key >= ? AND key > ? AND key < ?
+    `SELECT key FROM entries WHERE key >= ? AND key < ?
        AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?`,
   );
   const selectExpired = database.prepare("SELECT 1 FROM entries WHERE expires <= ? LIMIT 1");
@@ -250,9 +250,12 @@ export function sqliteStore(
     async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
       open();
       checkLimit(limit);
+      // One lower bound: of two, SQLite would seek to the first and read on to the second.
+      const start = after === "" ? "" : `${after}\0`; // what comes next behind `after`
+      const [, from = ""] = [Buffer.from(prefix), Buffer.from(start)].sort(Buffer.compare);
       // One more than asked for tells whether there is a next page.
-      const range = [Buffer.from(prefix), Buffer.from(after), endOf(prefix), now()];
-      const rows = read(() => selectKeys.all(...range, limit + 1)) as { key: Uint8Array }[];
+      const query = [from, endOf(prefix), now(), limit + 1];
+      const rows = read(() => selectKeys.all(...query)) as { key: Uint8Array }[];
       const keys = rows.slice(0, limit).map((row) => text(row.key));
       return { keys, next: rows.length > limit ? keys.at(-1) ?? null : null };
     },
