@@ -9,23 +9,23 @@
  * @module
  */
 import { z } from "zod";
+import { MIN_SECRET_LENGTH } from "./session_stores/cookie.ts";
+import { MAX_LIFETIME } from "./session_stores/session_store.ts";
 import { storeUrlProblem } from "./stores/store.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
-/** RFC 6265bis caps a cookie's life at 400 days, and browsers hold to it. */
-const MAX_COOKIE_LIFETIME = 400 * 24 * 60 * 60;
 
 const storeUrl = z.string().refine((url) => storeUrlProblem(url) === null, {
   error: ({ input }) => storeUrlProblem(String(input)) ?? "",
 });
-const secret = z.string().min(16, "expected at least 16 characters");
+const secret = z.string()
+  .min(MIN_SECRET_LENGTH, `expected at least ${MIN_SECRET_LENGTH} characters`);
 const token = z.string().regex(
   /^[\w.~+/-]{16,}=*$/,
   "expected at least 16 letters, digits, or any of - . _ ~ + /",
 );
-const seconds = z.int(`expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`)
-  .min(1, `expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`)
-  .max(MAX_COOKIE_LIFETIME, `expected whole seconds, from 1 to ${MAX_COOKIE_LIFETIME}`);
+const wholeSeconds = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
+const seconds = z.int(wholeSeconds).min(1, wholeSeconds).max(MAX_LIFETIME, wholeSeconds);
 const flag = z.boolean("expected true or false");
 
 /** Every key of the file. `counter.cfg.schema.json` is made of it, for editors. */

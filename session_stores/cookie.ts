@@ -26,7 +26,7 @@ import {
 } from "./session_store.ts";
 
 const SALT = "cookie-session";
-const MIN_SECRET_LENGTH = 16;
+export const MIN_SECRET_LENGTH = 16;
 /** What a compressed payload may become, in bytes: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
 const DIGESTS = { sha1, sha256 };

@@ -67,7 +67,7 @@ export interface LivingSession {
 }
 
 /** RFC 6265bis: a cookie lives 400 days at most. */
-const MAX_LIFETIME = 400 * 24 * 60 * 60;
+export const MAX_LIFETIME = 400 * 24 * 60 * 60;
 /**
  * Where an absolute lifetime is set, what is stored carries the session's beginning under this key.
  * It stands beside the data, as Flask's `_permanent` does, so that a Flask app keeps it.

@@ -207,10 +207,10 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   function watchFailed(cause: unknown): unknown {
-    if (cause instanceof ChangesLost || cause instanceof StoreUnavailable) return cause;
+    if (cause instanceof ChangesLost) return cause;
+    if (cause instanceof StoreUnavailable) return forCall(cause, false);
     const isForeign = cause instanceof SyntaxError || cause instanceof z.ZodError;
-    if (isForeign) return noService("other events", cause);
-    return forCall(requestFailed(cause), false);
+    return forCall(isForeign ? noService("other events", cause) : requestFailed(cause), false);
   }
 
   function refused(status: number, text: string): Error {

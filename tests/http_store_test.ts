@@ -4,6 +4,7 @@ import { kv, MAX_BODY_BYTES } from "../kv.ts";
 import { type HttpOptions, httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import {
+  ChangesLost,
   InvalidArgument,
   json,
   MAX_VALUE_BYTES,
@@ -121,6 +122,20 @@ function problem(status: number, members: Record<string, unknown> = {}): Respons
   return new Response(body, {
     status,
     headers: { "Content-Type": "application/problem+json" },
+  });
+}
+
+/** A store over a service whose stream of changes is these events, and then ends or stays open. */
+function eventsOf(text: string, { ends = true } = {}) {
+  return answeredBy((_url, { signal }) => {
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(text));
+        if (ends) controller.close();
+        else signal?.addEventListener("abort", () => controller.error(signal.reason));
+      },
+    });
+    return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
   });
 }
 
@@ -511,4 +526,82 @@ Deno.test("httpStore() closes where the pending writes fail", async () => {
   const write = isUnavailable(store.set("a", json(1)), "unknown", /cut the connection$/);
   await store.close();
   await write;
+});
+
+// ---- Changes -------------------------------------------------------------------------------
+
+const READY = "event: ready\nid: x-1\ndata: {}\n\n";
+
+Deno.test("httpStore() says why it cannot watch", async () => {
+  const gone = httpStore(`http://127.0.0.1:${freePort()}`);
+  await isUnavailable(gone.watch(""), "unchanged", /cannot be reached$/);
+  await gone.close();
+  const answers: [() => Response, RegExp][] = [
+    [() => problem(401), /wants another token: set KV_TOKEN$/],
+    [() => problem(503, { outcome: "unknown" }), /answered 503: a detail$/],
+    [
+      () => new Response("<h1>It works!</h1>"),
+      /is no key-value service: it answered other events$/,
+    ],
+    [() => Response.redirect("http://localhost/login"), /is no key-value service: .* 302$/],
+  ];
+  for (const [answer, message] of answers) {
+    const { store } = answeredBy(answer);
+    await isUnavailable(store.watch(""), "unchanged", message);
+    await store.close();
+  }
+  const { store } = answeredBy(hang, { deadline: 10 });
+  await isUnavailable(store.watch(""), "unchanged", /did not answer in time$/);
+  await store.close();
+});
+
+Deno.test("httpStore() says that a stream of other events is no key-value service's", async () => {
+  const streams = ["", ": hello\n\n", "data: 1\n\n", "event: ready\ndata: {}\n\n"];
+  for (const text of streams) {
+    const { store } = eventsOf(text);
+    await isUnavailable(store.watch(""), "unchanged", /is no key-value service/);
+    await store.close();
+  }
+});
+
+Deno.test("httpStore() ends a watch with an error where the stream ends or makes no sense", async () => {
+  const changed = 'id: x-2\ndata: {"key":"a","value":1.10,"revision":"r","expires":null}\n\n';
+  const ends: [string, RegExp][] = [
+    ["", /cut the connection/],
+    ["data: {}\n\n", /is no key-value service/],
+    ["id: x-3\ndata: {}\n\n", /is no key-value service/],
+    ["id: x-3\ndata: {{\n\n", /is no key-value service/],
+  ];
+  for (const [end, message] of ends) {
+    const { store } = eventsOf(`${READY}:\n\n${changed}${end}`);
+    const { since, changes } = await store.watch("");
+    assert.equal(since, "x-1");
+    const reader = changes.getReader();
+    const { value } = await reader.read();
+    assert.deepEqual(value, {
+      id: "x-2",
+      key: "a",
+      entry: { key: "a", value: "1.10", revision: "r", expires: null },
+    });
+    await isUnavailable(reader.read(), "unchanged", message);
+    await store.close();
+  }
+});
+
+Deno.test("httpStore() ends its watches in good order when it is closed", async () => {
+  const { store } = eventsOf(READY, { ends: false });
+  const reader = (await store.watch("")).changes.getReader();
+  const next = reader.read();
+  await store.close();
+  assert.deepEqual(await next, { done: true, value: undefined });
+});
+
+Deno.test("httpStore() takes a 410 for changes that are lost, and gives the id it was asked for", async () => {
+  const { store } = answeredBy(() => problem(410));
+  await assert.rejects(store.watch("", { since: "x-7" }), (error) => {
+    assert.ok(error instanceof ChangesLost);
+    assert.equal(error.since, "x-7");
+    return true;
+  });
+  await store.close();
 });

@@ -445,6 +445,24 @@ Deno.test("sessions() refuses a schema without defaults", () => {
   assert.throws(() => sessions({ store, schema }), /Cannot use the schema: expected one that fits/);
 });
 
+Deno.test("sessions() types what a handler may do", () => {
+  const store = new CookieSessionStore(KEY);
+  // @ts-expect-error: without the middleware there is no session
+  new Hono().get("/", async (c) => c.text(await c.var.session.read()));
+  new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+    const { count } = await c.var.session.read();
+    // @ts-expect-error: the schema says that it is a number
+    count.trim();
+    // @ts-expect-error: an update gives all the data
+    await c.var.session.update(() => ({}));
+    // @ts-expect-error: an update only computes, so that it may run again
+    await c.var.session.update(async (s) => await Promise.resolve(s));
+    return c.text(String(count));
+  });
+  // @ts-expect-error: a schema of what is no object
+  assert.throws(() => sessions({ store, schema: z.string() }), TypeError);
+});
+
 Deno.test("sessions() leaves the app's other cookies and Vary alone", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
