@@ -477,6 +477,21 @@ Deno.test("sessions() leaves the app's other cookies and Vary alone", async () =
   assert.equal(headers.get("Vary"), "Accept, Cookie");
 });
 
+Deno.test("a response whose headers cannot be changed carries the cookie, too", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => s);
+      return Response.redirect("http://localhost/elsewhere", 303);
+    });
+  const { status, headers } = await app.request("/");
+  assert.equal(status, 303);
+  assert.equal(headers.get("Location"), "http://localhost/elsewhere");
+  assert.match(headers.get("Set-Cookie") ?? "", /^session=/);
+  assert.equal(headers.get("Vary"), "Cookie");
+  assert.equal(headers.get("Cache-Control"), "no-store");
+});
+
 Deno.test("an error page still carries the cookie of an update that was done", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
