@@ -11,7 +11,7 @@
 import { z } from "zod";
 import { MIN_SECRET_LENGTH } from "./session_stores/cookie.ts";
 import { MAX_LIFETIME } from "./session_stores/session_store.ts";
-import { storeUrlProblem } from "./stores/store.ts";
+import { storeUrlProblem, withoutPassword } from "./stores/store.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
 
@@ -151,9 +151,11 @@ function fromText(text: string, schema: z.ZodType): unknown {
   }
 }
 
-/** A value as an error message may show it: a secret is never printed. */
+/** A value as an error message may show it: a secret is never printed, nor a URL's password. */
 function shown(key: string, value: unknown): string {
-  if (!/SECRET|TOKEN/.test(key)) return JSON.stringify(value);
+  if (!/SECRET|TOKEN/.test(key)) {
+    return JSON.stringify(value, (_, it) => typeof it === "string" ? withoutPassword(it) : it);
+  }
   return typeof value === "string" ? `a text of ${value.length} characters` : "no such text";
 }
 

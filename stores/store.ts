@@ -8,6 +8,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { isRedisUrl, redisUrlProblem } from "./redis_url.ts";
 
 /** The longest key, in bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1024;
@@ -213,9 +214,12 @@ export interface OpenOptions {
  * |---|---|
  * | `:memory:` | this process's memory |
  * | `kv.db`, `sqlite:path` | a SQLite file, made where there is none |
+ * | `redis://…`, `rediss://…` | one Redis or Valkey, `rediss` by TLS; the forms are in `redis_url.ts` |
+ * | `redis+sentinel://…`, `redis+cluster://…` | the master that Sentinels name, or a Cluster |
  * | `http://…`, `https://…` | a key-value service, `kv.ts` |
  *
- * @throws {InvalidArgument | StoreUnavailable} A sentence that names the URL and what is wrong
+ * @throws {InvalidArgument | StoreUnavailable} A sentence that names the URL, its password left out,
+ * and what is wrong
  *
  * @example
  * ```ts
@@ -229,8 +233,12 @@ export interface OpenOptions {
  */
 export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
   const problem = storeUrlProblem(url);
-  if (problem) throw new InvalidArgument("url", `Cannot open the store "${url}": ${problem}`);
+  if (problem) {
+    const shown = withoutPassword(url);
+    throw new InvalidArgument("url", `Cannot open the store "${shown}": ${problem}`);
+  }
   if (url === ":memory:") return (await import("./memory.ts")).memoryStore();
+  if (isRedisUrl(url)) return (await import("./redis.ts")).redisStore(url);
   if (/^https?:/.test(url)) return (await import("./http.ts")).httpStore(url, options);
   return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""), options);
 }
@@ -238,17 +246,25 @@ export async function openStore(url: string, options: OpenOptions = {}): Promise
 /** What is wrong with a store's URL, or null. */
 export function storeUrlProblem(url: string): string | null {
   if (url === ":memory:") return null;
+  if (isRedisUrl(url)) return redisUrlProblem(url);
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1];
   if (scheme === undefined || scheme === "sqlite") {
     return url.replace(/^sqlite:/, "") === "" ? "expected the path of a file" : null;
   }
   if (scheme !== "http" && scheme !== "https") {
-    return "expected :memory:, a file, sqlite:, http: or https:";
+    return "expected :memory:, a file, sqlite:, redis:, rediss:, redis+sentinel:, redis+cluster:, " +
+      "http: or https:";
   }
   if (!URL.canParse(url)) return "expected a host after the scheme";
   const { username, password, search, hash } = new URL(url);
   if (username || password) return "expected no user or password: KV_TOKEN lets a client in";
   return search || hash ? "expected nothing behind the path" : null;
+}
+
+/** A store's URL as it may be shown: `redis://ann:***@host`. What is no URL is shown as it is. */
+export function withoutPassword(url: string): string {
+  // Up to the last @, since a password that is the problem may not be percent-encoded.
+  return url.replace(/^([^:]*:\/*[^:@]*:).*@/s, "$1***@");
 }
 
 /**

@@ -97,6 +97,18 @@ Deno.test("readConfig() never prints a secret", async () => {
   assert.doesNotMatch(lines.join(), /hunter|pass word/);
 });
 
+Deno.test("readConfig() never prints the password in a store's URL", async () => {
+  const file = { KV_URL: "redis+cluster://ann:hunter2@x/7", DBM: "redis://:hun@t/er2@x" };
+  const lines = await problems(JSON.stringify(file), { KV_TOKEN: "" });
+  assert.match(
+    lines[0] ?? "",
+    /^KV_URL is "redis\+cluster:\/\/ann:\*{3}@x\/7": expected no database/,
+  );
+  assert.match(lines[1] ?? "", /^DBM is "redis:\/\/:\*{3}@x": expected %2F/);
+  const [line] = await problems('{"KV_URL": ["redis://ann:hunter2@x"]}');
+  assert.match(line ?? "", /^KV_URL is \["redis:\/\/ann:\*{3}@x"\]: /);
+});
+
 Deno.test("readConfig() says of a file that cannot be read which one and why", async () => {
   assert.match(
     (await problems("{"))[0] ?? "",

@@ -174,7 +174,8 @@ export function testWith(
   Deno.test({ ...options, name: fullName, ignore, fn: run });
 }
 
-function isInstalled(program: string): boolean {
+/** Whether the machine has a program, by name or by path. */
+export function isInstalled(program: string): boolean {
   const directories = program.startsWith("/") ? ["/"] : (Deno.env.get("PATH") ?? "").split(":");
   return directories.some((directory) => {
     try {

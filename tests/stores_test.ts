@@ -6,7 +6,7 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
+import { InvalidArgument, json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
 import { storeConformance } from "./conformance/store.ts";
 
 /** A clock that stands still until a test moves it. */
@@ -100,6 +100,37 @@ Deno.test("openStore() names the URL that it cannot open, and what is wanted", a
     await assert.rejects(openStore(url), (error: Error) => {
       assert.match(error.message, /^Cannot open the store "/);
       assert.ok(error.message.includes(`"${url}": expected `), error.message);
+      return true;
+    });
+  }
+});
+
+Deno.test("openStore() says what is wrong with a Redis URL, and never the password", async () => {
+  const wrong = {
+    "redis://": "expected a host",
+    "redis:x": "expected a host",
+    "redis://a:1,b:2": "expected one host",
+    "redis://x:70000": "expected host:port",
+    "redis://x/first": "expected the number of a database",
+    "rediss://x?db=1": "expected no parameter but prefix",
+    "redis+sentinel://x": "expected the name of the master",
+    "redis+cluster://x/1": "expected no database",
+    "redis://:%zz@x": "expected percent-encoding",
+    "redis://ann:hun/ter2@x": "expected %2F",
+    "redis://ann:hun?ter2@x": "expected %2F",
+    "redis://ann:hun#ter2@x": "expected %2F",
+    "redis://ann:1/hunter2@x": "expected %2F",
+    "redis://ann:hun@ter2@x/y": "expected the number of a database",
+    "redis:ann:hunter2@x": "expected a host",
+    "http://ann:hunter2@x": "expected no user or password",
+    "mongodb://ann:hunter2@x": "expected :memory:",
+  };
+  for (const [url, problem] of Object.entries(wrong)) {
+    await assert.rejects(openStore(url), (error: Error) => {
+      assert.ok(error instanceof InvalidArgument);
+      assert.match(error.message, /^Cannot open the store "/);
+      assert.ok(error.message.includes(`": ${problem}`), error.message);
+      assert.doesNotMatch(error.message, /hun|ter2/);
       return true;
     });
   }

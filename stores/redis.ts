@@ -1,0 +1,288 @@
+/**
+ * A store in Redis 6.2 or later, or in Valkey: one server, the master that Sentinels name, or a
+ * Cluster (`redis_url.ts` has the forms of the URL). A promise resolves when the master has
+ * acknowledged the write; what a crash or a failover may still lose is in docs/SCALING.md.
+ *
+ * An entry is one Redis string under the prefix and the key, `<revision> <expires or -> <value>`,
+ * so that a read is one GET. A write is one Lua script, which checks and writes in one step. Times
+ * are those of the server's clock, and Redis itself lets an entry go when its time has come.
+ *
+ * Without a prefix the database has to be this store's alone.
+ *
+ * @module
+ */
+import { randomUUID } from "node:crypto";
+import { ReplyError } from "ioredis";
+import type { Changes } from "./changes.ts";
+import { subscribe, type Subscription } from "./redis_changes.ts";
+import { connect, disconnect, slotOf } from "./redis_client.ts";
+import { listPage } from "./redis_list.ts";
+import { parseRedisUrl } from "./redis_url.ts";
+import {
+  checkKey,
+  checkLimit,
+  closedStore,
+  DEADLINE,
+  type Entry,
+  expiry,
+  InvalidArgument,
+  type JsonText,
+  MAX_PAGE,
+  RevisionConflict,
+  type Store,
+  StoreFull,
+  StoreUnavailable,
+} from "./store.ts";
+
+/** What {@linkcode redisStore} takes. */
+export interface RedisOptions {
+  /** How long a call may take, connecting included, in milliseconds: by default {@linkcode DEADLINE}. */
+  deadline?: number;
+}
+
+/**
+ * Opens the store in the Redis that `url` names. It returns at once and connects in the background:
+ * a call made meanwhile waits for the first attempt, and later ones fail at once while there is no
+ * connection. It connects again by itself, within a second of the server's return.
+ *
+ * A write that is `unknown` may be done later still, even after a later write to the same key.
+ *
+ * In a Cluster `setAll` is all or nothing for the keys of each hash slot (`{tag}` in a key or in
+ * the prefix brings keys into one): where only some slots could be written, it fails as `unknown`.
+ *
+ * `watch` tells of what any process writes. Every write publishes its key, so that a login of Redis's
+ * needs the right to the channel `<prefix>changes@<database>` (`&channel` in its ACL) for writing.
+ *
+ * @throws {TypeError} If `url` is none of Redis's
+ *
+ * @example
+ * ```ts ignore
+ * import { redisStore } from "./redis.ts";
+ * import { json } from "./store.ts";
+ *
+ * const store = redisStore("redis://localhost:6379/0?prefix=counter:");
+ * await store.set("a", json(1), { ttl: 60 });
+ * await store.close();
+ * ```
+ */
+export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = {}): Store {
+  const target = parseRedisUrl(url);
+  const { prefix } = target;
+  // Redis's channels know no databases, and a prefix may be anything: the number stands last.
+  const channel = `${prefix}changes@${target.database}`;
+  const redis = connect(target, deadline);
+  const address = target.hosts.map(({ host, port }) => `${host}:${port}`).join(",");
+  const pending = new Set<Promise<unknown>>();
+  /** The last write under way to each key, where writes have to wait for one another. */
+  const lastWrites = new Map<string, Promise<unknown>>();
+  let subscription: Subscription | undefined;
+  let closing: Promise<void> | undefined;
+  let lastError: unknown = new Error("not connected yet");
+  redis.on("error", (error: unknown) => (lastError = error));
+  const firstAttempt = new Promise<void>((resolve) => {
+    for (const event of ["ready", "close", "end"]) redis.once(event, () => resolve());
+  });
+
+  /** Runs a call to its end, or to the deadline; `outcome` is that of one which was sent and failed. */
+  async function call<T>(
+    run: () => Promise<T>,
+    outcome: StoreUnavailable["outcome"],
+    inTurn: readonly string[] = [],
+  ): Promise<T> {
+    const turn = inTurn.flatMap((key) => lastWrites.get(key) ?? []);
+    const done = bounded(run, outcome, Date.now() + deadline, Promise.allSettled(turn));
+    pending.add(done);
+    for (const key of inTurn) lastWrites.set(key, done);
+    try {
+      return await done;
+    } finally {
+      pending.delete(done);
+      for (const key of inTurn) if (lastWrites.get(key) === done) lastWrites.delete(key);
+    }
+  }
+
+  async function bounded<T>(
+    run: () => Promise<T>,
+    outcome: StoreUnavailable["outcome"],
+    until: number,
+    turn: Promise<unknown>,
+  ): Promise<T> {
+    let sent = false;
+    const timeUp = Promise.withResolvers<never>();
+    const late = () => timeUp.reject(new Error(`no answer within ${deadline} ms`));
+    const timer = setTimeout(late, until - Date.now());
+    try {
+      if (redis.status !== "ready") await Promise.race([firstAttempt, timeUp.promise]);
+      await Promise.race([turn, timeUp.promise]);
+      if (redis.status !== "ready") throw lastError;
+      sent = true;
+      return await Promise.race([run(), timeUp.promise]);
+    } catch (cause) {
+      throw failure(address, cause, sent ? outcome : "unchanged");
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Which keys a write waits for. On one connection writes stay in order; in a Cluster a redirected
+   * one could be overtaken. Where a revision decides, a write need not wait: it does not overwrite.
+   */
+  function turnOf(keys: readonly string[], condition: string): readonly string[] {
+    return target.kind === "cluster" && condition === "" ? keys : [];
+  }
+
+  function open(): void {
+    if (closing) throw closedStore();
+  }
+
+  async function put(
+    entries: readonly (readonly [key: string, value: JsonText])[],
+    condition: string,
+    ttl: string,
+  ) {
+    const keys = entries.map(([key]) => prefix + key);
+    const revisions = entries.map(() => randomUUID());
+    const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
+    const args = [condition, channel, ttl, ...values];
+    const run = () => redis.put(keys.length, keys, args);
+    const reply = await call(run, "unknown", turnOf(keys, condition));
+    return { reply, revision: revisions[0] as string };
+  }
+
+  async function get(key: string): Promise<Entry | null> {
+    open();
+    checkKey(key);
+    return decode(key, await call(() => redis.get(prefix + key), "unchanged"));
+  }
+
+  /** The changes that are heard of since the first watch. */
+  async function heard(): Promise<Changes> {
+    if (subscription === undefined || subscription.isOver) {
+      const failed = (cause: Error) => failure(address, cause, "unchanged");
+      subscription = subscribe(redis, channel, prefix, failed);
+    }
+    const { ready, changes } = subscription;
+    await ready;
+    return changes;
+  }
+
+  return {
+    get,
+
+    async set(key, value, { ttl, ifRevision } = {}) {
+      open();
+      checkKey(key);
+      const { reply, revision } = await put(
+        [[key, value]],
+        conditionOf(ifRevision),
+        milliseconds(ttl),
+      );
+      if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
+      const [created, expires] = reply;
+      return { key, value, revision, expires: timeOf(expires), created: created === 1 };
+    },
+
+    async setAll(values, { ttl } = {}) {
+      open();
+      const life = milliseconds(ttl);
+      for (const key of values.keys()) checkKey(key);
+      const slots = Map.groupBy(
+        values,
+        ([key]) => target.kind === "cluster" ? slotOf(prefix + key) : 0,
+      );
+      const writes = await Promise.allSettled(
+        [...slots.values()].map((entries) => put(entries, "", life)),
+      );
+      const errors = writes.flatMap((write) => write.status === "rejected" ? [write.reason] : []);
+      if (errors.length === 0) return;
+      const unchanged = errors.every((error) => error.outcome !== "unknown");
+      if (writes.length === 1 || (errors.length === writes.length && unchanged)) throw errors[0];
+      throw new StoreUnavailable(`Some keys may be written, some not: ${errors[0].message}`, {
+        cause: errors[0],
+        outcome: "unknown",
+      });
+    },
+
+    async delete(key, { ifRevision } = {}) {
+      open();
+      checkKey(key);
+      const name = prefix + key;
+      const condition = conditionOf(ifRevision);
+      const run = () => redis.remove(name, condition, channel);
+      const reply = await call(run, "unknown", turnOf([name], condition));
+      if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
+      return decode(key, reply[0]);
+    },
+
+    async list(keyPrefix, { after, limit = MAX_PAGE } = {}) {
+      open();
+      checkLimit(limit);
+      const start = prefix + keyPrefix;
+      const run = () => listPage(redis, start, after, limit, deadline / 2);
+      const { keys, next } = await call(run, "unchanged");
+      return { keys: keys.map((key) => key.slice(prefix.length)), next };
+    },
+
+    async watch(keyPrefix, { since } = {}) {
+      open();
+      const changes = await call(heard, "unchanged");
+      return changes.watch(keyPrefix, since, get);
+    },
+
+    close() {
+      closing ??= Promise.allSettled(pending).then(async () => {
+        await Promise.all([subscription?.close(), disconnect(redis)]);
+      });
+      return closing;
+    },
+  };
+}
+
+/** What a failed call means. */
+function failure(address: string, cause: unknown, outcome: StoreUnavailable["outcome"]): Error {
+  if (cause instanceof InvalidArgument) return cause;
+  // A Cluster's error holds that of the server which was asked last.
+  const { lastNodeError } = cause as { lastNodeError?: unknown };
+  const error = (lastNodeError ?? cause) as Error & { command?: unknown };
+  // ioredis hangs the command on its error: the password of the login, or the values of a session.
+  delete error.command;
+  const reason = error.name === "MaxRetriesPerRequestError"
+    ? "the connection was lost"
+    : error.message;
+  const message = `Cannot use Redis at "${address}": ${reason}`;
+  if (!(error instanceof ReplyError)) {
+    return new StoreUnavailable(message, { cause: error, outcome });
+  }
+  // The server refused, and a script of ours writes only after all that can be refused.
+  return /\bOOM\b/.test(reason)
+    ? new StoreFull(message, { cause: error })
+    : new StoreUnavailable(message, { cause: error, outcome: "unchanged" });
+}
+
+function conditionOf(ifRevision: string | null | undefined): string {
+  if (ifRevision === undefined) return "";
+  return ifRevision === null ? "!" : `=${ifRevision}`;
+}
+
+/** A ttl as the script takes it. */
+function milliseconds(ttl: number | undefined): string {
+  return String(expiry(ttl, 0) ?? "");
+}
+
+function timeOf(expires: string): number | null {
+  return expires === "-" ? null : Number(expires);
+}
+
+function decode(key: string, packed: string | null): Entry | null {
+  if (packed === null) return null;
+  const [head, revision, expires] = /^([\da-f-]{36}) (-|\d+) /.exec(packed) ?? [];
+  if (head === undefined || revision === undefined || expires === undefined) {
+    throw new StoreUnavailable(
+      `Cannot read "${key}": another program wrote it; give the store's URL a ?prefix= of its own`,
+      { outcome: "unchanged" },
+    );
+  }
+  const value = packed.slice(head.length) as JsonText;
+  return { key, value, revision, expires: timeOf(expires) };
+}

@@ -1,0 +1,132 @@
+/**
+ * The connection of a Redis store: `ioredis`, so that nothing hangs, nothing is sent twice and a lost
+ * connection comes back, and the scripts that the store writes with.
+ *
+ * @module
+ */
+import { Cluster, Redis } from "ioredis";
+import type { RedisUrl } from "./redis_url.ts";
+
+/** The longest pause between two attempts to connect, in milliseconds. */
+const MAX_BACK_OFF = 1000;
+/** How long the other side has for closing a connection in good order, in milliseconds. */
+const CLOSE_TIMEOUT = 100;
+/** Ends the script, with the entry that is there, unless ARGV[1] is "", "=<its revision>" or, for nothing, "!". */
+const CHECK = `
+  local revision = redis.call('GETRANGE', KEYS[1], 0, 35)
+  if ARGV[1] ~= '' and ARGV[1] ~= (revision == '' and '!' or '=' .. revision) then
+    return redis.call('GET', KEYS[1])
+  end`;
+
+/**
+ * Writes all KEYS, and publishes them: ARGV has the condition, the channel, the ttl in milliseconds
+ * or "", then revisions and values. A key is published before it is written, so that a login that
+ * may not publish can write nothing either. Nobody sees a script half done.
+ */
+const PUT = `${CHECK}
+  local expires = '-'
+  if ARGV[3] ~= '' then
+    local now = redis.call('TIME')
+    expires = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[3])
+  end
+  for i, key in ipairs(KEYS) do
+    local entry = ARGV[i * 2 + 2] .. ' ' .. expires .. ' ' .. ARGV[i * 2 + 3]
+    redis.call('PUBLISH', ARGV[2], key)
+    if expires == '-' then
+      redis.call('SET', key, entry)
+    else
+      redis.call('SET', key, entry, 'PXAT', expires)
+    end
+  end
+  return {revision == '' and 1 or 0, expires}`;
+
+/** Removes KEYS[1], and publishes it if it was there: ARGV has the condition and the channel. */
+const REMOVE = `${CHECK}
+  local entry = redis.call('GET', KEYS[1])
+  if entry then
+    redis.call('PUBLISH', ARGV[2], KEYS[1])
+    redis.call('DEL', KEYS[1])
+  end
+  return {entry}`;
+
+/** The scripts as ioredis has them: each array is a done write, anything else the entry in its way. */
+interface Scripts {
+  put(count: number, keys: string[], args: string[]): Promise<[number, string] | string | null>;
+  remove(key: string, condition: string, channel: string): Promise<[string | null] | string | null>;
+}
+
+type Client = (Redis | Cluster) & Scripts;
+
+export function connect(target: RedisUrl, deadline: number): Client {
+  const { hosts, username, password, database, master } = target;
+  const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
+  const scripts = { put: { lua: PUT }, remove: { lua: REMOVE, numberOfKeys: 1 } };
+  const tls = target.tls ? { tls: {} } : {};
+  const options = {
+    ...tls,
+    username,
+    password,
+    db: database,
+    scripts,
+    connectTimeout: deadline,
+    // A server that is silent for so long, with calls waiting, may be gone: connect again.
+    socketTimeout: deadline,
+    disconnectTimeout: CLOSE_TIMEOUT,
+    disableClientInfo: true,
+    retryStrategy: backOff,
+    // Nothing is sent twice, and nothing is kept for later: the caller knows better.
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+    // A master that became a replica: ask the Sentinels again.
+    reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
+  };
+  // The scripts give ioredis these methods at run time.
+  if (target.kind === "cluster") {
+    return new Cluster(hosts, {
+      redisOptions: options,
+      scripts,
+      clusterRetryStrategy: backOff,
+      slotsRefreshTimeout: deadline,
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+      // A certificate is for a name, not for the address that ioredis would look up.
+      ...(target.tls ? { dnsLookup: (host, done) => done(null, host) } : {}),
+    }) as Cluster & Scripts;
+  }
+  if (master !== undefined) {
+    return new Redis({
+      ...options,
+      sentinels: hosts,
+      name: master,
+      sentinelCommandTimeout: deadline,
+      sentinelRetryStrategy: backOff,
+      enableTLSForSentinelMode: target.tls,
+      ...(target.tls ? { sentinelTLS: {} } : {}),
+    }) as Redis & Scripts;
+  }
+  return new Redis({ ...options, ...hosts[0] }) as Redis & Scripts;
+}
+
+/** Closes all connections. */
+export async function disconnect(redis: Redis | Cluster): Promise<void> {
+  const connections = redis instanceof Cluster ? [redis, ...redis.nodes()] : [redis];
+  const open = connections.filter(({ status }) => status !== "end");
+  const ended = open.map((it) => new Promise((resolve) => it.once("end", resolve)));
+  if (open.length > 0) redis.disconnect();
+  // ioredis tells of no end where it was between two attempts to connect.
+  const timeUp = Promise.withResolvers<void>();
+  const timer = setTimeout(timeUp.resolve, 2 * CLOSE_TIMEOUT);
+  await Promise.race([Promise.all(ended), timeUp.promise]);
+  clearTimeout(timer);
+}
+
+/** The hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, if any, or of all of it. */
+export function slotOf(key: string): number {
+  let crc = 0;
+  for (const byte of new TextEncoder().encode(/^[^{]*\{([^}]+)\}/.exec(key)?.[1] ?? key)) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit++) crc = (crc << 1) ^ (crc & 0x8000 ? 0x1021 : 0);
+  }
+  return crc & 0x3fff;
+}

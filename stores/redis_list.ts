@@ -1,0 +1,137 @@
+/**
+ * Pages of the keys in Redis, by SCAN on every master, one after another.
+ *
+ * SCAN goes through a server's table in one direction, so that a key which is there all the while
+ * is met. It may be met twice: where the table shrank, the part that the listing stands in is gone
+ * through again. These are keys that were met last, so the cursor carries fingerprints of the last
+ * {@linkcode REMEMBERED} and needs no memory of the process: any process that has the same Redis
+ * can go on with a listing. A key may come twice only where, between two pages, so many keys are
+ * removed that fewer than one in {@linkcode REMEMBERED} is left.
+ *
+ * Another server (a restart, a failover) has another order, so a cursor of before is refused. While
+ * a Cluster moves slots from one master to another, keys of these may be missed or come twice.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { Cluster, type Redis } from "ioredis";
+import { InvalidArgument, type Page } from "./store.ts";
+
+/** How many of the keys that were met last are in a cursor. */
+const REMEMBERED = 64;
+/** The most keys that a server looks at in one go: some milliseconds in which it does nothing else. */
+const MAX_SCAN = 10_000;
+
+/** Which listing, server, SCAN cursor, fingerprints, and keys ahead, as base64url of JSON. */
+const CURSOR = /^([\w-]{11})\.(\d{1,4})\.(\d{1,19})\.((?:[\w-]{11})*)\.([\w-]*)$/;
+
+/** Where a listing stands. */
+interface Position {
+  /** Its place among the masters. */
+  server: number;
+  scan: string;
+  /** Fingerprints of the keys that were met last. */
+  met: string[];
+  /** Keys that were met and did not fit into the page: SCAN takes its count as a hint. */
+  ahead: string[];
+}
+
+/**
+ * A page of the keys that begin with `start`, a URL's prefix and then the caller's.
+ *
+ * @param patience Milliseconds after which the page ends, short or even empty as it may be
+ * @throws {InvalidArgument} If `after` is no cursor of this listing
+ */
+export async function listPage(
+  redis: Redis | Cluster,
+  start: string,
+  after: string | undefined,
+  limit: number,
+  patience: number,
+): Promise<Page> {
+  const end = Date.now() + patience;
+  const servers = await findServers(redis);
+  const listing = fingerprint(JSON.stringify([start, ...servers.map(({ run }) => run)]));
+  const position = after === undefined ? FIRST : parse(after, listing);
+  const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*`;
+  const met = new Set(position.met);
+  const keys = [...position.ahead];
+  let { server, scan } = position;
+  let count = limit;
+  while (keys.length < limit && Date.now() < end) {
+    const node = servers[server]?.node;
+    if (node === undefined) break;
+    const [next, names] = await node.scan(scan, "MATCH", pattern, "COUNT", count);
+    for (const name of names) {
+      const mark = fingerprint(name);
+      if (!met.has(mark)) keys.push(name);
+      met.add(mark);
+    }
+    scan = next;
+    if (scan === "0") server++;
+    // Enough to fill the page, if the rest of the table is like what was just looked at.
+    const enough = names.length === 0 ? 2 * count : (limit - keys.length) * count / names.length;
+    count = Math.min(Math.ceil(enough), MAX_SCAN);
+  }
+  const ahead = keys.splice(limit);
+  const isLast = ahead.length === 0 && server === servers.length;
+  const last = [...met].slice(-REMEMBERED);
+  return { keys, next: isLast ? null : format(listing, { server, scan, met: last, ahead }) };
+}
+
+const FIRST: Position = { server: 0, scan: "0", met: [], ahead: [] };
+
+function format(listing: string, { server, scan, met, ahead }: Position): string {
+  const rest = ahead.length === 0 ? "" : Buffer.from(JSON.stringify(ahead)).toString("base64url");
+  return [listing, server, scan, met.join(""), rest].join(".");
+}
+
+function parse(cursor: string, listing: string): Position {
+  const [, of, server, scan, met, rest] = CURSOR.exec(cursor) ?? [];
+  const ahead = parseAhead(rest ?? "");
+  if (of !== listing || scan === undefined || met === undefined || ahead === null) {
+    throw new InvalidArgument(
+      "after",
+      `Cannot list after "${cursor}": expected the "next" of this listing, since the servers last changed`,
+    );
+  }
+  return { server: Number(server), scan, met: met.match(/.{11}/g) ?? [], ahead };
+}
+
+function parseAhead(rest: string): string[] | null {
+  if (rest === "") return [];
+  try {
+    const ahead: unknown = JSON.parse(Buffer.from(rest, "base64url").toString());
+    return Array.isArray(ahead) && ahead.every((key) => typeof key === "string") ? ahead : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The masters in the order of their run ids, which are random and new at each start. */
+async function findServers(redis: Redis | Cluster): Promise<{ run: string; node: Redis }[]> {
+  const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
+  const servers = await Promise.all(nodes.map(async (node) => {
+    if (redis instanceof Cluster) await checkMasters(redis, node, nodes.length);
+    const run = /^run_id:(\w+)/m.exec(await node.info("server"))?.[1];
+    if (run === undefined) throw new Error("there is no run_id in its INFO");
+    return { run, node };
+  }));
+  return servers.sort((a, b) => a.run < b.run ? -1 : 1);
+}
+
+/** A master that is down, or not yet known here, would be left out of the listing. */
+async function checkMasters(cluster: Cluster, node: Redis, known: number): Promise<void> {
+  const state = String(await node.cluster("INFO"));
+  const size = /^cluster_size:(\d+)/m.exec(state)?.[1];
+  if (/^cluster_state:ok/m.test(state) && Number(size) === known) return;
+  // Redirections tell ioredis of a new master, but no listing is ever redirected.
+  cluster.refreshSlotsCache();
+  throw new Error("not every master of the Cluster answers");
+}
+
+/** 66 bits of a hash: among the keys of one page and the next, none are taken for one another. */
+function fingerprint(text: string): string {
+  return createHash("sha1").update(text).digest("base64url").slice(0, 11);
+}

@@ -1,0 +1,423 @@
+/** What a Redis store does when the server, or the way to it, fails: never a hang, never a wrong success. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { redisStore } from "../stores/redis.ts";
+import {
+  ChangesLost,
+  InvalidArgument,
+  json,
+  type Store,
+  StoreUnavailable,
+} from "../stores/store.ts";
+import { freePort, startServer, testWith } from "./programs.ts";
+import {
+  cli,
+  eventually,
+  REDIS,
+  startCluster,
+  startRedis,
+  startSentinels,
+} from "./redis_servers.ts";
+
+/** Of the stores here, in milliseconds. */
+const DEADLINE = 2000;
+/** How much later than its deadline a call may end, in milliseconds. */
+const SLACK = 1000;
+
+/** A TCP proxy before a server, which a test makes misbehave. */
+class Proxy implements AsyncDisposable {
+  /** Milliseconds by which answers are late; Infinity: there are none. */
+  late = 0;
+  /** What is cut, once: the connection before a request is passed on, or after it was. */
+  cut: "before" | "after" | null = null;
+  readonly port = freePort();
+  readonly #sockets = new Set<Socket>();
+  readonly #server = createServer((client) => this.#accept(client)).listen(this.port, "127.0.0.1");
+
+  constructor(readonly to: number) {}
+
+  #accept(client: Socket): void {
+    const server = connect(this.to, "127.0.0.1");
+    const ends = [client, server];
+    for (const end of ends) {
+      this.#sockets.add(end);
+      end.on("error", () => {}); // "close" follows
+      end.on("close", () => {
+        this.#sockets.delete(end);
+        for (const other of ends) other.destroy();
+      });
+    }
+    client.on("data", (chunk) => {
+      const { cut } = this;
+      if (cut === "before") client.destroy();
+      else server.write(chunk);
+      if (cut === "after") setTimeout(() => client.destroy(), 20);
+      if (cut !== null) this.late = Infinity;
+    });
+    server.on("data", (chunk) => {
+      if (this.late === 0) client.write(chunk);
+      else if (this.late < Infinity) setTimeout(() => client.write(chunk), this.late);
+    });
+  }
+
+  /** Cuts all connections that there are. */
+  cutAll(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  heal(): void {
+    this.late = 0;
+    this.cut = null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    this.cutAll();
+    await closed;
+  }
+}
+
+/** Opens a store that closes at the end of the scope. */
+function open(url: string, deadline = DEADLINE): Store & AsyncDisposable {
+  const store = redisStore(url, { deadline });
+  return { ...store, [Symbol.asyncDispose]: () => store.close() };
+}
+
+/**
+ * A clock in milliseconds from 0. A machine with other work may stand still for long: of the time
+ * between two ticks no more than 50 ms are counted.
+ */
+class SteadyClock implements Disposable {
+  #time = 0;
+  #last = performance.now();
+  readonly #timer = setInterval(() => this.now(), 10);
+
+  now(): number {
+    const real = performance.now();
+    this.#time += Math.min(real - this.#last, 50);
+    this.#last = real;
+    return this.#time;
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/** Milliseconds that a call takes, whether it succeeds or not. */
+async function timeOf(call: Promise<unknown>): Promise<number> {
+  using clock = new SteadyClock();
+  await call.catch(() => {});
+  return clock.now();
+}
+
+/** What became of a call that has to fail with StoreUnavailable within `limit` milliseconds. */
+async function outcome(call: Promise<unknown>, limit = DEADLINE): Promise<string> {
+  const took = await timeOf(call);
+  assert.ok(took < limit + SLACK, `it took ${took} ms`);
+  const error: unknown = await call.then(() => "it was done", (error) => error);
+  assert.ok(error instanceof StoreUnavailable, String(error));
+  return error.outcome;
+}
+
+const works = (store: Store) => () => store.set("probe", json(1)).then(() => true, () => false);
+
+testWith(
+  REDIS,
+  "redisStore() ends a call whose answer is late, as unknown if it is a write",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    await using store = open(`redis://127.0.0.1:${proxy.port}`);
+    await store.set("a", json(1));
+    proxy.late = 3000;
+    const calls = [store.set("a", json(2)), store.delete("b"), store.get("a"), store.list("")];
+    const outcomes = await Promise.all(calls.map((call) => outcome(call)));
+    assert.deepEqual(outcomes, ["unknown", "unknown", "unchanged", "unchanged"]);
+    proxy.heal();
+    await eventually("a store that works", works(store));
+    assert.equal((await store.get("a"))?.value, "2", "unknown: it was done");
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() says unknown where the connection is cut during a write",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    await using store = open(`redis://127.0.0.1:${proxy.port}`);
+    for (const [cut, value] of [["before", "1"], ["after", "2"]] as const) {
+      await eventually("a store that works", works(store));
+      await store.set("a", json(1));
+      proxy.cut = cut;
+      assert.equal(await outcome(store.set("a", json(2))), "unknown", cut);
+      assert.equal(
+        await outcome(store.set("a", json(3)), 0),
+        "unchanged",
+        "there is no connection",
+      );
+      proxy.heal();
+      await eventually("a store that works", works(store));
+      assert.equal((await store.get("a"))?.value, value, cut);
+    }
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() counts right over a connection that is cut again and again",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    await using store = open(`redis://127.0.0.1:${proxy.port}`);
+    let done = 0;
+    let unknown = 0;
+    for (let i = 0; i < 30; i++) {
+      if (i % 6 === 0) proxy.cut = i % 12 === 0 ? "before" : "after";
+      try {
+        const current = await store.get("count");
+        const next = json(current === null ? 1 : Number(current.value) + 1);
+        await store.set("count", next, { ifRevision: current?.revision ?? null });
+        done++;
+      } catch (error) {
+        assert.ok(error instanceof StoreUnavailable, String(error));
+        if (error.outcome === "unknown") unknown++;
+        proxy.heal();
+        await eventually("a store that works", works(store));
+      }
+      if (i % 6 === 1 && i % 4 === 1) proxy.cut = "after";
+    }
+    const count = Number((await store.get("count"))?.value);
+    assert.ok(
+      count >= done && count <= done + unknown,
+      `${count} of ${done} and ${unknown} unknown`,
+    );
+    assert.ok(done > 15);
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() does not hang on a server that accepts and never answers",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    proxy.late = Infinity;
+    await using store = open(`redis://127.0.0.1:${proxy.port}`);
+    assert.equal(await outcome(store.set("a", json(1))), "unchanged");
+    proxy.heal();
+    await eventually("a store that works", works(store));
+    assert.equal(await store.get("a"), null);
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() does not hang on a server that stands still, and goes on after",
+  async () => {
+    await using server = await startRedis();
+    await using store = open(`redis://127.0.0.1:${server.port}`);
+    await store.set("a", json(1));
+    server.program.signal("SIGSTOP");
+    const first = store.set("a", json(2));
+    assert.equal(await outcome(first), "unknown");
+    for (let i = 0; i < 20; i++) assert.ok(await outcome(store.get("a")));
+    server.program.signal("SIGCONT");
+    await eventually("a store that works", works(store));
+    assert.match((await store.get("a"))?.value ?? "", /^[12]$/);
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() finds a server that starts later, and one that starts anew",
+  async () => {
+    const port = freePort();
+    await using store = open(`redis://127.0.0.1:${port}`);
+    assert.equal(await outcome(store.set("a", json(1))), "unchanged");
+    const settings = ["appendonly yes", "appendfsync always"];
+    const directory = await Deno.makeTempDir();
+    let next: string | null;
+    {
+      await using _server = await startRedis({ port, directory, settings });
+      await eventually("a store that works", works(store));
+      await store.setAll(new Map(Array.from({ length: 50 }, (_, i) => [`k${i}`, json(i)])));
+      next = (await store.list("k", { limit: 10 })).next;
+      assert.ok(next);
+    }
+    assert.equal(await outcome(store.get("k1"), 200), "unchanged");
+    {
+      await using _server = await startRedis({ port, directory, settings });
+      await eventually("a store that works", works(store));
+      assert.equal((await store.get("k49"))?.value, "49");
+      // Another process has another order of the keys: going on would miss some.
+      await assert.rejects(store.list("k", { after: next }), InvalidArgument);
+    }
+    await Deno.remove(directory, { recursive: true });
+  },
+);
+
+testWith(REDIS, "redisStore() closes in time, whatever the server does", async () => {
+  await using server = await startRedis();
+  await using store = open(`redis://127.0.0.1:${server.port}`);
+  await store.set("a", json(1));
+  server.program.signal("SIGSTOP");
+  const write = outcome(store.set("a", json(2)));
+  assert.ok(await timeOf(store.close()) < DEADLINE + SLACK);
+  assert.equal(await write, "unknown");
+  server.program.signal("SIGCONT");
+});
+
+testWith(REDIS, "redisStore() ends its watches when changes may be missed", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  await using other = open(`redis://127.0.0.1:${server.port}`);
+  for (const fail of [() => proxy.cutAll(), () => (proxy.late = Infinity)]) {
+    await eventually("a store that works", works(store));
+    const { since, changes } = await store.watch("");
+    const reader = changes.getReader();
+    await other.set("a", json(1));
+    assert.equal((await reader.read()).value?.key, "a");
+    const next = reader.read();
+    fail();
+    await assert.rejects(next, (error) => {
+      return error instanceof StoreUnavailable && error.outcome === "unchanged";
+    });
+    proxy.heal();
+    await eventually("a store that works", works(store));
+    await assert.rejects(store.watch("", { since }), ChangesLost);
+    const again = (await store.watch("")).changes.getReader();
+    await other.set("b", json(2));
+    assert.equal((await again.read()).value?.key, "b");
+    await again.cancel();
+  }
+});
+
+testWith(REDIS, "redisStore() refuses to watch where the server does not answer", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  await eventually("a store that works", works(store));
+  proxy.late = Infinity;
+  assert.equal(await outcome(store.watch("")), "unchanged");
+  proxy.heal();
+  await eventually("a store that watches", () => {
+    return store.watch("").then(({ changes }) => changes.cancel()).then(() => true, () => false);
+  });
+});
+
+testWith(
+  REDIS,
+  "kv.ts over a Redis that fails answers 503, and then all is as before",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    const DBM = `redis://127.0.0.1:${proxy.port}/`;
+    await using service = await startServer("kv.ts", { env: { DBM } });
+    const put = (value: number) =>
+      fetch(`${service.url}/a`, {
+        method: "PUT",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(value),
+        // Far beyond the deadline of the store.
+        signal: AbortSignal.timeout(60_000),
+      });
+    const answers = async () => {
+      const response = await put(1);
+      await response.body?.cancel();
+      return response.ok;
+    };
+    const faults = [
+      () => (proxy.cut = "after"),
+      () => (proxy.late = Infinity),
+      () => server.program.signal("SIGSTOP"),
+    ];
+    for (const fail of faults) {
+      await eventually("a service that works", answers);
+      fail();
+      for (const response of await Promise.all([put(2), fetch(`${service.url}/?prefix=a`)])) {
+        assert.equal(response.status, 503);
+        assert.equal(response.headers.get("Retry-After"), "1");
+        assert.equal(response.headers.get("Content-Type"), "application/problem+json");
+        assert.equal((await response.json()).detail, "The store does not answer");
+      }
+      proxy.heal();
+      server.program.signal("SIGCONT");
+    }
+    await eventually("a service that works", answers);
+  },
+);
+
+/** Kills a master under load, 40 writes of new keys at a time, until there was no failure for 2 s. */
+async function loseMaster(name: string, store: Store, kill: () => Promise<unknown>) {
+  using clock = new SteadyClock();
+  const acknowledged: string[] = [];
+  const failures = { unchanged: 0, unknown: 0 };
+  let longest = 0;
+  let lastFailure = 0;
+  let quiet = Infinity;
+  let end = Infinity;
+  const isOver = () => Date.now() > Math.min(quiet, end);
+  const load = Array.from({ length: 40 }, async (_, writer) => {
+    for (let i = 0; !isOver(); i++) {
+      const start = clock.now();
+      try {
+        await store.set(`${writer}-${i}`, json(i), { ifRevision: null });
+        acknowledged.push(`${writer}-${i}`);
+      } catch (error) {
+        assert.ok(error instanceof StoreUnavailable, String(error));
+        failures[error.outcome]++;
+        lastFailure = Date.now();
+        quiet = Date.now() + 2000;
+      }
+      longest = Math.max(longest, clock.now() - start);
+      await delay(100);
+    }
+  });
+  await delay(1000);
+  await kill();
+  const killed = Date.now();
+  quiet = Date.now() + 5000;
+  end = Date.now() + 90_000;
+  await Promise.all(load);
+  let lost = 0;
+  for (const key of acknowledged) if (await store.get(key) === null) lost++;
+  const seconds = (lastFailure - killed) / 1000;
+  console.log(
+    `${name}: writes fail for ${seconds.toFixed(1)} s after the kill ` +
+      `(${failures.unknown} unknown, ${failures.unchanged} unchanged), ` +
+      `the longest call takes ${longest.toFixed()} ms, ` +
+      `${lost} of ${acknowledged.length} acknowledged writes are lost`,
+  );
+  assert.ok(longest < DEADLINE + SLACK, `a call took ${longest} ms`);
+  assert.ok(seconds > 0, "nothing failed: was it a master?");
+  // The servers need some 5 s; Sentinels that notice a stall of their machine, 30 s more.
+  assert.ok(seconds < 60, `it still failed after ${seconds} s`);
+  assert.ok((await store.list("0-")).keys.length > 0);
+}
+
+testWith(REDIS, "redisStore() writes again soon after a Cluster lost a master", async () => {
+  await using cluster = await startCluster();
+  for (const { port } of cluster.servers) {
+    await cli(port, "CONFIG", "SET", "cluster-node-timeout", "2000");
+  }
+  await using store = open(`redis+cluster://${cluster.hosts}`);
+  await eventually("a store that works", works(store));
+  await loseMaster("Cluster", store, async () => await cluster.servers[0]?.program.stop("SIGKILL"));
+});
+
+testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () => {
+  await using sentinels = await startSentinels();
+  await using store = open(`redis+sentinel://${sentinels.hosts}/mymaster`);
+  await eventually("a store that works", works(store));
+  await loseMaster(
+    "Sentinel",
+    store,
+    async () => await sentinels.servers[0]?.program.stop("SIGKILL"),
+  );
+});

@@ -1,0 +1,142 @@
+/**
+ * Redis servers of a test's own: alone, a Cluster, a master with Sentinels; on free ports of
+ * loopback, with their files in a temporary directory. Leaving the scope ends them.
+ */
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { freePort, Program } from "./programs.ts";
+
+/** The programs that these servers need. */
+export const REDIS = ["redis-server", "redis-cli", "timeout"];
+
+/** A running `redis-server`. */
+export interface Server extends AsyncDisposable {
+  readonly port: number;
+  readonly program: Program;
+}
+
+/** Several servers, and where a store finds them: `host:port,host:port`. */
+export interface Servers extends AsyncDisposable {
+  readonly hosts: string;
+  readonly servers: Server[];
+}
+
+/** How to start a server. */
+export interface ServerOptions {
+  port?: number;
+  /** Where its files are; a new temporary one where it is not given. */
+  directory?: string;
+  /** Lines for its redis.conf. */
+  settings?: string[];
+  args?: string[];
+}
+
+export async function startRedis(options: ServerOptions = {}): Promise<Server> {
+  const { port = freePort(), settings = [], args = [] } = options;
+  const directory = options.directory ?? await Deno.makeTempDir();
+  const config = join(directory, `${port}.conf`);
+  const lines = [`port ${port}`, "bind 127.0.0.1", `dir ${directory}`, 'save ""', ...settings];
+  // The log is a file: what a server prints while tests share it would look like a test's leak.
+  await Deno.writeTextFile(config, [...lines, `logfile ${port}.log`, ""].join("\n"));
+  const program = new Program("redis-server", [config, ...args]);
+  await eventually(
+    `a server on port ${port}`,
+    async () => /PONG|NOAUTH/.test(await cli(port, "PING")),
+  );
+  return {
+    port,
+    program,
+    async [Symbol.asyncDispose]() {
+      await program.stop("SIGKILL");
+      if (options.directory === undefined) await Deno.remove(directory, { recursive: true });
+    },
+  };
+}
+
+/** A Cluster of three masters, each with a replica. */
+export async function startCluster(): Promise<Servers> {
+  const servers = await Promise.all(Array.from({ length: 6 }, () =>
+    startRedis({
+      settings: [
+        "cluster-enabled yes",
+        `cluster-port ${freePort()}`,
+        "repl-diskless-sync-delay 0",
+      ],
+    })));
+  const hosts = servers.map(({ port }) => `127.0.0.1:${port}`);
+  await cli("--cluster", "create", ...hosts, "--cluster-replicas", "1", "--cluster-yes");
+  await eventually("a whole Cluster", async () => {
+    const states = await Promise.all(
+      servers.map(async ({ port }) => await cli(port, "CLUSTER", "INFO") + await cli(port, "INFO")),
+    );
+    return states.every((state) => /cluster_state:ok/.test(state)) &&
+      states.filter((state) => /master_link_status:up/.test(state)).length === 3;
+  });
+  return together(servers, hosts);
+}
+
+/**
+ * A master with a replica, and three Sentinels that call it `mymaster`. Master and replica first.
+ *
+ * @param password That master and replica ask for; the Sentinels ask for none
+ */
+export async function startSentinels(password?: string): Promise<Servers> {
+  const login = password === undefined ? [] : ["-a", password, "--no-auth-warning"];
+  const settings = ["repl-diskless-sync-delay 0"];
+  if (password !== undefined) settings.push(`requirepass ${password}`, `masterauth ${password}`);
+  const master = await startRedis({ settings });
+  const replica = await startRedis({
+    settings: [...settings, `replicaof 127.0.0.1 ${master.port}`],
+  });
+  const sentinels = await Promise.all(Array.from({ length: 3 }, () =>
+    startRedis({
+      args: ["--sentinel"],
+      settings: [
+        `sentinel monitor mymaster 127.0.0.1 ${master.port} 2`,
+        "sentinel down-after-milliseconds mymaster 2000",
+        "sentinel failover-timeout mymaster 3000",
+        ...(password === undefined ? [] : [`sentinel auth-pass mymaster ${password}`]),
+      ],
+    })));
+  await eventually("Sentinels that know one another", async () => {
+    const states = await Promise.all(sentinels.map(({ port }) => cli(port, "INFO", "sentinel")));
+    return states.every((state) => /status=ok,.*slaves=1,sentinels=3/.test(state)) &&
+      /master_link_status:up/.test(await cli(replica.port, ...login, "INFO", "replication"));
+  });
+  return together(
+    [master, replica, ...sentinels],
+    sentinels.map(({ port }) => `127.0.0.1:${port}`),
+  );
+}
+
+function together(servers: Server[], hosts: string[]): Servers {
+  return {
+    hosts: hosts.join(","),
+    servers,
+    async [Symbol.asyncDispose]() {
+      await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+    },
+  };
+}
+
+/** Runs `redis-cli`, for a minute at most; a number is a server's port. Gives what it prints. */
+export async function cli(...args: (string | number)[]): Promise<string> {
+  const words = args.flatMap((arg) => typeof arg === "number" ? ["-p", String(arg)] : [arg]);
+  const { stdout, stderr } = await new Deno.Command("timeout", {
+    args: ["60", "redis-cli", ...words],
+  })
+    .output();
+  return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+}
+
+/** Waits until `check` holds, at most `seconds`. */
+export async function eventually(
+  what: string,
+  check: () => Promise<boolean>,
+  seconds = 60,
+): Promise<void> {
+  for (const end = Date.now() + seconds * 1000; !await check();) {
+    if (Date.now() > end) throw new Error(`There is not ${what} after ${seconds} seconds`);
+    await delay(20);
+  }
+}

@@ -1,0 +1,360 @@
+/** The Redis store: the conformance suite, and what is Redis's own. Faults are in redis_faults_test.ts. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { inspect } from "node:util";
+import { kv } from "../kv.ts";
+import { httpStore } from "../stores/http.ts";
+import { redisStore } from "../stores/redis.ts";
+import { InvalidArgument, json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { AWKWARD_KEYS, storeConformance, type TestStore } from "./conformance/store.ts";
+import { freePort, isInstalled, runToEnd, testWith } from "./programs.ts";
+import {
+  cli,
+  eventually,
+  REDIS,
+  type Server,
+  type Servers,
+  startCluster,
+  startRedis,
+  startSentinels,
+} from "./redis_servers.ts";
+
+let alone: Server, cluster: Servers;
+let prefixes = 0;
+// For a machine with much other work.
+const patient = { deadline: 30_000 };
+
+// One server of each kind for all tests: each has keys of its own, under a prefix.
+Deno.test.beforeAll(async () => {
+  if (!REDIS.every(isInstalled)) return;
+  [alone, cluster] = await Promise.all([startRedis(), startCluster()]);
+});
+Deno.test.afterAll(async () => {
+  await Promise.all([alone, cluster].map((it) => it?.[Symbol.asyncDispose]()));
+});
+
+const aloneUrl = () => `redis://127.0.0.1:${alone.port}/`;
+const clusterUrl = () => `redis+cluster://${cluster.hosts}`;
+
+for (
+  const [name, url] of [["Redis alone", aloneUrl], ["a Redis Cluster", clusterUrl]] as const
+) {
+  storeConformance(`redisStore on ${name}`, {
+    ordered: false,
+    needs: REDIS,
+    open: () => openTestStore(url()),
+  });
+
+  storeConformance(`httpStore over kv() on ${name}`, {
+    ordered: false,
+    needs: REDIS,
+    open: async () => {
+      const { store: below, pass } = await openTestStore(url());
+      const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
+      const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
+      const close = async () => {
+        await store.close();
+        await server.shutdown();
+        await below.close();
+      };
+      return { store: { ...store, close }, pass, [Symbol.asyncDispose]: close };
+    },
+  });
+}
+
+function openTestStore(url: string): Promise<TestStore> {
+  const store = redisStore(`${url}?prefix=test${prefixes++}:`, patient);
+  return Promise.resolve({
+    store,
+    pass: (seconds) => delay(seconds * 1000),
+    [Symbol.asyncDispose]: () => store.close(),
+  });
+}
+
+testWith(REDIS, "redisStore() goes with the Sentinels to another master", async () => {
+  await using sentinels = await startSentinels("secret1");
+  const url = `redis+sentinel://:secret1@${sentinels.hosts}/mymaster/1`;
+  await using opened = await openTestStore(url);
+  const { store } = opened;
+  const { revision } = await store.set("a", json(1), { ttl: 60 });
+  await store.set("a", json(2), { ifRevision: revision });
+  assert.deepEqual((await store.list("")).keys, ["a"]);
+  const { changes } = await store.watch("");
+  await delay(1000); // for the replica to have it
+  const [, replica, sentinel] = sentinels.servers;
+  const login = ["-a", "secret1", "--no-auth-warning"];
+  // Sentinels that notice a stall of their machine do nothing for half a minute.
+  await eventually("a failover", async () => {
+    if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;
+    await cli(sentinel?.port ?? 0, "SENTINEL", "FAILOVER", "mymaster");
+    await delay(1000);
+    return false;
+  }, 120);
+  await assert.rejects(changes.getReader().read(), StoreUnavailable, "changes may be missed");
+  await eventually("a store that works", async () => {
+    return await store.set("b", json(3)).then(() => true, () => false);
+  });
+  assert.equal((await store.delete("a"))?.value, "2");
+  const again = (await store.watch("")).changes.getReader();
+  await store.set("c", json(4));
+  assert.equal((await again.read()).value?.key, "c");
+});
+
+testWith(
+  REDIS,
+  "redisStore() tells of what anybody writes in its database and prefix",
+  async () => {
+    const open = (path: string) => redisStore(`redis://127.0.0.1:${alone.port}/${path}`, patient);
+    const stores = ["4?prefix=x:", "4?prefix=x:", "5?prefix=x:", "4?prefix=x", "4"].map(open);
+    const [watcher, other, ...foreign] = stores as [Store, Store, ...Store[]];
+    const { changes } = await watcher.watch("");
+    for (const store of foreign) await store.set("changes@4", json(1));
+    await other.delete("nothing");
+    await other.set("a", json(2));
+    await watcher.set("b", json(3));
+    await other.setAll(new Map([["c", json(4)]]));
+    await assert.rejects(other.set("d", json(5), { ifRevision: "x" }));
+    await other.delete("a");
+    const seen: unknown[] = [];
+    for await (const { key, entry } of changes) {
+      seen.push([key, entry?.value]);
+      if (seen.length === 4) break;
+    }
+    assert.deepEqual(seen.sort(), [["a", undefined], ["a", undefined], ["b", "3"], ["c", "4"]]);
+    for (const store of stores) await store.close();
+  },
+);
+
+testWith(REDIS, "redisStore() tells of what is written on any server of the Cluster", async () => {
+  await using writing = await openTestStore(clusterUrl());
+  const watcher = redisStore(`${clusterUrl()}?prefix=test${prefixes - 1}:`, patient);
+  const { changes } = await watcher.watch("");
+  const keys = Array.from({ length: 100 }, (_, i) => `k${i}`);
+  await writing.store.setAll(new Map(keys.map((key) => [key, json(1)])));
+  const left = new Set(keys);
+  for await (const { key } of changes) {
+    left.delete(key);
+    if (left.size === 0) break;
+  }
+  await watcher.close();
+});
+
+testWith(REDIS, "redisStore() writes nothing of which it may not tell", async () => {
+  await using server = await startRedis({ settings: ["user ann on >pw ~* +@all resetchannels"] });
+  await using opened = await openTestStore(`redis://ann:pw@127.0.0.1:${server.port}/`);
+  const { store } = opened;
+  const refused = (error: unknown) =>
+    error instanceof StoreUnavailable && error.outcome === "unchanged" &&
+    /NOPERM|access|channel/i.test(error.message);
+  await assert.rejects(store.set("a", json(1)), refused);
+  await assert.rejects(store.setAll(new Map([["a", json(1)]])), refused);
+  await assert.rejects(store.watch(""), refused);
+  assert.equal(await store.get("a"), null);
+});
+
+testWith(
+  [...REDIS, "openssl"],
+  "redisStore() asks for a certificate that it can trust",
+  async () => {
+    const directory = await Deno.makeTempDir();
+    const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(directory, name));
+    const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+    const { code, stderr } = await runToEnd("openssl", [
+      ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],
+      ...["-days", "2", ...subject, "-addext", "basicConstraints=critical,CA:FALSE"],
+      ...["-keyout", `${key}`, "-out", `${certificate}`],
+    ]);
+    assert.equal(code, 0, stderr);
+    const port = freePort();
+    const tls = [`tls-port ${port}`, `tls-cert-file ${certificate}`, `tls-key-file ${key}`];
+    const settings = [...tls, `tls-ca-cert-file ${certificate}`, "tls-auth-clients no"];
+    await using plain = await startRedis({ settings });
+    const store = redisStore(`redis://127.0.0.1:${plain.port}`, patient);
+    await store.set("a", json(1));
+    await store.close();
+    const dump = (env: Record<string, string>) =>
+      runToEnd(
+        Deno.execPath(),
+        ["run", "--quiet", "--allow-all", "dump.ts", `rediss://localhost:${port}`],
+        { env },
+      );
+    assert.equal((await dump({ DENO_CERT: `${certificate}` })).stdout, '{"a": 1}\n');
+    const refused = await dump({});
+    assert.match(refused.stderr, /^Cannot use Redis at "localhost:\d+": .*certificate/);
+    assert.equal(refused.code, 1);
+    await Deno.remove(directory, { recursive: true });
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() lets an entry go at the time of the server's clock that it tells",
+  async () => {
+    await using opened = await openTestStore(aloneUrl());
+    const { expires } = await opened.store.set("a", json(1), { ttl: 100 });
+    await opened.store.setAll(new Map([["b", json(1)]]), { ttl: 100 });
+    const name = `test${prefixes - 1}:`;
+    assert.equal(Number(await cli(alone.port, "PEXPIRETIME", `${name}a`)), expires);
+    const all = Number(await cli(alone.port, "PEXPIRETIME", `${name}b`));
+    assert.equal((await opened.store.get("b"))?.expires, all);
+  },
+);
+
+testWith(REDIS, "redisStore() keeps to its prefix, whatever characters are in it", async () => {
+  const odd = "{a}*[b]?\\^ü:";
+  const stores = [`?prefix=${encodeURIComponent(odd)}`, "?prefix=%7Ba%7Dxbxc:", ""].map((query) =>
+    redisStore(`redis://127.0.0.1:${alone.port}/3${query}`, patient)
+  );
+  const [first, second, whole] = stores as [Store, Store, Store];
+  for (const key of ["x*", "xy", "x?", "x[y]", "x\\y"]) await first.set(key, json(1));
+  await second.set("x*", json(2));
+  assert.deepEqual((await first.list("x*")).keys, ["x*"]);
+  assert.deepEqual((await first.list("x[")).keys, ["x[y]"]);
+  assert.deepEqual((await first.list("x\\")).keys, ["x\\y"]);
+  assert.deepEqual((await first.list("\ud800")).keys, []);
+  assert.equal((await first.list("")).keys.length, 5);
+  assert.deepEqual((await second.list("")).keys, ["x*"]);
+  assert.equal((await whole.list("")).keys.length, 6);
+  assert.equal((await whole.get(`${odd}x*`))?.value, "1");
+  for (const store of stores) await store.close();
+});
+
+testWith(REDIS, "redisStore() does not take another program's key for an entry", async () => {
+  await using opened = await openTestStore(aloneUrl());
+  const name = `test${prefixes - 1}:`;
+  await cli(alone.port, "SET", `${name}text`, "hello");
+  await cli(alone.port, "HSET", `${name}hash`, "a", "1");
+  for (const key of ["text", "hash"]) {
+    await assert.rejects(opened.store.get(key), StoreUnavailable);
+  }
+  await assert.rejects(
+    opened.store.set("hash", json(1)),
+    (error) => error instanceof StoreUnavailable && error.outcome === "unchanged",
+  );
+});
+
+testWith(REDIS, "redisStore() says that Redis is full, and has written nothing", async () => {
+  await using server = await startRedis({ settings: ["maxmemory 3mb"] });
+  await using opened = await openTestStore(`redis://127.0.0.1:${server.port}/`);
+  const { store } = opened;
+  const big = json("x".repeat(500_000));
+  await store.set("small", json(1));
+  await assert.rejects(async () => {
+    for (let i = 0; i < 50; i++) await store.set(`big${i}`, big);
+  }, StoreFull);
+  await assert.rejects(store.setAll(new Map([["small", big], ["b", json(1)]])), StoreFull);
+  assert.equal((await store.get("small"))?.value, "1");
+  assert.equal(await store.get("b"), null);
+  await store.delete("big0");
+});
+
+testWith(
+  REDIS,
+  "redisStore() logs in, and says so where it cannot, without the password",
+  async () => {
+    const settings = ["requirepass secret1", "user ann on >p%40ss ~* &* +@all"];
+    await using server = await startRedis({ settings });
+    const host = `127.0.0.1:${server.port}`;
+    for (const login of [":secret1@", "ann:p%2540ss@"]) {
+      const store = redisStore(`redis://${login}${host}/2`, patient);
+      await store.set("a", json(1));
+      await store.close();
+    }
+    assert.equal(
+      await cli(server.port, "-a", "secret1", "--no-auth-warning", "-n", "2", "DBSIZE"),
+      "1\n",
+    );
+    for (const login of ["", ":wrong-one@", "ann:wrong-one@"]) {
+      for (const scheme of ["redis", "redis+cluster"]) {
+        const store = redisStore(`${scheme}://${login}${host}`, patient);
+        await assert.rejects(store.get("a"), (error) => {
+          assert.ok(error instanceof StoreUnavailable);
+          assert.match(error.message, /^Cannot use Redis at "127.0.0.1:\d+": (WRONGPASS|NOAUTH)/);
+          assert.ok(
+            !inspect(error, { depth: 9 }).includes("wrong-one"),
+            inspect(error, { depth: 9 }),
+          );
+          return true;
+        });
+        await store.close();
+      }
+    }
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() sets all entries whatever slots of the Cluster they are in",
+  async () => {
+    await using opened = await openTestStore(clusterUrl());
+    const { store } = opened;
+    const keys = ["{}a}", "{}{a}", "{{a}}", "{a", "a}", "{a}b", "}{a}", "é{ü}", "{\u{1f600}}"];
+    const values = new Map([...keys, ...AWKWARD_KEYS].map((key, i) => [key, json(i)]));
+    await store.setAll(values);
+    for (const [key, value] of values) assert.equal((await store.get(key))?.value, value, key);
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() goes on with another process's listing, and refuses what is no cursor",
+  async () => {
+    for (const url of [aloneUrl(), clusterUrl()]) {
+      await using opened = await openTestStore(url);
+      const same = redisStore(`${url}?prefix=test${prefixes - 1}:`, patient);
+      await opened.store.setAll(new Map(Array.from({ length: 40 }, (_, i) => [`k${i}`, json(i)])));
+      const first = await opened.store.list("k", { limit: 15 });
+      assert.ok(first.next);
+      const rest = await same.list("k", { after: first.next });
+      assert.equal(new Set([...first.keys, ...rest.keys]).size, 40);
+      const [listing] = first.next.split(".");
+      const ahead = btoa('{"a":1}').replaceAll("=", "");
+      for (
+        const after of [
+          "",
+          "k1",
+          "0",
+          `${listing}.0.x..`,
+          `${listing}.0.0..${ahead}`,
+          `${listing}.0.0..e`,
+        ]
+          .concat(`${listing}.0.${"9".repeat(20)}..`, `${listing}.0.0.short.`, first.next + " ")
+      ) {
+        await assert.rejects(
+          same.list("k", { after }),
+          (error) => error instanceof InvalidArgument && error.argument === "after",
+        );
+      }
+      await assert.rejects(same.list("", { after: first.next }), InvalidArgument, "another prefix");
+      await same.close();
+    }
+  },
+);
+
+testWith(REDIS, "redisStore() lists no key twice while the server's table shrinks", async () => {
+  await using opened = await openTestStore(aloneUrl());
+  const { store } = opened;
+  const keys = Array.from({ length: 4000 }, (_, i) => `k${i}`);
+  const stay = keys.filter((_, i) => i % 50 === 0);
+  const gone = keys.filter((_, i) => i % 50 !== 0);
+  const name = `test${prefixes - 1}:`;
+  let repeated = 0;
+  for (let round = 0; round < 8; round++) {
+    await store.setAll(new Map(keys.map((key) => [key, json(1)])));
+    const seen: string[] = [];
+    let after: string | undefined;
+    for (let page = 0; page === 0 || after !== undefined; page++) {
+      const { keys, next } = await store.list("", { after, limit: 200 });
+      seen.push(...keys);
+      after = next ?? undefined;
+      if (page !== round) continue;
+      await cli(alone.port, "DEL", ...gone.map((key) => name + key));
+      await delay(100);
+    }
+    const met = seen.filter((key) => stay.includes(key));
+    repeated += met.length - new Set(met).size;
+    assert.equal(new Set(met).size, stay.length, "none is missed");
+  }
+  assert.equal(repeated, 0);
+});
