@@ -12,11 +12,13 @@
  * | Request | Answer |
  * |---|---|
  * | `POST /` an object or a form, `?ttl=60` | all keys set, or none; the object |
+ * | `POST /` lines of `{key: value}`, `application/x-ndjson`, `?ttl=60` | `{restored: n}` |
  * | `POST /` an array of operations | an answer for each, in its place |
  * | `GET /key` | `{key: value}`, with `ETag` and `Expires`; `{key: null}` where there is none |
  * | `PUT /key` a JSON value, `?ttl=60` | 201 or 200, `{key: value}`, with `ETag` |
  * | `DELETE /key` | `{key: value}`, as it was |
  * | `GET /?prefix=p&limit=10&after=…` | `{keys: […], next: …}` |
+ * | `GET /?prefix=p`, `Accept: application/x-ndjson` | every entry, a `{key: value}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  *
  * Reads and writes are conditional by `If-Match` and `If-None-Match` (RFC 9110, section 13). Errors
@@ -24,7 +26,8 @@
  *
  * @module
  */
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
+import { accepts } from "hono/accepts";
 import { bearerAuth } from "hono/bearer-auth";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
@@ -32,6 +35,7 @@ import { ConfigError, readConfig } from "./config.ts";
 import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./kv/conditions.ts";
 import { answer, entryHeaders, object } from "./kv/entries.ts";
+import { dump, NDJSON, restore } from "./kv/ndjson.ts";
 import { performAll } from "./kv/operations.ts";
 import { allow, problem } from "./kv/problem.ts";
 import {
@@ -40,10 +44,10 @@ import {
   members,
   NoQuery,
   pathKey,
+  PrefixQuery,
   query,
   readBody,
   readJson,
-  WatchQuery,
   WriteQuery,
 } from "./kv/requests.ts";
 import { allKeys, events } from "./kv/streams.ts";
@@ -52,6 +56,8 @@ import { json, MAX_PAGE, openStore, RevisionConflict, type Store } from "./store
 export { MAX_OPERATIONS } from "./kv/operations.ts";
 export { MAX_BODY_BYTES } from "./kv/requests.ts";
 
+/** What `GET /` can answer. */
+const TYPES = ["application/json", "text/event-stream", NDJSON];
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
 
@@ -93,20 +99,23 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
   app.use(sameOriginOnly({ safeMethods: false }));
   app.use(tokens.length > 0 ? bearerAuth({ token: tokens }) : knownHostOnly(host));
-  app.use(bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge }));
-
-  app.get("/", async (c, next) => {
-    if (!/^text\/event-stream\b/.test(c.req.header("Accept") ?? "")) return await next();
-    const { prefix } = query(c, WatchQuery);
-    if (watchers === MAX_WATCHERS) {
-      throw new HTTPException(503, { message: `Cannot watch: ${MAX_WATCHERS} others do` });
-    }
-    const watch = await store.watch(prefix, { since: c.req.header("Last-Event-ID") });
-    watchers++;
-    return events(c, watch, stopping, () => watchers--);
-  });
+  const limited = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge });
+  // A restore may have any length: it is read line by line.
+  app.use((c, next) => isRestore(c) ? next() : limited(c, next));
 
   app.get("/", async (c) => {
+    c.header("Vary", "Accept");
+    switch (accepts(c, { header: "Accept", supports: TYPES, default: "application/json" })) {
+      case "text/event-stream":
+        return await watch(c);
+      case NDJSON:
+        return dump(c, store, query(c, PrefixQuery).prefix);
+      default:
+        return await list(c);
+    }
+  });
+
+  async function list(c: Context): Promise<Response> {
     const { prefix, limit, after } = query(c, ListQuery);
     const page = await store.list(prefix, { limit, after });
     if (limit === undefined && after === undefined) return allKeys(c, store, prefix, page);
@@ -119,10 +128,23 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
       c.header("Link", `</?${next}>; rel="next"`);
     }
     return c.json(page);
-  });
+  }
+
+  async function watch(c: Context): Promise<Response> {
+    const { prefix } = query(c, PrefixQuery);
+    // A body that is never read would never end the watch.
+    if (c.req.method === "HEAD") return c.body(null, 200, { "Content-Type": "text/event-stream" });
+    if (watchers === MAX_WATCHERS) {
+      throw new HTTPException(503, { message: `Cannot watch: ${MAX_WATCHERS} others do` });
+    }
+    const watch = await store.watch(prefix, { since: c.req.header("Last-Event-ID") });
+    watchers++;
+    return events(c, watch, stopping, () => watchers--);
+  }
 
   app.post("/", async (c) => {
     const { ttl } = query(c, WriteQuery);
+    if (isRestore(c)) return await restore(c, store, ttl);
     const body = await readBody(c);
     if (Array.isArray(body)) {
       query(c, NoQuery);
@@ -177,6 +199,10 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
   app.onError(problem);
   return app;
+}
+
+function isRestore(c: Context): boolean {
+  return /^application\/x-ndjson\b/i.test(c.req.header("Content-Type") ?? "");
 }
 
 function tooLarge(): never {

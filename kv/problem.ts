@@ -18,6 +18,31 @@ import { entryHeaders, object } from "./entries.ts";
 /** What a client that got a 503 should wait, in seconds. */
 const RETRY_AFTER = "1";
 
+/** A line of a restore that cannot be written, and why. */
+export class BadLine extends Error {
+  constructor(override readonly cause: unknown, readonly line: number) {
+    super((cause as Error).message);
+  }
+}
+
+/** A restore that came to an end early, by whatever `cause`. */
+export class RestoreStopped extends Error {
+  /** @param restored How many lines were written before */
+  constructor(override readonly cause: unknown, readonly restored: number) {
+    super((cause as Error).message);
+  }
+}
+
+/** What a client learns of an error. */
+interface Description {
+  status: number;
+  detail: string;
+  outcome?: string;
+  /** Of a restore: the number of the bad line, and how many were written. */
+  line?: number;
+  restored?: number;
+}
+
 /** Turns away every other method. */
 export function allow(methods: string): (c: Context) => never {
   return (c) => {
@@ -28,7 +53,15 @@ export function allow(methods: string): (c: Context) => never {
   };
 }
 /** What an error means for a client. Anything else than these is a defect of ours. */
-export function describe(error: unknown): { status: number; detail: string; outcome?: string } {
+export function describe(error: unknown): Description {
+  if (error instanceof RestoreStopped) {
+    return { ...describe(error.cause), restored: error.restored };
+  }
+  if (error instanceof BadLine) {
+    const { line, cause } = error;
+    const { status, detail } = describe(cause);
+    return { status, detail: `Cannot restore line ${line}: ${detail}`, line };
+  }
   if (error instanceof HTTPException) {
     return { status: error.status, detail: error.message || TOKEN_WANTED };
   }
@@ -48,13 +81,13 @@ export function describe(error: unknown): { status: number; detail: string; outc
 }
 
 export function problem(error: Error, c: Context): Response {
-  const { status, detail, outcome } = describe(error);
+  const { status, ...description } = describe(error);
   report(status, error);
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
   headers.set("Content-Type", "application/problem+json");
   if (status === 503) headers.set("Retry-After", RETRY_AFTER);
   const title = STATUS_TITLES[status] ?? "Error";
-  let text = JSON.stringify({ title, status, detail, outcome });
+  let text = JSON.stringify({ title, status, ...description });
   if (error instanceof RevisionConflict) {
     const { key, current } = error;
     for (const [name, value] of Object.entries(entryHeaders(current))) headers.set(name, value);
@@ -66,7 +99,7 @@ export function problem(error: Error, c: Context): Response {
 /** Tells the operator of a failure: the client does not learn where and why. */
 export function report(status: number, error: unknown): void {
   if (status < 500) return;
-  const { stack, message } = error as Error;
+  const { stack, message } = (error instanceof RestoreStopped ? error.cause : error) as Error;
   console.error(`kv: ${status === 500 ? stack : message}`);
 }
 

@@ -17,7 +17,7 @@ export const ListQuery = z.strictObject({
   limit: z.coerce.number().optional(),
   after: z.string().optional(),
 });
-export const WatchQuery = z.strictObject({ prefix: z.string().default("") });
+export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
 export const WriteQuery = z.strictObject({ ttl: seconds.optional() });
 export const NoQuery = z.strictObject({});
 
@@ -79,9 +79,13 @@ export async function readJson(c: Context): Promise<unknown> {
       message: `Cannot read a body of type "${type}": expected application/json`,
     });
   }
+  return parseBody(new Uint8Array(await c.req.arrayBuffer()));
+}
+
+/** The value of JSON in UTF-8. */
+export function parseBody(bytes: Uint8Array): unknown {
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await c.req.arrayBuffer());
-    return parseJson(text);
+    return parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
     // TypeError: no UTF-8. RangeError: nested too deeply.
     const bad = cause instanceof SyntaxError || cause instanceof TypeError ||
@@ -91,8 +95,11 @@ export async function readJson(c: Context): Promise<unknown> {
   }
 }
 
+/** The members of an object, or the fields of a form. */
 export function members(body: unknown): [string, unknown][] {
   if (body instanceof Map) return [...body];
-  if (typeof body === "object" && body !== null && !isRawNumber(body)) return Object.entries(body);
+  if (typeof body === "object" && body !== null && !isRawNumber(body)) {
+    if (!Array.isArray(body)) return Object.entries(body);
+  }
   throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
 }
