@@ -8,54 +8,26 @@
  * deno task dump kv.db
  * ```
  *
+ * `http POST localhost:5100 Content-Type:application/x-ndjson < file` restores what was printed.
+ * It has no ttl: what is restored stays, or lives as long as the `?ttl=` says.
+ *
  * The address is any store's URL (stores/store.ts); for a service that asks for a token, set
  * `KV_TOKEN`. The exit code is 0, 1 if the store cannot be read, or 2 if the call was wrong.
  *
  * @module
  */
-import {
-  type Entry,
-  InvalidArgument,
-  openStore,
-  type Store,
-  StoreUnavailable,
-} from "./stores/store.ts";
+import { entries, line } from "./stores/entries.ts";
+import { InvalidArgument, openStore, StoreUnavailable } from "./stores/store.ts";
 
-/** How many entries are fetched at once: as many are in memory, however many there are. */
-const FETCHED_AT_ONCE = 100;
-
-/**
- * Every entry of a store. One that is written, removed or expires meanwhile may be in it or not.
- *
- * @example
- * ```ts
- * import { entries } from "./dump.ts";
- * import { json, openStore } from "./stores/store.ts";
- *
- * const store = await openStore(":memory:");
- * await store.set("twitter", json("@csuf"));
- * for await (const { key, value } of entries(store)) console.log(key, value); // twitter "@csuf"
- * await store.close();
- * ```
- */
-export async function* entries(store: Store): AsyncGenerator<Entry> {
-  let after: string | undefined;
-  do {
-    const { keys, next } = await store.list("", { after, limit: FETCHED_AT_ONCE });
-    for (const entry of await Promise.all(keys.map((key) => store.get(key)))) {
-      if (entry !== null) yield entry;
-    }
-    after = next ?? undefined;
-  } while (after !== undefined);
-}
+export { entries } from "./stores/entries.ts";
 
 async function dump(url: string): Promise<void> {
   const store = await openStore(url, { token: readToken(), mustExist: true });
   const encoder = new TextEncoder();
   const output = Deno.stdout.writable.getWriter();
   try {
-    for await (const { key, value } of entries(store)) {
-      await output.write(encoder.encode(`{${JSON.stringify(key)}: ${value}}\n`));
+    for await (const entry of entries(store)) {
+      await output.write(encoder.encode(`${line(entry)}\n`));
     }
   } finally {
     await store.close();

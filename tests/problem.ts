@@ -8,6 +8,8 @@ const Problem = z.strictObject({
   status: z.int().min(400).max(599),
   detail: z.string().min(1),
   outcome: z.enum(["unchanged", "unknown"]).optional(),
+  line: z.int().min(1).optional(),
+  restored: z.int().min(0).optional(),
   current: z.record(z.string(), z.unknown()).optional(),
 });
 export type Problem = z.infer<typeof Problem>;

@@ -1,0 +1,105 @@
+/**
+ * What a request to the service says: its key, its query, its body.
+ *
+ * @module
+ */
+import type { Context } from "hono";
+import { HTTPException } from "hono/http-exception";
+import { z } from "zod";
+import { isRawNumber, parseJson } from "../stores/store.ts";
+
+/** The longest body, in bytes. */
+export const MAX_BODY_BYTES = 16 * 1024 * 1024;
+
+const seconds = z.coerce.number();
+export const ListQuery = z.strictObject({
+  prefix: z.string().default(""),
+  limit: z.coerce.number().optional(),
+  after: z.string().optional(),
+});
+export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
+export const WriteQuery = z.strictObject({ ttl: seconds.optional() });
+export const NoQuery = z.strictObject({});
+
+/** The key in a URL's path, as it was sent: a parsed URL would have resolved its dots. */
+export function pathKey(c: Context): string {
+  const path = /^[^/]*\/\/[^/]*\/([^?#]*)/.exec(c.req.url)?.[1] ?? "";
+  try {
+    return decodeURIComponent(path);
+  } catch (cause) {
+    throw new HTTPException(400, { message: `Cannot read the key "${path}": bad escapes`, cause });
+  }
+}
+
+export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
+  const values = Object.entries(c.req.queries()).map(([name, [value, ...more]]) => {
+    if (more.length === 0) return [name, value];
+    throw new HTTPException(400, { message: `Cannot read the query: ${name} stands twice` });
+  });
+  return check(schema, Object.fromEntries(values), "the query");
+}
+
+export function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new HTTPException(400, { message: `Cannot read ${what}: ${explain(result.error)}` });
+}
+
+function explain(error: z.ZodError): string {
+  return error.issues.map(({ path, message }) => [...path, message].join(": ")).join("; ");
+}
+
+/** The body of a `POST`: JSON, or a form, whose values are texts. */
+export async function readBody(c: Context): Promise<unknown> {
+  const type = c.req.header("Content-Type") ?? "";
+  if (!/^(application\/x-www-form-urlencoded|multipart\/form-data)\b/i.test(type)) {
+    return await readJson(c);
+  }
+  let form: FormData;
+  try {
+    form = await c.req.formData();
+  } catch (cause) {
+    throw new HTTPException(400, { message: "Cannot read the form", cause });
+  }
+  const values = new Map<string, string>();
+  for (const [key, value] of form) {
+    if (typeof value !== "string" || values.has(key)) {
+      const wanted = values.has(key) ? "expected each key once" : "expected a text, not a file";
+      throw new HTTPException(400, { message: `Cannot set "${key}" from the form: ${wanted}` });
+    }
+    values.set(key, value);
+  }
+  return values;
+}
+
+export async function readJson(c: Context): Promise<unknown> {
+  const type = c.req.header("Content-Type") ?? "";
+  if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
+    throw new HTTPException(415, {
+      message: `Cannot read a body of type "${type}": expected application/json`,
+    });
+  }
+  return parseBody(new Uint8Array(await c.req.arrayBuffer()));
+}
+
+/** The value of JSON in UTF-8. */
+export function parseBody(bytes: Uint8Array): unknown {
+  try {
+    return parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    // TypeError: no UTF-8. RangeError: nested too deeply.
+    const bad = cause instanceof SyntaxError || cause instanceof TypeError ||
+      cause instanceof RangeError;
+    if (!bad) throw cause;
+    throw new HTTPException(400, { message: `Cannot read the JSON: ${cause.message}`, cause });
+  }
+}
+
+/** The members of an object, or the fields of a form. */
+export function members(body: unknown): [string, unknown][] {
+  if (body instanceof Map) return [...body];
+  if (typeof body === "object" && body !== null && !isRawNumber(body)) {
+    if (!Array.isArray(body)) return Object.entries(body);
+  }
+  throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
+}

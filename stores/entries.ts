@@ -1,0 +1,41 @@
+/**
+ * Every entry of a store, and an entry as a line of newline-delimited JSON: what `dump.ts` prints
+ * and `kv.ts` streams.
+ *
+ * @module
+ */
+import type { Entry, Store } from "./store.ts";
+
+/** How many entries are fetched at once: as many are in memory, however many there are. */
+const FETCHED_AT_ONCE = 100;
+
+/**
+ * Every entry of a store, or those under a prefix. One that is written, removed or expires
+ * meanwhile may be in it or not.
+ *
+ * @example
+ * ```ts
+ * import { entries, line } from "./entries.ts";
+ * import { json, openStore } from "./store.ts";
+ *
+ * const store = await openStore(":memory:");
+ * await store.set("twitter", json("@csuf"));
+ * for await (const entry of entries(store)) console.log(line(entry)); // {"twitter": "@csuf"}
+ * await store.close();
+ * ```
+ */
+export async function* entries(store: Store, prefix = ""): AsyncGenerator<Entry> {
+  let after: string | undefined;
+  do {
+    const { keys, next } = await store.list(prefix, { after, limit: FETCHED_AT_ONCE });
+    for (const entry of await Promise.all(keys.map((key) => store.get(key)))) {
+      if (entry !== null) yield entry;
+    }
+    after = next ?? undefined;
+  } while (after !== undefined);
+}
+
+/** An entry without its revision and its end, as a line without its newline. */
+export function line({ key, value }: Entry): string {
+  return `{${JSON.stringify(key)}: ${value}}`;
+}
