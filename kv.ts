@@ -20,6 +20,8 @@
  * | `GET /?prefix=p&limit=10&after=…` | `{keys: […], next: …}` |
  * | `GET /?prefix=p`, `Accept: application/x-ndjson` | every entry, a `{key: value}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
+ * | `GET /?health` | `{status: "ok"}`, or 503 while the store does not answer |
+ * | `GET /?metrics` | figures in Prometheus' text format |
  *
  * Reads and writes are conditional by `If-Match` and `If-None-Match` (RFC 9110, section 13). Errors
  * are `application/problem+json` (RFC 9457).
@@ -31,10 +33,12 @@ import { accepts } from "hono/accepts";
 import { bearerAuth } from "hono/bearer-auth";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
+import { z } from "zod";
 import { ConfigError, readConfig } from "./config.ts";
 import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./kv/conditions.ts";
 import { answer, entryHeaders, object } from "./kv/entries.ts";
+import { metrics } from "./kv/metrics.ts";
 import { dump, NDJSON, restore } from "./kv/ndjson.ts";
 import { performAll } from "./kv/operations.ts";
 import { allow, problem } from "./kv/problem.ts";
@@ -74,7 +78,7 @@ export interface KvOptions {
 /**
  * The HTTP face of a store.
  *
- * @param store Whose entries are served; it stays the caller's to close
+ * @param below Whose entries are served; it stays the caller's to close
  *
  * @example
  * ```ts
@@ -92,11 +96,13 @@ export interface KvOptions {
  * await store.close();
  * ```
  */
-export function kv(store: Store, options: KvOptions = {}): Hono {
+export function kv(below: Store, options: KvOptions = {}): Hono {
   const { tokens = [], host = "localhost", stopping = new AbortController().signal } = options;
   const app = new Hono();
   let watchers = 0;
+  const { store, ...measured } = metrics(below, () => watchers);
 
+  app.use(measured.middleware);
   app.use(sameOriginOnly({ safeMethods: false }));
   app.use(tokens.length > 0 ? bearerAuth({ token: tokens }) : knownHostOnly(host));
   const limited = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge });
@@ -104,6 +110,11 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   app.use((c, next) => isRestore(c) ? next() : limited(c, next));
 
   app.get("/", async (c) => {
+    for (const [name, answerTo] of Object.entries(pages)) {
+      if (c.req.query(name) === undefined) continue;
+      query(c, z.strictObject({ [name]: z.literal("", "expected no value") }));
+      return await answerTo(c);
+    }
     c.header("Vary", "Accept");
     switch (accepts(c, { header: "Accept", supports: TYPES, default: "application/json" })) {
       case "text/event-stream":
@@ -114,6 +125,18 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
         return await list(c);
     }
   });
+
+  /** What stands under an option of `/`, since every other path is a key. */
+  const pages: Record<string, (c: Context) => Promise<Response>> = {
+    async health(c) {
+      await store.get("health");
+      return c.json({ status: "ok" }, 200, { "Cache-Control": "no-store" });
+    },
+    async metrics(c) {
+      const headers = { "Content-Type": measured.contentType, "Cache-Control": "no-store" };
+      return c.body(await measured.text(), 200, headers);
+    },
+  };
 
   async function list(c: Context): Promise<Response> {
     const { prefix, limit, after } = query(c, ListQuery);
@@ -134,11 +157,15 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     const { prefix } = query(c, PrefixQuery);
     // A body that is never read would never end the watch.
     if (c.req.method === "HEAD") return c.body(null, 200, { "Content-Type": "text/event-stream" });
-    if (watchers === MAX_WATCHERS) {
+    if (watchers >= MAX_WATCHERS) {
       throw new HTTPException(503, { message: `Cannot watch: ${MAX_WATCHERS} others do` });
     }
-    const watch = await store.watch(prefix, { since: c.req.header("Last-Event-ID") });
     watchers++;
+    const watch = await store.watch(prefix, { since: c.req.header("Last-Event-ID") })
+      .catch((error) => {
+        watchers--;
+        throw error;
+      });
     return events(c, watch, stopping, () => watchers--);
   }
 

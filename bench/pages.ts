@@ -1,14 +1,15 @@
 /**
- * Pages a second: one counter page, with and without sessions, ours and others', in one run.
+ * What a page with a session costs: one counter page, with and without sessions, ours and others',
+ * in one run.
  *
  * ```sh
  * deno task bench
  * ```
  *
- * Each variant is a process of its own, loaded by `wrk` (Debian's package) over loopback with 32
- * connections and as many sessions. They take turns, round after round, and the best round of each
+ * The apps are called in this process, 32 browsers at once, without a server or a client of HTTP, so
+ * that what differs is the sessions. They take turns, round after round, and the best round of each
  * counts: what else the machine does, and the warming up, fall out. Only the ratios of one run mean
- * something, since load and server share the machine. `bench/pages.ts NAME` serves one variant alone.
+ * something.
  */
 import { Hono } from "hono";
 import { CookieStore, MemoryStore, sessionMiddleware } from "hono-sessions";
@@ -24,23 +25,19 @@ import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 
-const ROUNDS = 6;
-const SECONDS = 2;
-const CONNECTIONS = 32;
+const ROUNDS = 15;
+const BROWSERS = 32;
+const PAGES = 5 * BROWSERS;
 const KEY = "a secret key for benchmarks alone";
 const page = (count: number) => `<!DOCTYPE html><h1>Count: ${count}</h1>`;
 
-/** Has wrk send these sessions' cookies in turn. */
-const wrkScript = (cookies: string[]) => `
-local cookies, turn = { ${cookies.map((cookie) => `"${cookie}"`).join(", ")} }, 0
-function request()
-  turn = turn % #cookies + 1
-  return wrk.format("GET", "/", { Cookie = cookies[turn] })
-end
-`;
+/** An app, as Hono has it. */
+interface App {
+  fetch(request: Request): Response | Promise<Response>;
+}
 
 /** An app for each variant; the first is the limit. */
-const VARIANTS: Record<string, () => { fetch: Deno.ServeHandler }> = {
+const VARIANTS: Record<string, () => App> = {
   "no session": () => {
     let count = 0;
     return new Hono().get("/", (c) => c.html(page(++count)));
@@ -80,67 +77,40 @@ function theirs(store: MemoryStore | CookieStore) {
   });
 }
 
-/** A variant that is served, by a process of its own. */
-interface Server {
-  /** Loads it for some seconds, and gives the requests a second. */
-  load(): Promise<number>;
-  stop(): Promise<void>;
+/** Loads the pages, and gives the microseconds that one took. */
+async function load(app: App, cookies: string[]): Promise<number> {
+  const start = performance.now();
+  for (let pages = 0; pages < PAGES; pages += BROWSERS) {
+    await Promise.all(cookies.map(async (Cookie) => {
+      const response = await app.fetch(new Request("http://localhost/", { headers: { Cookie } }));
+      if (!response.ok) throw new Error(`A page was answered with ${response.status}`);
+      await response.text();
+    }));
+  }
+  return (performance.now() - start) * 1000 / PAGES;
 }
 
-async function start(name: string): Promise<Server> {
-  const server = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--allow-all", import.meta.filename as string, name],
-    stdout: "piped",
-  }).spawn();
-  const output = server.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  const { value: address = "" } = await output.read();
-  const cookies = await Promise.all(Array.from({ length: CONNECTIONS }, async () => {
-    const response = await fetch(address.trim());
-    await response.body?.cancel();
-    return response.headers.get("Set-Cookie")?.split(";")[0] ?? "none=";
-  }));
-  const script = await Deno.makeTempFile({ suffix: ".lua" });
-  await Deno.writeTextFile(script, wrkScript(cookies));
-  const wrk = new Deno.Command("wrk", {
-    args: [`-t1`, `-c${CONNECTIONS}`, `-d${SECONDS}s`, `-s${script}`, address.trim()],
-  });
-  return {
-    async load() {
-      const text = new TextDecoder().decode((await wrk.output()).stdout);
-      if (text.includes("Non-2xx")) throw new Error(`${name} answered errors:\n${text}`);
-      return Number(/Requests\/sec:\s+([\d.]+)/.exec(text)?.[1]);
-    },
-    async stop() {
-      server.kill();
-      await output.cancel();
-      await server.status;
-      await Deno.remove(script);
-    },
-  };
+async function firstCookie(app: App): Promise<string> {
+  const response = await app.fetch(new Request("http://localhost/"));
+  await response.body?.cancel();
+  return response.headers.get("Set-Cookie")?.split(";")[0] ?? "none=";
 }
 
-const [variant] = Deno.args;
-if (variant !== undefined) {
-  const app = VARIANTS[variant]?.();
-  if (!app) throw new TypeError(`No variant "${variant}": expected ${Object.keys(VARIANTS)}`);
-  Deno.serve({
-    hostname: "127.0.0.1",
-    port: 0,
-    onListen: ({ port }) => console.log(`http://127.0.0.1:${port}/`),
-  }, app.fetch);
-} else {
-  const servers = new Map<string, Server>();
-  for (const name of Object.keys(VARIANTS)) servers.set(name, await start(name));
-  const best = new Map<string, number>();
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, server] of servers) {
-      best.set(name, Math.max(best.get(name) ?? 0, await server.load()));
-    }
-  }
-  for (const server of servers.values()) await server.stop();
-  const limit = best.get("no session") ?? NaN;
-  console.log("| Page | Pages a second | Of the limit |\n|---|---|---|");
-  for (const [name, rate] of best) {
-    console.log(`| ${name} | ${Math.round(rate)} | ${(rate / limit).toFixed(2)} |`);
+const variants = await Promise.all(
+  Object.entries(VARIANTS).map(async ([name, open]) => {
+    const app = open();
+    const cookies = Array.from({ length: BROWSERS }, () => firstCookie(app));
+    return { name, app, cookies: await Promise.all(cookies), best: Infinity };
+  }),
+);
+for (let round = 0; round < ROUNDS; round++) {
+  for (const variant of variants) {
+    variant.best = Math.min(variant.best, await load(variant.app, variant.cookies));
   }
 }
+const limit = variants[0]?.best ?? NaN;
+console.log("| Page | Microseconds | Times the limit |\n|---|---|---|");
+for (const { name, best } of variants) {
+  console.log(`| ${name} | ${best.toFixed(1)} | ${(best / limit).toFixed(1)} |`);
+}
+Deno.exit(0);

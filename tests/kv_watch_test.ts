@@ -1,0 +1,181 @@
+/** Streams of changes, and what the service tells of itself. */
+import assert from "node:assert/strict";
+import { EventSource } from "eventsource";
+import { kv } from "../kv.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { json, type Store, StoreUnavailable } from "../stores/store.ts";
+import { logged, readProblem } from "./problem.ts";
+import { startServer } from "./programs.ts";
+
+const EVENTS = { Accept: "text/event-stream" };
+
+/** Reads a stream of changes, event by event. */
+function eventsOf(response: Response) {
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  assert.ok(reader);
+  return {
+    async next(): Promise<string> {
+      return (await reader.read()).value ?? "the end";
+    },
+    cancel: () => reader.cancel(),
+  };
+}
+
+Deno.test("kv() streams the changes under a prefix as server-sent events", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const response = await app.request("/?prefix=a", { headers: EVENTS });
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("Content-Type"), "text/event-stream");
+  assert.equal(response.headers.get("Cache-Control"), "no-cache");
+  const events = eventsOf(response);
+  assert.match(await events.next(), /^event: ready\ndata: \{\}\nid: [\da-f]{8}-0\n\n$/);
+  const { revision, expires } = await store.set("a", json("x\ny"), { ttl: 60 });
+  const entry = `"value":"x\\\\ny","revision":"${revision}","expires":${expires}`;
+  assert.match(
+    await events.next(),
+    new RegExp(`^data: {"key":"a",${entry}}\nid: [\\da-f]{8}-1\n\n$`),
+  );
+  await store.set("b", json(1));
+  await store.delete("a");
+  const nothing = '"value":null,"revision":null,"expires":null';
+  assert.match(
+    await events.next(),
+    new RegExp(`^data: {"key":"a",${nothing}}\nid: [\\da-f]{8}-3\n\n$`),
+  );
+  await store.close();
+  assert.equal(await events.next(), "the end");
+});
+
+Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not know", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const first = eventsOf(await app.request("/", { headers: EVENTS }));
+  const id = /^id: (.*)$/m.exec(await first.next())?.[1] ?? "";
+  await first.cancel();
+  await store.set("missed", json(1));
+  const headers = { ...EVENTS, "Last-Event-ID": id };
+  const second = eventsOf(await app.request("/", { headers }));
+  assert.match(await second.next(), /^event: ready\n/);
+  assert.match(await second.next(), /^data: \{"key":"missed","value":1,/);
+  await second.cancel();
+
+  const unknown = { ...EVENTS, "Last-Event-ID": "00000000-7" };
+  const gone = await app.request("/", { headers: unknown });
+  assert.equal(gone.status, 410);
+  assert.match((await readProblem(gone)).detail, /^Cannot watch since "00000000-7": /);
+  await store.close();
+});
+
+Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  for (let i = 0; i < 3; i++) {
+    const head = await app.request("/", { method: "HEAD", headers: EVENTS });
+    assert.equal(head.status, 200);
+    assert.equal(head.headers.get("Content-Type"), "text/event-stream");
+  }
+  assert.match(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
+  await store.close();
+});
+
+Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const source = new EventSource(`${server.url}/?prefix=a`);
+  const ready = Promise.withResolvers<void>();
+  source.addEventListener("ready", () => ready.resolve());
+  const message = Promise.withResolvers<string>();
+  source.onmessage = ({ data }) => message.resolve(data);
+  await ready.promise;
+  const put = await fetch(`${server.url}/a`, {
+    method: "PUT",
+    headers: { "Content-Type": "application/json" },
+    body: "1.10",
+  });
+  await put.body?.cancel();
+  assert.match(
+    await message.promise,
+    /^\{"key":"a","value":1\.10,"revision":"[^"]+","expires":null\}$/,
+  );
+  source.close();
+
+  const { body } = await fetch(server.url, { headers: EVENTS });
+  const end = new Response(body).text();
+  assert.equal(await server.program.stop(), 0);
+  assert.match(await end, /^event: ready\n/);
+});
+
+Deno.test("kv() tells of its health, and of its store's", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const well = await app.request("/?health");
+  assert.equal(well.status, 200);
+  assert.equal(well.headers.get("Cache-Control"), "no-store");
+  assert.deepEqual(await well.json(), { status: "ok" });
+  const odd = await app.request("/?health=1");
+  assert.equal(odd.status, 400);
+  assert.match((await readProblem(odd)).detail, /health: expected no value/);
+  await store.close();
+  const log = await logged(async () => {
+    const ill = await app.request("/?health");
+    assert.equal(ill.status, 503);
+    assert.equal(ill.headers.get("Retry-After"), "1");
+  });
+  assert.match(log, /closed/);
+});
+
+/** The figures of a text in Prometheus' format, each under its name and labels. */
+function figures(text: string): Map<string, number> {
+  const samples = new Map<string, number>();
+  for (const line of text.trimEnd().split("\n")) {
+    if (line === "" || /^# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))$/.test(line)) {
+      continue;
+    }
+    const [, name, value] =
+      /^([a-z_]+(?:\{(?:[a-z]+="[^"\\\n]*",?)+\})?) ([\d.e+-]+)$/.exec(line) ?? [];
+    assert.ok(name !== undefined && !samples.has(name), line);
+    samples.set(name, Number(value));
+  }
+  return samples;
+}
+
+Deno.test("kv() counts its requests and its store's calls, for Prometheus", async () => {
+  const memory = memoryStore();
+  let isBroken = false;
+  const store: Store = {
+    ...memory,
+    async get(key) {
+      if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
+      return await memory.get(key);
+    },
+  };
+  const app = kv(store);
+  const before = await app.request("/?metrics");
+  assert.match(before.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
+  assert.equal(figures(await before.text()).get("kv_store_up"), 1);
+
+  const set = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
+  await app.request("/a", set);
+  await app.request("/a", set);
+  await app.request("/a", { ...set, headers: { ...set.headers, "If-None-Match": "*" } });
+  await app.request("/a");
+  await app.request("/a", { method: "BREW" });
+  isBroken = true;
+  await logged(async () => void await app.request("/a"));
+  const after = figures(await (await app.request("/?metrics")).text());
+  for (
+    const [name, value] of [
+      ['kv_requests_total{method="PUT",status="201"}', 1],
+      ['kv_requests_total{method="PUT",status="200"}', 1],
+      ['kv_requests_total{method="PUT",status="412"}', 1],
+      ['kv_requests_total{method="GET",status="503"}', 1],
+      ['kv_requests_total{method="other",status="405"}', 1],
+      ['kv_store_operations_total{operation="set",outcome="ok"}', 2],
+      ['kv_store_operations_total{operation="get",outcome="unavailable"}', 1],
+      ['kv_request_duration_seconds_count{method="PUT"}', 3],
+      ["kv_watchers", 0],
+      ["kv_store_up", 0],
+    ] as const
+  ) assert.equal(after.get(name), value, name);
+  await store.close();
+});
