@@ -83,7 +83,7 @@ Deno.test("kv() restores over what is there, with a ttl, and passes over blank l
 
 Deno.test("kv() stops a restore at the first bad line, and says which", async () => {
   const long = `{"a": "${"x".repeat(2 ** 20)}"}`;
-  const cases: [string | Uint8Array, number, RegExp][] = [
+  const cases: [BlobPart, number, RegExp][] = [
     ["{", 400, /Cannot read the JSON/],
     ['{"a": 1} {"b": 2}', 400, /Cannot read the JSON/],
     ["[1]", 400, /expected a JSON object/],

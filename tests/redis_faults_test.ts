@@ -385,6 +385,8 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
   quiet = Date.now() + 5000;
   end = Date.now() + 90_000;
   await Promise.all(load);
+  // A stall of the machine may have looked like quiet.
+  await eventually("a store that works", works(store), 90);
   let lost = 0;
   for (const key of acknowledged) if (await store.get(key) === null) lost++;
   const seconds = (lastFailure - killed) / 1000;
