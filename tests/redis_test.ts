@@ -81,7 +81,7 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
   await store.set("a", json(2), { ifRevision: revision });
   assert.deepEqual((await store.list("")).keys, ["a"]);
   const { changes } = await store.watch("");
-  await delay(1000); // for the replica to have it
+  await delay(3000); // for the replica to have it
   const [, replica, sentinel] = sentinels.servers;
   const login = ["-a", "secret1", "--no-auth-warning"];
   // Sentinels that notice a stall of their machine do nothing for half a minute.
@@ -90,11 +90,11 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
     await cli(sentinel?.port ?? 0, "SENTINEL", "FAILOVER", "mymaster");
     await delay(1000);
     return false;
-  }, 120);
+  }, 300);
   await assert.rejects(changes.getReader().read(), StoreUnavailable, "changes may be missed");
   await eventually("a store that works", async () => {
     return await store.set("b", json(3)).then(() => true, () => false);
-  });
+  }, 120);
   assert.equal((await store.delete("a"))?.value, "2");
   const again = (await store.watch("")).changes.getReader();
   await store.set("c", json(4));
