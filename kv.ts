@@ -33,7 +33,6 @@ import { accepts } from "hono/accepts";
 import { bearerAuth } from "hono/bearer-auth";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
-import { z } from "zod";
 import { ConfigError, readConfig } from "./config.ts";
 import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./kv/conditions.ts";
@@ -43,9 +42,11 @@ import { dump, NDJSON, restore } from "./kv/ndjson.ts";
 import { performAll } from "./kv/operations.ts";
 import { allow, problem } from "./kv/problem.ts";
 import {
+  HealthQuery,
   ListQuery,
   MAX_BODY_BYTES,
   members,
+  MetricsQuery,
   NoQuery,
   pathKey,
   PrefixQuery,
@@ -110,11 +111,9 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
   app.use((c, next) => isRestore(c) ? next() : limited(c, next));
 
   app.get("/", async (c) => {
-    for (const [name, answerTo] of Object.entries(pages)) {
-      if (c.req.query(name) === undefined) continue;
-      query(c, z.strictObject({ [name]: z.literal("", "expected no value") }));
-      return await answerTo(c);
-    }
+    // Options of `/`, since every other path is a key.
+    if (c.req.query("health") !== undefined) return await health(c);
+    if (c.req.query("metrics") !== undefined) return await figures(c);
     c.header("Vary", "Accept");
     switch (accepts(c, { header: "Accept", supports: TYPES, default: "application/json" })) {
       case "text/event-stream":
@@ -126,17 +125,17 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
     }
   });
 
-  /** What stands under an option of `/`, since every other path is a key. */
-  const pages: Record<string, (c: Context) => Promise<Response>> = {
-    async health(c) {
-      await store.get("health");
-      return c.json({ status: "ok" }, 200, { "Cache-Control": "no-store" });
-    },
-    async metrics(c) {
-      const headers = { "Content-Type": measured.contentType, "Cache-Control": "no-store" };
-      return c.body(await measured.text(), 200, headers);
-    },
-  };
+  async function health(c: Context): Promise<Response> {
+    query(c, HealthQuery);
+    await store.get("health");
+    return c.json({ status: "ok" }, 200, { "Cache-Control": "no-store" });
+  }
+
+  async function figures(c: Context): Promise<Response> {
+    query(c, MetricsQuery);
+    const headers = { "Content-Type": measured.contentType, "Cache-Control": "no-store" };
+    return c.body(await measured.text(), 200, headers);
+  }
 
   async function list(c: Context): Promise<Response> {
     const { prefix, limit, after } = query(c, ListQuery);

@@ -52,6 +52,7 @@ export function allow(methods: string): (c: Context) => never {
     });
   };
 }
+
 /** What an error means for a client. Anything else than these is a defect of ours. */
 export function describe(error: unknown): Description {
   if (error instanceof RestoreStopped) {

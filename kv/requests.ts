@@ -19,6 +19,9 @@ export const ListQuery = z.strictObject({
 });
 export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
 export const WriteQuery = z.strictObject({ ttl: seconds.optional() });
+const noValue = z.literal("", "expected no value");
+export const HealthQuery = z.strictObject({ health: noValue });
+export const MetricsQuery = z.strictObject({ metrics: noValue });
 export const NoQuery = z.strictObject({});
 
 /** The key in a URL's path, as it was sent: a parsed URL would have resolved its dots. */
@@ -98,8 +101,7 @@ export function parseBody(bytes: Uint8Array): unknown {
 /** The members of an object, or the fields of a form. */
 export function members(body: unknown): [string, unknown][] {
   if (body instanceof Map) return [...body];
-  if (typeof body === "object" && body !== null && !isRawNumber(body)) {
-    if (!Array.isArray(body)) return Object.entries(body);
-  }
+  const isObject = typeof body === "object" && body !== null && !Array.isArray(body);
+  if (isObject && !isRawNumber(body)) return Object.entries(body);
   throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
 }

@@ -8,17 +8,15 @@
  * @module
  */
 import { z } from "zod";
-import { readChanges } from "./http_changes.ts";
+import { Contents, entryOf, readChanges } from "./http_changes.ts";
 import {
   ChangesLost,
   checkKey,
   checkLimit,
   closedStore,
   DEADLINE,
-  type Entry,
   expiry,
   InvalidArgument,
-  json,
   type JsonText,
   MAX_PAGE,
   type OpenOptions,
@@ -65,13 +63,8 @@ const Problem = z.object({
   detail: z.string(),
   outcome: z.enum(["unchanged", "unknown"]).optional(),
 });
-/** What an operation found or wrote; without a revision, nothing is there. */
-const Found = z.object({
-  status: z.literal([200, 201, 412]),
-  value: z.unknown(),
-  revision: z.string().nullable(),
-  expires: z.number().nullable(),
-});
+/** What an operation found or wrote. */
+const Found = Contents.extend({ status: z.literal([200, 201, 412]) });
 const Failed = Problem.extend({ status: z.number() });
 const Answers = z.array(z.union([Found, Failed]));
 type Problem = z.infer<typeof Problem>;
@@ -167,8 +160,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
   /** Sends one request and gives the JSON of its 200. */
   async function request(path: string, body?: string): Promise<unknown> {
-    const headers = new Headers({ Accept: "application/json" });
-    authorize(headers);
+    const headers = headersFor("application/json");
     if (body !== undefined) headers.set("Content-Type", "application/json");
     let status: number;
     let text: string;
@@ -189,8 +181,10 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return readJson(text);
   }
 
-  function authorize(headers: Headers): void {
+  function headersFor(type: string): Headers {
+    const headers = new Headers({ Accept: type });
     if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    return headers;
   }
 
   function requestFailed(cause: unknown): unknown {
@@ -306,8 +300,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
     async watch(prefix, { since } = {}) {
       if (closed) throw closedStore();
-      const headers = new Headers({ Accept: "text/event-stream" });
-      authorize(headers);
+      const headers = headersFor("text/event-stream");
       if (since !== undefined) headers.set("Last-Event-ID", since);
       const stop = new AbortController();
       const late = new DOMException("no answer in time", "TimeoutError");
@@ -340,10 +333,6 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       await sending;
     },
   };
-}
-
-function entryOf(key: string, { value, revision, expires }: Found): Entry | null {
-  return revision === null ? null : { key, value: json(value), revision, expires };
 }
 
 /** What is no JSON is undefined. */

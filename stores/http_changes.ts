@@ -5,17 +5,18 @@
  */
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
-import { type Change, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
+import { type Change, type Entry, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
 const MAX_SILENCE = 45_000;
 
-const Data = z.object({
-  key: z.string(),
+/** What the service says of a key; without a revision, nothing is there. */
+export const Contents = z.object({
   value: z.unknown(),
   revision: z.string().nullable(),
   expires: z.number().nullable(),
 });
+const Data = Contents.extend({ key: z.string() });
 
 /** What {@linkcode readChanges} takes beside the response. */
 interface ReadOptions {
@@ -90,10 +91,14 @@ function endSilence(stop: AbortController): TransformStream<Uint8Array, Uint8Arr
 /** @throws {SyntaxError | z.ZodError} If the event is no change */
 function toChange(id: string | undefined, data: string): Change {
   if (id === undefined) throw new SyntaxError("an event without an id");
-  const { key, value, revision, expires } = Data.parse(parseJson(data));
-  return {
-    id,
-    key,
-    entry: revision === null ? null : { key, value: json(value), revision, expires },
-  };
+  const { key, ...contents } = Data.parse(parseJson(data));
+  return { id, key, entry: entryOf(key, contents) };
+}
+
+/** The entry under a key, or null. */
+export function entryOf(
+  key: string,
+  { value, revision, expires }: z.infer<typeof Contents>,
+): Entry | null {
+  return revision === null ? null : { key, value: json(value), revision, expires };
 }

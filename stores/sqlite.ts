@@ -119,6 +119,7 @@ export function sqliteStore(
   const changes = new Changes();
   let pending: PendingWrite[] = [];
   let revision = 0; // of the last write; read anew in each transaction
+  let changed: string[] = []; // the keys that this transaction writes or removes
   let closed = false;
   const timer = setInterval(sweep, sweepInterval);
   Deno.unrefTimer(timer);
@@ -137,24 +138,22 @@ export function sqliteStore(
   function write(key: string, value: JsonText, expires: number | null): Entry {
     revision++;
     upsertEntry.run(Buffer.from(key), Buffer.from(value), revision, expires);
+    changed.push(key);
     return { key, value, revision: String(revision), expires };
   }
 
   /** Has `run` done in the next transaction, and resolves once that one is on disk. */
-  function transact<T>(run: () => T, changed: (result: T) => Iterable<string> = () => []) {
+  function transact<T>(run: () => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (pending.length === 0) setImmediate(commit);
-      const done = (result: unknown) => {
-        for (const key of changed(result as T)) changes.add(key);
-        resolve(result as T);
-      };
-      pending.push({ run, resolve: done, reject });
+      pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
     });
   }
 
   function commit(): void {
     const writes = pending;
     pending = [];
+    changed = [];
     const settle: (() => void)[] = [];
     try {
       beginTransaction.run();
@@ -178,6 +177,7 @@ export function sqliteStore(
       for (const { reject } of writes) reject(error);
       return;
     }
+    for (const key of changed) changes.add(key);
     for (const done of settle) done();
   }
 
@@ -223,7 +223,7 @@ export function sqliteStore(
         const current = find(key);
         checkRevision(key, current, ifRevision);
         return { ...write(key, value, expires), created: current === null };
-      }, () => [key]);
+      });
     },
 
     async setAll(values, { ttl } = {}) {
@@ -233,7 +233,7 @@ export function sqliteStore(
       const copy = [...values];
       await transact(() => {
         for (const [key, value] of copy) write(key, value, expires);
-      }, () => copy.map(([key]) => key));
+      });
     },
 
     async delete(key, { ifRevision } = {}) {
@@ -243,8 +243,9 @@ export function sqliteStore(
         const current = find(key);
         checkRevision(key, current, ifRevision);
         deleteEntry.run(Buffer.from(key));
+        if (current) changed.push(key);
         return current;
-      }, (removed) => removed ? [key] : []);
+      });
     },
 
     async list(prefix, { after = "", limit = MAX_PAGE } = {}) {

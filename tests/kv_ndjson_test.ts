@@ -5,7 +5,7 @@ import { MAX_LINE_BYTES } from "../kv/ndjson.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson, type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { logged, readProblem } from "./problem.ts";
+import { failingListing, logged, readProblem } from "./problem.ts";
 import { runToEnd, startServer } from "./programs.ts";
 
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -183,15 +183,7 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
 Deno.test("kv() cuts off a dump that fails on the way, rather than end it early", async () => {
   await using t = setUp();
   await t.store.setAll(new Map(Array.from({ length: 300 }, (_, i) => [`k${i}`, json(i)])));
-  let pages = 0;
-  const failing: Store = {
-    ...t.store,
-    list: (prefix, options) => {
-      if (++pages === 2) throw new StoreUnavailable("gone", { outcome: "unchanged" });
-      return t.store.list(prefix, options);
-    },
-  };
-  const response = await kv(failing).request("/", { headers: NDJSON });
+  const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
   assert.equal(response.status, 200);
   await assert.rejects(response.text(), StoreUnavailable);
 });

@@ -11,7 +11,7 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { logged, readProblem } from "./problem.ts";
+import { failingListing, logged, readProblem } from "./problem.ts";
 
 const NOW = 1_700_000_000_000;
 const JSON_TYPE = { "Content-Type": "application/json" };
@@ -340,15 +340,7 @@ test("lists 5,000 keys whole, as one JSON text", async ({ app, store }) => {
 
 test("cuts off a long listing that fails on the way, rather than end it early", async (t) => {
   await t.store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
-  let pages = 0;
-  const failing: Store = {
-    ...t.store,
-    list: (prefix, options) => {
-      if (++pages === 2) throw new StoreUnavailable("gone", { outcome: "unchanged" });
-      return t.store.list(prefix, options);
-    },
-  };
-  const response = await kv(failing).request("/");
+  const response = await kv(failingListing(t.store)).request("/");
   assert.equal(response.status, 200);
   await assert.rejects(response.text(), StoreUnavailable);
 });

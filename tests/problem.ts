@@ -1,6 +1,7 @@
-/** What tests of `kv.ts` share: the check of an error's shape, and what was logged meanwhile. */
+/** What tests of `kv.ts` share: an error's shape, what was logged meanwhile, a store that fails. */
 import assert from "node:assert/strict";
 import { z } from "zod";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
 
 /** An error of the service, RFC 9457. `type` is absent, which means `about:blank`. */
 const Problem = z.strictObject({
@@ -33,4 +34,16 @@ export async function logged(act: () => Promise<void>): Promise<string> {
     console.error = error;
   }
   return lines.join("\n");
+}
+
+/** A store whose listing fails at its second page. */
+export function failingListing(store: Store): Store {
+  let pages = 0;
+  return {
+    ...store,
+    list: (prefix, options) => {
+      if (++pages === 2) throw new StoreUnavailable("gone", { outcome: "unchanged" });
+      return store.list(prefix, options);
+    },
+  };
 }

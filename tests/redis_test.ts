@@ -3,11 +3,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
-import { kv } from "../kv.ts";
-import { httpStore } from "../stores/http.ts";
 import { redisStore } from "../stores/redis.ts";
 import { InvalidArgument, json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { AWKWARD_KEYS, storeConformance, type TestStore } from "./conformance/store.ts";
+import {
+  AWKWARD_KEYS,
+  servedStore,
+  storeConformance,
+  type TestStore,
+} from "./conformance/store.ts";
 import { freePort, isInstalled, runToEnd, testWith } from "./programs.ts";
 import {
   cli,
@@ -51,14 +54,8 @@ for (
     needs: REDIS,
     open: async () => {
       const { store: below, pass } = await openTestStore(url());
-      const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
-      const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
-      const close = async () => {
-        await store.close();
-        await server.shutdown();
-        await below.close();
-      };
-      return { store: { ...store, close }, pass, [Symbol.asyncDispose]: close };
+      const store = servedStore(below);
+      return { store, pass, [Symbol.asyncDispose]: () => store.close() };
     },
   });
 }

@@ -7,7 +7,7 @@ import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { InvalidArgument, json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
-import { storeConformance } from "./conformance/store.ts";
+import { servedStore, storeConformance } from "./conformance/store.ts";
 
 /** A clock that stands still until a test moves it. */
 function testClock() {
@@ -47,18 +47,7 @@ storeConformance("sqliteStore on disk", {
 
 storeConformance("httpStore over kv() in memory", {
   ordered: true,
-  open: () =>
-    openWithClock((now) => {
-      const below = memoryStore({ now });
-      const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
-      const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
-      const close = async () => {
-        await store.close();
-        await server.shutdown();
-        await below.close();
-      };
-      return { ...store, close };
-    }),
+  open: () => openWithClock((now) => servedStore(memoryStore({ now }))),
 });
 
 storeConformance("httpStore over kv() on SQLite", {

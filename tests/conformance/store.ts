@@ -4,6 +4,8 @@
  */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { kv } from "../../kv.ts";
+import { httpStore } from "../../stores/http.ts";
 import {
   type Change,
   ChangesLost,
@@ -34,6 +36,18 @@ export interface ConformanceOptions {
   ordered: boolean;
   /** Programs of the machine that `open` needs: without them the tests are reported as ignored. */
   needs?: string[];
+}
+
+/** A store over a service over another one, by a real socket; it closes all three. */
+export function servedStore(below: Store): Store {
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
+  const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
+  const close = async () => {
+    await store.close();
+    await server.shutdown();
+    await below.close();
+  };
+  return { ...store, close };
 }
 
 /** Keys that engines, URLs and JavaScript objects are known to mangle. */

@@ -127,7 +127,8 @@ testWith(
     withSmallDisk(async (directory) => {
       const filler = join(directory, "filler");
       await Deno.writeFile(filler, new Uint8Array(1024 * 1024));
-      const { program, store } = await serve(join(directory, "kv.db"));
+      await using service = await serve(join(directory, "kv.db"));
+      const { program, store } = service;
       const value = () => json(randomBytes(64 * 1024).toString("base64"));
       const kept = new Map<string, string>();
       let full: unknown;
@@ -149,7 +150,6 @@ testWith(
       await Deno.remove(filler);
       await store.set("again", json(1));
       assert.equal((await store.get("again"))?.value, "1");
-      await store.close();
       assert.equal(await program.stop(), 0);
     }),
 );
