@@ -1,7 +1,7 @@
 /** Streams of changes, and what the service tells of itself. */
 import assert from "node:assert/strict";
 import { EventSource } from "eventsource";
-import { kv } from "../kv.ts";
+import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged, readProblem } from "./problem.ts";
@@ -76,6 +76,26 @@ Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
     assert.equal(head.headers.get("Content-Type"), "text/event-stream");
   }
   assert.match(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
+  await store.close();
+});
+
+Deno.test("kv() lets no more watch than MAX_WATCHERS, though they come at once", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const watching = Array.from(
+    { length: MAX_WATCHERS },
+    () => app.request("/", { headers: EVENTS }),
+  );
+  const late = await app.request("/", { headers: EVENTS });
+  assert.equal(late.status, 503);
+  assert.equal(late.headers.get("Retry-After"), "1");
+  assert.match((await readProblem(late)).detail, /^Cannot watch: \d+ others do$/);
+  const [first, ...others] = await Promise.all(watching);
+  assert.ok([first, ...others].every((response) => response?.status === 200));
+  await first?.body?.cancel();
+  const next = await app.request("/", { headers: EVENTS });
+  assert.equal(next.status, 200);
+  for (const { body } of [next, ...others]) await body?.cancel();
   await store.close();
 });
 
