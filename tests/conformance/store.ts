@@ -385,10 +385,18 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 }
 
-/** The next changes of a watch, which is ended then. */
+/** The next changes of a watch, which is ended then, or after a minute in which they did not come. */
 async function take(changes: ReadableStream<Change>, count: number): Promise<Change[]> {
   const seen: Change[] = [];
-  for await (const change of changes) if (seen.push(change) === count) break;
+  const reader = changes.getReader();
+  const timer = setTimeout(() => reader.cancel(), 60_000);
+  while (seen.length < count) {
+    const { value } = await reader.read();
+    assert.ok(value, `${seen.length} changes came, expected ${count}`);
+    seen.push(value);
+  }
+  clearTimeout(timer);
+  await reader.cancel();
   return seen;
 }
 
