@@ -34,6 +34,7 @@ class Proxy implements AsyncDisposable {
   cut: "before" | "after" | null = null;
   readonly port = freePort();
   readonly #sockets = new Set<Socket>();
+  readonly #ended = new AbortController();
   readonly #server = createServer((client) => this.#accept(client)).listen(this.port, "127.0.0.1");
 
   constructor(readonly to: number) {}
@@ -53,13 +54,17 @@ class Proxy implements AsyncDisposable {
       const { cut } = this;
       if (cut === "before") client.destroy();
       else server.write(chunk);
-      if (cut === "after") setTimeout(() => client.destroy(), 20);
+      if (cut === "after") this.#later(20, () => client.destroy());
       if (cut !== null) this.late = Infinity;
     });
     server.on("data", (chunk) => {
       if (this.late === 0) client.write(chunk);
-      else if (this.late < Infinity) setTimeout(() => client.write(chunk), this.late);
+      else if (this.late < Infinity) this.#later(this.late, () => client.write(chunk));
     });
+  }
+
+  #later(milliseconds: number, run: () => void): void {
+    delay(milliseconds, undefined, { signal: this.#ended.signal }).then(run, () => {}); // the end came first
   }
 
   /** Cuts all connections that there are. */
@@ -74,6 +79,7 @@ class Proxy implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = once(this.#server, "close");
+    this.#ended.abort();
     this.#server.close();
     this.cutAll();
     await closed;
@@ -386,7 +392,7 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
   end = Date.now() + 90_000;
   await Promise.all(load);
   // A stall of the machine may have looked like quiet.
-  await eventually("a store that works", works(store), 90);
+  await eventually("a store that works", works(store), 300);
   let lost = 0;
   for (const key of acknowledged) if (await store.get(key) === null) lost++;
   const seconds = (lastFailure - killed) / 1000;
