@@ -392,7 +392,7 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
   end = Date.now() + 90_000;
   await Promise.all(load);
   // A stall of the machine may have looked like quiet.
-  await eventually("a store that works", works(store), 300);
+  await eventually("a store that works", works(store), 90);
   let lost = 0;
   for (const key of acknowledged) if (await store.get(key) === null) lost++;
   const seconds = (lastFailure - killed) / 1000;
@@ -420,12 +420,19 @@ testWith(REDIS, "redisStore() writes again soon after a Cluster lost a master", 
 });
 
 testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () => {
-  await using sentinels = await startSentinels();
-  await using store = open(`redis+sentinel://${sentinels.hosts}/mymaster`);
-  await eventually("a store that works", works(store));
-  await loseMaster(
-    "Sentinel",
-    store,
-    async () => await sentinels.servers[0]?.program.stop("SIGKILL"),
-  );
+  for (let attempt = 1;; attempt++) {
+    await using sentinels = await startSentinels();
+    await using store = open(`redis+sentinel://${sentinels.hosts}/mymaster`);
+    await eventually("a store that works", works(store));
+    const [master, , sentinel] = sentinels.servers;
+    try {
+      await loseMaster("Sentinel", store, async () => await master?.program.stop("SIGKILL"));
+      return;
+    } catch (error) {
+      // Sentinels that notice a stall of their machine may find no replica good enough, for good.
+      const named = await cli(sentinel?.port ?? 0, "SENTINEL", "MASTER", "mymaster");
+      if (attempt === 3 || !named.includes(`\n${master?.port}\n`)) throw error;
+      console.log("The Sentinels name no other master, so again with new ones");
+    }
+  }
 });

@@ -3,6 +3,7 @@
  * and Python's requests. The points in the names are those of the mission.
  */
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import { freePort, Program, runToEnd, startServer, testWith } from "../programs.ts";
 
 const PYTHON = "/usr/bin/python3";
@@ -92,6 +93,7 @@ testWith(
       stdin: "piped",
     });
     await terminal.printed(/net access to "localhost:\d+"[^]*\[y\/n/);
+    await delay(1000); // Deno denies what an answer too quick for a person asks
     await terminal.type("y\n");
     await terminal.printed(/\{"twitter": "CSUF"\}/);
     assert.equal(await terminal.exited, 0);
