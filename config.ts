@@ -24,6 +24,7 @@ const token = z.string().regex(
   /^[\w.~+/-]{16,}=*$/,
   "expected at least 16 letters, digits, or any of - . _ ~ + /",
 );
+const tokens = z.union([token, z.array(token).min(1)], "expected a token, or a list of tokens");
 const wholeSeconds = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
 const seconds = z.int(wholeSeconds).min(1, wholeSeconds).max(MAX_LIFETIME, wholeSeconds);
 const flag = z.boolean("expected true or false");
@@ -35,11 +36,11 @@ export const ConfigFile = z.strictObject({
     .describe("false: sessions in a signed cookie; true: sessions in the store at KV_URL"),
   KV_URL: storeUrl.default("http://localhost:5100")
     .describe("The store that keeps the sessions: a store's URL"),
-  KV_TOKEN: z.union([token, z.array(token).min(1)], "expected a token, or a list of tokens")
-    .optional()
-    .describe(
-      "Bearer token that the key-value service asks for; of several, clients send the first",
-    ),
+  KV_TOKEN: tokens.optional().describe(
+    "Bearer token that the key-value service asks for; of several, clients send the first",
+  ),
+  KV_READ_TOKEN: tokens.optional()
+    .describe("Bearer token with which the key-value service can be read, and not be changed"),
   DBM: storeUrl.default("kv.db").describe("What the key-value service serves: a store's URL"),
   SECRET_KEY: secret.optional()
     .describe("Signs the session cookie; without it a random one is made at each start"),

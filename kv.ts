@@ -28,10 +28,8 @@
  *
  * @module
  */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { accepts } from "hono/accepts";
-import { bearerAuth } from "hono/bearer-auth";
-import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
 import { ConfigError, readConfig } from "./config.ts";
 import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
@@ -44,7 +42,6 @@ import { allow, problem } from "./kv/problem.ts";
 import {
   HealthQuery,
   ListQuery,
-  MAX_BODY_BYTES,
   members,
   MetricsQuery,
   NoQuery,
@@ -56,6 +53,7 @@ import {
   WriteQuery,
 } from "./kv/requests.ts";
 import { allKeys, events } from "./kv/streams.ts";
+import { type Access, bearersOnly } from "./kv/tokens.ts";
 import { json, MAX_PAGE, openStore, RevisionConflict, type Store } from "./stores/store.ts";
 
 export { MAX_OPERATIONS } from "./kv/operations.ts";
@@ -70,6 +68,8 @@ export const MAX_WATCHERS = 1000;
 export interface KvOptions {
   /** Bearer tokens, any of which lets a request in; none: everybody who reaches the service. */
   tokens?: string[];
+  /** Bearer tokens that let a request in to read. */
+  readTokens?: string[];
   /** A name beside the loopback ones under which requests come while no token is asked. */
   host?: string;
   /** Ends the streams of changes, which would keep a server from stopping. */
@@ -97,18 +97,17 @@ export interface KvOptions {
  * await store.close();
  * ```
  */
-export function kv(below: Store, options: KvOptions = {}): Hono {
-  const { tokens = [], host = "localhost", stopping = new AbortController().signal } = options;
-  const app = new Hono();
+export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
+  const { tokens = [], readTokens = [], host = "localhost" } = options;
+  const { stopping = new AbortController().signal } = options;
+  const app = new Hono<Access>();
   let watchers = 0;
   const { store, ...measured } = metrics(below, () => watchers);
 
-  app.use(measured.middleware);
+  app.use(measured.middleware, guardedHeaders);
   app.use(sameOriginOnly({ safeMethods: false }));
-  app.use(tokens.length > 0 ? bearerAuth({ token: tokens }) : knownHostOnly(host));
-  const limited = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge });
-  // A restore may have any length: it is read line by line.
-  app.use((c, next) => isRestore(c) ? next() : limited(c, next));
+  if (tokens.length + readTokens.length > 0) app.use(bearersOnly(store, tokens, readTokens));
+  else app.use(knownHostOnly(host), (c, next) => (c.set("store", store), next()));
 
   app.get("/", async (c) => {
     // Options of `/`, since every other path is a key.
@@ -169,6 +168,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
   }
 
   app.post("/", async (c) => {
+    const { store } = c.var;
     const { ttl } = query(c, WriteQuery);
     if (isRestore(c)) return await restore(c, store, ttl);
     const body = await readBody(c);
@@ -196,6 +196,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
   });
 
   app.put("/*", async (c) => {
+    const { store } = c.var;
     const { ttl } = query(c, WriteQuery);
     const key = pathKey(c);
     const value = json(await readJson(c));
@@ -210,6 +211,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
   });
 
   app.delete("/*", async (c) => {
+    const { store } = c.var;
     query(c, NoQuery);
     const key = pathKey(c);
     const removed = await writeIf(
@@ -227,20 +229,30 @@ export function kv(below: Store, options: KvOptions = {}): Hono {
   return app;
 }
 
+/** Whatever a browser takes an answer for, it shall run nothing of it and show it in no frame. */
+const guardedHeaders: MiddlewareHandler = async (c, next) => {
+  await next();
+  const { headers } = c.res;
+  headers.set("X-Content-Type-Options", "nosniff");
+  if (!headers.has("Content-Security-Policy")) {
+    headers.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+  }
+};
+
 function isRestore(c: Context): boolean {
   return /^application\/x-ndjson\b/i.test(c.req.header("Content-Type") ?? "");
-}
-
-function tooLarge(): never {
-  throw new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
 }
 
 // ---- The program ---------------------------------------------------------------------------
 
 if (import.meta.main) {
   await run("kv", async () => {
-    const { DBM, HOST, PORT = 5100, KV_TOKEN = [] } = readConfig();
+    const { DBM, HOST, PORT = 5100, KV_TOKEN = [], KV_READ_TOKEN = [] } = readConfig();
     const tokens = [KV_TOKEN].flat();
+    const readTokens = [KV_READ_TOKEN].flat();
+    if (readTokens.length > 0 && tokens.length === 0) {
+      throw new ConfigError("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
+    }
     if (!isLoopback(HOST) && tokens.length === 0) {
       throw new ConfigError(
         `HOST is "${HOST}", which other machines reach: expected KV_TOKEN to be set as well`,
@@ -249,7 +261,7 @@ if (import.meta.main) {
     const store = await openStore(DBM);
     const stop = new AbortController();
     try {
-      const app = kv(store, { tokens, host: HOST, stopping: stop.signal });
+      const app = kv(store, { tokens, readTokens, host: HOST, stopping: stop.signal });
       await listen("kv", app.fetch, { hostname: HOST, port: PORT, onStop: () => stop.abort() });
     } finally {
       await store.close();

@@ -18,7 +18,7 @@ import {
 } from "../stores/store.ts";
 import { answer } from "./entries.ts";
 import { BadLine, RestoreStopped } from "./problem.ts";
-import { members, parseBody } from "./requests.ts";
+import { chunksInTime, members, parseBody } from "./requests.ts";
 
 /** The media type. */
 export const NDJSON = "application/x-ndjson";
@@ -103,7 +103,7 @@ async function* readLines(
     throw new BadLine(new HTTPException(413, { message }), number);
   };
   const isBlank = () => parts.every((part) => part.every((byte) => byte === 0x20 || byte === 0x0d));
-  for await (const chunk of body ?? []) {
+  for await (const chunk of chunksInTime(body)) {
     let start = 0;
     for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {
       add(chunk.subarray(start, end));

@@ -64,7 +64,7 @@ export function describe(error: unknown): Description {
     return { status, detail: `Cannot restore line ${line}: ${detail}`, line };
   }
   if (error instanceof HTTPException) {
-    return { status: error.status, detail: error.message || TOKEN_WANTED };
+    return { status: error.status, detail: error.message };
   }
   // Deno's word for a body whose sender went away. Stores have errors of their own.
   if (error instanceof Deno.errors.BadResource) {
@@ -104,14 +104,12 @@ export function report(status: number, error: unknown): void {
   console.error(`kv: ${status === 500 ? stack : message}`);
 }
 
-/** What bearerAuth, whose errors have no message, turns away for. */
-const TOKEN_WANTED = 'Expected "Authorization: Bearer" and a token of KV_TOKEN';
-
 const STATUS_TITLES: Record<number, string> = {
   400: "Bad Request",
   401: "Unauthorized",
   403: "Forbidden",
   405: "Method Not Allowed",
+  408: "Request Timeout",
   410: "Gone",
   412: "Precondition Failed",
   413: "Content Too Large",

@@ -5,20 +5,23 @@
  */
 import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { Buffer } from "node:buffer";
 import { z } from "zod";
 import { isRawNumber, parseJson } from "../stores/store.ts";
 
 /** The longest body, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
+/** How long a body is waited for, in milliseconds; each part of it, where it is read line by line. */
+export const BODY_TIMEOUT = 60_000;
 
-const seconds = z.coerce.number();
+const wholeNumber = z.string().regex(/^-?\d+$/, "expected a whole number").transform(Number);
 export const ListQuery = z.strictObject({
   prefix: z.string().default(""),
-  limit: z.coerce.number().optional(),
+  limit: wholeNumber.optional(),
   after: z.string().optional(),
 });
 export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
-export const WriteQuery = z.strictObject({ ttl: seconds.optional() });
+export const WriteQuery = z.strictObject({ ttl: wholeNumber.optional() });
 const noValue = z.literal("", "expected no value");
 export const HealthQuery = z.strictObject({ health: noValue });
 export const MetricsQuery = z.strictObject({ metrics: noValue });
@@ -60,8 +63,10 @@ export async function readBody(c: Context): Promise<unknown> {
   }
   let form: FormData;
   try {
-    form = await c.req.formData();
+    const bytes = await readBytes(c);
+    form = await new Response(bytes, { headers: { "Content-Type": type } }).formData();
   } catch (cause) {
+    if (cause instanceof HTTPException) throw cause;
     throw new HTTPException(400, { message: "Cannot read the form", cause });
   }
   const values = new Map<string, string>();
@@ -82,7 +87,64 @@ export async function readJson(c: Context): Promise<unknown> {
       message: `Cannot read a body of type "${type}": expected application/json`,
     });
   }
-  return parseBody(new Uint8Array(await c.req.arrayBuffer()));
+  return parseBody(await readBytes(c));
+}
+
+async function readBytes(c: Context): Promise<Uint8Array<ArrayBuffer>> {
+  const length = c.req.header("Content-Length");
+  if (length !== undefined && c.req.header("Transfer-Encoding") === undefined) {
+    if (Number(length) > MAX_BODY_BYTES) throw tooLarge();
+    return new Uint8Array(await inTime(c.req.arrayBuffer()));
+  }
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of chunksInTime(c.req.raw.body)) {
+    bytes += chunk.length;
+    if (bytes > MAX_BODY_BYTES) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(): HTTPException {
+  return new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
+}
+
+/**
+ * What is read of a body, if the client sends it in time.
+ *
+ * @throws {HTTPException} 408, after {@linkcode BODY_TIMEOUT}
+ */
+async function inTime<T>(reading: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
+      reject(new HTTPException(408, { message }));
+    }, BODY_TIMEOUT);
+  });
+  try {
+    return await Promise.race([reading, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A body as it comes: each chunk is waited for anew. */
+export async function* chunksInTime(
+  body: ReadableStream<Uint8Array> | null,
+): AsyncGenerator<Uint8Array> {
+  if (body === null) return;
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { value, done } = await inTime(reader.read());
+      if (done) break;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // the rest is of no use, nor why it does not come
+  }
 }
 
 /** The value of JSON in UTF-8. */

@@ -167,7 +167,7 @@ export class RevisionConflict extends Error {
   /** @param current What is there instead, or null for nothing */
   constructor(readonly key: string, readonly current: Entry | null) {
     super(
-      `Cannot write "${key}": ` +
+      `The condition for "${key}" does not hold: ` +
         (current ? `its revision is now "${current.revision}"` : "it is not there"),
     );
   }
