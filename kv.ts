@@ -22,6 +22,7 @@
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  * | `GET /?health` | `{status: "ok"}`, or 503 while the store does not answer |
  * | `GET /?metrics` | figures in Prometheus' text format |
+ * | `GET /?openapi` | this table for programs: an OpenAPI document |
  *
  * Reads and writes are conditional by `If-Match` and `If-None-Match` (RFC 9110, section 13). Errors
  * are `application/problem+json` (RFC 9457).
@@ -37,6 +38,7 @@ import { matches, noneMatches, readConditions, writeIf } from "./kv/conditions.t
 import { answer, entryHeaders, object } from "./kv/entries.ts";
 import { metrics } from "./kv/metrics.ts";
 import { dump, NDJSON, restore } from "./kv/ndjson.ts";
+import { openApi } from "./kv/openapi.ts";
 import { performAll } from "./kv/operations.ts";
 import { allow, problem } from "./kv/problem.ts";
 import {
@@ -45,6 +47,7 @@ import {
   members,
   MetricsQuery,
   NoQuery,
+  OpenApiQuery,
   pathKey,
   PrefixQuery,
   query,
@@ -113,6 +116,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
     // Options of `/`, since every other path is a key.
     if (c.req.query("health") !== undefined) return await health(c);
     if (c.req.query("metrics") !== undefined) return await figures(c);
+    if (c.req.query("openapi") !== undefined) return description(c);
     c.header("Vary", "Accept");
     switch (accepts(c, { header: "Accept", supports: TYPES, default: "application/json" })) {
       case "text/event-stream":
@@ -134,6 +138,11 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
     query(c, MetricsQuery);
     const headers = { "Content-Type": measured.contentType, "Cache-Control": "no-store" };
     return c.body(await measured.text(), 200, headers);
+  }
+
+  function description(c: Context): Response {
+    query(c, OpenApiQuery);
+    return c.json(openApi());
   }
 
   async function list(c: Context): Promise<Response> {

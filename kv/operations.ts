@@ -13,7 +13,8 @@ import { check } from "./requests.ts";
 /** The most operations in one array. */
 export const MAX_OPERATIONS = 1000;
 
-const Operation = z.discriminatedUnion("op", [
+/** One of an array. */
+export const Operation = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("get"), key: z.string() }),
   z.strictObject({
     op: z.literal("put"),

@@ -25,6 +25,7 @@ export const WriteQuery = z.strictObject({ ttl: wholeNumber.optional() });
 const noValue = z.literal("", "expected no value");
 export const HealthQuery = z.strictObject({ health: noValue });
 export const MetricsQuery = z.strictObject({ metrics: noValue });
+export const OpenApiQuery = z.strictObject({ openapi: noValue });
 export const NoQuery = z.strictObject({});
 
 /** The key in a URL's path, as it was sent: a parsed URL would have resolved its dots. */

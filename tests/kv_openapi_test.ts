@@ -1,0 +1,86 @@
+/** The service's OpenAPI document: that it is one, and that the service answers as it says. */
+import assert from "node:assert/strict";
+import { Validator } from "@seriousme/openapi-schema-validator";
+import { z } from "zod";
+import { kv } from "../kv.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { readProblem } from "./problem.ts";
+
+type Described = { content?: Record<string, { schema: object }> };
+interface Document {
+  paths: Record<string, Record<string, { responses: Record<string, Described> }>>;
+  components: { schemas: Record<string, z.core.JSONSchema.JSONSchema> };
+}
+
+async function documentOf(app: ReturnType<typeof kv>): Promise<Document> {
+  const response = await app.request("/?openapi");
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("Content-Type"), "application/json");
+  return await response.json();
+}
+
+Deno.test("kv() describes itself by OpenAPI 3.1", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const validator = new Validator();
+  const { valid, errors } = await validator.validate({ ...await documentOf(app) });
+  assert.ok(valid, JSON.stringify(errors));
+  assert.equal(validator.version, "3.1");
+  assert.equal((await app.request("/?openapi=1")).status, 400);
+  await store.close();
+});
+
+Deno.test("kv() answers with the statuses, types and shapes of its description", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const { paths, components } = await documentOf(app);
+  const shapes = { $defs: components.schemas };
+  const json = { "Content-Type": "application/json" };
+  const lines = { "Content-Type": "application/x-ndjson" };
+  const array = [
+    { op: "put", key: "b", value: [1], ttl: 60, ifRevision: null },
+    { op: "get", key: "b" },
+    { op: "delete", key: "c" },
+    { op: "get", key: "" },
+  ];
+  const cases: [string, RequestInit][] = [
+    ["/a", { method: "PUT", body: "1", headers: json }],
+    ["/a?ttl=60", { method: "PUT", body: "2", headers: json }],
+    ["/a", { method: "PUT", body: "{", headers: json }],
+    ["/a", { method: "PUT", body: "1", headers: { ...json, "If-Match": '"x"' } }],
+    ["/a", {}],
+    ["/a", { headers: { "If-None-Match": "*" } }],
+    ["/a", { method: "DELETE" }],
+    ["/", { method: "POST", body: '{"a":{"b":null}}', headers: json }],
+    ["/", { method: "POST", body: JSON.stringify(array), headers: json }],
+    ["/", { method: "POST", body: '{"a":1}\n{}', headers: lines }],
+    ["/", {}],
+    ["/?limit=1", {}],
+    ["/?prefix=x", { headers: { Accept: "application/x-ndjson" } }],
+    ["/?metrics", {}],
+  ];
+  for (const [path, init] of cases) {
+    const method = (init.method ?? "GET").toLowerCase();
+    const described = paths[path.startsWith("/a") ? "/{key}" : "/"]?.[method]?.responses ?? {};
+    const response = await app.request(path, init);
+    const said = described[response.status] ?? described["default"];
+    assert.ok(
+      response.status < 400 === (response.status in described),
+      `${path} ${response.status}`,
+    );
+    const type = response.headers.get("Content-Type")?.split(";")[0];
+    if (type === undefined) assert.equal(said?.content, undefined);
+    else assert.ok(said?.content && type in said.content, `${method} ${path}: ${type}`);
+    if (!type?.endsWith("/json") && !type?.endsWith("+json")) {
+      await response.body?.cancel();
+      continue;
+    }
+    const text = JSON.stringify({ ...shapes, ...said?.content?.[type]?.schema })
+      .replaceAll("#/components/schemas/", "#/$defs/");
+    const answer: unknown = type.startsWith("application/problem")
+      ? await readProblem(response)
+      : await response.json();
+    z.fromJSONSchema(JSON.parse(text)).parse(answer);
+  }
+  await store.close();
+});
