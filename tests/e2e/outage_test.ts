@@ -62,6 +62,10 @@ Deno.test("a store that is gone for a minute costs no session and no count: each
   await until(() => all(({ got }) => got.servedAgain >= 10));
   stop = true;
   await loads;
+  for (const { cookie } of clients) {
+    const [, id = ""] = cookie.split("=");
+    assert.ok(id !== "" && !counter.program.output.includes(id), "no id is logged");
+  }
   await Deno.remove(directory, { recursive: true });
 });
 
