@@ -28,7 +28,7 @@ import {
   type StoredSession,
 } from "./session_store.ts";
 
-/** How often an update is computed before it is given up: each time another writer was faster. */
+/** How often a change is tried before it is given up: each time another writer was faster. */
 const MAX_ATTEMPTS = 64;
 /** How much is remembered of the entries last seen, in characters. */
 const REMEMBERED_LENGTH = 16 * 1024 * 1024;
@@ -99,24 +99,14 @@ export class KeyValueSessionStore implements SessionStore {
   ): Promise<StoredSession> {
     if (id === null || !UUID4.test(id)) return await this.#begin(change);
     const key = this.#key(id);
-    return await this.#inTurn(key, async () => {
-      let entry = this.#lastSeen.get(key) ?? await this.#store.get(key);
-      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+    return await this.#inTurn(key, () =>
+      this.#overLast(key, async (entry) => {
         const before = this.#unpack(entry);
         if (entry === null || before === null) return await this.#begin(change);
         const data = await change(before.data);
-        try {
-          await this.#write(key, { ...before, data }, entry.revision);
-          return { cookie: id, data, renewed: true };
-        } catch (error) {
-          if (!(error instanceof RevisionConflict)) throw error;
-          entry = error.current;
-        }
-        // Writers in step would meet again and again.
-        if (attempt > 2) await delay(Math.random() * attempt);
-      }
-      throw new StoreUnavailable("The session has too many writers", { outcome: "unchanged" });
-    });
+        await this.#write(key, { ...before, data }, entry.revision);
+        return { cookie: id, data, renewed: true };
+      }));
   }
 
   async rotate(id: string): Promise<StoredSession | null> {
@@ -152,9 +142,34 @@ export class KeyValueSessionStore implements SessionStore {
   async destroy(id: string): Promise<void> {
     if (!UUID4.test(id)) return;
     const key = this.#key(id);
-    this.#lastSeen.delete(key);
-    const removed = await this.#store.delete(key);
-    if (removed?.value === ROTATED) throw new SessionRotated();
+    await this.#inTurn(key, () =>
+      this.#overLast(key, async (entry) => {
+        // Not removed: the requests that come after this one have to be told, too.
+        if (entry?.value === ROTATED) throw new SessionRotated();
+        this.#lastSeen.delete(key);
+        if (entry !== null) await this.#store.delete(key, { ifRevision: entry.revision });
+      }));
+  }
+
+  /**
+   * Runs `write` over the entry last seen, and over the current one each time that another writer
+   * was faster.
+   *
+   * @throws {StoreUnavailable} If that was so too often
+   */
+  async #overLast<T>(key: string, write: (entry: Entry | null) => Promise<T>): Promise<T> {
+    let entry = this.#lastSeen.get(key) ?? await this.#store.get(key);
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      try {
+        return await write(entry);
+      } catch (error) {
+        if (!(error instanceof RevisionConflict)) throw error;
+        entry = error.current;
+      }
+      // Writers in step would meet again and again.
+      if (attempt > 2) await delay(Math.random() * attempt);
+    }
+    throw new StoreUnavailable("The session has too many writers", { outcome: "unchanged" });
   }
 
   async #begin(change: (data: unknown) => Promise<object>): Promise<StoredSession> {

@@ -8,7 +8,7 @@
  * @module
  */
 import { z } from "zod";
-import { Contents, entryOf, readChanges } from "./http_changes.ts";
+import { Contents, entryOf, MAX_SILENCE, readChanges } from "./http_changes.ts";
 import {
   ChangesLost,
   checkKey,
@@ -35,6 +35,8 @@ const BATCH_LENGTH = 4 * 1024 * 1024;
 export interface HttpOptions extends OpenOptions {
   /** How long a call may take, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
+  /** How long a watched service may say nothing, in milliseconds: by default {@linkcode MAX_SILENCE}. */
+  silence?: number;
   /** Sends the requests: by default this runtime's own. */
   fetch?: typeof fetch;
 }
@@ -95,7 +97,7 @@ const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable(
  * ```
  */
 export function httpStore(url: string, options: HttpOptions = {}): Store {
-  const { deadline = DEADLINE, token, fetch = globalThis.fetch } = options;
+  const { deadline = DEADLINE, silence = MAX_SILENCE, token, fetch = globalThis.fetch } = options;
   // A call waits for the request under way, then for its own: half of the deadline for each.
   const patience = deadline / 2;
   const service = url.replace(/\/+$/, "");
@@ -314,6 +316,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         if (response.status !== 200) throw refused(response.status, await response.text());
         return await readChanges(response, {
           stop,
+          silence,
           failed: watchFailed,
           isClosed: () => closed,
           ended: () => watches.delete(stop),

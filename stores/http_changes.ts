@@ -8,7 +8,7 @@ import { z } from "zod";
 import { type Change, type Entry, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
-const MAX_SILENCE = 45_000;
+export const MAX_SILENCE = 45_000;
 
 /** What the service says of a key; without a revision, nothing is there. */
 export const Contents = z.object({
@@ -22,6 +22,8 @@ const Data = Contents.extend({ key: z.string() });
 interface ReadOptions {
   /** Aborts the request. */
   stop: AbortController;
+  /** How long the stream may be silent, in milliseconds. */
+  silence: number;
   /** What goes wrong with the stream, in the words of the store. */
   failed(cause: unknown): unknown;
   /** Whether the store was closed, so that the watch ends in good order. */
@@ -36,13 +38,13 @@ interface ReadOptions {
  * @throws {SyntaxError} If the response is no such stream
  */
 export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
-  const { stop, failed, isClosed, ended } = options;
+  const { stop, silence, failed, isClosed, ended } = options;
   const type = response.headers.get("Content-Type");
   if (!type?.startsWith("text/event-stream") || response.body === null) {
     throw new SyntaxError(`a body of type "${type}"`);
   }
   const events = response.body
-    .pipeThrough(endSilence(stop))
+    .pipeThrough(endSilence(stop, silence))
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
     .getReader();
@@ -69,12 +71,15 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
 }
 
 /** Ends a stream that was cut without a word. */
-function endSilence(stop: AbortController): TransformStream<Uint8Array, Uint8Array> {
+function endSilence(
+  stop: AbortController,
+  silence: number,
+): TransformStream<Uint8Array, Uint8Array> {
   let timer: ReturnType<typeof setTimeout>;
   const rearm = () => {
     clearTimeout(timer);
     if (stop.signal.aborted) return;
-    timer = setTimeout(() => stop.abort(new TypeError("it fell silent")), MAX_SILENCE);
+    timer = setTimeout(() => stop.abort(new TypeError("it fell silent")), silence);
     Deno.unrefTimer(timer);
   };
   stop.signal.addEventListener("abort", () => clearTimeout(timer));

@@ -126,7 +126,7 @@ function problem(status: number, members: Record<string, unknown> = {}): Respons
 }
 
 /** A store over a service whose stream of changes is these events, and then ends or stays open. */
-function eventsOf(text: string, { ends = true } = {}) {
+function eventsOf(text: string, { ends = true, ...options }: EventsOptions = {}) {
   return answeredBy((_url, { signal }) => {
     const body = new ReadableStream({
       start(controller) {
@@ -136,7 +136,11 @@ function eventsOf(text: string, { ends = true } = {}) {
       },
     });
     return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
-  });
+  }, options);
+}
+
+interface EventsOptions extends HttpOptions {
+  ends?: boolean;
 }
 
 // ---- A service that is not there -----------------------------------------------------------
@@ -586,6 +590,20 @@ Deno.test("httpStore() ends a watch with an error where the stream ends or makes
     await isUnavailable(reader.read(), "unchanged", message);
     await store.close();
   }
+});
+
+Deno.test("httpStore() ends a watch with an error where the service falls silent", async () => {
+  const { store } = eventsOf(READY, { ends: false, silence: 100 });
+  // The store's own timer lets a program end, which a connection would keep from it.
+  const awake = setTimeout(() => {}, 60_000);
+  const watched = async () => await (await store.watch("")).changes.getReader().read();
+  await assert.rejects(watched(), (error) => {
+    assert.ok(error instanceof StoreUnavailable);
+    assert.match(`${error.cause}`, /it fell silent$/);
+    return true;
+  });
+  clearTimeout(awake);
+  await store.close();
 });
 
 Deno.test("httpStore() ends its watches in good order when it is closed", async () => {

@@ -252,6 +252,20 @@ Deno.test("rotate ends the old id: it gives no data, and its requests are asked 
     assert.deepEqual(await browser.get("/read"), { count: 3 });
   }));
 
+Deno.test("a reset under an id that was rotated away leaves the answer to the next request as it is", () =>
+  withMemory(async (app) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const headers = { Cookie: `session=${browser.cookie}` };
+    await browser.post("/rotate");
+    for (const path of ["/destroy", "/destroy", "/count"]) {
+      const again = await app.request(path, { method: "POST", headers });
+      assert.equal(again.status, 409, path);
+      assert.equal(again.headers.get("Set-Cookie"), null, "the new cookie stays");
+    }
+    assert.deepEqual(await browser.post("/count"), { count: 2 });
+  }));
+
 Deno.test("rotate loses no update that comes between, and no destroy", async () => {
   const memory = memoryStore();
   let between: (() => Promise<unknown>) | null = null;

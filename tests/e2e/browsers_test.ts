@@ -12,6 +12,8 @@ const CHROMIUM = "/usr/bin/chromium";
 const FIREFOX = "/usr/bin/firefox-esr";
 /** A busy machine may take minutes to start a browser. In milliseconds. */
 const PATIENCE = 300_000;
+/** How long a page may keep a browser that runs waiting, in milliseconds: a broken one is told so. */
+const PAGE_PATIENCE = 60_000;
 const SCREENSHOTS = join(PROJECT, "build", "screenshots");
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
@@ -87,7 +89,7 @@ async function missStore({ chromium, firefox }: Browsers): Promise<void> {
     assert.equal(first.status(), 503);
     assert.equal(first.headers()["set-cookie"], undefined);
     assert.equal(await heading(page), "Please wait");
-    const alert = await page.waitForSelector("[role=alert]", { visible: true, timeout: PATIENCE });
+    const alert = await page.waitForSelector("[role=alert]", { visible: true });
     assert.match(await alert?.evaluate((e) => e.textContent) ?? "", /store .* does not answer/);
   }
   assert.match(counter.program.output, new RegExp(`counter: ${KV_URL} cannot be reached\n`));
@@ -163,7 +165,7 @@ async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
   await using other = await startServer("counter.ts", { config });
 
   await using a = await visit(chromium, counter.url);
-  const second = await a.page.goto(other.url, { timeout: PATIENCE });
+  const second = await a.page.goto(other.url);
   assert.equal(await heading(a.page), "Count: 2");
   assert.equal(sessionId(setCookie(second)), sessionId(setCookie(a.first)));
   await click(a.page, "button");
@@ -201,8 +203,9 @@ interface Visit extends AsyncDisposable {
 async function visit(browser: Browser, url: string): Promise<Visit> {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
+  page.setDefaultTimeout(PAGE_PATIENCE);
   await page.setViewport({ width: 800, height: 450 });
-  const first = await page.goto(url, { timeout: PATIENCE });
+  const first = await page.goto(url);
   assert.ok(first);
   return { page, first, [Symbol.asyncDispose]: () => context.close() };
 }
@@ -210,7 +213,7 @@ async function visit(browser: Browser, url: string): Promise<Visit> {
 /** Refreshes until the page was loaded `loads` times, and gives each answer's Set-Cookie. */
 async function refresh({ page, first }: Visit, loads: number): Promise<string[]> {
   const cookies = [setCookie(first)];
-  while (cookies.length < loads) cookies.push(setCookie(await page.reload({ timeout: PATIENCE })));
+  while (cookies.length < loads) cookies.push(setCookie(await page.reload()));
   return cookies;
 }
 
@@ -221,7 +224,7 @@ function setCookie(answer: HTTPResponse | null): string {
 /** Clicks, and gives the answer of the page that comes. */
 async function click(page: Page, selector: string): Promise<HTTPResponse> {
   const [answer] = await Promise.all([
-    page.waitForNavigation({ timeout: PATIENCE }),
+    page.waitForNavigation(),
     page.click(selector),
   ]);
   assert.ok(answer);

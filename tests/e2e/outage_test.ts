@@ -1,0 +1,114 @@
+/** What each page gets while the key-value service is killed, gone for a minute and back again. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { freePort, startServer } from "../programs.ts";
+
+const CLIENTS = 4;
+/** How long the service is gone, in milliseconds. */
+const ABSENCE = 60_000;
+/** How long each client waits between two loads, in milliseconds. */
+const PAUSE = 100;
+/** A load that takes longer hangs, in milliseconds. A store's deadline is ten seconds. */
+const HANG = 60_000;
+
+/** A client with one session, and what it knows of that. */
+interface Client {
+  cookie: string;
+  /** The last count that it was shown. */
+  acknowledged: number;
+  /** Loads since then that were not answered, and that the service may have got. */
+  unknown: number;
+  /** How many pages and 503s it got: before, in the minute, and after. */
+  got: { served: number; refused: number; servedAgain: number };
+}
+
+Deno.test("a store that is gone for a minute costs no session and no count: each page is a 503", async () => {
+  const directory = await Deno.makeTempDir();
+  const port = freePort();
+  const serve = () => startServer("kv.ts", { port, env: { DBM: join(directory, "kv.db") } });
+  await using first = await serve();
+  const config = { USE_SESSION_STORE: true, KV_URL: first.url };
+  await using counter = await startServer("counter.ts", { config });
+  const clients: Client[] = Array.from({ length: CLIENTS }, () => ({
+    cookie: "",
+    acknowledged: 0,
+    unknown: 0,
+    got: { served: 0, refused: 0, servedAgain: 0 },
+  }));
+  let service: Service = "there";
+  let stop = false;
+  const all = (got: (client: Client) => boolean) => clients.every(got);
+  const loads = Promise.all([
+    ...clients.map(async (client) => {
+      while (!stop) {
+        await load(counter.url, client, () => service);
+        await delay(PAUSE);
+      }
+    }),
+    visitAnew(counter.url, () => stop, () => service),
+  ]);
+  const until = async (done: () => boolean) => {
+    while (!done()) await Promise.race([delay(PAUSE), loads]);
+  };
+
+  await until(() => all(({ got }) => got.served >= 10));
+  await first.program.stop("SIGKILL");
+  service = "gone";
+  await Promise.race([delay(ABSENCE), loads]);
+  await until(() => all(({ got }) => got.refused >= 10));
+  service = "back";
+  await using _second = await serve();
+  await until(() => all(({ got }) => got.servedAgain >= 10));
+  stop = true;
+  await loads;
+  for (const { cookie } of clients) {
+    const [, id = ""] = cookie.split("=");
+    assert.ok(id !== "" && !counter.program.output.includes(id), "no id is logged");
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+type Service = "there" | "gone" | "back";
+
+/** Loads the page once, and checks the answer against what the client knows. */
+async function load(url: string, client: Client, service: () => Service): Promise<void> {
+  const before = service();
+  const signal = AbortSignal.timeout(HANG);
+  const response = await fetch(url, { headers: { Cookie: client.cookie }, signal });
+  const page = await response.text();
+  const wasGone = before === "gone" && service() === "gone";
+  if (response.status === 503) {
+    checkRefusal(response);
+    if (wasGone) client.got.refused++;
+    else client.unknown++;
+    return;
+  }
+  assert.equal(response.status, 200, page);
+  assert.ok(!wasGone, "nobody counts without the service");
+  const cookie = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+  if (client.cookie !== "") assert.equal(cookie, client.cookie, "never a new identity");
+  const count = Number(/Count: (\d+)/.exec(page)?.[1]);
+  const next = client.acknowledged + 1;
+  assert.ok(count >= next && count <= next + client.unknown, `${count}, expected ${next}`);
+  Object.assign(client, { cookie, acknowledged: count, unknown: 0 });
+  if (before === "back") client.got.servedAgain++;
+  else client.got.served++;
+}
+
+/** Loads without a cookie, each time the service is gone: no session is begun without it. */
+async function visitAnew(url: string, stop: () => boolean, service: () => Service): Promise<void> {
+  while (!stop()) {
+    await delay(10 * PAUSE);
+    const before = service();
+    const response = await fetch(url, { signal: AbortSignal.timeout(HANG) });
+    await response.body?.cancel();
+    if (before === "gone" && service() === "gone") assert.equal(response.status, 503);
+    if (response.status === 503) checkRefusal(response);
+  }
+}
+
+function checkRefusal({ headers }: Response): void {
+  assert.equal(headers.get("Retry-After"), "1");
+  assert.equal(headers.get("Set-Cookie"), null, "the cookie stays as it is");
+}

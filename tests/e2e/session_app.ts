@@ -1,0 +1,18 @@
+/**
+ * The sessions of the conformance suite as a program of its own, over the store at `KV_URL`, so that
+ * several processes can share them. `HASH_SESSION_IDS=true` has the ids kept as hashes.
+ */
+import { listen, run } from "../../door.ts";
+import { KeyValueSessionStore } from "../../sessions.ts";
+import { openStore } from "../../stores/store.ts";
+import { testApp } from "../conformance/sessions.ts";
+
+if (import.meta.main) {
+  await run("session_app", async () => {
+    const store = await openStore(Deno.env.get("KV_URL") ?? "");
+    const hashIds = Deno.env.get("HASH_SESSION_IDS") === "true";
+    const app = testApp({ store: new KeyValueSessionStore(store, { hashIds }) });
+    await listen("session_app", app.fetch, { hostname: "127.0.0.1", port: 0 });
+    await store.close();
+  });
+}
