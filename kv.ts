@@ -20,6 +20,7 @@
  * | `GET /?prefix=p&limit=10&after=…` | `{keys: […], next: …}` |
  * | `GET /?prefix=p`, `Accept: application/x-ndjson` | every entry, a `{key: value}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
+ * | `GET /`, `Accept: text/html` | the explorer page, for browsers |
  * | `GET /?health` | `{status: "ok"}`, or 503 while the store does not answer |
  * | `GET /?metrics` | figures in Prometheus' text format |
  * | `GET /?openapi` | this table for programs: an OpenAPI document |
@@ -58,12 +59,13 @@ import {
 import { allKeys, events } from "./kv/streams.ts";
 import { type Access, bearersOnly } from "./kv/tokens.ts";
 import { json, MAX_PAGE, openStore, RevisionConflict, type Store } from "./stores/store.ts";
+import { EXPLORER_HEADERS, ExplorerPage } from "./views/explorer.tsx";
 
 export { MAX_OPERATIONS } from "./kv/operations.ts";
 export { MAX_BODY_BYTES } from "./kv/requests.ts";
 
 /** What `GET /` can answer. */
-const TYPES = ["application/json", "text/event-stream", NDJSON];
+const TYPES = ["application/json", "text/event-stream", NDJSON, "text/html"];
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
 
@@ -123,6 +125,8 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
         return await watch(c);
       case NDJSON:
         return dump(c, store, query(c, PrefixQuery).prefix);
+      case "text/html":
+        return c.html(ExplorerPage(), 200, EXPLORER_HEADERS);
       default:
         return await list(c);
     }

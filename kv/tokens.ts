@@ -49,14 +49,12 @@ async function isAmong(token: string, tokens: string[]): Promise<boolean> {
 }
 
 function unauthorized(c: Context): HTTPException {
-  const headers = new Headers({ "WWW-Authenticate": 'Bearer realm="kv"' });
-  // A browser asks its reader then. Other clients shall not send a password.
-  if (/\btext\/html\b/.test(c.req.header("Accept") ?? "")) {
-    headers.append("WWW-Authenticate", 'Basic realm="kv: any name, and a token", charset="UTF-8"');
-  }
+  // A browser asks its reader then. It takes but one scheme; other clients shall send no password.
+  const isBrowser = /\btext\/html\b/.test(c.req.header("Accept") ?? "");
+  const challenge = isBrowser ? 'Basic realm="kv: any name, and a token"' : 'Bearer realm="kv"';
   return new HTTPException(401, {
     message: 'Expected "Authorization: Bearer" and a token of KV_TOKEN',
-    res: new Response(null, { headers }),
+    res: new Response(null, { headers: { "WWW-Authenticate": challenge } }),
   });
 }
 

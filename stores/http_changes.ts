@@ -74,7 +74,7 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
 function endSilence(
   stop: AbortController,
   silence: number,
-): TransformStream<Uint8Array, Uint8Array> {
+): TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>> {
   let timer: ReturnType<typeof setTimeout>;
   const rearm = () => {
     clearTimeout(timer);

@@ -813,7 +813,7 @@ test("asks for a token, and says how to bring it", async ({ app }) => {
 test("has a browser ask its reader for a token", async ({ app }) => {
   const response = await app.request("/", { headers: { Accept: "text/html,*/*;q=0.8" } });
   assert.equal(response.status, 401);
-  assert.match(response.headers.get("WWW-Authenticate") ?? "", /^Bearer .*, Basic realm="[^"]+"/);
+  assert.match(response.headers.get("WWW-Authenticate") ?? "", /^Basic realm="[^"]+"$/);
 }, TOKENS);
 
 test("lets in whoever brings one of the tokens, under any Host", async ({ app }) => {
@@ -996,6 +996,25 @@ Deno.test("kv() answers 500 to a defect, logs its trace and tells the client not
     assert.deepEqual(await operate(app, OPERATIONS), [answer, answer, answer]);
   });
   assert.match(log, /^kv: Error: a secret\n +at /);
+});
+
+// ---- The page ------------------------------------------------------------------------------
+
+test("shows browsers a page, which runs its own script alone", async ({ app }) => {
+  const accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+  const response = await app.request("/", { headers: { Accept: accept } });
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
+  assert.equal(response.headers.get("Vary"), "Accept");
+  assert.match(
+    response.headers.get("Content-Security-Policy") ?? "",
+    /^default-src 'none'; .*script-src 'sha256-[^']+'; connect-src 'self'; require-trusted-types/,
+  );
+  assert.match(await response.text(), /<h1>Key-value store<\/h1>/);
+  for (const other of ["*/*", "application/json", "text/plain"]) {
+    const { headers } = await app.request("/", { headers: { Accept: other } });
+    assert.equal(headers.get("Content-Type"), "application/json", other);
+  }
 });
 
 // ---- Slow clients --------------------------------------------------------------------------

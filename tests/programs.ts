@@ -1,5 +1,6 @@
 /** Starts the programs that tests need, on free ports of loopback, and stops them again. */
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 
 export const PROJECT = join(import.meta.dirname as string, "..");
 
@@ -187,4 +188,16 @@ export function isInstalled(program: string): boolean {
       throw error;
     }
   });
+}
+
+/** Waits until `check` holds, at most `seconds`. */
+export async function eventually(
+  what: string,
+  check: () => Promise<boolean>,
+  seconds = 60,
+): Promise<void> {
+  for (const end = Date.now() + seconds * 1000; !await check();) {
+    if (Date.now() > end) throw new Error(`There is not ${what} after ${seconds} seconds`);
+    await delay(20);
+  }
 }

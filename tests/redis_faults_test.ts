@@ -11,15 +11,8 @@ import {
   type Store,
   StoreUnavailable,
 } from "../stores/store.ts";
-import { freePort, startServer, testWith } from "./programs.ts";
-import {
-  cli,
-  eventually,
-  REDIS,
-  startCluster,
-  startRedis,
-  startSentinels,
-} from "./redis_servers.ts";
+import { eventually, freePort, startServer, testWith } from "./programs.ts";
+import { cli, REDIS, startCluster, startRedis, startSentinels } from "./redis_servers.ts";
 
 /** Of the stores here, in milliseconds. */
 const DEADLINE = 2000;

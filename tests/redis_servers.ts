@@ -3,8 +3,7 @@
  * loopback, with their files in a temporary directory. Leaving the scope ends them.
  */
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { freePort, Program } from "./programs.ts";
+import { eventually, freePort, Program } from "./programs.ts";
 
 /** The programs that these servers need. */
 export const REDIS = ["redis-server", "redis-cli", "timeout"];
@@ -127,16 +126,4 @@ export async function cli(...args: (string | number)[]): Promise<string> {
   })
     .output();
   return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-}
-
-/** Waits until `check` holds, at most `seconds`. */
-export async function eventually(
-  what: string,
-  check: () => Promise<boolean>,
-  seconds = 60,
-): Promise<void> {
-  for (const end = Date.now() + seconds * 1000; !await check();) {
-    if (Date.now() > end) throw new Error(`There is not ${what} after ${seconds} seconds`);
-    await delay(20);
-  }
 }

@@ -11,10 +11,9 @@ import {
   storeConformance,
   type TestStore,
 } from "./conformance/store.ts";
-import { freePort, isInstalled, runToEnd, testWith } from "./programs.ts";
+import { eventually, freePort, isInstalled, runToEnd, testWith } from "./programs.ts";
 import {
   cli,
-  eventually,
   REDIS,
   type Server,
   type Servers,

@@ -19,20 +19,49 @@ const STYLE = `
   code { font-size: .9em; overflow-wrap: anywhere; }
 `;
 
-const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(STYLE));
-const styleHash = btoa(String.fromCharCode(...new Uint8Array(digest)));
+async function hash(text: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return `'sha256-${btoa(String.fromCharCode(...new Uint8Array(digest)))}'`;
+}
 
-/** The headers of every page: no script, no frame, no outside asset. */
-export const PAGE_HEADERS = {
-  "Content-Security-Policy":
-    `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; form-action 'self'; ` +
-    "frame-ancestors 'none'; base-uri 'none'",
-  "X-Content-Type-Options": "nosniff",
-  "Referrer-Policy": "same-origin",
-};
+/** What a page has of its own beside what every page shares. */
+interface Own {
+  style?: string;
+  script?: string;
+}
+
+/** The headers of a page: no script and no style but its own, no frame, no outside asset. */
+export async function pageHeaders({ style, script }: Own = {}): Promise<Record<string, string>> {
+  const styles = await Promise.all([STYLE, ...style ? [style] : []].map(hash));
+  const policy = [
+    "default-src 'none'",
+    `style-src ${styles.join(" ")}`,
+    ...script
+      ? [
+        `script-src ${await hash(script)}`,
+        "connect-src 'self'",
+        "require-trusted-types-for 'script'",
+      ]
+      : [],
+    "img-src data:",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+  ];
+  return {
+    "Content-Security-Policy": policy.join("; "),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+  };
+}
+
+/** The headers of a page without a script. */
+export const PAGE_HEADERS = await pageHeaders();
 
 /** A whole page. */
-export function Layout({ title, children }: { title: string; children: Child }) {
+export function Layout(
+  { title, children, style, script }: Own & { title: string; children: Child },
+) {
   return html`<!DOCTYPE html>${(
     <html lang="en">
       <head>
@@ -41,6 +70,8 @@ export function Layout({ title, children }: { title: string; children: Child }) 
         <link rel="icon" href="data:," />
         <title>{title}</title>
         <style>{raw(STYLE)}</style>
+        {style && <style>{raw(style)}</style>}
+        {script && <script type="module">{raw(script)}</script>}
       </head>
       <body>
         <main>{children}</main>

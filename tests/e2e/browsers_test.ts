@@ -4,59 +4,37 @@
  * those of the mission: what a person does with the system, and sees.
  */
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
-import { freePort, PROJECT, runToEnd, startServer, testWith } from "../programs.ts";
+import type { HTTPResponse, Page } from "puppeteer-core";
+import { freePort, runToEnd, startServer } from "../programs.ts";
+import { type Browsers, screenshot, testInBrowsers, type Visit, visit } from "./browsers.ts";
 
-const CHROMIUM = "/usr/bin/chromium";
-const FIREFOX = "/usr/bin/firefox-esr";
-/** A busy machine may take minutes to start a browser. In milliseconds. */
-const PATIENCE = 300_000;
-/** How long a page may keep a browser that runs waiting, in milliseconds: a broken one is told so. */
-const PAGE_PATIENCE = 60_000;
-const SCREENSHOTS = join(PROJECT, "build", "screenshots");
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
-testWith(
-  [CHROMIUM, FIREFOX],
-  "Chromium and Firefox",
-  async (t) => {
-    await Deno.mkdir(SCREENSHOTS, { recursive: true });
-    await using chromium = await launchChromium();
-    await using firefox = await launchFirefox();
-    const browsers = { chromium, firefox };
-    await t.step(
-      "show two separate counts, kept in a signed cookie that each refresh changes (points 1 to 3)",
-      () => countInCookie(browsers),
-    );
-    await t.step(
-      "show in words that the store is not there, with status 503 (point 6)",
-      () => missStore(browsers),
-    );
-    await using kv = await startServer("kv.ts");
-    const config = { USE_SESSION_STORE: true, KV_URL: kv.url };
-    await using counter = await startServer("counter.ts", { config });
-    await t.step(
-      "show two separate counts, each under one session id; dump.ts lists both (points 8, 9, 11)",
-      () => countInStore(browsers, counter.url, kv.url),
-    );
-    await t.step(
-      "get a cleared cookie from the Reset button, and a new id with the next page (point 10)",
-      () => reset(browsers, counter.url, kv.url),
-    );
-    await t.step(
-      "have their sessions set, got and deleted at KV_URL (point 7)",
-      () => useStore(browsers, kv.url),
-    );
-  },
-  // Puppeteer does not wait for its temporary profiles to be removed.
-  { sanitizeOps: false, sanitizeResources: false },
-);
-
-interface Browsers {
-  chromium: Browser;
-  firefox: Browser;
-}
+testInBrowsers("Chromium and Firefox", async (t, browsers) => {
+  await t.step(
+    "show two separate counts, kept in a signed cookie that each refresh changes (points 1 to 3)",
+    () => countInCookie(browsers),
+  );
+  await t.step(
+    "show in words that the store is not there, with status 503 (point 6)",
+    () => missStore(browsers),
+  );
+  await using kv = await startServer("kv.ts");
+  const config = { USE_SESSION_STORE: true, KV_URL: kv.url };
+  await using counter = await startServer("counter.ts", { config });
+  await t.step(
+    "show two separate counts, each under one session id; dump.ts lists both (points 8, 9, 11)",
+    () => countInStore(browsers, counter.url, kv.url),
+  );
+  await t.step(
+    "get a cleared cookie from the Reset button, and a new id with the next page (point 10)",
+    () => reset(browsers, counter.url, kv.url),
+  );
+  await t.step(
+    "have their sessions set, got and deleted at KV_URL (point 7)",
+    () => useStore(browsers, kv.url),
+  );
+});
 
 async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
   const config = { SECRET_KEY: "a secret key for two browsers" };
@@ -173,42 +151,7 @@ async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
   assert.deepEqual(operations, ["put", "get", "put", "delete", "put"]);
 }
 
-// ---- Browsers ------------------------------------------------------------------------------
-
-function launchChromium(): Promise<Browser> {
-  const args = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ];
-  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
-  return puppeteer.launch({ browser: "chrome", executablePath: CHROMIUM, args, ...timeouts });
-}
-
-function launchFirefox(): Promise<Browser> {
-  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
-  return puppeteer.launch({ browser: "firefox", executablePath: FIREFOX, ...timeouts });
-}
-
-interface Visit extends AsyncDisposable {
-  page: Page;
-  /** The answer to the first load. */
-  first: HTTPResponse;
-}
-
-/** Opens the page in a window with no cookies. */
-async function visit(browser: Browser, url: string): Promise<Visit> {
-  const context = await browser.createBrowserContext();
-  const page = await context.newPage();
-  page.setDefaultTimeout(PAGE_PATIENCE);
-  await page.setViewport({ width: 800, height: 450 });
-  const first = await page.goto(url);
-  assert.ok(first);
-  return { page, first, [Symbol.asyncDispose]: () => context.close() };
-}
+// ---- A page of the counter ------------------------------------------------------------------
 
 /** Refreshes until the page was loaded `loads` times, and gives each answer's Set-Cookie. */
 async function refresh({ page, first }: Visit, loads: number): Promise<string[]> {
@@ -239,8 +182,4 @@ function sessionId(cookie = ""): string {
   const match = new RegExp(`^session=(${UUID4}); Path=/; HttpOnly; SameSite=Lax$`).exec(cookie);
   assert.ok(match, `holds no session id alone: "${cookie}"`);
   return match[1] ?? "";
-}
-
-async function screenshot(page: Page, name: string): Promise<void> {
-  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
 }

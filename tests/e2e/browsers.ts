@@ -1,0 +1,89 @@
+/** Chromium and Firefox, as tests drive them. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
+import { PROJECT, testWith } from "../programs.ts";
+
+const CHROMIUM = "/usr/bin/chromium";
+const FIREFOX = "/usr/bin/firefox-esr";
+/** A busy machine may take minutes to start a browser. In milliseconds. */
+const PATIENCE = 300_000;
+/** How long a page may keep a browser that runs waiting, in milliseconds: a broken one is told so. */
+const PAGE_PATIENCE = 60_000;
+const SCREENSHOTS = join(PROJECT, "build", "screenshots");
+
+/** A name that both browsers take for this machine's, as a page's own name server could say. */
+export const REBOUND_HOST = "rebound.example";
+
+/** The two, running. */
+export interface Browsers {
+  chromium: Browser;
+  firefox: Browser;
+}
+
+/** Registers a test that needs both browsers. */
+export function testInBrowsers(
+  name: string,
+  run: (t: Deno.TestContext, browsers: Browsers) => Promise<void>,
+): void {
+  testWith(
+    [CHROMIUM, FIREFOX],
+    name,
+    async (t) => {
+      await Deno.mkdir(SCREENSHOTS, { recursive: true });
+      await using chromium = await launchChromium();
+      await using firefox = await launchFirefox();
+      await run(t, { chromium, firefox });
+    },
+    // Puppeteer does not wait for its temporary profiles to be removed.
+    { sanitizeOps: false, sanitizeResources: false },
+  );
+}
+
+function launchChromium(): Promise<Browser> {
+  const args = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    `--host-resolver-rules=MAP ${REBOUND_HOST} 127.0.0.1`,
+  ];
+  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
+  return puppeteer.launch({ browser: "chrome", executablePath: CHROMIUM, args, ...timeouts });
+}
+
+function launchFirefox(): Promise<Browser> {
+  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
+  const extraPrefsFirefox = { "network.dns.localDomains": REBOUND_HOST };
+  return puppeteer.launch({
+    browser: "firefox",
+    executablePath: FIREFOX,
+    extraPrefsFirefox,
+    ...timeouts,
+  });
+}
+
+/** A page in a window of its own. */
+export interface Visit extends AsyncDisposable {
+  page: Page;
+  /** The answer to the first load. */
+  first: HTTPResponse;
+}
+
+/** Opens the page in a window with no cookies. */
+export async function visit(browser: Browser, url: string): Promise<Visit> {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  page.setDefaultTimeout(PAGE_PATIENCE);
+  await page.setViewport({ width: 800, height: 450 });
+  const first = await page.goto(url);
+  assert.ok(first);
+  return { page, first, [Symbol.asyncDispose]: () => context.close() };
+}
+
+/** Writes a picture of the page to `build/screenshots`. */
+export async function screenshot(page: Page, name: string): Promise<void> {
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
+}
