@@ -82,13 +82,12 @@ export async function listen(
   handler: Deno.ServeHandler,
   { hostname, port, onStop }: Address,
 ): Promise<void> {
-  const abort = new AbortController();
+  const graceOver = Promise.withResolvers<void>();
   let server: Deno.HttpServer;
   try {
     server = Deno.serve({
       hostname,
       port,
-      signal: abort.signal,
       onListen: (address) => console.log(`${name}: http://${hostPort(hostname, address.port)}`),
     }, handler);
   } catch (cause) {
@@ -99,13 +98,13 @@ export async function listen(
     if (stopping) Deno.exit(130);
     stopping = true;
     console.log(`${name}: stopping`);
-    Deno.unrefTimer(setTimeout(() => abort.abort(), STOP_GRACE));
+    Deno.unrefTimer(setTimeout(graceOver.resolve, STOP_GRACE));
     onStop?.();
-    server.shutdown();
+    server.shutdown().catch(graceOver.reject);
   };
   const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
   for (const signal of signals) Deno.addSignalListener(signal, stop);
-  await server.finished;
+  await Promise.race([server.finished, graceOver.promise]);
   for (const signal of signals) Deno.removeSignalListener(signal, stop);
 }
 
@@ -122,12 +121,13 @@ function hostPort(hostname: string, port: number): string {
 }
 
 /**
- * Runs an entry file's program. What a person can mend (the configuration, the address, the store)
+ * Runs an entry file's program, and ends what it has left under way. What a person can mend (the configuration, the address, the store)
  * is printed as sentences, and the exit code is 1; any other error is a defect and keeps its trace.
  */
 export async function run(name: string, program: () => Promise<void>): Promise<void> {
   try {
     await program();
+    Deno.exit();
   } catch (error) {
     const mendable = error instanceof ConfigError || error instanceof InvalidArgument ||
       error instanceof StoreUnavailable;

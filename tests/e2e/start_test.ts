@@ -222,6 +222,26 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
+Deno.test("kv.ts stops once a long dump is read, or else after ten seconds", async () => {
+  await using kv = await startServer("kv.ts");
+  const value = "x".repeat(100_000);
+  for (const half of [0, 1]) {
+    const values = Array.from({ length: 100 }, (_, i) => [`${half}-${i}`, value]);
+    const body = JSON.stringify(Object.fromEntries(values));
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(kv.url, { method: "POST", body, headers });
+    assert.equal(response.status, 200);
+    await response.body?.cancel();
+  }
+  const headers = { Accept: "application/x-ndjson" };
+  const [read, leftAlone] = await Promise.all([1, 2].map(() => fetch(kv.url, { headers })));
+  kv.program.signal("SIGTERM");
+  await kv.program.printed(/^kv: stopping$/m);
+  assert.equal((await read?.text())?.split("\n").length, 201);
+  assert.equal(await kv.program.exited, 0, kv.program.output);
+  await assert.rejects(async () => await leftAlone?.text(), "what is cut looks like nothing whole");
+});
+
 Deno.test("kv.ts ends at once on a second signal", async () => {
   await using kv = await startServer("kv.ts");
   using _request = await beginPut(kv.url);
