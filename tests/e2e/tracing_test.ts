@@ -1,0 +1,40 @@
+/** Deno's own traces of both servers: that they come, and what does not stand in them. */
+import assert from "node:assert/strict";
+import { eventually, startServer } from "../programs.ts";
+
+Deno.test("Deno traces the requests of both servers, and no session id stands in what it sends", async () => {
+  const sent: string[] = [];
+  await using collector = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      sent.push(JSON.stringify(await request.json()));
+      return Response.json({});
+    },
+  );
+  const env = {
+    OTEL_DENO: "true",
+    OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+    OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
+    OTEL_BSP_SCHEDULE_DELAY: "200",
+  };
+  await using kv = await startServer("kv.ts", { env: { ...env, OTEL_SERVICE_NAME: "kv" } });
+  const config = { USE_SESSION_STORE: true, KV_URL: kv.url, HASH_SESSION_IDS: true };
+  await using counter = await startServer("counter.ts", {
+    config,
+    env: { ...env, OTEL_SERVICE_NAME: "counter" },
+  });
+  const first = await fetch(counter.url);
+  const cookie = first.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+  await first.body?.cancel();
+  const second = await fetch(counter.url, { headers: { Cookie: cookie } });
+  assert.match(await second.text(), /Count: 2/);
+
+  // Of each page: what the counter serves, what it asks, and what the service serves.
+  const spans = () => [...sent.join().matchAll(/"traceId":"([0-9a-f]+)","spanId"/g)];
+  await eventually("every span", () => Promise.resolve(spans().length === 6));
+  assert.equal(new Set(spans().map(([, trace]) => trace)).size, 2);
+  assert.ok(sent.join().includes(`${counter.url}/`) && sent.join().includes(`${kv.url}/`));
+  const id = cookie.slice("session=".length);
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.ok(!sent.join().includes(id));
+});
