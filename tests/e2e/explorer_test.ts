@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 /**
  * The service's page in Chromium and Firefox: what a person does with it, by mouse and keyboard,
  * and what pages of other sites try. The page takes no `eval`, which puppeteer's waiting needs: here
