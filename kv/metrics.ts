@@ -72,9 +72,23 @@ export function metrics(below: Store, watchers: () => number): Metrics {
     help: "Whether the store answers",
     registers,
     async collect() {
-      this.set(await answers(below) ? 1 : 0);
+      const answered = await unlessGone(async () => (await below.get("health"), true));
+      this.set(answered ? 1 : 0);
     },
   });
+
+  if (below.count) {
+    new Gauge({
+      name: "kv_entries",
+      help: "Entries, with some that have just expired",
+      registers,
+      async collect() {
+        const count = await unlessGone(async () => await below.count?.());
+        if (count === undefined) this.remove();
+        else this.set(count);
+      },
+    });
+  }
 
   return {
     store: measured(below, (operation, outcome) => count(operations, `${operation} ${outcome}`)),
@@ -141,12 +155,12 @@ function outcomeOf(error: unknown): string {
   return error instanceof StoreUnavailable ? "unavailable" : "error";
 }
 
-async function answers(store: Store): Promise<boolean> {
+/** What a store answers, or nothing while it does not. */
+async function unlessGone<T>(call: () => Promise<T>): Promise<T | undefined> {
   try {
-    await store.get("health");
-    return true;
+    return await call();
   } catch (error) {
-    if (error instanceof StoreUnavailable || error instanceof StoreFull) return false;
+    if (error instanceof StoreUnavailable || error instanceof StoreFull) return undefined;
     throw error;
   }
 }

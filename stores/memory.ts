@@ -131,6 +131,11 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
       return { keys, next: null };
     },
 
+    async count() {
+      open();
+      return entries.size;
+    },
+
     async watch(prefix, { since } = {}) {
       open();
       return changes.watch(prefix, since, (key) => Promise.resolve(find(key)));

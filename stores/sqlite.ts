@@ -105,6 +105,7 @@ export function sqliteStore(
     `SELECT key FROM entries WHERE key >= ? AND key < ?
        AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?`,
   );
+  const countEntries = database.prepare("SELECT count(*) AS count FROM entries");
   const selectExpired = database.prepare("SELECT 1 FROM entries WHERE expires <= ? LIMIT 1");
   const deleteExpired = database.prepare(
     `DELETE FROM entries WHERE key IN
@@ -259,6 +260,11 @@ export function sqliteStore(
       const rows = read(() => selectKeys.all(...query)) as { key: Uint8Array }[];
       const keys = rows.slice(0, limit).map((row) => text(row.key));
       return { keys, next: rows.length > limit ? keys.at(-1) ?? null : null };
+    },
+
+    async count() {
+      open();
+      return (read(() => countEntries.get()) as { count: number }).count;
     },
 
     async watch(prefix, { since } = {}) {

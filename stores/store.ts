@@ -104,6 +104,11 @@ export interface Store {
    * @throws {ChangesLost} If `since` is no longer known, which may end the stream later on, too
    */
   watch(prefix: string, options?: WatchOptions): Promise<Watch>;
+  /**
+   * How many entries there are, with some that have just expired: on stores that can tell without
+   * listing them. Redis cannot, where others have keys in it, nor can a service.
+   */
+  count?(): Promise<number>;
   /** Ends watches and pending writes, then lets go of files and connections. A second call does nothing. */
   close(): Promise<void>;
 }

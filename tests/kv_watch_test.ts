@@ -1,6 +1,7 @@
 /** Streams of changes, and what the service tells of itself. */
 import assert from "node:assert/strict";
 import { EventSource } from "eventsource";
+import parsePrometheus from "parse-prometheus-text-format";
 import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type Store, StoreUnavailable } from "../stores/store.ts";
@@ -144,6 +145,12 @@ Deno.test("kv() tells of its health, and of its store's", async () => {
   assert.match(log, /closed/);
 });
 
+/** What another's parser finds in a text in Prometheus' format: the type of each name. */
+function typesOf(text: string): Record<string, string> {
+  const families: { name: string; type: string }[] = parsePrometheus(text);
+  return Object.fromEntries(families.map(({ name, type }) => [name, type]));
+}
+
 /** The figures of a text in Prometheus' format, each under its name and labels. */
 function figures(text: string): Map<string, number> {
   const samples = new Map<string, number>();
@@ -168,11 +175,26 @@ Deno.test("kv() counts its requests and its store's calls, for Prometheus", asyn
       if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
       return await memory.get(key);
     },
+    async count() {
+      if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
+      return await memory.count?.() ?? 0;
+    },
   };
+  await store.set("b", json(1));
   const app = kv(store);
   const before = await app.request("/?metrics");
   assert.match(before.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
-  assert.equal(figures(await before.text()).get("kv_store_up"), 1);
+  const text = await before.text();
+  assert.deepEqual(typesOf(text), {
+    kv_entries: "GAUGE",
+    kv_request_duration_seconds: "HISTOGRAM",
+    kv_requests_total: "COUNTER",
+    kv_store_operations_total: "COUNTER",
+    kv_store_up: "GAUGE",
+    kv_watchers: "GAUGE",
+  });
+  assert.equal(figures(text).get("kv_store_up"), 1);
+  assert.equal(figures(text).get("kv_entries"), 1);
 
   const set = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
   await app.request("/a", set);
@@ -195,6 +217,7 @@ Deno.test("kv() counts its requests and its store's calls, for Prometheus", asyn
       ['kv_request_duration_seconds_count{method="PUT"}', 3],
       ["kv_watchers", 0],
       ["kv_store_up", 0],
+      ["kv_entries", undefined],
     ] as const
   ) assert.equal(after.get(name), value, name);
   await store.close();

@@ -280,6 +280,15 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     });
   }
 
+  test("count, where there is one, is the number of the entries", async ({ store }) => {
+    if (!store.count) return;
+    assert.equal(await store.count(), 0);
+    await store.setAll(new Map(["a", "b", "c"].map((key) => [key, json(1)])));
+    await store.set("a", json(2));
+    await store.delete("b");
+    assert.equal(await store.count(), 2);
+  });
+
   test("64 writers at once lose no update", async ({ store }) => {
     const revisions = new Set<string>();
     await Promise.all(Array.from({ length: 64 }, async () => {
@@ -370,6 +379,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     await assert.rejects(store.delete("a"), unchanged);
     await assert.rejects(store.list(""), unchanged);
     await assert.rejects(store.watch(""), unchanged);
+    if (store.count) await assert.rejects(store.count(), unchanged);
   });
 
   test("does what a Map with a clock does, for any sequence of calls", async (t) => {
