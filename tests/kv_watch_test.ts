@@ -68,6 +68,24 @@ Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not 
   await store.close();
 });
 
+Deno.test("kv() says every 15 seconds that a stream of changes is alive", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const timers = globalThis as { setInterval: unknown };
+  const { setInterval } = globalThis;
+  timers.setInterval = (run: () => void, every = 0) => setInterval(run, every / 300);
+  try {
+    const events = eventsOf(await app.request("/", { headers: EVENTS }));
+    assert.match(await events.next(), /^event: ready\n/);
+    assert.equal(await events.next(), ":\n\n");
+    assert.equal(await events.next(), ":\n\n");
+    await events.cancel();
+  } finally {
+    timers.setInterval = setInterval;
+  }
+  await store.close();
+});
+
 Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
   const store = memoryStore();
   const app = kv(store);
