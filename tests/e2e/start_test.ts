@@ -149,6 +149,13 @@ Deno.test("kv.ts refuses to let other machines in without a token", async () => 
   assert.equal(code, 1);
 });
 
+Deno.test("kv.ts refuses a token that reads where none is asked for", async () => {
+  const KV_READ_TOKEN = "a-token-that-reads";
+  const { code, stderr } = await startWrong("kv.ts", "{}", { KV_READ_TOKEN, PORT: "0" });
+  assert.equal(stderr, "kv: KV_READ_TOKEN is set: expected KV_TOKEN to be set as well\n");
+  assert.equal(code, 1);
+});
+
 Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", async () => {
   await using kv = await startServer("kv.ts", { env: { HOST: "0.0.0.0", KV_TOKEN } });
   const refused = await fetch(kv.url);
