@@ -121,8 +121,9 @@ function hostPort(hostname: string, port: number): string {
 }
 
 /**
- * Runs an entry file's program, and ends what it has left under way. What a person can mend (the configuration, the address, the store)
- * is printed as sentences, and the exit code is 1; any other error is a defect and keeps its trace.
+ * Runs an entry file's program, and ends what it has left under way. What a person can mend (the
+ * configuration, the address, the store) is printed as sentences, and the exit code is 1; any other
+ * error is a defect and keeps its trace.
  */
 export async function run(name: string, program: () => Promise<void>): Promise<void> {
   try {

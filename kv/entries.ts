@@ -22,7 +22,7 @@ export function object(values: Iterable<readonly [string, JsonText | undefined]>
 export function answer(
   c: Context,
   status: 200 | 201,
-  text: string,
+  text: string | ReadableStream<Uint8Array>,
   headers: Record<string, string> = {},
 ): Response {
   return c.body(text, status, { "Content-Type": "application/json", ...headers });

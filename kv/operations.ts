@@ -12,6 +12,8 @@ import { check } from "./requests.ts";
 
 /** The most operations in one array. */
 export const MAX_OPERATIONS = 1000;
+/** About the most characters of an answer that is sent in one piece. */
+const WHOLE_LENGTH = 16 * 1024 * 1024;
 
 /** One of an array. */
 export const Operation = z.discriminatedUnion("op", [
@@ -30,15 +32,33 @@ export const Operation = z.discriminatedUnion("op", [
   }),
 ]);
 
-/** Does the operations side by side; those on one key take effect in their order. */
-export async function performAll(store: Store, operations: unknown[]): Promise<string> {
+/**
+ * Does the operations side by side; those on one key take effect in their order.
+ *
+ * @returns The text of an array of their answers, as a stream where one text might not hold it
+ */
+export async function performAll(
+  store: Store,
+  operations: unknown[],
+): Promise<string | ReadableStream<Uint8Array>> {
   if (operations.length > MAX_OPERATIONS) {
     throw new HTTPException(413, {
       message: `Cannot do ${operations.length} operations: expected ${MAX_OPERATIONS} at most`,
     });
   }
   const answers = await Promise.all(operations.map((operation) => performOne(store, operation)));
-  return `[${answers.join(",")}]`;
+  const length = answers.reduce((sum, { length }) => sum + length, 0);
+  if (length <= WHOLE_LENGTH) return `[${answers.join(",")}]`;
+  function* text() {
+    let before = "[";
+    // What was sent is let go of.
+    for (let text = answers.shift(); text !== undefined; text = answers.shift()) {
+      yield before + text;
+      before = ",";
+    }
+    yield "]";
+  }
+  return ReadableStream.from(text()).pipeThrough(new TextEncoderStream());
 }
 
 async function performOne(store: Store, operation: unknown): Promise<string> {

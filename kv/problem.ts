@@ -66,8 +66,8 @@ export function describe(error: unknown): Description {
   if (error instanceof HTTPException) {
     return { status: error.status, detail: error.message };
   }
-  // Deno's word for a body whose sender went away. Stores have errors of their own.
-  if (error instanceof Deno.errors.BadResource) {
+  // Deno's words for a body whose sender went away, or broke off. Stores have errors of their own.
+  if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Http) {
     return { status: 400, detail: "The body ended early" };
   }
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };

@@ -3,6 +3,9 @@
  * stored without a 2xx, or be answered with an error that is not problem+json.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -316,5 +319,28 @@ Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", as
   }
   // The cases are neither all refused nor all taken.
   assert.ok(refused.size > 0 && keys.length > 0);
+  assert.doesNotMatch(program.output, /^kv: (?!http:)/m);
+});
+
+Deno.test("kv.ts takes a connection that is reset within a body for the client's doing", async () => {
+  const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
+  await using program = startScript("kv.ts", [], { env });
+  const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
+  const framings = ["Content-Length: 9\r\n\r\n[", "Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n"];
+  for (const framing of framings) {
+    for (const type of ["json", "x-www-form-urlencoded", "x-ndjson"]) {
+      const socket = connect(port, "127.0.0.1");
+      await once(socket, "connect");
+      socket.write(`POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/${type}\r\n`);
+      socket.write(framing);
+      await delay(100);
+      socket.resetAndDestroy();
+      await once(socket, "close");
+    }
+  }
+  const figures = async () => await (await fetch(`http://127.0.0.1:${port}/?metrics`)).text();
+  const refused = /^kv_requests_total\{method="POST",status="400"\} 6$/m;
+  for (let i = 0; i < 50 && !refused.test(await figures()); i++) await delay(100);
+  assert.match(await figures(), refused);
   assert.doesNotMatch(program.output, /^kv: (?!http:)/m);
 });

@@ -646,6 +646,27 @@ test("does up to 1,000 operations in one array", async ({ app, store }) => {
   assert.equal((await store.list("k9", { limit: 1000 })).keys.length, 111);
 });
 
+test("answers an array whose values are together longer than a text can be", async ({ app, store }) => {
+  const value = json("x".repeat(MAX_VALUE_BYTES - 2));
+  const { revision } = await store.set("a", value);
+  // V8's texts have 2 ** 29 - 24 characters at most.
+  const operations = Array.from({ length: 520 }, () => ({ op: "get", key: "a" }));
+  const response = await app.request("/", post(JSON.stringify(operations)));
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("Content-Type"), "application/json");
+  const one = `{"status":200,"value":${value},"revision":"${revision}","expires":null}`;
+  let length = 0;
+  let first = "";
+  let last = "";
+  for await (const chunk of response.body ?? []) {
+    first ||= new TextDecoder().decode(chunk);
+    last = new TextDecoder().decode(chunk);
+    length += chunk.length;
+  }
+  assert.equal(length, 520 * (one.length + 1) + 1);
+  assert.ok(first === `[${one}` && last === "]");
+});
+
 test("turns away a ttl beside an array, whose operations have their own", async ({ app, store }) => {
   const response = await app.request("/?ttl=60", post('[{"op":"put","key":"a","value":1}]'));
   assert.equal(response.status, 400);
