@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { MAX_VALUE_BYTES } from "../stores/store.ts";
+import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { NDJSON } from "./ndjson.ts";
 import { MAX_OPERATIONS, Operation } from "./operations.ts";
 import {
@@ -16,7 +16,9 @@ import {
   WriteQuery,
 } from "./requests.ts";
 
-const Value = z.unknown().meta({ description: `Any JSON value, ${MAX_VALUE_BYTES} bytes at most` });
+const Value = z.unknown().meta({
+  description: `Any JSON value, at most ${MAX_VALUE_BYTES} bytes and ${MAX_DEPTH} levels deep`,
+});
 const Entries = z.record(z.string(), Value).meta({ description: "Values by their keys" });
 const expires = z.number().nullable().describe("Milliseconds since 1970, or null for never");
 const revision = z.string().nullable().describe("Null where there is no entry");
@@ -195,7 +197,11 @@ export function openApi() {
     components: {
       schemas: Object.fromEntries(schemas),
       securitySchemes: {
-        bearer: { type: "http", scheme: "bearer", description: "A token of KV_TOKEN" },
+        bearer: {
+          type: "http",
+          scheme: "bearer",
+          description: "A token of KV_TOKEN, or of KV_READ_TOKEN to read",
+        },
         basic: { type: "http", scheme: "basic", description: "Any name, and a token" },
       },
     },

@@ -53,7 +53,7 @@ function unauthorized(c: Context): HTTPException {
   const isBrowser = /\btext\/html\b/.test(c.req.header("Accept") ?? "");
   const challenge = isBrowser ? 'Basic realm="kv: any name, and a token"' : 'Bearer realm="kv"';
   return new HTTPException(401, {
-    message: 'Expected "Authorization: Bearer" and a token of KV_TOKEN',
+    message: 'Expected "Authorization: Bearer" and a token of KV_TOKEN or KV_READ_TOKEN',
     res: new Response(null, { headers: { "WWW-Authenticate": challenge } }),
   });
 }

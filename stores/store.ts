@@ -14,6 +14,8 @@ import { isRedisUrl, redisUrlProblem } from "./redis_url.ts";
 export const MAX_KEY_BYTES = 1024;
 /** The largest value, in bytes of JSON text. */
 export const MAX_VALUE_BYTES = 1024 * 1024;
+/** The most arrays and objects within one another in a value: more, and not every reader can. */
+export const MAX_DEPTH = 500;
 /** The longest life of an entry, in seconds: about 68 years. */
 export const MAX_TTL = 2 ** 31 - 1;
 /** The most keys in one page of a listing, and the number where none is asked for. */
@@ -275,7 +277,8 @@ export function withoutPassword(url: string): string {
 /**
  * JSON text of a value. A number that {@linkcode parseJson} kept as it was written stays so.
  *
- * @throws {InvalidArgument} If the value has no JSON text (undefined, a function, a bigint, a cycle)
+ * @throws {InvalidArgument} If the value has no JSON text (undefined, a function, a bigint, a cycle),
+ * or is nested deeper than {@linkcode MAX_DEPTH}
  * @throws {ValueTooLarge} If the text is over {@linkcode MAX_VALUE_BYTES}
  *
  * @example
@@ -296,7 +299,29 @@ export function json(value: unknown): JsonText {
     throw new InvalidArgument("value", `Cannot store ${typeof value}: expected a JSON value`);
   }
   if (byteLength(text, MAX_VALUE_BYTES) > MAX_VALUE_BYTES) throw new ValueTooLarge();
+  if (text.length > 2 * MAX_DEPTH && depthOf(text) > MAX_DEPTH) {
+    throw new InvalidArgument(
+      "value",
+      `Cannot store the value: it is nested deeper than ${MAX_DEPTH} levels`,
+    );
+  }
   return text as JsonText;
+}
+
+/** How many arrays and objects are within one another in JSON text. */
+function depthOf(text: string): number {
+  let depth = 0;
+  let deepest = 0;
+  let isQuoted = false;
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i];
+    if (isQuoted && char === "\\") i++;
+    else if (char === '"') isQuoted = !isQuoted;
+    else if (isQuoted) continue;
+    else if (char === "[" || char === "{") deepest = Math.max(deepest, ++depth);
+    else if (char === "]" || char === "}") depth--;
+  }
+  return deepest;
 }
 
 /**

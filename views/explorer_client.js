@@ -83,6 +83,9 @@ class Row {
   }
 
   async copy() {
+    if (!navigator.clipboard) {
+      throw new Error("Cannot copy: a browser does only on https or localhost");
+    }
     await navigator.clipboard.writeText(JSON.stringify(this.contents.value));
     status.textContent = `Copied the value of ${this.key}`;
   }

@@ -12,6 +12,7 @@ import {
   InvalidArgument,
   json,
   type JsonText,
+  MAX_DEPTH,
   MAX_KEY_BYTES,
   MAX_PAGE,
   MAX_VALUE_BYTES,
@@ -128,6 +129,17 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assert.equal((await store.get("a"))?.value, largest);
     assert.throws(() => json("x".repeat(MAX_VALUE_BYTES - 1)), ValueTooLarge);
     assert.throws(() => json("é".repeat(MAX_VALUE_BYTES / 2)), ValueTooLarge);
+  });
+
+  test("a value is kept with 500 levels, and refused with one more", async ({ store }) => {
+    const nested = (depth: number) => `${'{"[":['.repeat(depth / 2)}1.10${"]}".repeat(depth / 2)}`;
+    const deepest = text(nested(MAX_DEPTH));
+    await store.set("a", deepest);
+    assert.equal((await store.get("a"))?.value, deepest);
+    assert.throws(() => text(`[${nested(MAX_DEPTH)}]`), /nested deeper than 500 levels/);
+    const brackets = json(['"[\\"'.repeat(MAX_DEPTH)]);
+    await store.set("a", brackets);
+    assert.equal((await store.get("a"))?.value, brackets);
   });
 
   test("keys of every kind stay apart", async ({ store }) => {
