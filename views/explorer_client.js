@@ -76,9 +76,14 @@ class Row {
     this.expires.textContent = expires === null ? "never" : timeUntil(expires);
   }
 
+  /** Takes the row away. Who has the focus in it goes on in the row beside it. */
   remove() {
+    const beside = this.element.nextElementSibling ?? this.element.previousElementSibling;
+    const focus = beside?.querySelector(".delete") ?? filter;
+    const hasFocus = this.element.contains(document.activeElement);
     rows.delete(this.key);
     this.element.remove();
+    if (hasFocus && focus instanceof HTMLElement) focus.focus();
     reloadSoon();
   }
 

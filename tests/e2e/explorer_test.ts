@@ -111,6 +111,12 @@ async function copyAndRemove(browser: Browser): Promise<void> {
   await eventually("a message", async () => await text(page, "#status") === "Deleted c/d?");
   assert.equal(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
   await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
+  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
+  await eventually(
+    "the focus in the row beside it",
+    async () => await focused() === "Delete a",
+    20,
+  );
 }
 
 async function reconnect(browser: Browser): Promise<void> {
