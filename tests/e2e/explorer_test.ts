@@ -239,7 +239,7 @@ async function rowsAre(page: Page, expected: string[][]): Promise<void> {
   await eventually("the rows", async () => {
     shown = await rows(page);
     return JSON.stringify(shown) === JSON.stringify(expected);
-  }, 20).catch(() => {}); // what is shown tells more
+  }).catch(() => {}); // what is shown tells more
   assert.deepEqual(shown, expected);
 }
 
