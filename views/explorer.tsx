@@ -50,7 +50,7 @@ export function ExplorerPage() {
         </label>
       </header>
       <noscript>
-        <p>This page needs JavaScript. Without it: curl localhost:5100/?prefix=</p>
+        <p>This page needs JavaScript. Without it, any HTTP client that asks here gets the keys.</p>
       </noscript>
       <table>
         <colgroup>

@@ -36,6 +36,8 @@ let nextCursor = null;
 /** How often the list was begun to be fetched: an answer to an earlier time is too late. */
 let loads = 0;
 let reloading = false;
+/** How far the service's clock is ahead of this browser's, in milliseconds. */
+let ahead = 0;
 /** @type {EventSource | undefined} */
 let source;
 
@@ -72,7 +74,7 @@ class Row {
   /** Shows the time that is left, and removes the row when there is none. */
   tick() {
     const { expires } = this.contents;
-    if (expires !== null && expires <= Date.now()) return this.remove();
+    if (expires !== null && expires <= Date.now() + ahead) return this.remove();
     this.expires.textContent = expires === null ? "never" : timeUntil(expires);
   }
 
@@ -185,6 +187,7 @@ async function call(path, init) {
     ...init,
     headers: { Accept: "application/json", ...init?.headers },
   });
+  ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now() || 0;
   const answer = parse(await response.text());
   if (!response.ok) throw new Error(answer.detail);
   return answer;
@@ -212,7 +215,7 @@ function failed(error) {
 
 /** @param {number} time In milliseconds since 1970 */
 function timeUntil(time) {
-  const seconds = Math.ceil((time - Date.now()) / 1000);
+  const seconds = Math.ceil((time - Date.now() - ahead) / 1000);
   const relative = new Intl.RelativeTimeFormat("en", { style: "short" });
   for (
     const [unit, length] of /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]])

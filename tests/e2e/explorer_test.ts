@@ -54,6 +54,17 @@ async function showEntries(browser: Browser, name: string): Promise<void> {
   await Promise.all(["long", encodeURIComponent(MARKUP)].map(async (key) => {
     await (await fetch(`${kv.url}/${key}`, { method: "DELETE" })).body?.cancel();
   }));
+  await page.evaluate((ahead) => {
+    const { now } = Date;
+    Date.now = () => now() + ahead;
+  }, 86_400_000);
+  await put(`${kv.url}/by-the-service-s-clock?ttl=200000`, "1");
+  const days = /by-the-service-s-clock1in 2 days/;
+  await eventually(
+    "a time by the service's clock",
+    async () => days.test(await text(page, "tbody")),
+  );
+  await (await fetch(`${kv.url}/by-the-service-s-clock`, { method: "DELETE" })).body?.cancel();
   await eventually("the price", async () => /price1\.20/.test(await text(page, "tbody")));
   await rowsAre(page, [["price", "1.20", "never"], ["session", '{"count":12}', "in 2 days"]]);
   await fetch(`${kv.url}/session`, { method: "DELETE" }).then((it) => it.body?.cancel());
