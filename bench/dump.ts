@@ -7,11 +7,11 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { NDJSON } from "../kv/ndjson.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { json, MAX_PAGE } from "../stores/store.ts";
 import { type Server, startServer } from "../tests/programs.ts";
 
-const NDJSON = "application/x-ndjson";
 const keys = Number(Deno.args[0] ?? 1_000_000);
 
 const directory = await Deno.makeTempDir();

@@ -4,6 +4,7 @@
  * @module
  */
 import { z } from "zod";
+import project from "../deno.json" with { type: "json" };
 import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { NDJSON } from "./ndjson.ts";
 import { MAX_OPERATIONS, Operation } from "./operations.ts";
@@ -187,7 +188,7 @@ export function openApi() {
     openapi: "3.1.1",
     info: {
       title: "kv",
-      version: "0.1.0",
+      version: project.version,
       description: "A key-value store served over HTTP",
       license: { name: "MIT", identifier: "MIT" },
     },
