@@ -231,9 +231,11 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     close() {
-      closing ??= Promise.allSettled(pending).then(async () => {
-        await Promise.all([subscription?.close(), disconnect(redis)]);
-      });
+      // An attempt to connect that is cut short leaves its timers behind: a call of nothing waits for it.
+      closing ??= Promise.allSettled([...pending, call(async () => {}, "unchanged")])
+        .then(async () => {
+          await Promise.all([subscription?.close(), disconnect(redis)]);
+        });
       return closing;
     },
   };

@@ -136,6 +136,12 @@ testWith(REDIS, "redisStore() tells of what is written on any server of the Clus
   await watcher.close();
 });
 
+testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", async () => {
+  for (const url of [aloneUrl(), clusterUrl()]) {
+    for (let i = 0; i < 10; i++) await redisStore(url, patient).close();
+  }
+});
+
 testWith(REDIS, "redisStore() writes nothing of which it may not tell", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* +@all resetchannels"] });
   await using opened = await openTestStore(`redis://ann:pw@127.0.0.1:${server.port}/`);
