@@ -25,7 +25,7 @@ import {
   type SessionsOptions,
   SessionUnavailable,
 } from "./sessions.ts";
-import { openStore, type Store } from "./stores/store.ts";
+import { openStore, type Store, StoreFull } from "./stores/store.ts";
 import { CounterPage, ErrorPage } from "./views/counter.tsx";
 import { PAGE_HEADERS } from "./views/layout.tsx";
 
@@ -70,7 +70,8 @@ export function counter({ keptIn, ...options }: CounterOptions) {
     .onError((error, c) => {
       if (error instanceof SessionUnavailable) {
         console.error(`counter: ${(error.cause as Error).message}`);
-        const message = "Your count is safe, but the store that keeps it does not answer.";
+        const problem = error.cause instanceof StoreFull ? "is full" : "does not answer";
+        const message = `Your count is safe, but the store that keeps it ${problem}.`;
         const page = ErrorPage({ title: "Please wait", message });
         return c.html(page, 503, { ...PAGE_HEADERS, "Retry-After": "1" });
       }

@@ -28,7 +28,7 @@ import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
 import type { SessionStore } from "./session_stores/session_store.ts";
-import { StoreUnavailable } from "./stores/store.ts";
+import { StoreFull, StoreUnavailable } from "./stores/store.ts";
 
 export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
 export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
@@ -58,7 +58,8 @@ export interface Session<T extends object> {
    * and it should do nothing but compute. A session that does not exist, or does no more, begins
    * under a new id.
    *
-   * @throws {SessionUnavailable} If the store does not answer; the session may have been changed
+   * @throws {SessionUnavailable} If the store does not answer, and the session may have been changed;
+   * or if the store is full
    * @throws {SessionDataInvalid} If the data, or what `change` gives, does not fit the schema
    * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes; nothing is changed
    */
@@ -107,10 +108,13 @@ export interface CookieOptions {
   partitioned?: boolean;
 }
 
-/** The store does not answer: a 503 that says when to try again. The cookie stays as it is. */
+/**
+ * The store does not answer, or is full (a {@linkcode StoreFull} as `cause`): a 503 that says when to
+ * try again. The cookie stays as it is.
+ */
 export class SessionUnavailable extends HTTPException {
   constructor(cause: unknown) {
-    const message = "The sessions cannot be reached. Please try again in a moment";
+    const message = "The sessions are not available. Please try again in a moment";
     const headers = { "Content-Type": "text/plain", "Retry-After": "1" };
     super(503, { message, cause, res: new Response(message, { headers }) });
     this.name = "SessionUnavailable";
@@ -314,7 +318,8 @@ class RequestSession<T extends object> implements Session<T> {
     try {
       return await run(this.#options);
     } catch (error) {
-      throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
+      const isUnavailable = error instanceof StoreUnavailable || error instanceof StoreFull;
+      throw isUnavailable ? new SessionUnavailable(error) : error;
     }
   }
 }

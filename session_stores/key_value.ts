@@ -84,9 +84,11 @@ export class KeyValueSessionStore implements SessionStore {
 
   async load(id: string): Promise<StoredSession | null> {
     if (!UUID4.test(id)) return null;
-    const entry = await this.#store.get(this.#key(id));
+    const key = this.#key(id);
+    const entry = await this.#store.get(key);
     const session = this.#unpack(entry);
     if (entry === null || session === null) return null;
+    this.#lastSeen.set(key, entry);
     const left = (entry.expires ?? 0) / 1000 - this.#lifetimes.now();
     const renewed = this.#lifetimes.isStale(session, left);
     if (renewed) await this.#renew(entry, session);
@@ -181,7 +183,8 @@ export class KeyValueSessionStore implements SessionStore {
 
   async #write(key: string, session: LivingSession, ifRevision: string | null): Promise<Entry> {
     this.#lastSeen.delete(key);
-    const ttl = this.#lifetimes.left(session);
+    // The session's last second may have passed since it was read.
+    const ttl = Math.max(1, this.#lifetimes.left(session));
     const entry = await this.#store.set(key, json(this.#lifetimes.pack(session)), {
       ttl,
       ifRevision,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { counter } from "../counter.ts";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreUnavailable } from "../stores/store.ts";
+import { json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { Browser, captureErrors } from "./conformance/sessions.ts";
 
 const KEPT_IN = "a place of the test";
@@ -89,6 +89,20 @@ Deno.test("counter() shows a page that a person understands when the store is go
   assert.match(text, /Your count is safe, but the store that keeps it does not answer/);
   assert.match(text, /<a class="button" href="\/">Try again<\/a>/);
   assert.doesNotMatch(text, /10\.0\.0\.1/, "the store's address is no visitor's business");
+  await memory.close();
+});
+
+Deno.test("counter() says that the store is full, and counts on when there is room", async () => {
+  const memory = memoryStore();
+  const full = async () => {
+    throw new StoreFull("/var/lib/kv.db is full");
+  };
+  const store = new KeyValueSessionStore({ ...memory, set: full });
+  const logged = captureErrors();
+  const response = await counter({ store, keptIn: KEPT_IN }).request("/");
+  assert.match(logged.end(), /^counter: \/var\/lib\/kv\.db is full$/m);
+  assert.equal(response.status, 503);
+  assert.match(await textOf(response), /Your count is safe, but the store that keeps it is full/);
   await memory.close();
 });
 

@@ -10,13 +10,14 @@ import {
   SessionTooLarge,
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreUnavailable } from "../stores/store.ts";
+import { json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {
   Browser,
   captureErrors,
   Counted,
   sessionsConformance,
   testApp,
+  testClock,
 } from "./conformance/sessions.ts";
 
 const KEY = "a secret key for tests alone";
@@ -323,6 +324,39 @@ Deno.test("a store that does not answer is a 503, and the session and its cookie
   await memory.close();
 });
 
+Deno.test("a store that is full is a 503, and the session and its cookie stay", async () => {
+  const memory = memoryStore();
+  let full = false;
+  const store = storeWith(memory, () => {
+    if (full) throw new StoreFull("There is no room");
+  });
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/count");
+  full = true;
+  const response = await browser.request("POST", "/count");
+  assert.equal(response.status, 503);
+  assert.equal(response.headers.get("Retry-After"), "1");
+  assert.equal(response.headers.get("Set-Cookie"), null);
+  full = false;
+  assert.deepEqual(await browser.post("/count"), { count: 2 });
+  await memory.close();
+});
+
+Deno.test("an update in the last second of a session's absolute lifetime is done", async () => {
+  const clock = testClock();
+  const memory = memoryStore(clock);
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 10, now: clock.now });
+  const { cookie } = await store.update(null, async () => ({ count: 1 }));
+  clock.pass(9);
+  const { data } = await store.update(cookie, async () => {
+    clock.pass(1);
+    return { count: 2 };
+  });
+  assert.deepEqual(data, { count: 2 });
+  assert.equal(await store.load(cookie), null);
+  await memory.close();
+});
+
 Deno.test("updates that wait behind one that the store did not answer fail with it", async () => {
   const memory = memoryStore();
   let calls = 0;
@@ -392,6 +426,14 @@ Deno.test("a page costs one call to the store in the steady state", async () => 
   calls = 0;
   await browser.get("/untouched").catch(() => {});
   assert.equal(calls, 0);
+  // Another process has changed the session: reading it is enough to know.
+  const other = new Browser(testApp({ store: new KeyValueSessionStore(memory) }));
+  other.cookie = browser.cookie;
+  await other.post("/count");
+  await browser.get("/read");
+  assert.equal(calls, 1);
+  await browser.post("/count");
+  assert.equal(calls, 2);
   await memory.close();
 });
 
