@@ -20,7 +20,7 @@ const Data = Contents.extend({ key: z.string() });
 
 /** What {@linkcode readChanges} takes beside the response. */
 interface ReadOptions {
-  /** Aborts the request. */
+  /** Ends the request. */
   stop: AbortController;
   /** How long the stream may be silent, in milliseconds. */
   silence: number;
@@ -48,12 +48,17 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
     .getReader();
+  // Deno forgets the signal of some requests once their body has begun. Where it does not, there is
+  // nothing left to cancel.
+  stop.signal.addEventListener("abort", () => events.cancel().catch(() => {}));
   const { value: ready } = await events.read();
+  stop.signal.throwIfAborted();
   if (ready?.event !== "ready" || ready.id === undefined) throw new SyntaxError("other events");
   const changes = new ReadableStream<Change>({
     async pull(controller) {
       try {
         const { value: event, done } = await events.read();
+        stop.signal.throwIfAborted();
         if (done) throw new TypeError("the stream ended");
         controller.enqueue(toChange(event.id, event.data));
       } catch (cause) {

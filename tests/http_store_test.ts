@@ -14,7 +14,7 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
-import { freePort } from "./programs.ts";
+import { eventually, freePort } from "./programs.ts";
 
 /** A deadline, in milliseconds, that no pause of the machine comes near. */
 const PATIENT = 240_000;
@@ -604,6 +604,25 @@ Deno.test("httpStore() ends a watch with an error where the service falls silent
   });
   clearTimeout(awake);
   await store.close();
+});
+
+Deno.test("httpStore() lets go of the connection of each watch that ends", async () => {
+  const memory = memoryStore();
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  const store = httpStore(url, { deadline: PATIENT });
+  for (let i = 0; i < 500; i++) {
+    const reader = (await store.watch("")).changes.getReader();
+    await store.set("a", json(i));
+    await reader.read();
+    await reader.cancel();
+  }
+  await eventually("a service without watchers", async () => {
+    return /^kv_watchers 0$/m.test(await (await fetch(`${url}/?metrics`)).text());
+  }, 10);
+  await store.close();
+  await server.shutdown();
+  await memory.close();
 });
 
 Deno.test("httpStore() ends its watches in good order when it is closed", async () => {
