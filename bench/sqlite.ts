@@ -3,10 +3,12 @@
  *
  * Fills a file (by default with 1,000,000 keys), then opens it and an empty one, each in a process
  * of its own, and prints for both how long opening takes, what the memory is, and how it grows while
- * all keys are listed and many are read. Then writes one by one and at once, for what gathering the
- * writes of a turn into one transaction gains.
+ * all keys are listed and many are read. What a cache would have to ask at each read, whether another
+ * process has written, is measured beside. Then writes one by one and at once, for what gathering
+ * the writes of a turn into one transaction gains.
  */
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { json, MAX_PAGE, type Store } from "../stores/store.ts";
 
@@ -69,6 +71,14 @@ async function measure(file: string): Promise<void> {
     for (let i = 0; i < READS; i++) await store.get(`key${(i * 7919) % Math.max(keys, 1)}`);
   });
   report("read, one by one", `${perSecond(READS, read)} a second, then ${memory()} MiB`);
+
+  const database = new DatabaseSync(file);
+  const version = database.prepare("PRAGMA data_version");
+  const asked = await time(async () => {
+    for (let i = 0; i < READS; i++) version.get();
+  });
+  database.close();
+  report("ask whether it changed", `${perSecond(READS, asked)} a second: ${ratio(read, asked)}`);
 
   const alone = await time(async () => {
     for (let i = 0; i < WRITES; i++) await store.set(`new${i}`, json(i));

@@ -30,15 +30,17 @@ import {
 
 /** Marks the file as ours (`PRAGMA application_id`): "sess" in ASCII. */
 const APPLICATION_ID = 0x73657373;
-/** The version of the tables below (`PRAGMA user_version`). */
-const SCHEMA_VERSION = 1;
 /** How long a write waits for another process's write, in milliseconds. It blocks this process. */
 const BUSY_TIMEOUT = 1000;
 /** The most entries removed in one transaction, so that a sweep never holds up a request. */
 const SWEEP_BATCH = 500;
 
-const SCHEMA = `
-  CREATE TABLE entries (
+/**
+ * What makes the tables: each text takes them to the next version (`PRAGMA user_version`), those of
+ * a file that an older program has made as well.
+ */
+const MIGRATIONS = [
+  `CREATE TABLE entries (
     key      BLOB PRIMARY KEY,
     value    BLOB NOT NULL,
     revision INTEGER NOT NULL,
@@ -48,8 +50,16 @@ const SCHEMA = `
   CREATE TABLE last_revision (revision INTEGER NOT NULL);
   INSERT INTO last_revision VALUES (0);
   PRAGMA application_id = ${APPLICATION_ID};
-  PRAGMA user_version = ${SCHEMA_VERSION};
-`;
+  PRAGMA user_version = 1`,
+  // To count the entries SQLite would read all of the file.
+  `CREATE TABLE entry_count (count INTEGER NOT NULL);
+  INSERT INTO entry_count SELECT count(*) FROM entries;
+  CREATE TRIGGER entry_added AFTER INSERT ON entries
+    BEGIN UPDATE entry_count SET count = count + 1; END;
+  CREATE TRIGGER entry_removed AFTER DELETE ON entries
+    BEGIN UPDATE entry_count SET count = count - 1; END;
+  PRAGMA user_version = 2`,
+];
 
 /** What {@linkcode sqliteStore} takes. */
 export interface SqliteOptions {
@@ -105,7 +115,7 @@ export function sqliteStore(
     `SELECT key FROM entries WHERE key >= ? AND key < ?
        AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?`,
   );
-  const countEntries = database.prepare("SELECT count(*) AS count FROM entries");
+  const selectCount = database.prepare("SELECT count FROM entry_count");
   const selectExpired = database.prepare("SELECT 1 FROM entries WHERE expires <= ? LIMIT 1");
   const deleteExpired = database.prepare(
     `DELETE FROM entries WHERE key IN
@@ -264,7 +274,7 @@ export function sqliteStore(
 
     async count() {
       open();
-      return (read(() => countEntries.get()) as { count: number }).count;
+      return (read(() => selectCount.get()) as { count: number }).count;
     },
 
     async watch(prefix, { since } = {}) {
@@ -290,10 +300,10 @@ function openDatabase(path: string, mustExist: boolean): DatabaseSync {
     if (mustExist) Deno.statSync(path);
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT });
     // Looked at before anything is changed: another program's file stays as it is.
-    isEmpty(database);
+    versionOf(database);
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE");
     // And again inside a transaction: another process may have made the tables meanwhile.
-    if (isEmpty(database)) database.exec(SCHEMA);
+    for (const migration of MIGRATIONS.slice(versionOf(database))) database.exec(migration);
     database.exec("COMMIT");
     return database;
   } catch (cause) {
@@ -306,21 +316,21 @@ function openDatabase(path: string, mustExist: boolean): DatabaseSync {
 }
 
 /**
- * Whether the file has no tables yet.
+ * The version of the file's tables; 0 where there are none.
  *
- * @throws {Error} If it has others than ours
+ * @throws {Error} If it has others than ours, or those of a newer program
  */
-function isEmpty(database: DatabaseSync): boolean {
+function versionOf(database: DatabaseSync): number {
   const { tables, application, version } = database.prepare(
     `SELECT count(*) AS tables, application_id AS application, user_version AS version
      FROM sqlite_schema, pragma_application_id, pragma_user_version`,
   ).get() as { tables: number; application: number; version: number };
-  if (tables === 0) return true;
+  if (tables === 0) return 0;
   if (application !== APPLICATION_ID) throw new Error("it is another program's database");
-  if (version !== SCHEMA_VERSION) {
-    throw new Error(`its tables have version ${version}, expected ${SCHEMA_VERSION}`);
+  if (version > MIGRATIONS.length) {
+    throw new Error(`its tables have version ${version}, expected ${MIGRATIONS.length} at most`);
   }
-  return false;
+  return version;
 }
 
 /** What a failed transaction means. It was rolled back, so nothing of it was written. */

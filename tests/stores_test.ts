@@ -167,8 +167,43 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   const count = database.prepare("SELECT count(*) AS n FROM entries");
   for (let i = 0; i < 200 && (count.get() as { n: number }).n > 1; i++) await delay(10);
   assert.equal((count.get() as { n: number }).n, 1);
+  assert.equal(await store.count?.(), 1);
   database.close();
   await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() opens a file of the first version, and keeps what is in it", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const made = new DatabaseSync(path);
+  made.exec(`
+    CREATE TABLE entries (
+      key BLOB PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
+    CREATE TABLE last_revision (revision INTEGER NOT NULL);
+    INSERT INTO last_revision VALUES (7);
+    INSERT INTO entries VALUES (CAST('a' AS BLOB), CAST('1.10' AS BLOB), 6, NULL),
+      (CAST('b' AS BLOB), CAST('{"count":2}' AS BLOB), 7, 99999999999999);
+    PRAGMA application_id = 0x73657373;
+    PRAGMA user_version = 1;
+  `);
+  made.close();
+  for (const added of [2, 3]) {
+    const store = sqliteStore(path);
+    assert.equal(await store.count?.(), added);
+    assert.deepEqual(await store.get("a"), {
+      key: "a",
+      value: "1.10",
+      revision: "6",
+      expires: null,
+    });
+    assert.equal((await store.get("b"))?.expires, 99999999999999);
+    assert.ok(Number((await store.set(`new${added}`, json(1))).revision) > 7);
+    assert.equal(await store.count?.(), added + 1);
+    await store.close();
+  }
   await Deno.remove(directory, { recursive: true });
 });
 
