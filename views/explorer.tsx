@@ -1,3 +1,4 @@
+/** @jsxImportSource hono/jsx */
 /** The key-value service's page: what it holds, as it changes. */
 import client from "./explorer_client.js" with { type: "text" };
 import { Layout, pageHeaders } from "./layout.tsx";

@@ -1,3 +1,4 @@
+/** @jsxImportSource hono/jsx */
 /** What every page shares. */
 import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
