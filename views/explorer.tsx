@@ -5,7 +5,7 @@ import { Layout, pageHeaders } from "./layout.tsx";
 
 const STYLE = `
   body { display: block; }
-  main { box-sizing: border-box; width: auto; max-width: 70rem; margin: 2rem auto; text-align: left; }
+  main { width: auto; max-width: 70rem; margin: 2rem auto; text-align: left; }
   h1 { font-size: 1.75rem; }
   header, nav { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: center; }
   header h1 { margin: 0 auto 0 0; }
