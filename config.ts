@@ -15,16 +15,17 @@ import { storeUrlProblem, withoutPassword } from "./stores/store.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
 
-const storeUrl = z.string().refine((url) => storeUrlProblem(url) === null, {
+const storeUrl = z.string("expected a store's URL").refine((url) => storeUrlProblem(url) === null, {
   error: ({ input }) => storeUrlProblem(String(input)) ?? "",
 });
-const secret = z.string()
-  .min(MIN_SECRET_LENGTH, `expected at least ${MIN_SECRET_LENGTH} characters`);
+const secretLength = `expected at least ${MIN_SECRET_LENGTH} characters`;
+const secret = z.string(secretLength).min(MIN_SECRET_LENGTH, secretLength);
 const token = z.string().regex(
   /^[\w.~+/-]{16,}=*$/,
   "expected at least 16 letters, digits, or any of - . _ ~ + /",
 );
-const tokens = z.union([token, z.array(token).min(1)], "expected a token, or a list of tokens");
+const tokenOrTokens = "expected a token, or a list of tokens";
+const tokens = z.union([token, z.array(token).min(1, tokenOrTokens)], tokenOrTokens);
 const wholeSeconds = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
 const seconds = z.int(wholeSeconds).min(1, wholeSeconds).max(MAX_LIFETIME, wholeSeconds);
 const flag = z.boolean("expected true or false");
@@ -157,7 +158,8 @@ function shown(key: string, value: unknown): string {
   if (!/SECRET|TOKEN/.test(key)) {
     return JSON.stringify(value, (_, it) => typeof it === "string" ? withoutPassword(it) : it);
   }
-  return typeof value === "string" ? `a text of ${value.length} characters` : "no such text";
+  if (typeof value === "string") return `a text of ${value.length} characters`;
+  return Array.isArray(value) ? `a list of ${value.length}` : "not a text";
 }
 
 if (import.meta.main) {

@@ -1,5 +1,6 @@
 /**
- * Where a server listens, and who may come in: used by the entry files alone.
+ * What the servers share: which requests they let in, listening and stopping, and how a program
+ * ends. Used by the entry files alone.
  *
  * @module
  */
@@ -121,9 +122,9 @@ function hostPort(hostname: string, port: number): string {
 }
 
 /**
- * Runs an entry file's program, and ends what it has left under way. What a person can mend (the
- * configuration, the address, the store) is printed as sentences, and the exit code is 1; any other
- * error is a defect and keeps its trace.
+ * Runs an entry file's program, then ends the process. What a person can mend (the configuration,
+ * the address, the store) is printed as sentences, and the exit code is 1; any other error is a
+ * defect and keeps its trace.
  */
 export async function run(name: string, program: () => Promise<void>): Promise<void> {
   try {

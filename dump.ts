@@ -9,7 +9,7 @@
  * ```
  *
  * `http POST localhost:5100 Content-Type:application/x-ndjson < file` restores what was printed.
- * It has no ttl: what is restored stays, or lives as long as the `?ttl=` says.
+ * A dump has no ttls: what is restored stays for ever, or as long as `?ttl=` says.
  *
  * The address is any store's URL (stores/store.ts); for a service that asks for a token, set
  * `KV_TOKEN`. The exit code is 0, 1 if the store cannot be read, or 2 if the call was wrong.
@@ -34,7 +34,7 @@ async function dump(url: string): Promise<void> {
   }
 }
 
-/** The token in the environment; nobody is asked for leave to look whether there is one. */
+/** The token in the environment, if it may be read: nobody is prompted for that. */
 function readToken(): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable: "KV_TOKEN" });
   return state === "granted" ? Deno.env.get("KV_TOKEN") : undefined;

@@ -71,11 +71,11 @@ export const MAX_WATCHERS = 1000;
 
 /** What {@linkcode kv} takes. */
 export interface KvOptions {
-  /** Bearer tokens, any of which lets a request in; none: everybody who reaches the service. */
+  /** Bearer tokens, any of which lets a request in; without one, every request is let in. */
   tokens?: string[];
   /** Bearer tokens that let a request in to read. */
   readTokens?: string[];
-  /** A name beside the loopback ones under which requests come while no token is asked. */
+  /** A `Host` that is served beside the loopback names, while no token is asked for. */
   host?: string;
   /** Ends the streams of changes, which would keep a server from stopping. */
   stopping?: AbortSignal;
@@ -84,7 +84,7 @@ export interface KvOptions {
 /**
  * The HTTP face of a store.
  *
- * @param below Whose entries are served; it stays the caller's to close
+ * @param below The store that is served; the caller closes it
  *
  * @example
  * ```ts
@@ -242,7 +242,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
   return app;
 }
 
-/** Whatever a browser takes an answer for, it shall run nothing of it and show it in no frame. */
+/** A browser may neither run an answer nor frame it, whatever type it takes it for. */
 const guardedHeaders: MiddlewareHandler = async (c, next) => {
   await next();
   const { headers } = c.res;

@@ -12,6 +12,7 @@
  * something.
  */
 import { Hono } from "hono";
+import { getSignedCookie, setSignedCookie } from "hono/cookie";
 import { CookieStore, MemoryStore, sessionMiddleware } from "hono-sessions";
 import { z } from "zod";
 import { kv } from "../kv.ts";
@@ -51,8 +52,15 @@ const VARIANTS: Record<string, () => App> = {
     const { addr } = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, service.fetch);
     return ours(new KeyValueSessionStore(httpStore(`http://127.0.0.1:${addr.port}`)));
   },
-  "hono-sessions, memory": () => theirs(new MemoryStore()),
-  "hono-sessions, cookie": () => theirs(new CookieStore()),
+  "Hono's own signed cookie": () =>
+    new Hono().get("/", async (c) => {
+      const count = Number(await getSignedCookie(c, KEY, "count") || 0) + 1;
+      await setSignedCookie(c, "count", String(count), KEY, { httpOnly: true, sameSite: "Lax" });
+      return c.html(page(count));
+    }),
+  "hono-sessions, memory": () => theirs({ store: new MemoryStore() }),
+  // Its cookie store asks for a key and encrypts; its memory store needs neither.
+  "hono-sessions, encrypted cookie": () => theirs({ store: new CookieStore(), encryptionKey: KEY }),
 };
 
 function ours(store: SessionStore) {
@@ -63,13 +71,13 @@ function ours(store: SessionStore) {
   });
 }
 
-function theirs(store: MemoryStore | CookieStore) {
+function theirs(options: { store: MemoryStore | CookieStore; encryptionKey?: string }) {
   const app = new Hono<
     {
       Variables: { session: { get(key: string): unknown; set(key: string, value: unknown): void } };
     }
   >();
-  app.use(sessionMiddleware({ store, encryptionKey: KEY, expireAfterSeconds: 3600 }));
+  app.use(sessionMiddleware({ ...options, expireAfterSeconds: 3600 }));
   return app.get("/", (c) => {
     const count = Number(c.get("session").get("count") ?? 0) + 1;
     c.get("session").set("count", count);

@@ -55,7 +55,7 @@ function schemaOf(schema: z.ZodType) {
   return rest;
 }
 
-/** The parameters of a query, of which none but a name without a value is required. */
+/** The parameters of a query. */
 function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {
@@ -92,7 +92,7 @@ const KEY = {
   schema: { type: "string", minLength: 1 },
 };
 
-/** An answer with everything that GET / can be asked for: the parameters exclude one another. */
+/** Everything that GET / can be asked for: health, metrics and openapi come alone. */
 const LIST = {
   summary: "Keys, entries, changes, or what the service tells of itself",
   parameters: [

@@ -51,7 +51,7 @@ export async function performAll(
   if (length <= WHOLE_LENGTH) return `[${answers.join(",")}]`;
   function* text() {
     let before = "[";
-    // What was sent is let go of.
+    // Shifted, so that what was sent can be collected.
     for (let text = answers.shift(); text !== undefined; text = answers.shift()) {
       yield before + text;
       before = ",";

@@ -144,7 +144,7 @@ export async function* chunksInTime(
       yield value;
     }
   } finally {
-    reader.cancel().catch(() => {}); // the rest is of no use, nor why it does not come
+    reader.cancel().catch(() => {}); // neither the rest nor its error is of use
   }
 }
 

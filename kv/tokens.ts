@@ -49,7 +49,7 @@ async function isAmong(token: string, tokens: string[]): Promise<boolean> {
 }
 
 function unauthorized(c: Context): HTTPException {
-  // A browser asks its reader then. It takes but one scheme; other clients shall send no password.
+  // A browser then asks its user, and knows Basic alone; other clients should send no password.
   const isBrowser = /\btext\/html\b/.test(c.req.header("Accept") ?? "");
   const challenge = isBrowser ? 'Basic realm="kv: any name, and a token"' : 'Bearer realm="kv"';
   return new HTTPException(401, {

@@ -190,7 +190,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   function requestFailed(cause: unknown): unknown {
-    // NotCapable: Deno was not given the network, which is neither the service's fault nor its news.
+    // NotCapable: Deno was not given the network, which says nothing of the service.
     if (!(cause instanceof Error) || cause.name === "NotCapable") return cause;
     if (cause.name === "TimeoutError") {
       return unavailable("did not answer in time", "unknown", cause);

@@ -13,7 +13,7 @@ import { Cluster, type Redis } from "ioredis";
 import { Changes } from "./changes.ts";
 import { disconnect } from "./redis_client.ts";
 
-/** How often the connection is tried, in milliseconds: who only listens learns of no loss. */
+/** How often the connection is tried, in milliseconds: one that only listens notices no loss. */
 const HEARTBEAT = 5000;
 
 /** What is heard on one connection, for as long as it lasts. */

@@ -72,6 +72,9 @@ Deno.test("readConfig() names every problem: the key, what it holds, what is wan
     SESSION_COOKIE_SAMESITE: "lax",
     PERMANENT_SESSION_LIFETIME: -1,
     SECRET_KEY_FALLBACKS: "x",
+    SECRET_KEY: 1,
+    KV_TOKEN: [],
+    DBM: 5,
     PORT: 5000,
   };
   assert.deepEqual(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
@@ -79,6 +82,9 @@ Deno.test("readConfig() names every problem: the key, what it holds, what is wan
     "PORT is unknown: expected one of the keys in the README",
     'USE_SESSION_STORE is "yes": expected true or false',
     `KV_URL is "ftp://x": ${wantedUrl()}`,
+    "KV_TOKEN is a list of 0: expected a token, or a list of tokens",
+    "DBM is 5: expected a store's URL",
+    "SECRET_KEY is not a text: expected at least 16 characters",
     "SECRET_KEY_FALLBACKS is a text of 1 characters: expected a list of keys",
     'SESSION_COOKIE_SAMESITE is "lax": expected Strict, Lax or None',
     "PERMANENT_SESSION_LIFETIME is -1: expected whole seconds, from 1 to 34560000",

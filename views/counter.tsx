@@ -1,3 +1,4 @@
+/** @jsxImportSource hono/jsx */
 /** The counter's pages. */
 import { Layout } from "./layout.tsx";
 

@@ -1,10 +1,11 @@
+/** @jsxImportSource hono/jsx */
 /** The key-value service's page: what it holds, as it changes. */
 import client from "./explorer_client.js" with { type: "text" };
 import { Layout, pageHeaders } from "./layout.tsx";
 
 const STYLE = `
   body { display: block; }
-  main { box-sizing: border-box; width: auto; max-width: 70rem; margin: 2rem auto; text-align: left; }
+  main { width: auto; max-width: 70rem; margin: 2rem auto; text-align: left; }
   h1 { font-size: 1.75rem; }
   header, nav { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: center; }
   header h1 { margin: 0 auto 0 0; }

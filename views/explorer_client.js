@@ -1,13 +1,13 @@
 // @ts-check
 /// <reference lib="dom" />
 /**
- * What the explorer page does in a browser: it lists a page of keys, keeps it as the service's
- * changes come, copies and removes. Whatever is stored becomes text, never markup.
+ * What the explorer page does in a browser: it lists a page of keys, follows the service's changes,
+ * copies and removes. Whatever is stored becomes text, never markup.
  */
 
 /** @typedef {{ value: unknown, revision: string | null, expires: number | null }} Contents */
 
-/** Without the name and the token that the page's address may have: no request may name these. */
+/** Without the name and the token that the page's address may have: `fetch` refuses these. */
 const SERVICE = location.origin;
 const PAGE_SIZE = 50;
 /** The longest text of a value that is shown; the button copies all of it. */
@@ -78,7 +78,7 @@ class Row {
     this.expires.textContent = expires === null ? "never" : timeUntil(expires);
   }
 
-  /** Takes the row away. Who has the focus in it goes on in the row beside it. */
+  /** Takes the row away. If it has the focus, that goes to the row beside it. */
   remove() {
     const beside = this.element.nextElementSibling ?? this.element.previousElementSibling;
     const focus = beside?.querySelector(".delete") ?? filter;

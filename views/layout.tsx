@@ -1,3 +1,4 @@
+/** @jsxImportSource hono/jsx */
 /** What every page shares. */
 import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
@@ -7,8 +8,8 @@ const STYLE = `
   :root { color-scheme: light dark; --accent: light-dark(#0b57d0, #a8c7fa); }
   body { margin: 0; min-height: 100vh; display: grid; place-items: center;
     font: 1rem/1.5 system-ui, sans-serif; background: light-dark(#f6f7f9, #14161a); }
-  main { width: min(26rem, 90vw); padding: 2.5rem; border-radius: 1rem; text-align: center;
-    background: light-dark(#fff, #1e2127); box-shadow: 0 1px 4px #0003; }
+  main { box-sizing: border-box; width: min(31rem, 90vw); padding: 2.5rem; border-radius: 1rem;
+    text-align: center; background: light-dark(#fff, #1e2127); box-shadow: 0 1px 4px #0003; }
   h1 { margin: 0 0 .5rem; font-size: 2.5rem; font-variant-numeric: tabular-nums; }
   p { margin: .5rem 0; color: light-dark(#444, #bbb); }
   button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 0; border-radius: 2rem;

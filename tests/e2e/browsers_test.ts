@@ -54,6 +54,8 @@ async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
   }
   await screenshot(a.page, "counter-cookie");
   await screenshot(b.page, "counter-cookie-firefox");
+  await a.page.setViewport({ width: 360, height: 640 });
+  assert.equal(await a.page.$eval("html", (e) => e.scrollWidth), 360, "the page fits a phone");
 }
 
 async function missStore({ chromium, firefox }: Browsers): Promise<void> {
