@@ -196,9 +196,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       return unavailable("did not answer in time", "unknown", cause);
     }
     // Where no connection came about, nothing was sent. Deno tells that in words alone.
-    const unsent = `${cause.message} ${cause.cause}`.includes("client error (Connect)");
+    const [unsent, reason] = /client error \(Connect\): (.+)|Requests to port \d+ are blocked/.exec(
+      `${cause.message} ${cause.cause}`,
+    ) ?? [];
     return unsent
-      ? unavailable("cannot be reached", "unchanged", cause)
+      ? unavailable(`cannot be reached: ${reason ?? unsent}`, "unchanged", cause)
       : unavailable("cut the connection", "unknown", cause);
   }
 

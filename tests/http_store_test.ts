@@ -149,9 +149,16 @@ Deno.test("httpStore() says that a service which is gone cannot be reached", asy
   const url = `http://127.0.0.1:${freePort()}`;
   const store = httpStore(url, { deadline: PATIENT });
   for (const [, call] of CALLS) {
-    await isUnavailable(call(store), "unchanged", new RegExp(`^${url} cannot be reached$`));
+    await isUnavailable(
+      call(store),
+      "unchanged",
+      new RegExp(`^${url} cannot be reached: .*refused`),
+    );
   }
   await store.close();
+  const blocked = httpStore("http://127.0.0.1:1");
+  await isUnavailable(blocked.set("a", json(1)), "unchanged", /: Requests to port 1 are blocked$/);
+  await blocked.close();
 });
 
 Deno.test("httpStore() ends calls to a service that hangs, within the deadline", async () => {
@@ -538,7 +545,7 @@ const READY = "event: ready\nid: x-1\ndata: {}\n\n";
 
 Deno.test("httpStore() says why it cannot watch", async () => {
   const gone = httpStore(`http://127.0.0.1:${freePort()}`);
-  await isUnavailable(gone.watch(""), "unchanged", /cannot be reached$/);
+  await isUnavailable(gone.watch(""), "unchanged", /cannot be reached: .*refused/);
   await gone.close();
   const answers: [() => Response, RegExp][] = [
     [() => problem(401), /wants another token: set KV_TOKEN$/],

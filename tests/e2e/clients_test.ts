@@ -118,7 +118,7 @@ Deno.test("dump.ts says in a sentence why it cannot read a store", async () => {
   assertFailed(
     await dump(`http://localhost:${port}`),
     1,
-    new RegExp(`^http://localhost:${port} cannot be reached\n$`),
+    new RegExp(`^http://localhost:${port} cannot be reached: .*refused.*\n$`),
   );
 });
 
