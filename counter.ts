@@ -115,21 +115,6 @@ async function openSessionStore(config: Config) {
   return { store, keptIn: "a signed cookie", close: () => Promise.resolve() };
 }
 
-if (import.meta.main) {
-  await run("counter", async () => {
-    const config = readConfig();
-    const { store, keptIn, close } = await openSessionStore(config);
-    try {
-      await listen("counter", app(config, { store, keptIn }).fetch, {
-        hostname: config.HOST,
-        port: config.PORT ?? 5000,
-      });
-    } finally {
-      await close();
-    }
-  });
-}
-
 /** @throws {ConfigError} If the cookie's name and attributes break their rules */
 function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn">) {
   try {
@@ -148,4 +133,19 @@ function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn">) 
     if (!(cause instanceof TypeError)) throw cause;
     throw new ConfigError(cause.message, { cause });
   }
+}
+
+if (import.meta.main) {
+  await run("counter", async () => {
+    const config = readConfig();
+    const { store, keptIn, close } = await openSessionStore(config);
+    try {
+      await listen("counter", app(config, { store, keptIn }).fetch, {
+        hostname: config.HOST,
+        port: config.PORT ?? 5000,
+      });
+    } finally {
+      await close();
+    }
+  });
 }

@@ -84,7 +84,7 @@ export interface KvOptions {
 /**
  * The HTTP face of a store.
  *
- * @param below The store that is served; the caller closes it
+ * @param store The one that is served; the caller closes it
  *
  * @example
  * ```ts
@@ -102,17 +102,20 @@ export interface KvOptions {
  * await store.close();
  * ```
  */
-export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
+export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
   const { tokens = [], readTokens = [], host = "localhost" } = options;
   const { stopping = new AbortController().signal } = options;
   const app = new Hono<Access>();
   let watchers = 0;
-  const { store, ...measured } = metrics(below, () => watchers);
+  const measured = metrics(store, () => watchers);
 
   app.use(measured.middleware, guardedHeaders);
   app.use(sameOriginOnly({ safeMethods: false }));
-  if (tokens.length + readTokens.length > 0) app.use(bearersOnly(store, tokens, readTokens));
-  else app.use(knownHostOnly(host), (c, next) => (c.set("store", store), next()));
+  if (tokens.length + readTokens.length > 0) {
+    app.use(bearersOnly(measured.store, tokens, readTokens));
+  } else {
+    app.use(knownHostOnly(host), (c, next) => (c.set("store", measured.store), next()));
+  }
 
   app.get("/", async (c) => {
     // Options of `/`, since every other path is a key.
@@ -124,7 +127,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
       case "text/event-stream":
         return await watch(c);
       case NDJSON:
-        return dump(c, store, query(c, PrefixQuery).prefix);
+        return dump(c, c.var.store, query(c, PrefixQuery).prefix);
       case "text/html":
         return c.html(ExplorerPage(), 200, EXPLORER_HEADERS);
       default:
@@ -132,9 +135,9 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
     }
   });
 
-  async function health(c: Context): Promise<Response> {
+  async function health(c: Context<Access>): Promise<Response> {
     query(c, HealthQuery);
-    await store.get("health");
+    await c.var.store.get("health");
     return c.json({ status: "ok" }, 200, { "Cache-Control": "no-store" });
   }
 
@@ -149,7 +152,8 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
     return c.json(openApi());
   }
 
-  async function list(c: Context): Promise<Response> {
+  async function list(c: Context<Access>): Promise<Response> {
+    const { store } = c.var;
     const { prefix, limit, after } = query(c, ListQuery);
     const page = await store.list(prefix, { limit, after });
     if (limit === undefined && after === undefined) return allKeys(c, store, prefix, page);
@@ -164,7 +168,8 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
     return c.json(page);
   }
 
-  async function watch(c: Context): Promise<Response> {
+  async function watch(c: Context<Access>): Promise<Response> {
+    const { store } = c.var;
     const { prefix } = query(c, PrefixQuery);
     // A body that is never read would never end the watch.
     if (c.req.method === "HEAD") return c.body(null, 200, { "Content-Type": "text/event-stream" });
@@ -199,7 +204,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
   app.get("/*", async (c) => {
     query(c, NoQuery);
     const key = pathKey(c);
-    const entry = await store.get(key);
+    const entry = await c.var.store.get(key);
     const conditions = readConditions(c);
     if (conditions && !matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
     if (conditions && !noneMatches(conditions.ifNoneMatch, entry)) {

@@ -36,7 +36,7 @@ export interface Metrics {
  *
  * @param watchers Gives the number of streams of changes at the moment
  */
-export function metrics(below: Store, watchers: () => number): Metrics {
+export function metrics(store: Store, watchers: () => number): Metrics {
   const registry = new Registry();
   const registers = [registry];
   const requests = new Map<string, number>();
@@ -72,18 +72,18 @@ export function metrics(below: Store, watchers: () => number): Metrics {
     help: "Whether the store answers",
     registers,
     async collect() {
-      const answered = await unlessGone(async () => (await below.get("health"), true));
+      const answered = await unlessGone(async () => (await store.get("health"), true));
       this.set(answered ? 1 : 0);
     },
   });
 
-  if (below.count) {
+  if (store.count) {
     new Gauge({
       name: "kv_entries",
       help: "Entries, with some that have just expired",
       registers,
       async collect() {
-        const count = await unlessGone(async () => await below.count?.());
+        const count = await unlessGone(async () => await store.count?.());
         if (count === undefined) this.remove();
         else this.set(count);
       },
@@ -91,7 +91,7 @@ export function metrics(below: Store, watchers: () => number): Metrics {
   }
 
   return {
-    store: measured(below, (operation, outcome) => count(operations, `${operation} ${outcome}`)),
+    store: measured(store, (operation, outcome) => count(operations, `${operation} ${outcome}`)),
     async middleware(c, next) {
       const begun = performance.now();
       await next();

@@ -5,6 +5,7 @@
  */
 import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { STATUS_CODES } from "node:http";
 import {
   ChangesLost,
   InvalidArgument,
@@ -15,6 +16,8 @@ import {
 } from "../stores/store.ts";
 import { entryHeaders, object } from "./entries.ts";
 
+/** RFC 9110's names of the statuses, of which Node has one in an older form. */
+const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: "Content Too Large" };
 /** What a client that got a 503 should wait, in seconds. */
 const RETRY_AFTER = "1";
 
@@ -87,7 +90,7 @@ export function problem(error: Error, c: Context): Response {
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
   headers.set("Content-Type", "application/problem+json");
   if (status === 503) headers.set("Retry-After", RETRY_AFTER);
-  const title = STATUS_TITLES[status] ?? "Error";
+  const title = TITLES[status] ?? "Error";
   let text = JSON.stringify({ title, status, ...description });
   if (error instanceof RevisionConflict) {
     const { key, current } = error;
@@ -103,18 +106,3 @@ export function report(status: number, error: unknown): void {
   const { stack, message } = (error instanceof RestoreStopped ? error.cause : error) as Error;
   console.error(`kv: ${status === 500 ? stack : message}`);
 }
-
-const STATUS_TITLES: Record<number, string> = {
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  405: "Method Not Allowed",
-  408: "Request Timeout",
-  410: "Gone",
-  412: "Precondition Failed",
-  413: "Content Too Large",
-  415: "Unsupported Media Type",
-  500: "Internal Server Error",
-  503: "Service Unavailable",
-  507: "Insufficient Storage",
-};

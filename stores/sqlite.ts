@@ -131,7 +131,7 @@ export function sqliteStore(
   let pending: PendingWrite[] = [];
   let revision = 0; // of the last write; read anew in each transaction
   let changed: string[] = []; // the keys that this transaction writes or removes
-  let closed = false;
+  let closing: Promise<void> | undefined;
   const timer = setInterval(sweep, sweepInterval);
   Deno.unrefTimer(timer);
 
@@ -195,7 +195,7 @@ export function sqliteStore(
   async function sweep(): Promise<void> {
     try {
       // A look first: a transaction with nothing to remove would still cost a sync.
-      while (!closed && selectExpired.get(now())) await transact(() => deleteExpired.run(now()));
+      while (!closing && selectExpired.get(now())) await transact(() => deleteExpired.run(now()));
     } catch (error) {
       // The next sweep tries again, and no reader sees an expired entry.
       console.error(`sqlite: cannot sweep "${path}": ${(error as Error).message}`);
@@ -203,7 +203,7 @@ export function sqliteStore(
   }
 
   function open(): void {
-    if (closed) throw closedStore();
+    if (closing) throw closedStore();
   }
 
   /** Runs a read, and says what a failure of SQLite means. */
@@ -282,14 +282,13 @@ export function sqliteStore(
       return changes.watch(prefix, since, (key) => read(() => Promise.resolve(find(key))));
     },
 
-    async close() {
-      if (closed) return;
-      closed = true;
+    close() {
+      if (closing) return closing;
       changes.end();
       clearInterval(timer);
       // Behind the writes that are pending.
-      await transact(() => {});
-      database.close();
+      closing = transact(() => {}).then(() => database.close());
+      return closing;
     },
   };
 }
