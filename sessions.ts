@@ -54,9 +54,8 @@ export interface Session<T extends object> {
   read(): Promise<T>;
   /**
    * Replaces the data by what `change` makes of it, and gives that. On a store this is atomic:
-   * `change` runs again on the newer data if another request was faster, so that no update is lost
-   * and it should do nothing but compute. A session that does not exist, or does no more, begins
-   * under a new id.
+   * `change` runs again on the newer data if another request was faster, so it should only compute. No
+   * update is lost. A session that does not exist, or no longer does, begins under a new id.
    *
    * @throws {SessionUnavailable} If the store does not answer, and the session may have been changed;
    * or if the store is full
@@ -65,9 +64,9 @@ export interface Session<T extends object> {
    */
   update(change: (data: T) => T): Promise<T>;
   /**
-   * Gives the session a new id and ends the old one: to be called when a user logs in, so that who
-   * knew the id before does not share the login (OWASP, session fixation). Without a session it does
-   * nothing. In a signed cookie there is no id, and the old cookie stays valid.
+   * Gives the session a new id and ends the old one: to be called when a user logs in, so that nobody
+   * who knew the old id shares the login (OWASP, session fixation). Without a session it does nothing.
+   * In a signed cookie there is no id, and the old cookie stays valid.
    */
   rotate(): Promise<void>;
   /**
@@ -81,11 +80,11 @@ export interface Session<T extends object> {
 export interface SessionsOptions<T extends object> {
   store: SessionStore;
   /**
-   * What the data is: a zod schema, or any other Standard Schema, that fits `{}`, with a default for
+   * What the data is: a zod schema, or any other Standard Schema, that accepts `{}`, with a default for
    * each key. What it leaves out is gone at the next update. See https://standardschema.dev
    */
   schema: StandardSchemaV1<unknown, T>;
-  /** Makes data that the schema fits of older data that it does not fit. */
+  /** Turns older data, which no longer fits the schema, into data that does. */
   migrate?: (data: unknown) => unknown;
   cookie?: CookieOptions;
   /** Whether the cookie outlives the browser, as long as the session does. By default it does not. */
@@ -366,8 +365,8 @@ function checkSecure(name: string, sameSite: string, secure: boolean | "auto"): 
 
 function checkDefaults(schema: StandardSchemaV1): void {
   const result = schema["~standard"].validate({});
-  // A schema that needs time tells at the first request.
+  // An asynchronous schema is checked at the first request.
   if (result instanceof Promise || !result.issues) return;
-  const wanted = "expected one that fits {}, with a default for each key";
+  const wanted = "expected one that accepts {}, with a default for each key";
   throw new TypeError(`Cannot use the schema: ${wanted}: ${result.issues[0]?.message}`);
 }

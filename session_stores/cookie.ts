@@ -63,7 +63,7 @@ export class CookieSessionStore implements SessionStore {
 
   /**
    * @param secretKey At least 16 characters
-   * @throws {TypeError} If a key is shorter, or a lifetime is none
+   * @throws {TypeError} If a key is shorter, or a lifetime is invalid
    */
   constructor(secretKey: string, options: CookieStoreOptions = {}) {
     const { fallbacks = [], digest = "sha256" } = options;

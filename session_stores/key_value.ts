@@ -74,7 +74,7 @@ export class KeyValueSessionStore implements SessionStore {
   /** The last update of each session that has one under way. */
   readonly #turns = new Map<string, Promise<unknown>>();
 
-  /** @throws {TypeError} If a lifetime is none */
+  /** @throws {TypeError} If a lifetime is invalid */
   constructor(store: Store, options: KeyValueStoreOptions = {}) {
     this.#store = store;
     this.#lifetimes = new Lifetimes(options);
@@ -133,7 +133,7 @@ export class KeyValueSessionStore implements SessionStore {
           await this.#store.set(oldKey, ROTATED, { ttl, ifRevision: entry.revision });
           return { cookie: newId, data: session.data, renewed: true };
         } catch (error) {
-          // Another request has changed the session, and so got on.
+          // Another request has changed the session: its data has to be copied.
           if (!(error instanceof RevisionConflict)) throw error;
           entry = error.current;
         }

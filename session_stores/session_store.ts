@@ -39,7 +39,7 @@ export interface SessionStore {
 }
 
 /**
- * The session has just got a new id, and this request bears the old one: a 409, without a cookie, so
+ * The session has just got a new id, and this request has the old one: a 409, without a cookie, so
  * that the browser keeps the new one. Asking again succeeds.
  */
 export class SessionRotated extends HTTPException {

@@ -50,8 +50,8 @@ export interface RedisOptions {
  * In a Cluster `setAll` is all or nothing for the keys of each hash slot (`{tag}` in a key or in
  * the prefix brings keys into one): where only some slots could be written, it fails as `unknown`.
  *
- * `watch` tells of what any process writes. Every write publishes its key, so that a login of Redis's
- * needs the right to the channel `<prefix>changes@<database>` (`&channel` in its ACL) for writing.
+ * `watch` tells of what any process writes. Every write publishes its key, so a Redis user who writes
+ * needs access to the channel `<prefix>changes@<database>` (`&channel` in its ACL).
  *
  * @throws {TypeError} If `url` is none of Redis's
  *

@@ -121,7 +121,10 @@ export async function disconnect(redis: Redis | Cluster): Promise<void> {
   clearTimeout(timer);
 }
 
-/** The hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, if any, or of all of it. */
+/**
+ * The hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, if any, or of all of it.
+ * The package `cluster-key-slot`, which ioredis asks, sees a tag in `{}a}`, where Redis sees none.
+ */
 export function slotOf(key: string): number {
   let crc = 0;
   for (const byte of new TextEncoder().encode(/^[^{]*\{([^}]+)\}/.exec(key)?.[1] ?? key)) {
