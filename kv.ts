@@ -61,9 +61,6 @@ import { type Access, bearersOnly } from "./kv/tokens.ts";
 import { json, MAX_PAGE, openStore, RevisionConflict, type Store } from "./stores/store.ts";
 import { EXPLORER_HEADERS, ExplorerPage } from "./views/explorer.tsx";
 
-export { MAX_OPERATIONS } from "./kv/operations.ts";
-export { MAX_BODY_BYTES } from "./kv/requests.ts";
-
 /** What `GET /` can answer. */
 const TYPES = ["application/json", "text/event-stream", NDJSON, "text/html"];
 /** The most streams of changes at one time. */

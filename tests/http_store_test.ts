@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
-import { kv, MAX_BODY_BYTES } from "../kv.ts";
+import { kv } from "../kv.ts";
+import { MAX_BODY_BYTES } from "../kv/requests.ts";
 import { type HttpOptions, httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import {

@@ -1,10 +1,159 @@
+/** Conditional requests: each rule by an example, and all of them against a model. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import type { Store } from "../stores/store.ts";
-import { readProblem } from "./problem.ts";
+import { json, type Store } from "../stores/store.ts";
+import { etagOf, GUARDS, NOW, put, readProblem, test } from "./kv_app.ts";
+
+test("answers 304 to a client that has the entry", async ({ app, store }) => {
+  const { revision } = await store.set("a", json(1), { ttl: 60 });
+  for (const tags of [`"${revision}"`, `W/"${revision}"`, `"x", "${revision}"`, "*"]) {
+    for (const method of ["GET", "HEAD"]) {
+      const init = { method, headers: { "If-None-Match": tags } };
+      const response = await app.request("/a", init);
+      assert.equal(response.status, 304, tags);
+      assert.deepEqual(Object.fromEntries(response.headers), {
+        ...GUARDS,
+        "cache-control": "no-cache",
+        etag: `"${revision}"`,
+        expires: new Date(NOW + 60_000).toUTCString(),
+      });
+      assert.equal(await response.text(), "");
+    }
+  }
+  const other = await app.request("/a", { headers: { "If-None-Match": '"x"' } });
+  assert.equal(other.status, 200);
+  assert.equal(await other.text(), '{"a":1}');
+  const missing = await app.request("/b", { headers: { "If-None-Match": "*" } });
+  assert.equal(missing.status, 200);
+  assert.equal(await missing.text(), '{"b":null}');
+});
+
+test("writes only over an entry that If-Match names", async ({ app, store }) => {
+  for (const list of ["TAG", '"x","TAG', '"x" , TAG', '"a,b", TAG', 'W/"x", TAG', "*"]) {
+    for (const init of [put("2"), { method: "DELETE" }]) {
+      const { revision } = await store.set("a", json(1));
+      const headers = { ...init.headers, "If-Match": list.replace(/"?TAG/, `"${revision}"`) };
+      const response = await app.request("/a", { ...init, headers });
+      assert.equal(response.status, 200, list);
+      assert.notEqual((await store.get("a"))?.value, "1", list);
+    }
+  }
+});
+
+test("answers 412 with the current entry and its ETag", async ({ app, store }) => {
+  const { revision } = await store.set("a", json([1]), { ttl: 60 });
+  const conditions: [string, string][] = [
+    ["If-Match", '"stale"'],
+    ["If-Match", '"stale", "staler"'],
+    ["If-Match", `W/"${revision}"`],
+    ["If-None-Match", "*"],
+    ["If-None-Match", `"${revision}"`],
+    ["If-None-Match", `"x", W/"${revision}"`],
+  ];
+  for (const [name, value] of conditions) {
+    for (const init of [put("2"), { method: "DELETE" }]) {
+      const headers = { ...init.headers, [name]: value };
+      const response = await app.request("/a", { ...init, headers });
+      assert.equal(response.status, 412, `${name}: ${value}`);
+      assert.equal(response.headers.get("ETag"), `"${revision}"`);
+      assert.equal(response.headers.get("Expires"), new Date(NOW + 60_000).toUTCString());
+      const { title, current } = await readProblem(response);
+      assert.equal(title, "Precondition Failed");
+      assert.deepEqual(current, { a: [1] });
+      assert.equal((await store.get("a"))?.revision, revision);
+    }
+  }
+});
+
+test("answers 412 to If-Match where nothing is there", async ({ app, store }) => {
+  for (const tags of ["*", '"stale"']) {
+    for (const init of [put("2"), { method: "DELETE" }, {}]) {
+      const headers = { ...init.headers, "If-Match": tags };
+      const response = await app.request("/a", { ...init, headers });
+      assert.equal(response.status, 412);
+      assert.equal(response.headers.get("ETag"), null);
+      assert.deepEqual((await readProblem(response)).current, { a: null });
+      assert.equal(await store.get("a"), null);
+    }
+  }
+});
+
+test("writes where nothing is there, by If-None-Match: *", async ({ app }) => {
+  const only = { "If-None-Match": "*" };
+  assert.equal((await app.request("/a", put("1", only))).status, 201);
+  assert.equal((await app.request("/a", put("2", only))).status, 412);
+  assert.equal(await (await app.request("/a")).text(), '{"a":1}');
+});
+
+test("lets one alone of 20 conditional writers at once through", async ({ app }) => {
+  const created = await app.request("/a", put("0"));
+  const headers = { "If-Match": etagOf(created) };
+  const writers = Array.from({ length: 20 }, (_, i) => app.request("/a", put(`${i}`, headers)));
+  const statuses = (await Promise.all(writers)).map(({ status }) => status);
+  assert.deepEqual(statuses.sort(), [200, ...Array(19).fill(412)]);
+});
+
+test("checks a condition again where another write came between", async ({ store }) => {
+  let writes = 0;
+  const between = async (key: string) => {
+    if (++writes < 4) await store.set(key, json(`between ${writes}`));
+  };
+  const busy: Store = {
+    ...store,
+    set: async (key, value, options) => {
+      await between(key);
+      return await store.set(key, value, options);
+    },
+    delete: async (key, options) => {
+      await between(key);
+      return await store.delete(key, options);
+    },
+  };
+  for (const init of [put("2"), { method: "DELETE" }]) {
+    writes = 0;
+    const { revision } = await store.set("a", json(1));
+    const once = { ...init.headers, "If-Match": `"${revision}"` };
+    const conflict = await kv(busy).request("/a", { ...init, headers: once });
+    assert.equal(conflict.status, 412);
+    assert.deepEqual((await readProblem(conflict)).current, { a: "between 1" });
+    const always = { ...init.headers, "If-Match": "*" };
+    const done = await kv(busy).request("/a", { ...init, headers: always });
+    assert.equal(done.status, 200);
+    assert.equal(writes, 4);
+  }
+});
+
+test("ignores empty elements in a list of tags, RFC 9110 section 5.6.1", async ({ app, store }) => {
+  const { revision } = await store.set("a", json(1));
+  for (const list of [`,"${revision}"`, `"x",,"${revision}"`, `"${revision}", `, `, "x", ,`]) {
+    const response = await app.request("/a", { headers: { "If-Match": list } });
+    assert.equal(response.status, list.includes(revision) ? 200 : 412, list);
+  }
+});
+
+test("turns away a condition that is none", async ({ app, store }) => {
+  const { revision } = await store.set("a", json(1));
+  const bad = [revision, "abc", '"abc', 'abc"', '"a" "b"', 'w/"a"', '*, "a"', '"a b"', "**"];
+  for (const tags of bad) {
+    for (const name of ["If-Match", "If-None-Match"]) {
+      for (const init of [put("2"), { method: "DELETE" }, {}]) {
+        const headers = { ...init.headers, [name]: tags };
+        const response = await app.request("/a", { ...init, headers });
+        assert.equal(response.status, 400, tags);
+        assert.equal(
+          (await readProblem(response)).detail,
+          `Cannot read ${name}: expected * or a list of tags in double quotes`,
+        );
+      }
+    }
+  }
+  assert.equal((await store.get("a"))?.revision, revision);
+});
+
+// ---- Against a model -----------------------------------------------------------------------
 
 /** What the model knows of an entry. */
 interface Known {

@@ -11,7 +11,7 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { logged, readProblem } from "./problem.ts";
+import { logged, readProblem } from "./kv_app.ts";
 import { eventually, startScript } from "./programs.ts";
 
 // ---- Requests that are well-formed HTTP ----------------------------------------------------

@@ -1,11 +1,12 @@
 /** Dumps of the service as newline-delimited JSON, and what restores them. */
 import assert from "node:assert/strict";
-import { kv, MAX_BODY_BYTES } from "../kv.ts";
+import { kv } from "../kv.ts";
+import { MAX_BODY_BYTES } from "../kv/requests.ts";
 import { MAX_LINE_BYTES } from "../kv/ndjson.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson, type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { failingListing, logged, readProblem } from "./problem.ts";
+import { failingListing, logged, readProblem } from "./kv_app.ts";
 import { runToEnd, startServer } from "./programs.ts";
 
 const NDJSON = { Accept: "application/x-ndjson" };

@@ -4,7 +4,7 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { z } from "zod";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { readProblem } from "./problem.ts";
+import { readProblem } from "./kv_app.ts";
 
 type Described = { content?: Record<string, { schema: object }> };
 interface Document {

@@ -5,7 +5,7 @@ import parsePrometheus from "parse-prometheus-text-format";
 import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type Store, StoreUnavailable } from "../stores/store.ts";
-import { logged, readProblem } from "./problem.ts";
+import { logged, readProblem } from "./kv_app.ts";
 import { startServer } from "./programs.ts";
 
 const EVENTS = { Accept: "text/event-stream" };

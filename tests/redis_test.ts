@@ -77,9 +77,12 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
   await store.set("a", json(2), { ifRevision: revision });
   assert.deepEqual((await store.list("")).keys, ["a"]);
   const { changes } = await store.watch("");
-  await delay(3000); // for the replica to have it
   const [, replica, sentinel] = sentinels.servers;
   const login = ["-a", "secret1", "--no-auth-warning"];
+  const key = `test${prefixes - 1}:a`;
+  await eventually("a replica that has the entry", async () => {
+    return (await cli(replica?.port ?? 0, ...login, "-n", "1", "GET", key)).endsWith(" 2\n");
+  });
   // Sentinels that notice a stall of their machine do nothing for half a minute.
   await eventually("a failover", async () => {
     if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;

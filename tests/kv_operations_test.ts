@@ -1,0 +1,154 @@
+/** Arrays of operations. */
+import assert from "node:assert/strict";
+import { MAX_OPERATIONS } from "../kv/operations.ts";
+import { json, MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
+import { NOW, operate, post, readProblem, test } from "./kv_app.ts";
+
+test("answers each operation in its place, as its own call would", async ({ app, store }) => {
+  const { revision } = await store.set("old", json("was"));
+  const answers = await operate(app, [
+    { op: "get", key: "old" },
+    { op: "get", key: "missing" },
+    { op: "put", key: "new", value: { a: [1] }, ttl: 60 },
+    { op: "put", key: "old", value: null },
+    { op: "delete", key: "missing" },
+    { op: "delete", key: "new" },
+  ]);
+  const written = answers[2]?.revision;
+  const over = (await store.get("old"))?.revision;
+  const nothing = { status: 200, value: null, revision: null, expires: null };
+  const expires = NOW + 60_000;
+  assert.deepEqual(answers, [
+    { status: 200, value: "was", revision, expires: null },
+    nothing,
+    { status: 201, value: { a: [1] }, revision: written, expires },
+    { status: 200, value: null, revision: over, expires: null },
+    nothing,
+    { status: 200, value: { a: [1] }, revision: written, expires },
+  ]);
+});
+
+test("does the operations on one key in their order", async ({ app, store }) => {
+  const answers = await operate(app, [
+    { op: "put", key: "a", value: 1 },
+    { op: "get", key: "a" },
+    { op: "put", key: "a", value: 2 },
+    { op: "delete", key: "a" },
+    { op: "get", key: "a" },
+    { op: "put", key: "a", value: 3, ifRevision: null },
+    { op: "put", key: "a", value: 4, ifRevision: null },
+    { op: "put", key: "a", value: 5 },
+  ]);
+  assert.deepEqual(
+    answers.map(({ status, value }) => [status, value]),
+    [[201, 1], [200, 1], [200, 2], [200, 2], [200, null], [201, 3], [412, 3], [200, 5]],
+  );
+  assert.equal((await store.get("a"))?.value, "5");
+});
+
+test("does an operation on its condition alone", async ({ app, store }) => {
+  const { revision } = await store.set("a", json(1));
+  const current = { status: 412, value: 1, revision, expires: null };
+  const missing = { status: 412, value: null, revision: null, expires: null };
+  assert.deepEqual(
+    await operate(app, [
+      { op: "put", key: "a", value: 2, ifRevision: "stale" },
+      { op: "put", key: "a", value: 2, ifRevision: null },
+      { op: "delete", key: "a", ifRevision: "stale" },
+      { op: "put", key: "b", value: 2, ifRevision: "stale" },
+      { op: "delete", key: "b", ifRevision: "stale" },
+    ]),
+    [current, current, current, missing, missing],
+  );
+  const [put, removed] = await operate(app, [
+    { op: "put", key: "a", value: 2, ifRevision: revision },
+    { op: "delete", key: "b", ifRevision: null },
+  ]);
+  assert.equal(put?.status, 200);
+  assert.equal(removed?.status, 200);
+  assert.deepEqual((await store.list("")).keys, ["a"]);
+});
+
+test("answers 400 for a bad operation alone", async ({ app, store }) => {
+  const bad = [
+    null,
+    1,
+    "get",
+    [],
+    {},
+    { op: "get" },
+    { op: "patch", key: "a" },
+    { op: "get", key: 1 },
+    { op: "get", key: "" },
+    { op: "get", key: "x".repeat(MAX_KEY_BYTES + 1) },
+    { op: "get", key: "a", ttl: 1 },
+    { op: "put", key: "a" },
+    { op: "put", key: "..", value: 1 },
+    { op: "put", key: "a", value: 1, ttl: 0 },
+    { op: "put", key: "a", value: 1, ttl: "60" },
+    { op: "put", key: "a", value: 1, ifRevision: 1 },
+    { op: "put", key: "a", value: 1, other: 1 },
+    { op: "delete", key: "a", value: 1 },
+  ];
+  for (const operation of bad) {
+    const [first, answer, last] = await operate(app, [
+      { op: "put", key: "good", value: 1 },
+      operation,
+      { op: "get", key: "good" },
+    ]);
+    assert.ok(first?.status === 200 || first?.status === 201);
+    assert.deepEqual(Object.keys(answer ?? {}), ["status", "detail"], JSON.stringify(operation));
+    assert.equal(answer?.status, 400);
+    assert.match(String(answer.detail), /^Cannot /);
+    assert.equal(last?.value, 1);
+  }
+  const [large] = await operate(app, [{ op: "put", key: "a", value: "x".repeat(MAX_VALUE_BYTES) }]);
+  assert.equal(large?.status, 413);
+  assert.deepEqual((await store.list("")).keys, ["good"]);
+});
+
+test("does up to 1,000 operations in one array", async ({ app, store }) => {
+  assert.deepEqual(await operate(app, []), []);
+  const operations = Array.from({ length: MAX_OPERATIONS }, (_, i) => ({
+    op: "put",
+    key: `k${i}`,
+    value: i,
+  }));
+  const answers = await operate(app, operations);
+  assert.deepEqual(answers.map(({ value }) => value), operations.map(({ value }) => value));
+  const over = await app.request("/", post(JSON.stringify([...operations, operations[0]])));
+  assert.equal(over.status, 413);
+  assert.match(
+    (await readProblem(over)).detail,
+    /^Cannot do 1001 operations: expected 1000 at most/,
+  );
+  assert.equal((await store.list("k9", { limit: 1000 })).keys.length, 111);
+});
+
+test("answers an array whose values are together longer than a text can be", async ({ app, store }) => {
+  const value = json("x".repeat(MAX_VALUE_BYTES - 2));
+  const { revision } = await store.set("a", value);
+  // V8's texts have 2 ** 29 - 24 characters at most.
+  const operations = Array.from({ length: 520 }, () => ({ op: "get", key: "a" }));
+  const response = await app.request("/", post(JSON.stringify(operations)));
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("Content-Type"), "application/json");
+  const one = `{"status":200,"value":${value},"revision":"${revision}","expires":null}`;
+  let length = 0;
+  let first = "";
+  let last = "";
+  for await (const chunk of response.body ?? []) {
+    first ||= new TextDecoder().decode(chunk);
+    last = new TextDecoder().decode(chunk);
+    length += chunk.length;
+  }
+  assert.equal(length, 520 * (one.length + 1) + 1);
+  assert.ok(first === `[${one}` && last === "]");
+});
+
+test("turns away a ttl beside an array, whose operations have their own", async ({ app, store }) => {
+  const response = await app.request("/?ttl=60", post('[{"op":"put","key":"a","value":1}]'));
+  assert.equal(response.status, 400);
+  assert.match((await readProblem(response)).detail, /^Cannot read the query: .*ttl/);
+  assert.equal(await store.get("a"), null);
+});

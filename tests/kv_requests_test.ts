@@ -1,0 +1,161 @@
+/** Requests that are turned away, and those that come slowly. */
+import assert from "node:assert/strict";
+import { MAX_BODY_BYTES } from "../kv/requests.ts";
+import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
+import { JSON_TYPE, post, put, readProblem, test } from "./kv_app.ts";
+
+// ---- What is turned away --------------------------------------------------------------------
+
+test("turns away a body that is no JSON", async ({ app, store }) => {
+  const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);
+  const surrogate = new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22]);
+  // Where no number's digits have to be kept, V8 parses any depth.
+  const deep = `${"[".repeat(100_000)}1.10${"]".repeat(100_000)}`;
+  const bodies = ["", " ", "{", "bar", "'bar'", "01", "NaN", "{}{}", '{"a":}', "[1,]", '"\n"'];
+  for (const body of [...bodies, "\x00", latin1, surrogate, deep]) {
+    for (const [path, init] of [["/a", put(body)], ["/", post(body)]] as const) {
+      const response = await app.request(path, init);
+      assert.equal(response.status, 400);
+      assert.match((await readProblem(response)).detail, /^Cannot read the JSON: ./);
+    }
+  }
+  for (const body of ["null", "true", '"text"', "1", "1.10", "12345678901234567890"]) {
+    const response = await app.request("/", post(body));
+    assert.equal(response.status, 400);
+    assert.match((await readProblem(response)).detail, /expected a JSON object or array$/);
+  }
+  assert.deepEqual((await store.list("")).keys, []);
+});
+
+test("turns away a path that is no key", async ({ app }) => {
+  const paths: [string, RegExp][] = [
+    [`/${"x".repeat(MAX_KEY_BYTES + 1)}`, /^Cannot use the key: it is over 1024 bytes/],
+    [`/${encodeURIComponent("é".repeat(513))}`, /^Cannot use the key: it is over 1024 bytes/],
+    ["/%", /^Cannot read the key "%": bad escapes/],
+    ["/a%2", /^Cannot read the key "a%2": bad escapes/],
+    ["/%zz", /: bad escapes/],
+    ["/%ff", /: bad escapes/],
+    ["/%ed%a0%80", /: bad escapes/],
+  ];
+  for (const [path, detail] of paths) {
+    for (const init of [{}, put("1"), { method: "DELETE" }]) {
+      const response = await app.request(path, init);
+      assert.equal(response.status, 400, path);
+      assert.match((await readProblem(response)).detail, detail);
+    }
+  }
+});
+
+test("turns away a query that it does not know, or a name twice", async ({ app, store }) => {
+  const cases: [string, RequestInit][] = [
+    ["/?x=1", {}],
+    ["/?ttl=1", {}],
+    ["/?__proto__=1", {}],
+    ["/?prefix=a&prefix=a", {}],
+    ["/?limit=1&limit=2", {}],
+    ["/a?ttl=1", {}],
+    ["/a?prefix=a", {}],
+    ["/a?x", {}],
+    ["/a?ttl=1", { method: "DELETE" }],
+    ["/a?limit=1", put("1")],
+    ["/a?ttl=1&ttl=1", put("1")],
+    ["/?prefix=1", post("{}")],
+    ["/?ttl=1&ttl=2", post('{"a":1}')],
+  ];
+  for (const [path, init] of cases) {
+    const response = await app.request(path, init);
+    assert.equal(response.status, 400, path);
+    assert.match((await readProblem(response)).detail, /^Cannot read the query: /);
+  }
+  assert.equal(await store.get("a"), null);
+});
+
+test("turns away a method that it does not know, with Allow", async ({ app }) => {
+  for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS", "FOO"]) {
+    const response = await app.request("/", { method });
+    assert.equal(response.status, 405, method);
+    assert.equal(response.headers.get("Allow"), "GET, HEAD, POST");
+    assert.match((await readProblem(response)).detail, /is not served here: expected GET, HEAD/);
+  }
+  for (const method of ["POST", "PATCH", "OPTIONS", "FOO"]) {
+    for (const path of ["/a", "/a/b", "//"]) {
+      const response = await app.request(path, { method });
+      assert.equal(response.status, 405, method);
+      assert.equal(response.headers.get("Allow"), "GET, HEAD, PUT, DELETE");
+      await readProblem(response);
+    }
+  }
+});
+
+test("turns away a body that is neither JSON nor a form", async ({ app, store }) => {
+  const types = ["text/plain", "application/jsonx", "text/json", "application/xml", ""];
+  for (const type of types) {
+    for (const [path, init] of [["/a", put("1")], ["/", post("{}")]] as const) {
+      const response = await app.request(path, { ...init, headers: { "Content-Type": type } });
+      assert.equal(response.status, 415, type);
+      assert.match((await readProblem(response)).detail, /: expected application\/json/);
+    }
+  }
+  for (const body of [new FormData(), new URLSearchParams("a=1"), new Uint8Array(1)]) {
+    const response = await app.request("/a", { method: "PUT", body });
+    assert.equal(response.status, 415);
+    await readProblem(response);
+  }
+  assert.equal(await store.get("a"), null);
+});
+
+test("turns away a value over 1 MiB, and takes one of 1 MiB", async ({ app, store }) => {
+  const largest = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 2));
+  assert.equal((await app.request("/a", put(largest))).status, 201);
+  const larger = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 1));
+  for (const [path, init] of [["/b", put(larger)], ["/", post(`{"b":${larger}}`)]] as const) {
+    const response = await app.request(path, init);
+    assert.equal(response.status, 413);
+    const { title, detail } = await readProblem(response);
+    assert.equal(title, "Content Too Large");
+    assert.match(detail, /over 1048576 bytes/);
+  }
+  assert.deepEqual((await store.list("")).keys, ["a"]);
+});
+
+test("turns away a body over 16 MiB, told by its length or not", async ({ app }) => {
+  const chunk = new Uint8Array(1024 * 1024).fill(0x20);
+  let sent = 0;
+  const endless = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      controller.enqueue(chunk);
+      sent += chunk.length;
+    },
+  });
+  const told = post("{}", { ...JSON_TYPE, "Content-Length": String(MAX_BODY_BYTES + 1) });
+  for (const init of [told, { ...post(endless), duplex: "half" }]) {
+    const response = await app.request("/", init);
+    assert.equal(response.status, 413);
+    assert.match((await readProblem(response)).detail, /^The body is over 16777216 bytes/);
+  }
+  assert.ok(sent < 2 * MAX_BODY_BYTES);
+});
+
+// ---- Slow clients ---------------------------------------------------------------------------
+
+test("waits for a body no longer than BODY_TIMEOUT", async ({ app, store }) => {
+  const { setTimeout } = globalThis;
+  const quick = (run: () => void, after = 0) => setTimeout(run, after / 600);
+  const timers = globalThis as { setTimeout: unknown };
+  timers.setTimeout = quick;
+  try {
+    for (
+      const type of ["application/json", "application/x-ndjson", "multipart/form-data; boundary=x"]
+    ) {
+      const body = new ReadableStream<Uint8Array>({
+        start: (stream) => stream.enqueue(new TextEncoder().encode('{"a":1}\n')),
+      });
+      const response = await app.request("/", post(body, { "Content-Type": type }));
+      assert.equal(response.status, 408);
+      assert.match((await readProblem(response)).detail, /did not come within 60 seconds/);
+    }
+  } finally {
+    timers.setTimeout = setTimeout;
+  }
+  assert.deepEqual((await store.list("")).keys, ["a"], "the line that came whole");
+});
