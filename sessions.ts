@@ -223,8 +223,9 @@ class RequestSession<T extends object> implements Session<T> {
   readonly #options: RequestSessionOptions<T>;
   #cookie: string | null;
   #data: T | undefined;
-  /** The calls that are not done, the last one last: each waits for the one before it. */
-  readonly #calls = new Set<Promise<unknown>>();
+  readonly #calls: Call<unknown>[] = [];
+  /** The last call: the next one waits for it. */
+  #last: Promise<unknown> | undefined;
   #setCookie: string | null = null;
   #touched = false;
   #ended = false;
@@ -284,7 +285,8 @@ class RequestSession<T extends object> implements Session<T> {
   /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
   async end(): Promise<{ cookie: string | null; touched: boolean }> {
     this.#ended = true;
-    await Promise.all(this.#calls);
+    await this.#last?.catch(() => {});
+    await Promise.all(this.#calls.filter(({ isAwaited }) => !isAwaited));
     return { cookie: this.#setCookie, touched: this.#touched };
   }
 
@@ -299,9 +301,10 @@ class RequestSession<T extends object> implements Session<T> {
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
     this.#touched = true;
-    const before = [...this.#calls].at(-1);
-    const call = this.#after(before, run).finally(() => this.#calls.delete(call));
-    this.#calls.add(call);
+    const running = this.#after(this.#last, run);
+    this.#last = running;
+    const call = new Call<R>((resolve) => resolve(running));
+    this.#calls.push(call);
     return call;
   }
 
@@ -316,6 +319,26 @@ class RequestSession<T extends object> implements Session<T> {
     } catch (error) {
       throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
     }
+  }
+}
+
+/**
+ * What a handler gets of a call. It knows whether anybody awaits it: where nobody does, its error is
+ * the request's, and not an unhandled rejection, which would end the process.
+ */
+class Call<R> extends Promise<R> {
+  /** What is made of it is of no concern to the request. */
+  static override readonly [Symbol.species] = Promise;
+  isAwaited = false;
+
+  constructor(executor: ConstructorParameters<typeof Promise<R>>[0]) {
+    super(executor);
+    super.then(undefined, () => {});
+  }
+
+  override then<A = R, B = never>(...handlers: Parameters<Promise<R>["then"]>): Promise<A | B> {
+    this.isAwaited = true;
+    return super.then(...handlers) as Promise<A | B>;
   }
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { Hono } from "hono";
 import { z } from "zod";
 import {
@@ -358,6 +359,25 @@ Deno.test("an update that nobody awaited and that fails is the request's error",
   const response = await app.request("/");
   assert.equal(response.status, 503);
   assert.equal(response.headers.get("Retry-After"), "1");
+  await memory.close();
+});
+
+Deno.test("a call that nobody awaited and that failed early is the request's error, not the end of the process", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted }))
+    .get("/forgotten", async (c) => {
+      c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text("");
+    })
+    .get("/awaited-late", async (c) => {
+      const update = c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text(await update.then(() => "done", () => "failed"));
+    });
+  assert.equal((await app.request("/forgotten")).status, 503);
+  assert.equal(await (await app.request("/awaited-late")).text(), "failed");
   await memory.close();
 });
 
