@@ -173,7 +173,7 @@ export function sessions<T extends object>(
       : serialize(name, value, all);
   };
   checkCookie(name, { ...baseAttributes, secure: secure !== false });
-  checkSecure(name, baseAttributes.sameSite, secure);
+  checkSecure(name, baseAttributes, secure);
   checkDefaults(schema);
   const fit = async (data: unknown, what: string) => await validate(schema, data, what);
   const load = async (data: unknown) => {
@@ -363,17 +363,24 @@ function isHttps(c: Context, trustProxy: boolean): boolean {
   return forwarded ? forwarded.split(",")[0]?.trim() === "https" : c.req.url.startsWith("https:");
 }
 
-/** Has Hono check the name and the attributes once, at the start, and not at the first request. */
+/** Has the name and the attributes checked once, at the start, and not at the first request. */
 function checkCookie(name: string, attributes: CookieAttributes): void {
   try {
-    serialize(name, "", attributes);
+    new Headers({ "Set-Cookie": serialize(name, "", attributes) });
   } catch (cause) {
     throw new TypeError(`Cannot use the cookie "${name}": ${(cause as Error).message}`, { cause });
   }
 }
 
 /** Rules that depend on the request where `secure` does: they would break at the first plain one. */
-function checkSecure(name: string, sameSite: string, secure: boolean | "auto"): void {
+function checkSecure(
+  name: string,
+  { sameSite, partitioned }: CookieOptions,
+  secure: boolean | "auto",
+): void {
+  if (partitioned && secure !== true) {
+    throw new TypeError(`Cannot use the cookie "${name}": Partitioned asks for Secure to be true`);
+  }
   if (sameSite === "None" && secure === false) {
     throw new TypeError(`Cannot use the cookie "${name}": SameSite=None asks for Secure`);
   }

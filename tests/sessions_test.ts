@@ -464,7 +464,9 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ name: "__Secure-session", secure: false }, /Secure/],
     [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
     [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
+    [{ path: "/\u20ac" }, /Cannot use the cookie "session": .*ByteString/],
     [{ partitioned: true, secure: false }, /Partitioned/],
+    [{ partitioned: true }, /Partitioned asks for Secure to be true/],
     [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
   ];
   for (const [cookie, message] of bad) {
