@@ -118,12 +118,11 @@ export class KeyValueSessionStore implements SessionStore {
       let entry = await this.#store.get(oldKey);
       let copy: Entry | null = null;
       for (;;) {
+        // The session was ended or rotated meanwhile, and so its copy has to go.
+        const isOver = entry === null || entry.value === ROTATED;
+        if (isOver && copy !== null) await this.#store.delete(newKey);
         const session = this.#unpack(entry);
-        if (entry === null || session === null) {
-          // The session was ended meanwhile, and so its copy has to go.
-          if (copy !== null) await this.#store.delete(newKey);
-          return null;
-        }
+        if (entry === null || session === null) return null;
         copy = await this.#write(newKey, session, copy?.revision ?? null);
         try {
           this.#lastSeen.delete(oldKey);

@@ -6,6 +6,7 @@ import { z } from "zod";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
+  SessionRotated,
   sessions,
   type SessionsOptions,
   SessionTooLarge,
@@ -295,6 +296,20 @@ Deno.test("rotate loses no update that comes between, and no destroy", async () 
   between = async () => await elsewhere.request("/destroy", { method: "POST", headers: rotated });
   assert.deepEqual(await browser.post("/rotate"), { count: 0 });
   assert.deepEqual((await memory.list("")).keys, []);
+  await memory.close();
+});
+
+Deno.test("of two rotations at once one succeeds, and the other leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await here.update(null, () => Promise.resolve({ count: 1 }));
+  const [first, second] = await Promise.allSettled([here.rotate(cookie), there.rotate(cookie)]);
+  assert(first?.status === "fulfilled" && second?.status === "rejected");
+  assert(second.reason instanceof SessionRotated);
+  assert.deepEqual(
+    new Set((await memory.list("")).keys),
+    new Set([cookie, first.value?.cookie]),
+  );
   await memory.close();
 });
 
