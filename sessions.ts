@@ -27,7 +27,7 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
-import type { SessionStore } from "./session_stores/session_store.ts";
+import { SessionRotated, type SessionStore } from "./session_stores/session_store.ts";
 import { StoreUnavailable } from "./stores/store.ts";
 
 export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
@@ -317,6 +317,8 @@ class RequestSession<T extends object> implements Session<T> {
     try {
       return await run(this.#options);
     } catch (error) {
+      // A cookie of before the rotation would take the place of the new one.
+      if (error instanceof SessionRotated) this.#setCookie = null;
       throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
     }
   }

@@ -313,6 +313,24 @@ Deno.test("of two rotations at once one succeeds, and the other leaves no copy b
   await memory.close();
 });
 
+Deno.test("a request whose session is rotated meanwhile gets no cookie, after an update of its own", async () => {
+  const memory = memoryStore();
+  const elsewhere = new KeyValueSessionStore(memory);
+  const app = new Hono()
+    .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
+    .get("/:cookie", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      await elsewhere.rotate(c.req.param("cookie"));
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return c.text("");
+    });
+  const { cookie } = await elsewhere.update(null, () => Promise.resolve({ count: 1 }));
+  const response = await app.request(`/${cookie}`, { headers: { Cookie: `session=${cookie}` } });
+  assert.equal(response.status, 409);
+  assert.equal(response.headers.get("Set-Cookie"), null);
+  await memory.close();
+});
+
 Deno.test("a store that does not answer is a 503, and the session and its cookie stay", async () => {
   const memory = memoryStore();
   let broken = false;
