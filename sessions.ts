@@ -67,6 +67,8 @@ export interface Session<T extends object> {
    * Gives the session a new id and ends the old one: to be called when a user logs in, so that who
    * knew the id before does not share the login (OWASP, session fixation). Without a session it does
    * nothing. In a signed cookie there is no id, and the old cookie stays valid.
+   *
+   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, where Flask had compressed it
    */
   rotate(): Promise<void>;
   /**
@@ -240,25 +242,21 @@ class RequestSession<T extends object> implements Session<T> {
       if (this.#data !== undefined) return this.#data;
       const stored = this.#cookie === null ? null : await store.load(this.#cookie);
       if (stored === null) this.#cookie = null;
-      else if (stored.renewed) this.#keep(stored.cookie);
+      // What Flask has compressed may be too large as ours, and stays valid as it is.
+      else if (stored.renewed && this.#sizeOf(stored.cookie) <= MAX_COOKIE_BYTES) {
+        this.#keep(stored.cookie);
+      }
       return this.#data = await load(stored?.data ?? {});
     });
   }
 
   update(change: (data: T) => T): Promise<T> {
-    return this.#call(async ({ store, load, fit, setCookie }) => {
+    return this.#call(async ({ store, load, fit }) => {
       let changed: T | undefined;
       const { cookie } = await store.update(this.#cookie, async (data) => {
         changed = await fit(change(await load(data ?? {})), "what update was given");
         return changed;
       });
-      const header = setCookie(cookie);
-      if (header.length > MAX_COOKIE_BYTES) {
-        throw new SessionTooLarge(
-          `Cannot keep the session in its cookie: ${header.length} bytes, ` +
-            `expected ${MAX_COOKIE_BYTES} at most`,
-        );
-      }
       this.#keep(cookie);
       return this.#data = changed as T;
     });
@@ -290,7 +288,19 @@ class RequestSession<T extends object> implements Session<T> {
     return { cookie: this.#setCookie, touched: this.#touched };
   }
 
+  #sizeOf(cookie: string): number {
+    return this.#options.setCookie(cookie).length;
+  }
+
+  /** @throws {SessionTooLarge} If a browser would drop the cookie */
   #keep(cookie: string): void {
+    const size = this.#sizeOf(cookie);
+    if (size > MAX_COOKIE_BYTES) {
+      throw new SessionTooLarge(
+        `Cannot keep the session in its cookie: ${size} bytes, ` +
+          `expected ${MAX_COOKIE_BYTES} at most`,
+      );
+    }
     this.#cookie = cookie;
     this.#setCookie = this.#options.setCookie(cookie);
   }

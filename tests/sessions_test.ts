@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { Buffer } from "node:buffer";
+import { createHash, createHmac } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { deflateSync } from "node:zlib";
 import { Hono } from "hono";
 import { z } from "zod";
 import {
@@ -127,6 +129,24 @@ Deno.test("a session too large for a cookie is an error with its size, and stays
   assert.equal((await browser.request("POST", "/", { body: '{"size":2900}' })).status, 200);
   const response = await browser.request("POST", "/", { body: '{"size":3100}' });
   assert.match(await response.text(), /: 4\d\d\d bytes, expected 4093 at most$/);
+  assert.equal(browser.setCookie, null);
+});
+
+Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent anew", async () => {
+  const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(5000) }));
+  const eightDaysAgo = Math.floor(Date.now() / 1000) - 8 * 24 * 60 * 60;
+  const timestamp = Buffer.from(eightDaysAgo.toString(16), "hex").toString("base64url");
+  const signed = `.${bytes.toString("base64url")}.${timestamp}`;
+  const key = createHmac("sha1", KEY).update("cookie-session").digest();
+  const signature = createHmac("sha1", key).update(signed).digest("base64url");
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  const browser = new Browser(testApp({ store }));
+  browser.cookie = `${signed}.${signature}`;
+  assert.equal((await browser.get("/read") as { count: number }).count, 5);
+  assert.equal(browser.setCookie, null);
+  const logged = captureErrors();
+  assert.equal((await browser.request("POST", "/rotate")).status, 500);
+  assert.match(logged.end(), /SessionTooLarge/);
   assert.equal(browser.setCookie, null);
 });
 
