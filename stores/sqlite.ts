@@ -277,8 +277,8 @@ export function sqliteStore(
       closed = true;
       changes.end();
       clearInterval(timer);
-      // Behind the writes that are pending.
-      await transact(() => {});
+      // Behind the writes that are pending. One of nothing would fail where nothing can be written.
+      await new Promise((resolve) => setImmediate(resolve));
       database.close();
     },
   };

@@ -153,6 +153,24 @@ Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() closes where it cannot write, behind the writes that are pending", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  const writing = store.set("a", json(1));
+  await store.close();
+  assert.equal((await writing).value, "1");
+  const blocked = sqliteStore(path);
+  const other = new DatabaseSync(path);
+  other.exec("BEGIN IMMEDIATE");
+  await Promise.all([
+    assert.rejects(blocked.set("b", json(2)), /database is locked/),
+    blocked.close(),
+  ]);
+  other.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
