@@ -366,7 +366,8 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
 
   test("watch refuses to go on since what it does not know", async ({ store }) => {
     const { since } = await store.watch("");
-    for (const unknown of ["", "x", "0", since.replace(/\d+$/, "999999"), `0${since}`]) {
+    const others = [since.replace(/\d+$/, "999999"), `0${since}`, `${since} `];
+    for (const unknown of ["", "x", "0", "\u{1f600}", "a\nb", ...others]) {
       await assert.rejects(store.watch("", { since: unknown }), ChangesLost, unknown);
     }
   });
