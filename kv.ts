@@ -124,7 +124,7 @@ export function kv(below: Store, options: KvOptions = {}): Hono<Access> {
       case "text/event-stream":
         return await watch(c);
       case NDJSON:
-        return dump(c, store, query(c, PrefixQuery).prefix);
+        return await dump(c, store, query(c, PrefixQuery).prefix);
       case "text/html":
         return c.html(ExplorerPage(), 200, EXPLORER_HEADERS);
       default:
