@@ -27,13 +27,18 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
-import { SessionRotated, type SessionStore } from "./session_stores/session_store.ts";
+import {
+  RotationUnknown,
+  SessionRotated,
+  type SessionStore,
+} from "./session_stores/session_store.ts";
 import { StoreUnavailable } from "./stores/store.ts";
 
 export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
 export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
 export {
   type LifetimeOptions,
+  RotationUnknown,
   SessionRotated,
   type SessionStore,
   type StoredSession,
@@ -329,6 +334,7 @@ class RequestSession<T extends object> implements Session<T> {
     } catch (error) {
       // A cookie of before the rotation would take the place of the new one.
       if (error instanceof SessionRotated) this.#setCookie = null;
+      if (error instanceof RotationUnknown) this.#keep(error.cookie);
       throw error instanceof StoreUnavailable ? new SessionUnavailable(error) : error;
     }
   }

@@ -4,6 +4,7 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
+import { StoreUnavailable } from "../stores/store.ts";
 
 /** What a store gives of a session. */
 export interface StoredSession {
@@ -32,7 +33,11 @@ export interface SessionStore {
     cookie: string | null,
     change: (data: unknown) => Promise<object>,
   ): Promise<StoredSession>;
-  /** Moves the session to a new id; null where there is none. */
+  /**
+   * Moves the session to a new id; null where there is none.
+   *
+   * @throws {RotationUnknown} If it has the new id, and may have the old one still
+   */
   rotate(cookie: string): Promise<StoredSession | null>;
   /** Ends the session, if it can be ended at all. */
   destroy(cookie: string): Promise<void>;
@@ -46,6 +51,16 @@ export class SessionRotated extends HTTPException {
   constructor() {
     super(409, { message: "The session has got a new id. Please try again" });
     this.name = "SessionRotated";
+  }
+}
+
+/**
+ * The session lives under its new id, and whether it still does under the old one is not known: the
+ * browser gets the new one, since the old one may be gone.
+ */
+export class RotationUnknown extends StoreUnavailable {
+  constructor(readonly cookie: string, cause: StoreUnavailable) {
+    super(cause.message, { cause, outcome: "unknown" });
   }
 }
 

@@ -14,7 +14,7 @@ import {
   SessionTooLarge,
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreUnavailable } from "../stores/store.ts";
+import { json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {
   Browser,
   captureErrors,
@@ -348,6 +348,66 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, after an
   const response = await app.request(`/${cookie}`, { headers: { Cookie: `session=${cookie}` } });
   assert.equal(response.status, 409);
   assert.equal(response.headers.get("Set-Cookie"), null);
+  await memory.close();
+});
+
+Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
+  for (const isDone of [true, false]) {
+    const memory = memoryStore();
+    const store: Store = {
+      ...memory,
+      async set(key, value, options) {
+        if (!value.includes("_rotated")) return await memory.set(key, value, options);
+        if (isDone) await memory.set(key, value, options);
+        throw new StoreUnavailable("cut", { outcome: "unknown" });
+      },
+    };
+    const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+    await browser.post("/set", { count: 5 });
+    const old = browser.cookie;
+    assert.equal((await browser.request("POST", "/rotate")).status, 503);
+    assert.notEqual(browser.cookie, old);
+    assert.deepEqual(await browser.get("/read"), { count: 5 });
+    await memory.close();
+  }
+});
+
+Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
+  const memory = memoryStore();
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (!value.includes("_rotated")) return await memory.set(key, value, options);
+      await delay(20);
+      throw new StoreUnavailable("cut", { outcome: "unknown" });
+    },
+  };
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/set", { count: 5 });
+  const other = new Browser(browser.app);
+  other.cookie = browser.cookie;
+  const rotation = browser.request("POST", "/rotate");
+  await delay(5);
+  assert.equal((await other.request("POST", "/count")).status, 503);
+  assert.equal(other.setCookie, null);
+  assert.equal((await rotation).status, 503);
+  assert.notEqual(browser.cookie, other.cookie);
+  await memory.close();
+});
+
+Deno.test("a rotation for which there is no room leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (value.includes("_rotated")) throw new StoreFull("full");
+      return await memory.set(key, value, options);
+    },
+  };
+  const sessionStore = new KeyValueSessionStore(store);
+  const { cookie } = await sessionStore.update(null, () => Promise.resolve({ count: 5 }));
+  await assert.rejects(sessionStore.rotate(cookie), StoreFull);
+  assert.deepEqual((await memory.list("")).keys, [cookie]);
   await memory.close();
 });
 
