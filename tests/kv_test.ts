@@ -590,6 +590,22 @@ test("does an operation on its condition alone", async ({ app, store }) => {
   assert.deepEqual((await store.list("")).keys, ["a"]);
 });
 
+test("takes an operation's ttl however its whole number is written", async ({ app, store }) => {
+  const puts = ["60", "60.0", "6e1", "1.5", "1e400"].map((ttl) =>
+    `{"op":"put","key":"k${ttl}","value":1,"ttl":${ttl}}`
+  );
+  const body = `[${puts}]`;
+  const headers = { "Content-Type": "application/json" };
+  const answers = await (await app.request("/", { method: "POST", body, headers })).json();
+  assert.deepEqual(
+    answers.map(({ status }: { status: number }) => status),
+    [201, 201, 201, 400, 400],
+  );
+  const [first, ...others] = await Promise.all(["k60", "k60.0", "k6e1"].map((k) => store.get(k)));
+  assert(first?.expires);
+  for (const other of others) assert.equal(other?.expires, first.expires);
+});
+
 test("answers 400 for a bad operation alone", async ({ app, store }) => {
   const bad = [
     null,
