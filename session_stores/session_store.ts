@@ -128,8 +128,15 @@ export class Lifetimes {
     return this.left(session) > 0 ? session : null;
   }
 
-  /** What to store. */
+  /**
+   * What to store.
+   *
+   * @throws {TypeError} If the data has a key that {@linkcode unpack} would take away
+   */
   pack({ data, created }: LivingSession): unknown {
+    if (typeof data === "object" && data !== null && CREATED in data) {
+      throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is taken`);
+    }
     return this.absolute === Infinity ? data : { ...data as object, [CREATED]: created };
   }
 }
