@@ -380,6 +380,15 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assert.deepEqual(await next, { done: true, value: undefined });
   });
 
+  test("a watch that ends with its store takes nothing for removed", async ({ store }) => {
+    const reader = (await store.watch("")).changes.getReader();
+    await store.set("a", json(1));
+    await store.close();
+    // It may have ended, or be telling what was on its way.
+    assert.notEqual((await reader.read()).value?.entry, null);
+    await reader.cancel();
+  });
+
   test("a closed store refuses every call, and closes twice", async ({ store }) => {
     await store.set("a", json(1));
     await store.close();
