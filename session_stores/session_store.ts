@@ -79,6 +79,8 @@ export interface LivingSession {
   readonly data: unknown;
   /** In seconds since 1970. */
   readonly created: number;
+  /** Whether the store does not tell since when it is there: it counts from now. */
+  readonly isUndated?: boolean;
 }
 
 /** RFC 6265bis: a cookie lives 400 days at most. */
@@ -114,6 +116,8 @@ export class Lifetimes {
 
   /** Whether a session that would last `left` seconds more should be written anew. */
   isStale(session: LivingSession, left: number): boolean {
+    // Without a beginning it would have no end either, as long as it is only read.
+    if (session.isUndated && this.absolute !== Infinity) return true;
     // Seldom, so that reading costs no write: at most once in a tenth of the lifetime.
     return left < this.left(session) - this.idle / 10;
   }
@@ -121,7 +125,7 @@ export class Lifetimes {
   /** Reads what was stored; null if the session's absolute lifetime is over. */
   unpack(stored: unknown): LivingSession | null {
     if (typeof stored !== "object" || stored === null || !(CREATED in stored)) {
-      return { data: stored, created: this.now() };
+      return { data: stored, created: this.now(), isUndated: true };
     }
     const { [CREATED]: created, ...data } = stored;
     const session = { data, created: typeof created === "number" ? created : this.now() };

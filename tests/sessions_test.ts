@@ -190,6 +190,27 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
     assert.deepEqual((await memory.list("")).keys, []);
   }));
 
+Deno.test("an absolute lifetime ends a session from before it was set, even if it is only read", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const change = () => Promise.resolve({ count: 1 });
+  const limited = { absoluteLifetime: 100, now };
+  for (
+    const [before, store] of [
+      [new CookieSessionStore(KEY, { now }), new CookieSessionStore(KEY, limited)],
+      [new KeyValueSessionStore(memory, { now }), new KeyValueSessionStore(memory, limited)],
+    ] as const
+  ) {
+    const { cookie } = await before.update(null, change);
+    const loaded = await store.load(cookie);
+    assert.deepEqual(loaded?.data, { count: 1 });
+    time += 101_000;
+    assert.equal(await store.load(loaded.cookie), null);
+  }
+  await memory.close();
+});
+
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
   withMemory(async (app, memory) => {
     const browser = new Browser(app);
