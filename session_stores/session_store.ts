@@ -124,9 +124,8 @@ export class Lifetimes {
 
   /** Reads what was stored; null if the session's absolute lifetime is over. */
   unpack(stored: unknown): LivingSession | null {
-    if (typeof stored !== "object" || stored === null || !(CREATED in stored)) {
-      return { data: stored, created: this.now(), isUndated: true };
-    }
+    if (!isRecord(stored)) return { data: stored, created: this.now() };
+    if (!(CREATED in stored)) return { data: stored, created: this.now(), isUndated: true };
     const { [CREATED]: created, ...data } = stored;
     const session = { data, created: typeof created === "number" ? created : this.now() };
     return this.left(session) > 0 ? session : null;
@@ -138,11 +137,17 @@ export class Lifetimes {
    * @throws {TypeError} If the data has a key that {@linkcode unpack} would take away
    */
   pack({ data, created }: LivingSession): unknown {
-    if (typeof data === "object" && data !== null && CREATED in data) {
+    // What another program wrote stays as it is, and is the schema's to refuse.
+    if (!isRecord(data)) return data;
+    if (CREATED in data) {
       throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is taken`);
     }
-    return this.absolute === Infinity ? data : { ...data as object, [CREATED]: created };
+    return this.absolute === Infinity ? data : { ...data, [CREATED]: created };
   }
+}
+
+function isRecord(data: unknown): data is object {
+  return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
 function checkSeconds(seconds: number): number {

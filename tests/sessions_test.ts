@@ -211,6 +211,18 @@ Deno.test("an absolute lifetime ends a session from before it was set, even if i
   await memory.close();
 });
 
+Deno.test("an absolute lifetime leaves what is no session's data as it is", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
+  for (const value of ["5", "[1,2]", '"text"', "null"]) {
+    const id = crypto.randomUUID();
+    await memory.set(id, json(JSON.parse(value)));
+    await store.load(id);
+    assert.equal((await memory.get(id))?.value, value);
+  }
+  await memory.close();
+});
+
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
   withMemory(async (app, memory) => {
     const browser = new Browser(app);
