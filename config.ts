@@ -101,7 +101,7 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
   const path = environment["APP_CONFIG"] || DEFAULT_FILE;
   const file = readFile(path, path !== DEFAULT_FILE);
   const problems = Object.keys(file)
-    .filter((key) => !(key in ConfigFile.shape))
+    .filter((key) => !Object.hasOwn(ConfigFile.shape, key))
     .map((key) => `${path}: ${key} is unknown: expected one of the keys in the README`);
   const config: Record<string, unknown> = {};
   for (const [key, schema] of Object.entries({ ...ConfigFile.shape, ...Listen.shape })) {

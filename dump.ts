@@ -37,7 +37,9 @@ async function dump(url: string): Promise<void> {
 /** The token in the environment, if it may be read: nobody is prompted for that. */
 function readToken(): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable: "KV_TOKEN" });
-  return state === "granted" ? Deno.env.get("KV_TOKEN") : undefined;
+  const text = state === "granted" ? Deno.env.get("KV_TOKEN") : undefined;
+  // As for the servers, it may be a list, of which clients send the first.
+  return /^\s*\[\s*"([^"]*)"/.exec(text ?? "")?.[1] ?? text;
 }
 
 if (import.meta.main) {

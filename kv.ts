@@ -124,7 +124,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
       case "text/event-stream":
         return await watch(c);
       case NDJSON:
-        return dump(c, c.var.store, query(c, PrefixQuery).prefix);
+        return await dump(c, c.var.store, query(c, PrefixQuery).prefix);
       case "text/html":
         return c.html(ExplorerPage(), 200, EXPLORER_HEADERS);
       default:

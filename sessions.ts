@@ -27,13 +27,18 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
-import type { SessionStore } from "./session_stores/session_store.ts";
+import {
+  RotationUnknown,
+  SessionRotated,
+  type SessionStore,
+} from "./session_stores/session_store.ts";
 import { StoreFull, StoreUnavailable } from "./stores/store.ts";
 
 export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
 export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
 export {
   type LifetimeOptions,
+  RotationUnknown,
   SessionRotated,
   type SessionStore,
   type StoredSession,
@@ -67,6 +72,8 @@ export interface Session<T extends object> {
    * Gives the session a new id and ends the old one: to be called when a user logs in, so that nobody
    * who knew the old id shares the login (OWASP, session fixation). Without a session it does nothing.
    * In a signed cookie there is no id, and the old cookie stays valid.
+   *
+   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, where Flask had compressed it
    */
   rotate(): Promise<void>;
   /**
@@ -176,7 +183,7 @@ export function sessions<T extends object>(
       : serialize(name, value, all);
   };
   checkCookie(name, { ...baseAttributes, secure: secure !== false });
-  checkSecure(name, baseAttributes.sameSite, secure);
+  checkSecure(name, baseAttributes, secure);
   checkDefaults(schema);
   const fit = async (data: unknown, what: string) => await validate(schema, data, what);
   const load = async (data: unknown) => {
@@ -226,8 +233,9 @@ class RequestSession<T extends object> implements Session<T> {
   readonly #options: RequestSessionOptions<T>;
   #cookie: string | null;
   #data: T | undefined;
-  /** The calls that are not done, the last one last: each waits for the one before it. */
-  readonly #calls = new Set<Promise<unknown>>();
+  readonly #calls: Call<unknown>[] = [];
+  /** The last call: the next one waits for it. */
+  #last: Promise<unknown> | undefined;
   #setCookie: string | null = null;
   #touched = false;
   #ended = false;
@@ -242,25 +250,21 @@ class RequestSession<T extends object> implements Session<T> {
       if (this.#data !== undefined) return this.#data;
       const stored = this.#cookie === null ? null : await store.load(this.#cookie);
       if (stored === null) this.#cookie = null;
-      else if (stored.renewed) this.#keep(stored.cookie);
+      // What Flask has compressed may be too large as ours, and stays valid as it is.
+      else if (stored.renewed && this.#sizeOf(stored.cookie) <= MAX_COOKIE_BYTES) {
+        this.#keep(stored.cookie);
+      }
       return this.#data = await load(stored?.data ?? {});
     });
   }
 
   update(change: (data: T) => T): Promise<T> {
-    return this.#call(async ({ store, load, fit, setCookie }) => {
+    return this.#call(async ({ store, load, fit }) => {
       let changed: T | undefined;
       const { cookie } = await store.update(this.#cookie, async (data) => {
         changed = await fit(change(await load(data ?? {})), "what update was given");
         return changed;
       });
-      const header = setCookie(cookie);
-      if (header.length > MAX_COOKIE_BYTES) {
-        throw new SessionTooLarge(
-          `Cannot keep the session in its cookie: ${header.length} bytes, ` +
-            `expected ${MAX_COOKIE_BYTES} at most`,
-        );
-      }
       this.#keep(cookie);
       return this.#data = changed as T;
     });
@@ -287,11 +291,24 @@ class RequestSession<T extends object> implements Session<T> {
   /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
   async end(): Promise<{ cookie: string | null; touched: boolean }> {
     this.#ended = true;
-    await Promise.all(this.#calls);
+    await this.#last?.catch(() => {});
+    await Promise.all(this.#calls.filter(({ isAwaited }) => !isAwaited));
     return { cookie: this.#setCookie, touched: this.#touched };
   }
 
+  #sizeOf(cookie: string): number {
+    return this.#options.setCookie(cookie).length;
+  }
+
+  /** @throws {SessionTooLarge} If a browser would drop the cookie */
   #keep(cookie: string): void {
+    const size = this.#sizeOf(cookie);
+    if (size > MAX_COOKIE_BYTES) {
+      throw new SessionTooLarge(
+        `Cannot keep the session in its cookie: ${size} bytes, ` +
+          `expected ${MAX_COOKIE_BYTES} at most`,
+      );
+    }
     this.#cookie = cookie;
     this.#setCookie = this.#options.setCookie(cookie);
   }
@@ -302,9 +319,10 @@ class RequestSession<T extends object> implements Session<T> {
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
     this.#touched = true;
-    const before = [...this.#calls].at(-1);
-    const call = this.#after(before, run).finally(() => this.#calls.delete(call));
-    this.#calls.add(call);
+    const running = this.#after(this.#last, run);
+    this.#last = running;
+    const call = new Call<R>((resolve) => resolve(running));
+    this.#calls.push(call);
     return call;
   }
 
@@ -317,9 +335,32 @@ class RequestSession<T extends object> implements Session<T> {
     try {
       return await run(this.#options);
     } catch (error) {
+      // A cookie of before the rotation would take the place of the new one.
+      if (error instanceof SessionRotated) this.#setCookie = null;
+      if (error instanceof RotationUnknown) this.#keep(error.cookie);
       const isUnavailable = error instanceof StoreUnavailable || error instanceof StoreFull;
       throw isUnavailable ? new SessionUnavailable(error) : error;
     }
+  }
+}
+
+/**
+ * What a handler gets of a call. It knows whether anybody awaits it: where nobody does, its error is
+ * the request's, and not an unhandled rejection, which would end the process.
+ */
+class Call<R> extends Promise<R> {
+  /** What is made of it is of no concern to the request. */
+  static override readonly [Symbol.species] = Promise;
+  isAwaited = false;
+
+  constructor(executor: ConstructorParameters<typeof Promise<R>>[0]) {
+    super(executor);
+    super.then(undefined, () => {});
+  }
+
+  override then<A = R, B = never>(...handlers: Parameters<Promise<R>["then"]>): Promise<A | B> {
+    this.isAwaited = true;
+    return super.then(...handlers) as Promise<A | B>;
   }
 }
 
@@ -344,17 +385,24 @@ function isHttps(c: Context, trustProxy: boolean): boolean {
   return forwarded ? forwarded.split(",")[0]?.trim() === "https" : c.req.url.startsWith("https:");
 }
 
-/** Has Hono check the name and the attributes once, at the start, and not at the first request. */
+/** Has the name and the attributes checked once, at the start, and not at the first request. */
 function checkCookie(name: string, attributes: CookieAttributes): void {
   try {
-    serialize(name, "", attributes);
+    new Headers({ "Set-Cookie": serialize(name, "", attributes) });
   } catch (cause) {
     throw new TypeError(`Cannot use the cookie "${name}": ${(cause as Error).message}`, { cause });
   }
 }
 
 /** Rules that depend on the request where `secure` does: they would break at the first plain one. */
-function checkSecure(name: string, sameSite: string, secure: boolean | "auto"): void {
+function checkSecure(
+  name: string,
+  { sameSite, partitioned }: CookieOptions,
+  secure: boolean | "auto",
+): void {
+  if (partitioned && secure !== true) {
+    throw new TypeError(`Cannot use the cookie "${name}": Partitioned asks for Secure to be true`);
+  }
   if (sameSite === "None" && secure === false) {
     throw new TypeError(`Cannot use the cookie "${name}": SameSite=None asks for Secure`);
   }

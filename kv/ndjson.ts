@@ -31,7 +31,7 @@ const BATCH_BYTES = 2 * 1024 * 1024;
 const CHUNK_LENGTH = 64 * 1024;
 
 /** Every entry under a prefix, read as the client reads. */
-export function dump(c: Context, store: Store, prefix: string): Response {
+export async function dump(c: Context, store: Store, prefix: string): Promise<Response> {
   async function* text() {
     let chunk = "";
     for await (const entry of entries(store, prefix)) {
@@ -44,7 +44,14 @@ export function dump(c: Context, store: Store, prefix: string): Response {
   }
   const headers = { "Content-Type": NDJSON };
   if (c.req.method === "HEAD") return c.body(null, 200, headers);
-  const stream = ReadableStream.from(text()).pipeThrough(new TextEncoderStream());
+  const chunks = text();
+  // An error of the store can still be told by the status here, and later only by cutting off.
+  const first = await chunks.next();
+  async function* all() {
+    yield first.value ?? "";
+    yield* chunks;
+  }
+  const stream = ReadableStream.from(all()).pipeThrough(new TextEncoderStream());
   return c.body(stream, 200, headers);
 }
 

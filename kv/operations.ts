@@ -5,7 +5,7 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import { json, RevisionConflict, type Store } from "../stores/store.ts";
+import { isRawNumber, json, RevisionConflict, type Store } from "../stores/store.ts";
 import { entryText } from "./entries.ts";
 import { describe, report } from "./problem.ts";
 import { check } from "./requests.ts";
@@ -63,7 +63,7 @@ export async function performAll(
 
 async function performOne(store: Store, operation: unknown): Promise<string> {
   try {
-    const step = check(Operation, operation, "the operation");
+    const step = check(Operation, withPlainTtl(operation), "the operation");
     if (step.op === "get") return entryText(await store.get(step.key), { status: 200 });
     if (step.op === "delete") {
       return entryText(await store.delete(step.key, step), { status: 200 });
@@ -76,4 +76,10 @@ async function performOne(store: Store, operation: unknown): Promise<string> {
     report(status, error);
     return JSON.stringify({ status, detail, outcome });
   }
+}
+
+/** A ttl that was kept as it was written, as Python writes a number of seconds: `60.0`. */
+function withPlainTtl(operation: unknown): unknown {
+  const { ttl } = Object(operation);
+  return isRawNumber(ttl) ? { ...Object(operation), ttl: Number(JSON.stringify(ttl)) } : operation;
 }

@@ -61,8 +61,9 @@ export function events(
     } finally {
       clearInterval(heartbeat);
       stopping.removeEventListener("abort", stop);
-      await reader.cancel();
       ended();
+      // Changes that have failed would fail here once more.
+      await reader.cancel().catch(() => {});
     }
   });
 }

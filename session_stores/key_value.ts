@@ -23,6 +23,7 @@ import {
   type LifetimeOptions,
   Lifetimes,
   type LivingSession,
+  RotationUnknown,
   SessionRotated,
   type SessionStore,
   type StoredSession,
@@ -116,16 +117,16 @@ export class KeyValueSessionStore implements SessionStore {
     const oldKey = this.#key(id);
     const newId = crypto.randomUUID();
     const newKey = this.#key(newId);
-    return await this.#inTurn(oldKey, async () => {
+    let isCut = false;
+    const move = async () => {
       let entry = await this.#store.get(oldKey);
       let copy: Entry | null = null;
       for (;;) {
+        // The session was ended or rotated meanwhile, and so its copy has to go.
+        const isOver = entry === null || entry.value === ROTATED;
+        if (isOver && copy !== null) await this.#store.delete(newKey);
         const session = this.#unpack(entry);
-        if (entry === null || session === null) {
-          // The session was ended meanwhile, and so its copy has to go.
-          if (copy !== null) await this.#store.delete(newKey);
-          return null;
-        }
+        if (entry === null || session === null) return null;
         copy = await this.#write(newKey, session, copy?.revision ?? null);
         try {
           this.#lastSeen.delete(oldKey);
@@ -133,12 +134,25 @@ export class KeyValueSessionStore implements SessionStore {
           await this.#store.set(oldKey, ROTATED, { ttl, ifRevision: entry.revision });
           return { cookie: newId, data: session.data, renewed: true };
         } catch (error) {
+          if (error instanceof StoreUnavailable) {
+            isCut = error.outcome === "unknown";
+            throw error;
+          }
+          if (!(error instanceof RevisionConflict)) {
+            await this.#store.delete(newKey);
+            throw error;
+          }
           // Another request has changed the session: its data has to be copied.
-          if (!(error instanceof RevisionConflict)) throw error;
           entry = error.current;
         }
       }
-    });
+    };
+    try {
+      return await this.#inTurn(oldKey, move);
+    } catch (error) {
+      // For this request alone: those that waited behind it bear the old id, and get its error too.
+      throw isCut && error instanceof StoreUnavailable ? new RotationUnknown(newId, error) : error;
+    }
   }
 
   async destroy(id: string): Promise<void> {

@@ -4,6 +4,7 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
+import { StoreUnavailable } from "../stores/store.ts";
 
 /** What a store gives of a session. */
 export interface StoredSession {
@@ -32,7 +33,11 @@ export interface SessionStore {
     cookie: string | null,
     change: (data: unknown) => Promise<object>,
   ): Promise<StoredSession>;
-  /** Moves the session to a new id; null where there is none. */
+  /**
+   * Moves the session to a new id; null where there is none.
+   *
+   * @throws {RotationUnknown} If it has the new id, and may have the old one still
+   */
   rotate(cookie: string): Promise<StoredSession | null>;
   /** Ends the session, if it can be ended at all. */
   destroy(cookie: string): Promise<void>;
@@ -46,6 +51,16 @@ export class SessionRotated extends HTTPException {
   constructor() {
     super(409, { message: "The session has got a new id. Please try again" });
     this.name = "SessionRotated";
+  }
+}
+
+/**
+ * The session lives under its new id, and whether it still does under the old one is not known: the
+ * browser gets the new one, since the old one may be gone.
+ */
+export class RotationUnknown extends StoreUnavailable {
+  constructor(readonly cookie: string, cause: StoreUnavailable) {
+    super(cause.message, { cause, outcome: "unknown" });
   }
 }
 
@@ -64,6 +79,8 @@ export interface LivingSession {
   readonly data: unknown;
   /** In seconds since 1970. */
   readonly created: number;
+  /** Whether the store does not tell since when it is there: it counts from now. */
+  readonly isUndated?: boolean;
 }
 
 /** RFC 6265bis: a cookie lives 400 days at most. */
@@ -99,24 +116,38 @@ export class Lifetimes {
 
   /** Whether a session that would last `left` seconds more should be written anew. */
   isStale(session: LivingSession, left: number): boolean {
+    // Without a beginning it would have no end either, as long as it is only read.
+    if (session.isUndated && this.absolute !== Infinity) return true;
     // Seldom, so that reading costs no write: at most once in a tenth of the lifetime.
     return left < this.left(session) - this.idle / 10;
   }
 
   /** Reads what was stored; null if the session's absolute lifetime is over. */
   unpack(stored: unknown): LivingSession | null {
-    if (typeof stored !== "object" || stored === null || !(CREATED in stored)) {
-      return { data: stored, created: this.now() };
-    }
+    if (!isRecord(stored)) return { data: stored, created: this.now() };
+    if (!(CREATED in stored)) return { data: stored, created: this.now(), isUndated: true };
     const { [CREATED]: created, ...data } = stored;
     const session = { data, created: typeof created === "number" ? created : this.now() };
     return this.left(session) > 0 ? session : null;
   }
 
-  /** What to store. */
+  /**
+   * What to store.
+   *
+   * @throws {TypeError} If the data has a key that {@linkcode unpack} would take away
+   */
   pack({ data, created }: LivingSession): unknown {
-    return this.absolute === Infinity ? data : { ...data as object, [CREATED]: created };
+    // What another program wrote stays as it is, and is the schema's to refuse.
+    if (!isRecord(data)) return data;
+    if (CREATED in data) {
+      throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is taken`);
+    }
+    return this.absolute === Infinity ? data : { ...data, [CREATED]: created };
   }
+}
+
+function isRecord(data: unknown): data is object {
+  return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
 function checkSeconds(seconds: number): number {

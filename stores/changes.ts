@@ -55,10 +55,11 @@ export class Changes {
     const next = async (): Promise<Change | null> => {
       while (!cancelled) {
         if (this.#end?.error) throw this.#end.error;
+        // What was not told yet could not be read any more.
+        if (this.#end) return null;
         if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
         const key = this.#keys[seen - this.#forgotten];
         if (key === undefined) {
-          if (this.#end) return null;
           const woken = Promise.withResolvers<void>();
           wake = woken.resolve;
           this.#waiting.add(wake);

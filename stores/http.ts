@@ -304,6 +304,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
     async watch(prefix, { since } = {}) {
       if (closed) throw closedStore();
+      // No service gives an id that no header can carry.
+      if (since !== undefined && /[^\x21-\x7e]/.test(since)) throw new ChangesLost(since);
       const headers = headersFor("text/event-stream");
       if (since !== undefined) headers.set("Last-Event-ID", since);
       const stop = new AbortController();

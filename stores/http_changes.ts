@@ -81,21 +81,29 @@ function endSilence(
   silence: number,
 ): TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>> {
   let timer: ReturnType<typeof setTimeout>;
-  const rearm = () => {
+  const rearm = (controller: TransformStreamDefaultController<Uint8Array<ArrayBuffer>>) => {
     clearTimeout(timer);
     if (stop.signal.aborted) return;
-    timer = setTimeout(() => stop.abort(new TypeError("it fell silent")), silence);
+    timer = setTimeout(() => {
+      // Where what came last was not taken yet, it is the reader who takes his time.
+      if (controller.desiredSize === 0) rearm(controller);
+      else stop.abort(new TypeError("it fell silent"));
+    }, silence);
     Deno.unrefTimer(timer);
   };
   stop.signal.addEventListener("abort", () => clearTimeout(timer));
-  return new TransformStream({
-    start: rearm,
-    transform(chunk, controller) {
-      rearm();
-      controller.enqueue(chunk);
+  return new TransformStream(
+    {
+      start: rearm,
+      transform(chunk, controller) {
+        rearm(controller);
+        controller.enqueue(chunk);
+      },
+      flush: () => clearTimeout(timer),
     },
-    flush: () => clearTimeout(timer),
-  });
+    undefined,
+    { highWaterMark: 1 },
+  );
 }
 
 /** @throws {SyntaxError | z.ZodError} If the event is no change */

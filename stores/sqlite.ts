@@ -286,8 +286,8 @@ export function sqliteStore(
       if (closing) return closing;
       changes.end();
       clearInterval(timer);
-      // Behind the writes that are pending.
-      closing = transact(() => {}).then(() => database.close());
+      // Behind the writes that are pending. One of nothing would fail where nothing can be written.
+      closing = new Promise(setImmediate).then(() => database.close());
       return closing;
     },
   };
@@ -300,7 +300,8 @@ function openDatabase(path: string, mustExist: boolean): DatabaseSync {
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT });
     // Looked at before anything is changed: another program's file stays as it is.
     versionOf(database);
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE");
+    useWal(database);
+    database.exec("PRAGMA synchronous = FULL; BEGIN IMMEDIATE");
     // And again inside a transaction: another process may have made the tables meanwhile.
     for (const migration of MIGRATIONS.slice(versionOf(database))) database.exec(migration);
     database.exec("COMMIT");
@@ -311,6 +312,24 @@ function openDatabase(path: string, mustExist: boolean): DatabaseSync {
       cause,
       outcome: "unchanged",
     });
+  }
+}
+
+/** Waits for another process that makes the same file: SQLite itself does not, for this change. */
+function useWal(database: DatabaseSync): void {
+  const SQLITE_BUSY = 5;
+  const until = performance.now() + BUSY_TIMEOUT;
+  // Prepared, since an error of `exec` has no code.
+  const change = database.prepare("PRAGMA journal_mode = WAL");
+  for (;;) {
+    try {
+      change.get();
+      return;
+    } catch (error) {
+      const isBusy = (error as { errcode?: number }).errcode === SQLITE_BUSY;
+      if (!isBusy || performance.now() > until) throw error;
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
   }
 }
 

@@ -67,6 +67,7 @@ Deno.test("readConfig() takes the environment over the file, as text or as JSON"
 Deno.test("readConfig() names every problem: the key, what it holds, what is wanted", async () => {
   const file = {
     KV_URI: "x",
+    toString: "x",
     USE_SESSION_STORE: "yes",
     KV_URL: "ftp://x",
     SESSION_COOKIE_SAMESITE: "lax",
@@ -79,6 +80,7 @@ Deno.test("readConfig() names every problem: the key, what it holds, what is wan
   };
   assert.deepEqual(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
     "KV_URI is unknown: expected one of the keys in the README",
+    "toString is unknown: expected one of the keys in the README",
     "PORT is unknown: expected one of the keys in the README",
     'USE_SESSION_STORE is "yes": expected true or false',
     `KV_URL is "ftp://x": ${wantedUrl()}`,

@@ -633,6 +633,35 @@ Deno.test("httpStore() lets go of the connection of each watch that ends", async
   await memory.close();
 });
 
+Deno.test("httpStore() takes no slow reader of a watch for a silent service", async () => {
+  const change = (n: number) =>
+    `id: x-${n}\ndata: {"key":"k${n}","value":1,"revision":"r","expires":null}\n\n`;
+  let wasAborted = () => true;
+  const { store } = answeredBy((_url, { signal }) => {
+    wasAborted = () => signal?.aborted ?? true;
+    const encoder = new TextEncoder();
+    let timer: ReturnType<typeof setInterval>;
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(encoder.encode(READY + change(2) + change(3)));
+        timer = setInterval(() => controller.enqueue(encoder.encode(":\n\n")), 10);
+        signal?.addEventListener("abort", () => {
+          clearInterval(timer);
+          controller.error(signal.reason);
+        });
+      },
+    });
+    return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
+  }, { silence: 100 });
+  const reader = (await store.watch("")).changes.getReader();
+  assert.equal((await reader.read()).value?.key, "k2");
+  await delay(500);
+  assert(!wasAborted());
+  assert.equal((await reader.read()).value?.key, "k3");
+  await store.close();
+  assert.equal((await reader.read()).done, true);
+});
+
 Deno.test("httpStore() ends its watches in good order when it is closed", async () => {
   const { store } = eventsOf(READY, { ends: false });
   const reader = (await store.watch("")).changes.getReader();

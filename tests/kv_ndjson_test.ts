@@ -183,10 +183,22 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
 
 Deno.test("kv() cuts off a dump that fails on the way, rather than end it early", async () => {
   await using t = setUp();
-  await t.store.setAll(new Map(Array.from({ length: 300 }, (_, i) => [`k${i}`, json(i)])));
+  const value = json("x".repeat(1000));
+  await t.store.setAll(new Map(Array.from({ length: 300 }, (_, i) => [`k${i}`, value])));
   const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
   assert.equal(response.status, 200);
   await assert.rejects(response.text(), StoreUnavailable);
+});
+
+Deno.test("kv() answers 503 where a dump fails before any of it was sent", async () => {
+  await using t = setUp();
+  await t.store.setAll(new Map(Array.from({ length: 300 }, (_, i) => [`k${i}`, json(i)])));
+  const log = await logged(async () => {
+    const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
+    assert.equal((await readProblem(response)).status, 503);
+    assert.equal(response.headers.get("Retry-After"), "1");
+  });
+  assert.equal(log, "kv: gone");
 });
 
 Deno.test("kv.ts restores what dump.ts printed", async () => {

@@ -69,6 +69,20 @@ test("does an operation on its condition alone", async ({ app, store }) => {
   assert.deepEqual((await store.list("")).keys, ["a"]);
 });
 
+test("takes an operation's ttl however its whole number is written", async ({ app, store }) => {
+  const puts = ["60", "60.0", "6e1", "1.5", "1e400"].map((ttl) =>
+    `{"op":"put","key":"k${ttl}","value":1,"ttl":${ttl}}`
+  );
+  const answers = await (await app.request("/", post(`[${puts}]`))).json();
+  assert.deepEqual(
+    answers.map(({ status }: { status: number }) => status),
+    [201, 201, 201, 400, 400],
+  );
+  for (const key of ["k60", "k60.0", "k6e1"]) {
+    assert.equal((await store.get(key))?.expires, NOW + 60_000, key);
+  }
+});
+
 test("answers 400 for a bad operation alone", async ({ app, store }) => {
   const bad = [
     null,

@@ -118,6 +118,28 @@ Deno.test("kv() lets no more watch than MAX_WATCHERS, though they come at once",
   await store.close();
 });
 
+Deno.test("kv() gives a watcher's place free whose changes fail, and logs why in a line", async () => {
+  const store = memoryStore();
+  const failing: Store = {
+    ...store,
+    async watch(...args) {
+      const { since } = await store.watch(...args);
+      const pull = () => Promise.reject(new StoreUnavailable("gone", { outcome: "unchanged" }));
+      return { since, changes: new ReadableStream({ pull }, { highWaterMark: 0 }) };
+    },
+  };
+  const app = kv(failing);
+  const log = await logged(async () => {
+    const events = eventsOf(await app.request("/", { headers: EVENTS }));
+    assert.match(await events.next(), /^event: ready\n/);
+    assert.equal(await events.next(), "the end");
+  });
+  assert.equal(log, "kv: gone");
+  const figures = await (await app.request("/?metrics")).text();
+  assert.match(figures, /^kv_watchers 0$/m);
+  await store.close();
+});
+
 Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () => {
   await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const source = new EventSource(`${server.url}/?prefix=a`);

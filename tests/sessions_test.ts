@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { Buffer } from "node:buffer";
+import { createHash, createHmac } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { deflateSync } from "node:zlib";
 import { Hono } from "hono";
 import { z } from "zod";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
+  SessionRotated,
   sessions,
   type SessionsOptions,
   SessionTooLarge,
@@ -129,6 +133,24 @@ Deno.test("a session too large for a cookie is an error with its size, and stays
   assert.equal(browser.setCookie, null);
 });
 
+Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent anew", async () => {
+  const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(5000) }));
+  const eightDaysAgo = Math.floor(Date.now() / 1000) - 8 * 24 * 60 * 60;
+  const timestamp = Buffer.from(eightDaysAgo.toString(16), "hex").toString("base64url");
+  const signed = `.${bytes.toString("base64url")}.${timestamp}`;
+  const key = createHmac("sha1", KEY).update("cookie-session").digest();
+  const signature = createHmac("sha1", key).update(signed).digest("base64url");
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  const browser = new Browser(testApp({ store }));
+  browser.cookie = `${signed}.${signature}`;
+  assert.equal((await browser.get("/read") as { count: number }).count, 5);
+  assert.equal(browser.setCookie, null);
+  const logged = captureErrors();
+  assert.equal((await browser.request("POST", "/rotate")).status, 500);
+  assert.match(logged.end(), /SessionTooLarge/);
+  assert.equal(browser.setCookie, null);
+});
+
 Deno.test("CookieSessionStore cannot do what needs a server: an old cookie counts again", async () => {
   const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
   await browser.post("/count");
@@ -168,6 +190,39 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
     await browser.request("POST", "/destroy");
     assert.deepEqual((await memory.list("")).keys, []);
   }));
+
+Deno.test("an absolute lifetime ends a session from before it was set, even if it is only read", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const change = () => Promise.resolve({ count: 1 });
+  const limited = { absoluteLifetime: 100, now };
+  for (
+    const [before, store] of [
+      [new CookieSessionStore(KEY, { now }), new CookieSessionStore(KEY, limited)],
+      [new KeyValueSessionStore(memory, { now }), new KeyValueSessionStore(memory, limited)],
+    ] as const
+  ) {
+    const { cookie } = await before.update(null, change);
+    const loaded = await store.load(cookie);
+    assert.deepEqual(loaded?.data, { count: 1 });
+    time += 101_000;
+    assert.equal(await store.load(loaded.cookie), null);
+  }
+  await memory.close();
+});
+
+Deno.test("an absolute lifetime leaves what is no session's data as it is", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
+  for (const value of ["5", "[1,2]", '"text"', "null"]) {
+    const id = crypto.randomUUID();
+    await memory.set(id, json(JSON.parse(value)));
+    await store.load(id);
+    assert.equal((await memory.get(id))?.value, value);
+  }
+  await memory.close();
+});
 
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
   withMemory(async (app, memory) => {
@@ -298,6 +353,98 @@ Deno.test("rotate loses no update that comes between, and no destroy", async () 
   await memory.close();
 });
 
+Deno.test("of two rotations at once one succeeds, and the other leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await here.update(null, () => Promise.resolve({ count: 1 }));
+  const [first, second] = await Promise.allSettled([here.rotate(cookie), there.rotate(cookie)]);
+  assert(first?.status === "fulfilled" && second?.status === "rejected");
+  assert(second.reason instanceof SessionRotated);
+  assert.deepEqual(
+    new Set((await memory.list("")).keys),
+    new Set([cookie, first.value?.cookie]),
+  );
+  await memory.close();
+});
+
+Deno.test("a request whose session is rotated meanwhile gets no cookie, after an update of its own", async () => {
+  const memory = memoryStore();
+  const elsewhere = new KeyValueSessionStore(memory);
+  const app = new Hono()
+    .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
+    .get("/:cookie", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      await elsewhere.rotate(c.req.param("cookie"));
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return c.text("");
+    });
+  const { cookie } = await elsewhere.update(null, () => Promise.resolve({ count: 1 }));
+  const response = await app.request(`/${cookie}`, { headers: { Cookie: `session=${cookie}` } });
+  assert.equal(response.status, 409);
+  assert.equal(response.headers.get("Set-Cookie"), null);
+  await memory.close();
+});
+
+Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
+  for (const isDone of [true, false]) {
+    const memory = memoryStore();
+    const store: Store = {
+      ...memory,
+      async set(key, value, options) {
+        if (!value.includes("_rotated")) return await memory.set(key, value, options);
+        if (isDone) await memory.set(key, value, options);
+        throw new StoreUnavailable("cut", { outcome: "unknown" });
+      },
+    };
+    const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+    await browser.post("/set", { count: 5 });
+    const old = browser.cookie;
+    assert.equal((await browser.request("POST", "/rotate")).status, 503);
+    assert.notEqual(browser.cookie, old);
+    assert.deepEqual(await browser.get("/read"), { count: 5 });
+    await memory.close();
+  }
+});
+
+Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
+  const memory = memoryStore();
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (!value.includes("_rotated")) return await memory.set(key, value, options);
+      await delay(20);
+      throw new StoreUnavailable("cut", { outcome: "unknown" });
+    },
+  };
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/set", { count: 5 });
+  const other = new Browser(browser.app);
+  other.cookie = browser.cookie;
+  const rotation = browser.request("POST", "/rotate");
+  await delay(5);
+  assert.equal((await other.request("POST", "/count")).status, 503);
+  assert.equal(other.setCookie, null);
+  assert.equal((await rotation).status, 503);
+  assert.notEqual(browser.cookie, other.cookie);
+  await memory.close();
+});
+
+Deno.test("a rotation for which there is no room leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (value.includes("_rotated")) throw new StoreFull("full");
+      return await memory.set(key, value, options);
+    },
+  };
+  const sessionStore = new KeyValueSessionStore(store);
+  const { cookie } = await sessionStore.update(null, () => Promise.resolve({ count: 5 }));
+  await assert.rejects(sessionStore.rotate(cookie), StoreFull);
+  assert.deepEqual((await memory.list("")).keys, [cookie]);
+  await memory.close();
+});
+
 Deno.test("a store that does not answer is a 503, and the session and its cookie stay", async () => {
   const memory = memoryStore();
   let broken = false;
@@ -395,6 +542,25 @@ Deno.test("an update that nobody awaited and that fails is the request's error",
   await memory.close();
 });
 
+Deno.test("a call that nobody awaited and that failed early is the request's error, not the end of the process", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted }))
+    .get("/forgotten", async (c) => {
+      c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text("");
+    })
+    .get("/awaited-late", async (c) => {
+      const update = c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text(await update.then(() => "done", () => "failed"));
+    });
+  assert.equal((await app.request("/forgotten")).status, 503);
+  assert.equal(await (await app.request("/awaited-late")).text(), "failed");
+  await memory.close();
+});
+
 Deno.test("read can be told to go on without a session", async () => {
   const memory = memoryStore();
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
@@ -486,7 +652,9 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ name: "__Secure-session", secure: false }, /Secure/],
     [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
     [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
+    [{ path: "/\u20ac" }, /Cannot use the cookie "session": .*ByteString/],
     [{ partitioned: true, secure: false }, /Partitioned/],
+    [{ partitioned: true }, /Partitioned asks for Secure to be true/],
     [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
   ];
   for (const [cookie, message] of bad) {

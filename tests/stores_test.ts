@@ -153,6 +153,52 @@ Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() waits for another process that makes the same file", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const code = `
+    import { DatabaseSync } from "node:sqlite";
+    self.onmessage = ({ data }) => {
+      const database = new DatabaseSync(data);
+      database.exec("BEGIN IMMEDIATE");
+      self.postMessage("locked");
+      setTimeout(() => database.close(), 200);
+    };
+    self.postMessage("ready");
+  `;
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
+  const heard = () => new Promise((resolve) => worker.onmessage = resolve);
+  await heard();
+  const locked = heard();
+  worker.postMessage(path);
+  await locked;
+  const store = sqliteStore(path);
+  assert((await store.set("a", json(1))).created);
+  await store.close();
+  worker.terminate();
+  URL.revokeObjectURL(url);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() closes where it cannot write, behind the writes that are pending", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  const writing = store.set("a", json(1));
+  await store.close();
+  assert.equal((await writing).value, "1");
+  const blocked = sqliteStore(path);
+  const other = new DatabaseSync(path);
+  other.exec("BEGIN IMMEDIATE");
+  await Promise.all([
+    assert.rejects(blocked.set("b", json(2)), /database is locked/),
+    blocked.close(),
+  ]);
+  other.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

@@ -331,6 +331,11 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     assert.deepEqual(await browser.get("/read"), { count: 1 });
   });
 
+  test("an update with a key that the store itself uses is an error", async (store) => {
+    const change = () => Promise.resolve({ _created: "2020-01-01" });
+    await assert.rejects(store.update(null, change), /Cannot keep "_created" in a session/);
+  });
+
   test("use after the response has begun is an error that says what to do", async (store) => {
     let late: Promise<unknown> | undefined;
     const app = new Hono().use(sessions({ store, schema: Counted })).get("/", (c) => {

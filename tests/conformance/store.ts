@@ -366,7 +366,8 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
 
   test("watch refuses to go on since what it does not know", async ({ store }) => {
     const { since } = await store.watch("");
-    for (const unknown of ["", "x", "0", since.replace(/\d+$/, "999999"), `0${since}`]) {
+    const others = [since.replace(/\d+$/, "999999"), `0${since}`, `${since} `];
+    for (const unknown of ["", "x", "0", "\u{1f600}", "a\nb", ...others]) {
       await assert.rejects(store.watch("", { since: unknown }), ChangesLost, unknown);
     }
   });
@@ -377,6 +378,15 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     const next = reader.read();
     await store.close();
     assert.deepEqual(await next, { done: true, value: undefined });
+  });
+
+  test("a watch that ends with its store takes nothing for removed", async ({ store }) => {
+    const reader = (await store.watch("")).changes.getReader();
+    await store.set("a", json(1));
+    await store.close();
+    // It may have ended, or be telling what was on its way.
+    assert.notEqual((await reader.read()).value?.entry, null);
+    await reader.cancel();
   });
 
   test("a closed store refuses every call, and closes twice", async ({ store }) => {

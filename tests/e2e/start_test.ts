@@ -164,6 +164,17 @@ Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", 
   await refused.body?.cancel();
   assert.equal(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
 
+  // As a list, too, of which clients send the first.
+  for (const token of [KV_TOKEN, JSON.stringify([KV_TOKEN, `${KV_TOKEN}-of-later`])]) {
+    const env = { KV_TOKEN: token };
+    const { stderr, code } = await runToEnd(
+      Deno.execPath(),
+      ["run", "--allow-net", "--allow-env", "dump.ts", kv.url],
+      { env },
+    );
+    assert.deepEqual({ stderr, code }, { stderr: "", code: 0 });
+  }
+
   const config = { USE_SESSION_STORE: true, KV_URL: kv.url, KV_TOKEN };
   await using counter = await startServer("counter.ts", { config });
   assert.match(await page(counter.url), /Count: 1/);
