@@ -246,12 +246,12 @@ class RequestSession<T extends object> implements Session<T> {
   }
 
   read(): Promise<T> {
-    return this.#call(async ({ store, load }) => {
+    return this.#call(async ({ store, load, setCookie }) => {
       if (this.#data !== undefined) return this.#data;
       const stored = this.#cookie === null ? null : await store.load(this.#cookie);
       if (stored === null) this.#cookie = null;
       // What Flask has compressed may be too large as ours, and stays valid as it is.
-      else if (stored.renewed && this.#sizeOf(stored.cookie) <= MAX_COOKIE_BYTES) {
+      else if (stored.renewed && setCookie(stored.cookie).length <= MAX_COOKIE_BYTES) {
         this.#keep(stored.cookie);
       }
       return this.#data = await load(stored?.data ?? {});
@@ -296,21 +296,17 @@ class RequestSession<T extends object> implements Session<T> {
     return { cookie: this.#setCookie, touched: this.#touched };
   }
 
-  #sizeOf(cookie: string): number {
-    return this.#options.setCookie(cookie).length;
-  }
-
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
   #keep(cookie: string): void {
-    const size = this.#sizeOf(cookie);
-    if (size > MAX_COOKIE_BYTES) {
+    const header = this.#options.setCookie(cookie);
+    if (header.length > MAX_COOKIE_BYTES) {
       throw new SessionTooLarge(
-        `Cannot keep the session in its cookie: ${size} bytes, ` +
+        `Cannot keep the session in its cookie: ${header.length} bytes, ` +
           `expected ${MAX_COOKIE_BYTES} at most`,
       );
     }
     this.#cookie = cookie;
-    this.#setCookie = this.#options.setCookie(cookie);
+    this.#setCookie = header;
   }
 
   #call<R>(run: (options: RequestSessionOptions<T>) => Promise<R>): Promise<R> {

@@ -666,7 +666,10 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
 Deno.test("sessions() refuses a schema without defaults", () => {
   const store = new CookieSessionStore(KEY);
   const schema = z.object({ count: z.number() });
-  assert.throws(() => sessions({ store, schema }), /Cannot use the schema: expected one that fits/);
+  assert.throws(
+    () => sessions({ store, schema }),
+    /Cannot use the schema: expected one that accepts/,
+  );
 });
 
 Deno.test("sessions() types what a handler may do", () => {
