@@ -64,7 +64,8 @@ export function counter({ keptIn, ...options }: CounterOptions) {
       return c.redirect("/", 303);
     })
     .notFound((c) => {
-      const page = ErrorPage({ title: "Not found", message: "There is no such page here." });
+      const message = "There is no such page here.";
+      const page = ErrorPage({ title: "Not found", message, action: "To the counter" });
       return c.html(page, 404, PAGE_HEADERS);
     })
     .onError((error, c) => {

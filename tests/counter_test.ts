@@ -124,5 +124,7 @@ Deno.test("counter() answers other paths with a page and counts nothing", async 
   const response = await cookieCounter().request("/favicon.ico");
   assert.equal(response.status, 404);
   assert.equal(response.headers.get("Set-Cookie"), null);
-  assert.match(await textOf(response), /<h1>Not found<\/h1>/);
+  const text = await textOf(response);
+  assert.match(text, /<h1>Not found<\/h1>/);
+  assert.match(text, /<a class="button" href="\/">To the counter<\/a>/);
 });

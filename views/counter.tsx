@@ -16,12 +16,14 @@ export function CounterPage({ count, keptIn }: { count: number; keptIn: string }
 }
 
 /** What went wrong, and what a person can do. */
-export function ErrorPage({ title, message }: { title: string; message: string }) {
+export function ErrorPage(
+  { title, message, action = "Try again" }: { title: string; message: string; action?: string },
+) {
   return (
     <Layout title={title}>
       <h1>{title}</h1>
       <p role="alert">{message}</p>
-      <a class="button" href="/">Try again</a>
+      <a class="button" href="/">{action}</a>
     </Layout>
   );
 }
