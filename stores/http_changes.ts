@@ -63,6 +63,7 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
         controller.enqueue(toChange(event.id, event.data));
       } catch (cause) {
         ended();
+        stop.abort();
         if (isClosed()) controller.close();
         else controller.error(failed(cause));
       }

@@ -662,6 +662,21 @@ Deno.test("httpStore() takes no slow reader of a watch for a silent service", as
   assert.equal((await reader.read()).done, true);
 });
 
+Deno.test("httpStore() lets go of a stream that makes no sense", async () => {
+  const aborted = Promise.withResolvers<void>();
+  const { store } = answeredBy((_url, { signal }) => {
+    signal?.addEventListener("abort", () => aborted.resolve());
+    const start = (controller: ReadableStreamDefaultController) =>
+      controller.enqueue(new TextEncoder().encode(`${READY}id: x-2\ndata: {}\n\n`));
+    const headers = { "Content-Type": "text/event-stream" };
+    return new Response(new ReadableStream({ start }), { headers });
+  });
+  const { changes } = await store.watch("");
+  await assert.rejects(changes.getReader().read(), StoreUnavailable);
+  await aborted.promise;
+  await store.close();
+});
+
 Deno.test("httpStore() ends its watches in good order when it is closed", async () => {
   const { store } = eventsOf(READY, { ends: false });
   const reader = (await store.watch("")).changes.getReader();

@@ -251,11 +251,13 @@ filter.addEventListener("input", () => {
   watch();
 });
 previous.addEventListener("click", () => {
-  cursors.pop();
+  if (cursors.length > 1) cursors.pop();
   load().catch(failed);
 });
 next.addEventListener("click", () => {
   if (nextCursor !== null) cursors.push(nextCursor);
+  // A second click may come before the page does, which has a cursor of its own.
+  nextCursor = null;
   load().catch(failed);
 });
 setInterval(() => rows.forEach((row) => row.tick()), 1000);

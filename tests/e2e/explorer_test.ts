@@ -83,6 +83,10 @@ async function turnPages(browser: Browser): Promise<void> {
   const shows = (what: string, expected: string[]) =>
     eventually(what, async () => `${await keys()}` === `${expected}`);
   await shows("the first page", names.slice(0, 50));
+  await doubleClick(page, "#next");
+  await eventually("page 2", async () => /^Page 2/.test(await text(page, "#page")));
+  await doubleClick(page, "#previous");
+  await eventually("page 1", async () => /^Page 1/.test(await text(page, "#page")));
   await page.click("#next");
   await shows("the second page", [...names.slice(50), "b"]);
   assert.equal(await text(page, "#page"), "Page 2");
@@ -94,6 +98,13 @@ async function turnPages(browser: Browser): Promise<void> {
   await put(`${kv.url}/a99`, "1");
   await put(`${kv.url}/bb`, "1");
   await shows("a new key under the prefix", ["b", "bb"]);
+}
+
+/** Clicks again before the first click has had an effect. */
+async function doubleClick(page: Page, selector: string): Promise<void> {
+  await page.$eval(selector, (button) => {
+    for (let i = 0; i < 2; i++) (button as HTMLButtonElement).click();
+  });
 }
 
 async function copyAndRemove(browser: Browser): Promise<void> {
