@@ -32,7 +32,7 @@ import {
   SessionRotated,
   type SessionStore,
 } from "./session_stores/session_store.ts";
-import { StoreFull, StoreUnavailable } from "./stores/store.ts";
+import { StoreFull, StoreUnavailable, ValueTooLarge } from "./stores/store.ts";
 
 export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
 export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
@@ -65,7 +65,8 @@ export interface Session<T extends object> {
    * @throws {SessionUnavailable} If the store does not answer, and the session may have been changed;
    * or if the store is full
    * @throws {SessionDataInvalid} If the data, or what `change` gives, does not fit the schema
-   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes; nothing is changed
+   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, or the store's value over 1 MiB;
+   * nothing is changed
    */
   update(change: (data: T) => T): Promise<T>;
   /**
@@ -132,7 +133,7 @@ export class SessionDataInvalid extends TypeError {
   override readonly name = "SessionDataInvalid";
 }
 
-/** The session does not fit into a cookie. Nothing was changed. */
+/** The session does not fit into a cookie, or into a value of the store. Nothing was changed. */
 export class SessionTooLarge extends RangeError {
   override readonly name = "SessionTooLarge";
 }
@@ -334,6 +335,7 @@ class RequestSession<T extends object> implements Session<T> {
       // A cookie of before the rotation would take the place of the new one.
       if (error instanceof SessionRotated) this.#setCookie = null;
       if (error instanceof RotationUnknown) this.#keep(error.cookie);
+      if (error instanceof ValueTooLarge) throw new SessionTooLarge(error.message);
       const isUnavailable = error instanceof StoreUnavailable || error instanceof StoreFull;
       throw isUnavailable ? new SessionUnavailable(error) : error;
     }

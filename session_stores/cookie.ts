@@ -89,7 +89,7 @@ export class CookieSessionStore implements SessionStore {
     const before = cookie === null ? null : this.#verify(cookie);
     const data = await change(before?.data ?? null);
     const created = before?.created ?? this.#lifetimes.now();
-    return { cookie: this.#sign({ data, created }), data, renewed: true };
+    return { cookie: this.#sign({ ...before, data, created }), data, renewed: true };
   }
 
   async rotate(cookie: string): Promise<StoredSession | null> {
@@ -119,7 +119,7 @@ export class CookieSessionStore implements SessionStore {
     // Another machine's clock may be a little ahead, and then the cookie is new.
     const age = Math.max(0, this.#lifetimes.now() - timestampSeconds(timestamp));
     if (age > this.lifetime) return null;
-    const session = this.#lifetimes.unpack(JSON.parse(payloadText(payload)));
+    const session = this.#lifetimes.unpack(payloadText(payload));
     return session && { ...session, age };
   }
 

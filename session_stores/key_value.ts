@@ -219,7 +219,7 @@ export class KeyValueSessionStore implements SessionStore {
   /** @throws {SessionRotated} If the session lives on under another id */
   #unpack(entry: Entry | null): LivingSession | null {
     if (entry?.value === ROTATED) throw new SessionRotated();
-    return entry && this.#lifetimes.unpack(JSON.parse(entry.value));
+    return entry && this.#lifetimes.unpack(entry.value);
   }
 
   #key(id: string): string {

@@ -4,7 +4,7 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { StoreUnavailable } from "../stores/store.ts";
+import { parseJson, StoreUnavailable } from "../stores/store.ts";
 
 /** What a store gives of a session. */
 export interface StoredSession {
@@ -81,6 +81,8 @@ export interface LivingSession {
   readonly created: number;
   /** Whether the store does not tell since when it is there: it counts from now. */
   readonly isUndated?: boolean;
+  /** What was stored, as JSON text. */
+  readonly text?: string;
 }
 
 /** RFC 6265bis: a cookie lives 400 days at most. */
@@ -123,11 +125,12 @@ export class Lifetimes {
   }
 
   /** Reads what was stored; null if the session's absolute lifetime is over. */
-  unpack(stored: unknown): LivingSession | null {
-    if (!isRecord(stored)) return { data: stored, created: this.now() };
-    if (!(CREATED in stored)) return { data: stored, created: this.now(), isUndated: true };
+  unpack(text: string): LivingSession | null {
+    const stored: unknown = JSON.parse(text);
+    if (!isRecord(stored)) return { data: stored, created: this.now(), text };
+    if (!(CREATED in stored)) return { data: stored, created: this.now(), text, isUndated: true };
     const { [CREATED]: created, ...data } = stored;
-    const session = { data, created: typeof created === "number" ? created : this.now() };
+    const session = { data, created: typeof created === "number" ? created : this.now(), text };
     return this.left(session) > 0 ? session : null;
   }
 
@@ -136,18 +139,38 @@ export class Lifetimes {
    *
    * @throws {TypeError} If the data has a key that {@linkcode unpack} would take away
    */
-  pack({ data, created }: LivingSession): unknown {
+  pack({ data, created, text }: LivingSession): unknown {
     // What another program wrote stays as it is, and is the schema's to refuse.
     if (!isRecord(data)) return data;
     if (CREATED in data) {
       throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is taken`);
     }
-    return this.absolute === Infinity ? data : { ...data, [CREATED]: created };
+    const stored = this.absolute === Infinity ? data : { ...data, [CREATED]: created };
+    return text === undefined ? stored : withDigits(stored, text);
   }
 }
 
-function isRecord(data: unknown): data is object {
+function isRecord(data: unknown): data is Record<string, unknown> {
   return typeof data === "object" && data !== null && !Array.isArray(data);
+}
+
+/**
+ * Puts back the numbers of `text` that JavaScript rounds, such as another program's ids of 64 bits,
+ * wherever `value` still has what they were rounded to.
+ */
+function withDigits(value: unknown, text: string): unknown {
+  const rounded: unknown = JSON.parse(text);
+  if (JSON.stringify(rounded) === text) return value;
+  return unrounded(JSON.parse(JSON.stringify(value)), rounded, parseJson(text));
+}
+
+function unrounded(value: unknown, rounded: unknown, exact: unknown): unknown {
+  if (JSON.stringify(value) === JSON.stringify(rounded)) return exact;
+  if (!isRecord(value) || !isRecord(rounded) || !isRecord(exact)) return value;
+  const members = Object.entries(value);
+  return Object.fromEntries(
+    members.map(([key, member]) => [key, unrounded(member, rounded[key], exact[key])]),
+  );
 }
 
 function checkSeconds(seconds: number): number {

@@ -14,7 +14,7 @@ import {
   SessionTooLarge,
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { json, type JsonText, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {
   Browser,
   captureErrors,
@@ -48,6 +48,15 @@ sessionsConformance("KeyValueSessionStore with hashed ids", {
     return { store, close: () => memory.close() };
   },
 });
+
+/** A cookie that Flask signed some seconds ago; the payload is encoded already. */
+function flaskCookie(payload: string, age: number): string {
+  const seconds = Math.floor(Date.now() / 1000) - age;
+  const timestamp = Buffer.from(seconds.toString(16), "hex").toString("base64url");
+  const signed = `${payload}.${timestamp}`;
+  const key = createHmac("sha1", KEY).update("cookie-session").digest();
+  return `${signed}.${createHmac("sha1", key).update(signed).digest("base64url")}`;
+}
 
 // ---- A signed cookie ------------------------------------------------------------------------
 
@@ -135,14 +144,9 @@ Deno.test("a session too large for a cookie is an error with its size, and stays
 
 Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent anew", async () => {
   const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(5000) }));
-  const eightDaysAgo = Math.floor(Date.now() / 1000) - 8 * 24 * 60 * 60;
-  const timestamp = Buffer.from(eightDaysAgo.toString(16), "hex").toString("base64url");
-  const signed = `.${bytes.toString("base64url")}.${timestamp}`;
-  const key = createHmac("sha1", KEY).update("cookie-session").digest();
-  const signature = createHmac("sha1", key).update(signed).digest("base64url");
   const store = new CookieSessionStore(KEY, { digest: "sha1" });
   const browser = new Browser(testApp({ store }));
-  browser.cookie = `${signed}.${signature}`;
+  browser.cookie = flaskCookie(`.${bytes.toString("base64url")}`, 8 * 24 * 60 * 60);
   assert.equal((await browser.get("/read") as { count: number }).count, 5);
   assert.equal(browser.setCookie, null);
   const logged = captureErrors();
@@ -233,6 +237,45 @@ Deno.test("KeyValueSessionStore shares a session that another program has writte
     assert.equal((await memory.get(browser.cookie))?.value, '{"count":6,"user":"ada"}');
     await memory.set(browser.cookie, json({ count: 10 }));
     assert.deepEqual(await browser.post("/count"), { count: 11 });
+  }));
+
+Deno.test("both session stores keep the digits of numbers that JavaScript rounds", async () => {
+  const text =
+    '{"id":1093847561029384756,"price":1.10,"at":{"n":[9007199254740993],"m":1},"count":1}';
+  const change = async (data: unknown) => {
+    const { at, count } = data as { at: object; count: number };
+    return { ...data as object, at: { ...at, m: 2 }, count: count + 1 };
+  };
+  const wanted =
+    '{"id":1093847561029384756,"price":1.10,"at":{"n":[9007199254740993],"m":2},"count":2}';
+
+  const memory = memoryStore();
+  const id = crypto.randomUUID();
+  const store = new KeyValueSessionStore(memory);
+  await memory.set(id, text as JsonText);
+  await store.update(id, change);
+  assert.equal((await memory.get(id))?.value, wanted);
+  const moved = await store.rotate(id);
+  assert.equal((await memory.get(moved?.cookie ?? ""))?.value, wanted);
+  await memory.close();
+
+  const cookies = new CookieSessionStore(KEY, { digest: "sha1" });
+  const flasks = flaskCookie(Buffer.from(text).toString("base64url"), 0);
+  const { cookie } = await cookies.update(flasks, change);
+  assert.equal(atob(cookie.split(".")[0] ?? ""), wanted);
+});
+
+Deno.test("a session too large for a store is an error, and stays", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const logged = captureErrors();
+    const response = await browser.request("POST", "/set", {
+      body: JSON.stringify({ text: "x".repeat(1024 * 1024) }),
+    });
+    assert.match(logged.end(), /SessionTooLarge: .* over 1048576 bytes/);
+    assert.equal(response.status, 500);
+    assert.equal((await memory.get(browser.cookie ?? ""))?.value, '{"count":1}');
   }));
 
 Deno.test("KeyValueSessionStore with hashed ids keeps no id in the store", () =>
