@@ -54,9 +54,9 @@ if (import.meta.main) {
     // The reader has had enough, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
     const known = error instanceof InvalidArgument || error instanceof StoreUnavailable ||
-      error instanceof Deno.errors.NotCapable;
+      error instanceof Deno.errors.NotCapable || (error as { code?: string }).code === "ENOSPC";
     if (!known) throw error;
-    console.error(error.message);
+    console.error((error as Error).message);
     Deno.exit(error instanceof InvalidArgument ? 2 : 1);
   }
 }

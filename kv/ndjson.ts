@@ -27,6 +27,8 @@ export const MAX_LINE_BYTES = 2 * MAX_VALUE_BYTES;
 /** How many lines, and about how many bytes, are written at once. */
 const BATCH_LINES = 1000;
 const BATCH_BYTES = 2 * 1024 * 1024;
+/** What JSON takes for white space within a line: space, tab, carriage return. */
+const BLANKS = [0x20, 0x09, 0x0d];
 /** About how many characters are sent at once. */
 const CHUNK_LENGTH = 64 * 1024;
 
@@ -109,7 +111,7 @@ async function* readLines(
     const message = `It is over ${MAX_LINE_BYTES} bytes`;
     throw new BadLine(new HTTPException(413, { message }), number);
   };
-  const isBlank = () => parts.every((part) => part.every((byte) => byte === 0x20 || byte === 0x0d));
+  const isBlank = () => parts.every((part) => part.every((byte) => BLANKS.includes(byte)));
   for await (const chunk of chunksInTime(body)) {
     let start = 0;
     for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {

@@ -11,6 +11,7 @@ import { MAX_OPERATIONS, Operation } from "./operations.ts";
 import {
   HealthQuery,
   ListQuery,
+  MAX_MEMBERS,
   MetricsQuery,
   NoQuery,
   OpenApiQuery,
@@ -123,7 +124,7 @@ const SET = {
     required: true,
     ...body({
       "application/json": {
-        oneOf: [ref("Entries"), {
+        oneOf: [{ ...ref("Entries"), maxProperties: MAX_MEMBERS }, {
           type: "array",
           maxItems: MAX_OPERATIONS,
           items: ref("Operation"),

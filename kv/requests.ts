@@ -9,6 +9,8 @@ import { Buffer } from "node:buffer";
 import { z } from "zod";
 import { isRawNumber, parseJson } from "../stores/store.ts";
 
+/** The most keys that one object may set: more of them would hold up other requests. */
+export const MAX_MEMBERS = 10_000;
 /** The longest body, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 /** How long a body is waited for, in milliseconds; each part of it, where it is read line by line. */
@@ -39,6 +41,15 @@ export function pathKey(c: Context): string {
 }
 
 export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
+  const [, text = ""] = c.req.url.split("?");
+  try {
+    decodeURIComponent(text);
+  } catch (cause) {
+    throw new HTTPException(400, {
+      message: `Cannot read the query "${text}": bad escapes`,
+      cause,
+    });
+  }
   const values = Object.entries(c.req.queries()).map(([name, [value, ...more]]) => {
     if (more.length === 0) return [name, value];
     throw new HTTPException(400, { message: `Cannot read the query: ${name} stands twice` });
@@ -161,10 +172,16 @@ export function parseBody(bytes: Uint8Array): unknown {
   }
 }
 
-/** The members of an object, or the fields of a form. */
+/** The members of an object, or the fields of a form: {@linkcode MAX_MEMBERS} at most. */
 export function members(body: unknown): [string, unknown][] {
-  if (body instanceof Map) return [...body];
   const isObject = typeof body === "object" && body !== null && !Array.isArray(body);
-  if (isObject && !isRawNumber(body)) return Object.entries(body);
-  throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
+  if (!isObject || isRawNumber(body)) {
+    throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
+  }
+  const all = body instanceof Map ? [...body] : Object.entries(body);
+  if (all.length > MAX_MEMBERS) {
+    const message = `Cannot set ${all.length} keys at once: expected ${MAX_MEMBERS} at most`;
+    throw new HTTPException(413, { message });
+  }
+  return all;
 }

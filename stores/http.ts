@@ -13,6 +13,7 @@ import {
   ChangesLost,
   checkKey,
   checkLimit,
+  checkPrefix,
   closedStore,
   DEADLINE,
   expiry,
@@ -292,6 +293,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
     async list(prefix, { after, limit = MAX_PAGE } = {}) {
       if (closed) throw closedStore();
+      checkPrefix(prefix);
       checkLimit(limit);
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
@@ -304,6 +306,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
     async watch(prefix, { since } = {}) {
       if (closed) throw closedStore();
+      checkPrefix(prefix);
       // No service gives an id that no header can carry.
       if (since !== undefined && /[^\x21-\x7e]/.test(since)) throw new ChangesLost(since);
       const headers = headersFor("text/event-stream");

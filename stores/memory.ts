@@ -9,6 +9,7 @@ import { Changes } from "./changes.ts";
 import {
   checkKey,
   checkLimit,
+  checkPrefix,
   checkRevision,
   closedStore,
   type Entry,
@@ -117,6 +118,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
 
     async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
       open();
+      checkPrefix(prefix);
       checkLimit(limit);
       sortedKeys ??= [...entries.keys()].sort(byCodePoint);
       const start = byCodePoint(after, prefix) < 0 ? prefix : after;
@@ -138,6 +140,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
 
     async watch(prefix, { since } = {}) {
       open();
+      checkPrefix(prefix);
       return changes.watch(prefix, since, (key) => Promise.resolve(find(key)));
     },
 

@@ -21,6 +21,7 @@ import { parseRedisUrl } from "./redis_url.ts";
 import {
   checkKey,
   checkLimit,
+  checkPrefix,
   closedStore,
   DEADLINE,
   type Entry,
@@ -217,6 +218,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async list(keyPrefix, { after, limit = MAX_PAGE } = {}) {
       open();
+      checkPrefix(keyPrefix);
       checkLimit(limit);
       const start = prefix + keyPrefix;
       const run = () => listPage(redis, start, after, limit, deadline / 2);
@@ -226,6 +228,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async watch(keyPrefix, { since } = {}) {
       open();
+      checkPrefix(keyPrefix);
       const changes = await call(heard, "unchanged");
       return changes.watch(keyPrefix, since, get);
     },

@@ -16,6 +16,7 @@ import { Changes } from "./changes.ts";
 import {
   checkKey,
   checkLimit,
+  checkPrefix,
   checkRevision,
   closedStore,
   type Entry,
@@ -261,6 +262,7 @@ export function sqliteStore(
 
     async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
       open();
+      checkPrefix(prefix);
       checkLimit(limit);
       // One lower bound: of two, SQLite would seek to the first and read on to the second.
       const start = after === "" ? "" : `${after}\0`; // what comes next behind `after`
@@ -279,6 +281,7 @@ export function sqliteStore(
 
     async watch(prefix, { since } = {}) {
       open();
+      checkPrefix(prefix);
       return changes.watch(prefix, since, (key) => read(() => Promise.resolve(find(key))));
     },
 

@@ -148,12 +148,12 @@ export interface Change {
   readonly entry: Entry | null;
 }
 
-/** A call that can never succeed as it is: a bad key, value, ttl, cursor or limit. */
+/** A call that can never succeed as it is: a bad key, value, ttl, prefix, cursor or limit. */
 export class InvalidArgument extends TypeError {
   override readonly name = "InvalidArgument";
 
   constructor(
-    readonly argument: "url" | "key" | "value" | "ttl" | "after" | "limit",
+    readonly argument: "url" | "key" | "value" | "ttl" | "prefix" | "after" | "limit",
     message: string,
   ) {
     super(message);
@@ -387,6 +387,13 @@ export function expiry(ttl: number | undefined, now: number): number | null {
     );
   }
   return now + ttl * 1000;
+}
+
+/** @throws {InvalidArgument} If no key can begin with `prefix`, which is no well-formed text */
+export function checkPrefix(prefix: string): void {
+  if (!prefix.isWellFormed()) {
+    throw new InvalidArgument("prefix", "Cannot use the prefix: it has half of a surrogate pair");
+  }
 }
 
 /** @throws {InvalidArgument} If `limit` is no whole number from 1 to {@linkcode MAX_PAGE} */

@@ -73,7 +73,7 @@ Deno.test("kv() restores over what is there, with a ttl, and passes over blank l
   assert.deepEqual(await response.json(), { restored: 3 });
   assert.equal((await t.store.get("a"))?.value, "3");
   assert.equal((await t.store.get("b"))?.expires, NOW + 60_000);
-  for (const empty of ["", "\n \n"]) {
+  for (const empty of ["", "\n \n", "\t\r\n\t"]) {
     const response = await t.app.request("/", restoring(empty));
     assert.deepEqual(await response.json(), { restored: 0 });
   }

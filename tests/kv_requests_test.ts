@@ -1,6 +1,6 @@
 /** Requests that are turned away, and those that come slowly. */
 import assert from "node:assert/strict";
-import { MAX_BODY_BYTES } from "../kv/requests.ts";
+import { MAX_BODY_BYTES, MAX_MEMBERS } from "../kv/requests.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./kv_app.ts";
 
@@ -134,6 +134,27 @@ test("turns away a body over 16 MiB, told by its length or not", async ({ app })
     assert.match((await readProblem(response)).detail, /^The body is over 16777216 bytes/);
   }
   assert.ok(sent < 2 * MAX_BODY_BYTES);
+});
+
+test("turns away an object of too many keys, and sets none of them", async ({ app, store }) => {
+  const keys = Array.from({ length: MAX_MEMBERS + 1 }, (_, i) => `k${i}`);
+  const text = JSON.stringify(Object.fromEntries(keys.map((key) => [key, 1])));
+  const form = new URLSearchParams(keys.map((key) => [key, "1"]));
+  for (const init of [post(text), { method: "POST", body: form }]) {
+    const response = await app.request("/", init);
+    assert.equal(response.status, 413);
+    assert.match((await readProblem(response)).detail, /10001 keys at once: expected 10000/);
+  }
+  assert.deepEqual((await store.list("")).keys, []);
+  assert.equal((await app.request("/", post(text.replace(',"k1":1', "")))).status, 200);
+});
+
+test("turns away a query whose escapes are no UTF-8", async ({ app }) => {
+  for (const search of ["?prefix=%FF", "?prefix=a%", "?%zz=1"]) {
+    const response = await app.request(`/${search}`);
+    assert.equal(response.status, 400, search);
+    assert.match((await readProblem(response)).detail, /^Cannot read the query ".*": bad escapes$/);
+  }
 });
 
 // ---- Slow clients ---------------------------------------------------------------------------

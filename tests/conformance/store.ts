@@ -166,13 +166,17 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     }
   });
 
-  test("a ttl or a limit that is none is refused", async ({ store }) => {
+  test("a ttl, a limit or a prefix that is none is refused", async ({ store }) => {
     for (const ttl of [0, -1, 0.5, NaN, Infinity, 2 ** 31]) {
       await assert.rejects(store.set("a", json(1), { ttl }), InvalidArgument);
       await assert.rejects(store.setAll(new Map([["a", json(1)]]), { ttl }), InvalidArgument);
     }
     for (const limit of [0, -1, 1.5, MAX_PAGE + 1]) {
       await assert.rejects(store.list("", { limit }), InvalidArgument);
+    }
+    for (const half of ["\ud83d", "a\ude00"]) {
+      await assert.rejects(store.list(half), InvalidArgument);
+      await assert.rejects(store.watch(half), InvalidArgument);
     }
     assert.equal(await store.get("a"), null);
   });

@@ -122,6 +122,17 @@ Deno.test("dump.ts says in a sentence why it cannot read a store", async () => {
   );
 });
 
+Deno.test("dump.ts says in a sentence that there is no room for what it prints", async () => {
+  await using kv = await startServer("kv.ts");
+  await (await fetch(kv.url, {
+    method: "POST",
+    body: "a=1",
+    headers: { "Content-Type": "application/x-www-form-urlencoded" },
+  })).text();
+  const command = `"${Deno.execPath()}" run --quiet --allow-net dump.ts ${kv.url} > /dev/full`;
+  assertFailed(await runToEnd("sh", ["-c", command]), 1, /^No space left on device/);
+});
+
 Deno.test("dump.ts says that an address is no key-value service", async () => {
   const pages: [Response, RegExp][] = [
     [new Response("<h1>It works!</h1>"), /is no key-value service: it answered no JSON\n$/],
