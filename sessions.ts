@@ -205,14 +205,8 @@ export function sessions<T extends object>(
     await next();
     const { cookie, touched } = await session.end();
     if (!touched) return;
-    try {
-      // Not `c.header`, which copies a finished response, and its body as a stream, at each call.
-      c.res.headers.append("Vary", "Cookie");
-    } catch (error) {
-      // A response of `fetch` or `Response.redirect` has headers that have to be copied.
-      if (!(error instanceof TypeError)) throw error;
-      c.header("Vary", "Cookie", { append: true });
-    }
+    // Copies the response, which the handler may give to other requests, too.
+    c.header("Vary", "Cookie", { append: true });
     if (cookie === null) return;
     c.res.headers.append("Set-Cookie", cookie);
     c.res.headers.set("Cache-Control", "no-store");

@@ -762,6 +762,25 @@ Deno.test("a response whose headers cannot be changed carries the cookie, too", 
   assert.equal(headers.get("Cache-Control"), "no-store");
 });
 
+Deno.test("a response that a handler gives to all requests carries nobody else's cookie", async () => {
+  const done = new Response(null, { status: 204 });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/read", async (c) => {
+      await c.var.session.read();
+      return done;
+    })
+    .get("/count", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return done;
+    });
+  for (const [path, cookies] of [["/count", 1], ["/count", 1], ["/read", 0]] as const) {
+    const { headers } = await app.request(path);
+    assert.equal(headers.getSetCookie().length, cookies, path);
+    assert.equal(headers.get("Vary"), "Cookie");
+  }
+});
+
 Deno.test("an error page still carries the cookie of an update that was done", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
