@@ -203,13 +203,7 @@ export function sessions<T extends object>(
     });
     c.set("session", session);
     await next();
-    const { cookie, touched } = await session.end();
-    if (!touched) return;
-    // Copies the response, which the handler may give to other requests, too.
-    c.header("Vary", "Cookie", { append: true });
-    if (cookie === null) return;
-    c.res.headers.append("Set-Cookie", cookie);
-    c.res.headers.set("Cache-Control", "no-store");
+    await session.end(c);
   };
 }
 
@@ -232,7 +226,6 @@ class RequestSession<T extends object> implements Session<T> {
   /** The last call: the next one waits for it. */
   #last: Promise<unknown> | undefined;
   #setCookie: string | null = null;
-  #touched = false;
   #ended = false;
 
   constructor(options: RequestSessionOptions<T>) {
@@ -284,11 +277,18 @@ class RequestSession<T extends object> implements Session<T> {
   }
 
   /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
-  async end(): Promise<{ cookie: string | null; touched: boolean }> {
+  async end(c: Context): Promise<void> {
     this.#ended = true;
-    await this.#last?.catch(() => {});
+    if (this.#last === undefined) return;
+    await this.#last.catch(() => {});
+    // Copies the response, which the handler may give to other requests, too.
+    c.header("Vary", "Cookie", { append: true });
+    if (this.#setCookie !== null) {
+      c.res.headers.append("Set-Cookie", this.#setCookie);
+      c.res.headers.set("Cache-Control", "no-store");
+    }
+    // At last, since what other calls have done is done.
     await Promise.all(this.#calls.filter(({ isAwaited }) => !isAwaited));
-    return { cookie: this.#setCookie, touched: this.#touched };
   }
 
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
@@ -309,7 +309,6 @@ class RequestSession<T extends object> implements Session<T> {
       const hint = "await it before the handler returns the response";
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
-    this.#touched = true;
     const running = this.#after(this.#last, run);
     this.#last = running;
     const call = new Call<R>((resolve) => resolve(running));

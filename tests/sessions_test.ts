@@ -439,12 +439,19 @@ Deno.test("a rotation of which it is not known whether it was done loses no sess
         throw new StoreUnavailable("cut", { outcome: "unknown" });
       },
     };
-    const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+    const app = testApp({ store: new KeyValueSessionStore(store) })
+      .post("/rotate-forgotten", (c) => {
+        c.var.session.rotate();
+        return c.text("");
+      });
+    const browser = new Browser(app);
     await browser.post("/set", { count: 5 });
-    const old = browser.cookie;
-    assert.equal((await browser.request("POST", "/rotate")).status, 503);
-    assert.notEqual(browser.cookie, old);
-    assert.deepEqual(await browser.get("/read"), { count: 5 });
+    for (const path of ["/rotate", "/rotate-forgotten"]) {
+      const old = browser.cookie;
+      assert.equal((await browser.request("POST", path)).status, 503, path);
+      assert.notEqual(browser.cookie, old, path);
+      assert.deepEqual(await browser.get("/read"), { count: 5 }, path);
+    }
     await memory.close();
   }
 });
@@ -793,6 +800,19 @@ Deno.test("an error page still carries the cookie of an update that was done", a
   logged.end();
   assert.equal(response.status, 500);
   assert.match(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
+
+Deno.test("the error of a call that nobody awaited leaves the cookie of the calls before it", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) }).post("/forgotten", async (c) => {
+    await c.var.session.update((s) => ({ ...s, count: 7 }));
+    c.var.session.update((s) => ({ ...s, count: 0.5 }));
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  const logged = captureErrors();
+  assert.equal((await browser.request("POST", "/forgotten")).status, 500);
+  logged.end();
+  assert.deepEqual(await browser.get("/read"), { count: 7 });
 });
 
 // ---- Stores that misbehave ------------------------------------------------------------------
