@@ -276,7 +276,10 @@ class RequestSession<T extends object> implements Session<T> {
     });
   }
 
-  /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
+  /**
+   * Forbids further calls, waits for those that nobody awaited, and gives the response its headers.
+   * What nobody awaited throws here.
+   */
   async end(c: Context): Promise<void> {
     this.#ended = true;
     if (this.#last === undefined) return;

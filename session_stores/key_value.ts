@@ -13,6 +13,7 @@ import { LRUCache } from "lru-cache";
 import { Buffer } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  checkRevision,
   type Entry,
   json,
   RevisionConflict,
@@ -106,7 +107,11 @@ export class KeyValueSessionStore implements SessionStore {
       this.#overLast(key, async (entry) => {
         const before = this.#unpack(entry);
         if (entry === null || before === null) return await this.#begin(change);
-        const data = await change(before.data);
+        const data = await change(before.data).catch(async (error) => {
+          // What was last seen may be old, and the change refuse only that.
+          checkRevision(key, await this.#store.get(key), entry.revision);
+          throw error;
+        });
         await this.#write(key, { ...before, data }, entry.revision);
         return { cookie: id, data, renewed: true };
       }));

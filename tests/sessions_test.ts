@@ -314,6 +314,21 @@ Deno.test("update over a store is exact over several processes' stores", async (
   await memory.close();
 });
 
+Deno.test("an update that refuses what another process has changed meanwhile is tried on that", async () => {
+  const memory = memoryStore();
+  const [one, other] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await one.update(null, () => Promise.resolve({ count: 0 }));
+  await other.update(cookie, () => Promise.resolve({ count: 1 }));
+  const take = async (data: unknown) => {
+    const { count } = Counted.parse(data);
+    if (count === 0) throw new RangeError("nothing left");
+    return { count: count - 1 };
+  };
+  assert.deepEqual((await one.update(cookie, take)).data, { count: 0 });
+  await assert.rejects(one.update(cookie, take), /nothing left/);
+  await memory.close();
+});
+
 Deno.test("a destroyed session is not brought back by an update under way", async () => {
   const memory = memoryStore();
   const [here, there] = [0, 1].map(() => testApp({ store: new KeyValueSessionStore(memory) }));
