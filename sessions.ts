@@ -363,6 +363,12 @@ async function validate<T>(
   data: unknown,
   what: string,
 ): Promise<T> {
+  if (data instanceof Promise) {
+    // To a schema it is an object without keys. Its own error, if any, is of no use beside this one.
+    data.catch(() => {});
+    const hint = "await what update needs before it is called";
+    throw new SessionDataInvalid(`The session's data, ${what}, is a promise: ${hint}`);
+  }
   const result = await schema["~standard"].validate(data);
   if (!result.issues) return result.value;
   const issues = result.issues.map(({ path = [], message }) => {
