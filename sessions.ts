@@ -92,7 +92,10 @@ export interface SessionsOptions<T extends object> {
    * each key. What it leaves out is gone at the next update. See https://standardschema.dev
    */
   schema: StandardSchemaV1<unknown, T>;
-  /** Turns older data, which no longer fits the schema, into data that does. */
+  /**
+   * Turns older data, which no longer fits the schema, into data that does. A key that the schema does
+   * not know fits a `z.object`, and not a `z.strictObject`.
+   */
   migrate?: (data: unknown) => unknown;
   cookie?: CookieOptions;
   /** Whether the cookie outlives the browser, as long as the session does. By default it does not. */
