@@ -385,7 +385,7 @@ async function validate<T>(
 
 function isHttps(c: Context, trustProxy: boolean): boolean {
   const forwarded = trustProxy ? c.req.header("X-Forwarded-Proto") : undefined;
-  return forwarded ? forwarded.split(",")[0]?.trim() === "https" : c.req.url.startsWith("https:");
+  return forwarded ? /^https\s*(,|$)/i.test(forwarded) : c.req.url.startsWith("https:");
 }
 
 /** Has the name and the attributes checked once, at the start, and not at the first request. */

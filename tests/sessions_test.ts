@@ -682,7 +682,9 @@ Deno.test("sessions() sets Secure when the request came by https", async () => {
   assert.match(await setCookie({}, "https://x"), /; Secure/);
   assert.doesNotMatch(await setCookie({}, "http://x", "https"), /Secure/);
   assert.match(await setCookie({ trustProxy: true }, "http://x", "https, http"), /; Secure/);
+  assert.match(await setCookie({ trustProxy: true }, "http://x", "HTTPS"), /; Secure/);
   assert.doesNotMatch(await setCookie({ trustProxy: true }, "https://x", "http"), /Secure/);
+  assert.doesNotMatch(await setCookie({ trustProxy: true }, "https://x", "http, https"), /Secure/);
   assert.match(await setCookie({ cookie: { secure: true } }, "http://x"), /; Secure/);
   assert.doesNotMatch(await setCookie({ cookie: { secure: false } }, "https://x"), /Secure/);
 });
