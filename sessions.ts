@@ -175,7 +175,7 @@ export function sessions<T extends object>(
 ): MiddlewareHandler<{ Variables: { session: Session<T> } }> {
   const { store, schema, migrate, permanent = false, trustProxy = false } = options;
   const { name = "session", secure = "auto", ...attributes } = options.cookie ?? {};
-  const baseAttributes = { path: "/", sameSite: "Lax", httpOnly: true, ...attributes } as const;
+  const baseAttributes = { path: "/", sameSite: "Lax", ...attributes, httpOnly: true } as const;
   const setCookie = (c: Context, value: string): string => {
     const all: CookieAttributes = {
       ...baseAttributes,

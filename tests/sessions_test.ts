@@ -708,6 +708,13 @@ Deno.test("sessions() gives the cookie the name and attributes of its options", 
   );
 });
 
+Deno.test("sessions() lets no option show the cookie to scripts", async () => {
+  const cookie = { name: "id", httpOnly: false };
+  const app = testApp({ store: new CookieSessionStore(KEY), cookie });
+  const response = await app.request("/count", { method: "POST" });
+  assert.match(response.headers.get("Set-Cookie") ?? "", /; HttpOnly;/);
+});
+
 Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () => {
   const store = new CookieSessionStore(KEY);
   const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
