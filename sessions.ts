@@ -416,8 +416,9 @@ function checkSecure(
 
 function checkDefaults(schema: StandardSchemaV1): void {
   const result = schema["~standard"].validate({});
-  // An asynchronous schema is checked at the first request.
-  if (result instanceof Promise || !result.issues) return;
+  // An asynchronous schema is checked at the first request, which gets its error, too.
+  if (result instanceof Promise) return void result.catch(() => {});
+  if (!result.issues) return;
   const wanted = "expected one that accepts {}, with a default for each key";
   throw new TypeError(`Cannot use the schema: ${wanted}: ${result.issues[0]?.message}`);
 }

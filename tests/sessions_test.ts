@@ -746,6 +746,17 @@ Deno.test("sessions() refuses a schema without defaults", () => {
   );
 });
 
+Deno.test("an asynchronous schema that fails at the start fails the requests, not the process", async () => {
+  const validate = () => Promise.reject(new Error("no database"));
+  const schema = { "~standard": { version: 1, vendor: "test", validate } } as const;
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => c.json(await c.var.session.read()));
+  const logged = captureErrors();
+  assert.equal((await app.request("/")).status, 500);
+  assert.match(logged.end(), /no database/);
+});
+
 Deno.test("sessions() types what a handler may do", () => {
   const store = new CookieSessionStore(KEY);
   // @ts-expect-error: without the middleware there is no session
