@@ -128,9 +128,9 @@ export class Lifetimes {
   unpack(text: string): LivingSession | null {
     const stored: unknown = JSON.parse(text);
     if (!isRecord(stored)) return { data: stored, created: this.now(), text };
-    if (!(CREATED in stored)) return { data: stored, created: this.now(), text, isUndated: true };
     const { [CREATED]: created, ...data } = stored;
-    const session = { data, created: typeof created === "number" ? created : this.now(), text };
+    if (typeof created !== "number") return { data, created: this.now(), text, isUndated: true };
+    const session = { data, created, text };
     return this.left(session) > 0 ? session : null;
   }
 

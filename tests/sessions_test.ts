@@ -228,6 +228,19 @@ Deno.test("an absolute lifetime leaves what is no session's data as it is", asyn
   await memory.close();
 });
 
+Deno.test("an absolute lifetime counts from the first read where the beginning is no time", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });
+  const id = crypto.randomUUID();
+  await memory.set(id, json({ count: 1, _created: "yesterday" }), { ttl: store.lifetime });
+  assert.deepEqual((await store.load(id))?.data, { count: 1 });
+  time += 101_000;
+  assert.equal(await store.load(id), null);
+  await memory.close();
+});
+
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
   withMemory(async (app, memory) => {
     const browser = new Browser(app);
