@@ -92,8 +92,7 @@ export class KeyValueSessionStore implements SessionStore {
     if (entry === null || session === null) return null;
     this.#lastSeen.set(key, entry);
     const left = (entry.expires ?? 0) / 1000 - this.#lifetimes.now();
-    const renewed = this.#lifetimes.isStale(session, left);
-    if (renewed) await this.#renew(entry, session);
+    const renewed = this.#lifetimes.isStale(session, left) && await this.#renew(entry, session);
     return { cookie: id, data: session.data, renewed };
   }
 
@@ -212,12 +211,14 @@ export class KeyValueSessionStore implements SessionStore {
     return entry;
   }
 
-  async #renew({ key, revision }: Entry, session: LivingSession): Promise<void> {
+  /** Whether it was renewed: somebody faster has done it already, or ended or rotated the session. */
+  async #renew({ key, revision }: Entry, session: LivingSession): Promise<boolean> {
     try {
       await this.#write(key, session, revision);
+      return true;
     } catch (error) {
-      // Whoever was faster has renewed it, or ended it.
       if (!(error instanceof RevisionConflict)) throw error;
+      return false;
     }
   }
 

@@ -456,6 +456,26 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, after an
   await memory.close();
 });
 
+Deno.test("reading sends no cookie anew where the session is rotated meanwhile", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
+  const rotating = {
+    ...memory,
+    async get(key: string) {
+      const entry = await memory.get(key);
+      await other.rotate(key);
+      return entry;
+    },
+  };
+  const { cookie } = await other.update(null, () => Promise.resolve({ count: 1 }));
+  time += 50_000;
+  const loaded = await new KeyValueSessionStore(rotating, { lifetime: 100, now }).load(cookie);
+  assert.deepEqual(loaded, { cookie, data: { count: 1 }, renewed: false });
+  await memory.close();
+});
+
 Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
   for (const isDone of [true, false]) {
     const memory = memoryStore();
