@@ -121,8 +121,7 @@ export class KeyValueSessionStore implements SessionStore {
     const oldKey = this.#key(id);
     const newId = crypto.randomUUID();
     const newKey = this.#key(newId);
-    let isCut = false;
-    const move = async () => {
+    return await this.#inTurn(oldKey, async () => {
       let entry = await this.#store.get(oldKey);
       let copy: Entry | null = null;
       for (;;) {
@@ -139,8 +138,7 @@ export class KeyValueSessionStore implements SessionStore {
           return { cookie: newId, data: session.data, renewed: true };
         } catch (error) {
           if (error instanceof StoreUnavailable) {
-            isCut = error.outcome === "unknown";
-            throw error;
+            throw error.outcome === "unknown" ? new RotationUnknown(newId, error) : error;
           }
           if (!(error instanceof RevisionConflict)) {
             await this.#store.delete(newKey);
@@ -150,13 +148,7 @@ export class KeyValueSessionStore implements SessionStore {
           entry = error.current;
         }
       }
-    };
-    try {
-      return await this.#inTurn(oldKey, move);
-    } catch (error) {
-      // For this request alone: those that waited behind it bear the old id, and get its error too.
-      throw isCut && error instanceof StoreUnavailable ? new RotationUnknown(newId, error) : error;
-    }
+    });
   }
 
   async destroy(id: string): Promise<void> {
@@ -240,6 +232,8 @@ export class KeyValueSessionStore implements SessionStore {
     const before = this.#turns.get(key);
     const turn = before === undefined ? run() : before.then(run);
     const settled = turn.catch((error) => {
+      // Those that wait bear the old id, and are not to learn the new one.
+      if (error instanceof RotationUnknown) throw error.cause;
       if (error instanceof StoreUnavailable) throw error;
     });
     // Nobody may be waiting behind this one.
