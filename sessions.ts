@@ -47,7 +47,10 @@ export {
 /** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop what is over 4,096. */
 const MAX_COOKIE_BYTES = 4093;
 
-/** The session of one request. */
+/**
+ * The session of one request. Any of its calls throws a {@linkcode SessionUnavailable} if the store
+ * does not answer, and a {@linkcode SessionRotated} if the session has just got a new id elsewhere.
+ */
 export interface Session<T extends object> {
   /**
    * The data, as the schema gives it. The first call loads it; a session that does not exist yet
