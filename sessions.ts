@@ -62,8 +62,9 @@ export interface Session<T extends object> {
   read(): Promise<T>;
   /**
    * Replaces the data by what `change` makes of it, and gives that. On a store this is atomic:
-   * `change` runs again on the newer data if another request was faster, so it should only compute. No
-   * update is lost. A session that does not exist, or no longer does, begins under a new id.
+   * `change` runs again on the newer data if another request was faster, so it should only compute, and
+   * leave what it is given as it is: a schema may give one default to every session. No update is lost.
+   * A session that does not exist, or no longer does, begins under a new id.
    *
    * @throws {SessionUnavailable} If the store does not answer, and the session may have been changed;
    * or if the store is full
