@@ -59,8 +59,16 @@ export class SessionRotated extends HTTPException {
  * browser gets the new one, since the old one may be gone.
  */
 export class RotationUnknown extends StoreUnavailable {
-  constructor(readonly cookie: string, cause: StoreUnavailable) {
+  readonly #cookie: string;
+
+  constructor(cookie: string, cause: StoreUnavailable) {
     super(cause.message, { cause, outcome: "unknown" });
+    this.#cookie = cookie;
+  }
+
+  /** No property of its own, which a log of the error would show: the id is that of a living session. */
+  get cookie(): string {
+    return this.#cookie;
   }
 }
 

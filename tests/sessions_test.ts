@@ -8,6 +8,7 @@ import { z } from "zod";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
+  RotationUnknown,
   SessionRotated,
   sessions,
   type SessionsOptions,
@@ -502,6 +503,13 @@ Deno.test("a rotation of which it is not known whether it was done loses no sess
     }
     await memory.close();
   }
+});
+
+Deno.test("a rotation that is cut is logged without the new id", () => {
+  const cause = new StoreUnavailable("cut", { outcome: "unknown" });
+  const error = new RotationUnknown("the new id", cause);
+  assert.equal(error.cookie, "the new id");
+  assert.doesNotMatch(Deno.inspect(error) + JSON.stringify(error), /the new id/);
 });
 
 Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
