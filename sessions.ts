@@ -401,21 +401,19 @@ function checkCookie(name: string, attributes: CookieAttributes): void {
   }
 }
 
-/** Rules that depend on the request where `secure` does: they would break at the first plain one. */
+/** Browsers drop these without Secure, so that `auto` would break at the first plain request. */
 function checkSecure(
   name: string,
   { sameSite, partitioned }: CookieOptions,
   secure: boolean | "auto",
 ): void {
-  if (partitioned && secure !== true) {
-    throw new TypeError(`Cannot use the cookie "${name}": Partitioned asks for Secure to be true`);
-  }
-  if (sameSite === "None" && secure === false) {
-    throw new TypeError(`Cannot use the cookie "${name}": SameSite=None asks for Secure`);
-  }
-  if (/^__(host|secure)-/i.test(name) && secure !== true) {
-    throw new TypeError(`Cannot use the cookie "${name}": its prefix asks for Secure to be true`);
-  }
+  const asking = [
+    partitioned && "Partitioned",
+    sameSite === "None" && "SameSite=None",
+    /^__(host|secure)-/i.test(name) && "its prefix",
+  ].find(Boolean);
+  if (!asking || secure === true) return;
+  throw new TypeError(`Cannot use the cookie "${name}": ${asking} asks for Secure to be true`);
 }
 
 function checkDefaults(schema: StandardSchemaV1): void {

@@ -771,6 +771,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ partitioned: true, secure: false }, /Partitioned/],
     [{ partitioned: true }, /Partitioned asks for Secure to be true/],
     [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
+    [{ sameSite: "None" }, /SameSite=None asks for Secure to be true/],
   ];
   for (const [cookie, message] of bad) {
     assert.throws(() => testApp({ store, ...cookie && { cookie } }), message);
