@@ -17,7 +17,8 @@ export interface StoredSession {
 
 /**
  * Where sessions are kept. `cookie` is what the browser sent, so it may be anything at all; one that
- * names no living session is `null`, never an error.
+ * names no living session is `null`, never an error. A {@linkcode StoreUnavailable} or `StoreFull` is a
+ * 503, and any other error a defect.
  */
 export interface SessionStore {
   /** Seconds after which a session that is not used ends. */
