@@ -47,7 +47,10 @@ export {
 /** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop what is over 4,096. */
 const MAX_COOKIE_BYTES = 4093;
 
-/** The session of one request. */
+/**
+ * The session of one request. Any of its calls throws a {@linkcode SessionUnavailable} if the store
+ * does not answer, and a {@linkcode SessionRotated} if the session has just got a new id elsewhere.
+ */
 export interface Session<T extends object> {
   /**
    * The data, as the schema gives it. The first call loads it; a session that does not exist yet
@@ -59,8 +62,9 @@ export interface Session<T extends object> {
   read(): Promise<T>;
   /**
    * Replaces the data by what `change` makes of it, and gives that. On a store this is atomic:
-   * `change` runs again on the newer data if another request was faster, so it should only compute. No
-   * update is lost. A session that does not exist, or no longer does, begins under a new id.
+   * `change` runs again on the newer data if another request was faster, so it should only compute, and
+   * leave what it is given as it is: a schema may give one default to every session. No update is lost.
+   * A session that does not exist, or no longer does, begins under a new id.
    *
    * @throws {SessionUnavailable} If the store does not answer, and the session may have been changed;
    * or if the store is full
@@ -92,7 +96,10 @@ export interface SessionsOptions<T extends object> {
    * each key. What it leaves out is gone at the next update. See https://standardschema.dev
    */
   schema: StandardSchemaV1<unknown, T>;
-  /** Turns older data, which no longer fits the schema, into data that does. */
+  /**
+   * Turns older data, which no longer fits the schema, into data that does. A key that the schema does
+   * not know fits a `z.object`, and not a `z.strictObject`.
+   */
   migrate?: (data: unknown) => unknown;
   cookie?: CookieOptions;
   /** Whether the cookie outlives the browser, as long as the session does. By default it does not. */
@@ -172,7 +179,7 @@ export function sessions<T extends object>(
 ): MiddlewareHandler<{ Variables: { session: Session<T> } }> {
   const { store, schema, migrate, permanent = false, trustProxy = false } = options;
   const { name = "session", secure = "auto", ...attributes } = options.cookie ?? {};
-  const baseAttributes = { path: "/", sameSite: "Lax", httpOnly: true, ...attributes } as const;
+  const baseAttributes = { path: "/", sameSite: "Lax", ...attributes, httpOnly: true } as const;
   const setCookie = (c: Context, value: string): string => {
     const all: CookieAttributes = {
       ...baseAttributes,
@@ -203,19 +210,7 @@ export function sessions<T extends object>(
     });
     c.set("session", session);
     await next();
-    const { cookie, touched } = await session.end();
-    if (!touched) return;
-    try {
-      // Not `c.header`, which copies a finished response, and its body as a stream, at each call.
-      c.res.headers.append("Vary", "Cookie");
-    } catch (error) {
-      // A response of `fetch` or `Response.redirect` has headers that have to be copied.
-      if (!(error instanceof TypeError)) throw error;
-      c.header("Vary", "Cookie", { append: true });
-    }
-    if (cookie === null) return;
-    c.res.headers.append("Set-Cookie", cookie);
-    c.res.headers.set("Cache-Control", "no-store");
+    await session.end(c);
   };
 }
 
@@ -238,7 +233,6 @@ class RequestSession<T extends object> implements Session<T> {
   /** The last call: the next one waits for it. */
   #last: Promise<unknown> | undefined;
   #setCookie: string | null = null;
-  #touched = false;
   #ended = false;
 
   constructor(options: RequestSessionOptions<T>) {
@@ -289,12 +283,22 @@ class RequestSession<T extends object> implements Session<T> {
     });
   }
 
-  /** Waits for calls that nobody awaited, whose errors are the request's, and forbids further ones. */
-  async end(): Promise<{ cookie: string | null; touched: boolean }> {
+  /**
+   * Forbids further calls, waits for those that nobody awaited, and gives the response its headers.
+   * What nobody awaited throws here.
+   */
+  async end(c: Context): Promise<void> {
     this.#ended = true;
-    await this.#last?.catch(() => {});
+    if (this.#last === undefined) return;
+    await this.#last.catch(() => {});
+    // Copies the response, which the handler may give to other requests, too.
+    c.header("Vary", "Cookie", { append: true });
+    if (this.#setCookie !== null) {
+      c.res.headers.append("Set-Cookie", this.#setCookie);
+      c.res.headers.set("Cache-Control", "no-store");
+    }
+    // At last, since what other calls have done is done.
     await Promise.all(this.#calls.filter(({ isAwaited }) => !isAwaited));
-    return { cookie: this.#setCookie, touched: this.#touched };
   }
 
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
@@ -315,7 +319,6 @@ class RequestSession<T extends object> implements Session<T> {
       const hint = "await it before the handler returns the response";
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
-    this.#touched = true;
     const running = this.#after(this.#last, run);
     this.#last = running;
     const call = new Call<R>((resolve) => resolve(running));
@@ -367,6 +370,12 @@ async function validate<T>(
   data: unknown,
   what: string,
 ): Promise<T> {
+  if (data instanceof Promise) {
+    // To a schema it is an object without keys. Its own error, if any, is of no use beside this one.
+    data.catch(() => {});
+    const hint = "await what update needs before it is called";
+    throw new SessionDataInvalid(`The session's data, ${what}, is a promise: ${hint}`);
+  }
   const result = await schema["~standard"].validate(data);
   if (!result.issues) return result.value;
   const issues = result.issues.map(({ path = [], message }) => {
@@ -380,7 +389,7 @@ async function validate<T>(
 
 function isHttps(c: Context, trustProxy: boolean): boolean {
   const forwarded = trustProxy ? c.req.header("X-Forwarded-Proto") : undefined;
-  return forwarded ? forwarded.split(",")[0]?.trim() === "https" : c.req.url.startsWith("https:");
+  return forwarded ? /^https\s*(,|$)/i.test(forwarded) : c.req.url.startsWith("https:");
 }
 
 /** Has the name and the attributes checked once, at the start, and not at the first request. */
@@ -392,27 +401,26 @@ function checkCookie(name: string, attributes: CookieAttributes): void {
   }
 }
 
-/** Rules that depend on the request where `secure` does: they would break at the first plain one. */
+/** Browsers drop these without Secure, so that `auto` would break at the first plain request. */
 function checkSecure(
   name: string,
   { sameSite, partitioned }: CookieOptions,
   secure: boolean | "auto",
 ): void {
-  if (partitioned && secure !== true) {
-    throw new TypeError(`Cannot use the cookie "${name}": Partitioned asks for Secure to be true`);
-  }
-  if (sameSite === "None" && secure === false) {
-    throw new TypeError(`Cannot use the cookie "${name}": SameSite=None asks for Secure`);
-  }
-  if (/^__(host|secure)-/i.test(name) && secure !== true) {
-    throw new TypeError(`Cannot use the cookie "${name}": its prefix asks for Secure to be true`);
-  }
+  const asking = [
+    partitioned && "Partitioned",
+    sameSite === "None" && "SameSite=None",
+    /^__(host|secure)-/i.test(name) && "its prefix",
+  ].find(Boolean);
+  if (!asking || secure === true) return;
+  throw new TypeError(`Cannot use the cookie "${name}": ${asking} asks for Secure to be true`);
 }
 
 function checkDefaults(schema: StandardSchemaV1): void {
   const result = schema["~standard"].validate({});
-  // An asynchronous schema is checked at the first request.
-  if (result instanceof Promise || !result.issues) return;
+  // An asynchronous schema is checked at the first request, which gets its error, too.
+  if (result instanceof Promise) return void result.catch(() => {});
+  if (!result.issues) return;
   const wanted = "expected one that accepts {}, with a default for each key";
   throw new TypeError(`Cannot use the schema: ${wanted}: ${result.issues[0]?.message}`);
 }

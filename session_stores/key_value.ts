@@ -13,6 +13,7 @@ import { LRUCache } from "lru-cache";
 import { Buffer } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  checkRevision,
   type Entry,
   json,
   RevisionConflict,
@@ -91,8 +92,7 @@ export class KeyValueSessionStore implements SessionStore {
     if (entry === null || session === null) return null;
     this.#lastSeen.set(key, entry);
     const left = (entry.expires ?? 0) / 1000 - this.#lifetimes.now();
-    const renewed = this.#lifetimes.isStale(session, left);
-    if (renewed) await this.#renew(entry, session);
+    const renewed = this.#lifetimes.isStale(session, left) && await this.#renew(entry, session);
     return { cookie: id, data: session.data, renewed };
   }
 
@@ -106,7 +106,11 @@ export class KeyValueSessionStore implements SessionStore {
       this.#overLast(key, async (entry) => {
         const before = this.#unpack(entry);
         if (entry === null || before === null) return await this.#begin(change);
-        const data = await change(before.data);
+        const data = await change(before.data).catch(async (error) => {
+          // What was last seen may be old, and the change refuse only that.
+          checkRevision(key, await this.#store.get(key), entry.revision);
+          throw error;
+        });
         await this.#write(key, { ...before, data }, entry.revision);
         return { cookie: id, data, renewed: true };
       }));
@@ -117,8 +121,7 @@ export class KeyValueSessionStore implements SessionStore {
     const oldKey = this.#key(id);
     const newId = crypto.randomUUID();
     const newKey = this.#key(newId);
-    let isCut = false;
-    const move = async () => {
+    return await this.#inTurn(oldKey, async () => {
       let entry = await this.#store.get(oldKey);
       let copy: Entry | null = null;
       for (;;) {
@@ -135,8 +138,7 @@ export class KeyValueSessionStore implements SessionStore {
           return { cookie: newId, data: session.data, renewed: true };
         } catch (error) {
           if (error instanceof StoreUnavailable) {
-            isCut = error.outcome === "unknown";
-            throw error;
+            throw error.outcome === "unknown" ? new RotationUnknown(newId, error) : error;
           }
           if (!(error instanceof RevisionConflict)) {
             await this.#store.delete(newKey);
@@ -146,13 +148,7 @@ export class KeyValueSessionStore implements SessionStore {
           entry = error.current;
         }
       }
-    };
-    try {
-      return await this.#inTurn(oldKey, move);
-    } catch (error) {
-      // For this request alone: those that waited behind it bear the old id, and get its error too.
-      throw isCut && error instanceof StoreUnavailable ? new RotationUnknown(newId, error) : error;
-    }
+    });
   }
 
   async destroy(id: string): Promise<void> {
@@ -207,12 +203,14 @@ export class KeyValueSessionStore implements SessionStore {
     return entry;
   }
 
-  async #renew({ key, revision }: Entry, session: LivingSession): Promise<void> {
+  /** Whether it was renewed: somebody faster has done it already, or ended or rotated the session. */
+  async #renew({ key, revision }: Entry, session: LivingSession): Promise<boolean> {
     try {
       await this.#write(key, session, revision);
+      return true;
     } catch (error) {
-      // Whoever was faster has renewed it, or ended it.
       if (!(error instanceof RevisionConflict)) throw error;
+      return false;
     }
   }
 
@@ -234,6 +232,8 @@ export class KeyValueSessionStore implements SessionStore {
     const before = this.#turns.get(key);
     const turn = before === undefined ? run() : before.then(run);
     const settled = turn.catch((error) => {
+      // Those that wait bear the old id, and are not to learn the new one.
+      if (error instanceof RotationUnknown) throw error.cause;
       if (error instanceof StoreUnavailable) throw error;
     });
     // Nobody may be waiting behind this one.

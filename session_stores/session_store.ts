@@ -17,7 +17,8 @@ export interface StoredSession {
 
 /**
  * Where sessions are kept. `cookie` is what the browser sent, so it may be anything at all; one that
- * names no living session is `null`, never an error.
+ * names no living session is `null`, never an error. A {@linkcode StoreUnavailable} or `StoreFull` is a
+ * 503, and any other error a defect.
  */
 export interface SessionStore {
   /** Seconds after which a session that is not used ends. */
@@ -59,8 +60,16 @@ export class SessionRotated extends HTTPException {
  * browser gets the new one, since the old one may be gone.
  */
 export class RotationUnknown extends StoreUnavailable {
-  constructor(readonly cookie: string, cause: StoreUnavailable) {
+  readonly #cookie: string;
+
+  constructor(cookie: string, cause: StoreUnavailable) {
     super(cause.message, { cause, outcome: "unknown" });
+    this.#cookie = cookie;
+  }
+
+  /** No property of its own, which a log of the error would show: the id is that of a living session. */
+  get cookie(): string {
+    return this.#cookie;
   }
 }
 
@@ -128,9 +137,9 @@ export class Lifetimes {
   unpack(text: string): LivingSession | null {
     const stored: unknown = JSON.parse(text);
     if (!isRecord(stored)) return { data: stored, created: this.now(), text };
-    if (!(CREATED in stored)) return { data: stored, created: this.now(), text, isUndated: true };
     const { [CREATED]: created, ...data } = stored;
-    const session = { data, created: typeof created === "number" ? created : this.now(), text };
+    if (typeof created !== "number") return { data, created: this.now(), text, isUndated: true };
+    const session = { data, created, text };
     return this.left(session) > 0 ? session : null;
   }
 

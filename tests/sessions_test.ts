@@ -8,6 +8,7 @@ import { z } from "zod";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
+  RotationUnknown,
   SessionRotated,
   sessions,
   type SessionsOptions,
@@ -228,6 +229,19 @@ Deno.test("an absolute lifetime leaves what is no session's data as it is", asyn
   await memory.close();
 });
 
+Deno.test("an absolute lifetime counts from the first read where the beginning is no time", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });
+  const id = crypto.randomUUID();
+  await memory.set(id, json({ count: 1, _created: "yesterday" }), { ttl: store.lifetime });
+  assert.deepEqual((await store.load(id))?.data, { count: 1 });
+  time += 101_000;
+  assert.equal(await store.load(id), null);
+  await memory.close();
+});
+
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
   withMemory(async (app, memory) => {
     const browser = new Browser(app);
@@ -311,6 +325,21 @@ Deno.test("update over a store is exact over several processes' stores", async (
     browsers.flatMap((browser) => Array.from({ length: 25 }, () => browser.post("/count"))),
   );
   assert.deepEqual(await first?.get("/read"), { count: 101 });
+  await memory.close();
+});
+
+Deno.test("an update that refuses what another process has changed meanwhile is tried on that", async () => {
+  const memory = memoryStore();
+  const [one, other] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await one.update(null, () => Promise.resolve({ count: 0 }));
+  await other.update(cookie, () => Promise.resolve({ count: 1 }));
+  const take = async (data: unknown) => {
+    const { count } = Counted.parse(data);
+    if (count === 0) throw new RangeError("nothing left");
+    return { count: count - 1 };
+  };
+  assert.deepEqual((await one.update(cookie, take)).data, { count: 0 });
+  await assert.rejects(one.update(cookie, take), /nothing left/);
   await memory.close();
 });
 
@@ -428,6 +457,26 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, after an
   await memory.close();
 });
 
+Deno.test("reading sends no cookie anew where the session is rotated meanwhile", async () => {
+  let time = Date.now();
+  const now = () => time;
+  const memory = memoryStore({ now });
+  const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
+  const rotating = {
+    ...memory,
+    async get(key: string) {
+      const entry = await memory.get(key);
+      await other.rotate(key);
+      return entry;
+    },
+  };
+  const { cookie } = await other.update(null, () => Promise.resolve({ count: 1 }));
+  time += 50_000;
+  const loaded = await new KeyValueSessionStore(rotating, { lifetime: 100, now }).load(cookie);
+  assert.deepEqual(loaded, { cookie, data: { count: 1 }, renewed: false });
+  await memory.close();
+});
+
 Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
   for (const isDone of [true, false]) {
     const memory = memoryStore();
@@ -439,14 +488,28 @@ Deno.test("a rotation of which it is not known whether it was done loses no sess
         throw new StoreUnavailable("cut", { outcome: "unknown" });
       },
     };
-    const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+    const app = testApp({ store: new KeyValueSessionStore(store) })
+      .post("/rotate-forgotten", (c) => {
+        c.var.session.rotate();
+        return c.text("");
+      });
+    const browser = new Browser(app);
     await browser.post("/set", { count: 5 });
-    const old = browser.cookie;
-    assert.equal((await browser.request("POST", "/rotate")).status, 503);
-    assert.notEqual(browser.cookie, old);
-    assert.deepEqual(await browser.get("/read"), { count: 5 });
+    for (const path of ["/rotate", "/rotate-forgotten"]) {
+      const old = browser.cookie;
+      assert.equal((await browser.request("POST", path)).status, 503, path);
+      assert.notEqual(browser.cookie, old, path);
+      assert.deepEqual(await browser.get("/read"), { count: 5 }, path);
+    }
     await memory.close();
   }
+});
+
+Deno.test("a rotation that is cut is logged without the new id", () => {
+  const cause = new StoreUnavailable("cut", { outcome: "unknown" });
+  const error = new RotationUnknown("the new id", cause);
+  assert.equal(error.cookie, "the new id");
+  assert.doesNotMatch(Deno.inspect(error) + JSON.stringify(error), /the new id/);
 });
 
 Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
@@ -660,7 +723,9 @@ Deno.test("sessions() sets Secure when the request came by https", async () => {
   assert.match(await setCookie({}, "https://x"), /; Secure/);
   assert.doesNotMatch(await setCookie({}, "http://x", "https"), /Secure/);
   assert.match(await setCookie({ trustProxy: true }, "http://x", "https, http"), /; Secure/);
+  assert.match(await setCookie({ trustProxy: true }, "http://x", "HTTPS"), /; Secure/);
   assert.doesNotMatch(await setCookie({ trustProxy: true }, "https://x", "http"), /Secure/);
+  assert.doesNotMatch(await setCookie({ trustProxy: true }, "https://x", "http, https"), /Secure/);
   assert.match(await setCookie({ cookie: { secure: true } }, "http://x"), /; Secure/);
   assert.doesNotMatch(await setCookie({ cookie: { secure: false } }, "https://x"), /Secure/);
 });
@@ -684,6 +749,13 @@ Deno.test("sessions() gives the cookie the name and attributes of its options", 
   );
 });
 
+Deno.test("sessions() lets no option show the cookie to scripts", async () => {
+  const cookie = { name: "id", httpOnly: false };
+  const app = testApp({ store: new CookieSessionStore(KEY), cookie });
+  const response = await app.request("/count", { method: "POST" });
+  assert.match(response.headers.get("Set-Cookie") ?? "", /; HttpOnly;/);
+});
+
 Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () => {
   const store = new CookieSessionStore(KEY);
   const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
@@ -699,6 +771,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ partitioned: true, secure: false }, /Partitioned/],
     [{ partitioned: true }, /Partitioned asks for Secure to be true/],
     [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
+    [{ sameSite: "None" }, /SameSite=None asks for Secure to be true/],
   ];
   for (const [cookie, message] of bad) {
     assert.throws(() => testApp({ store, ...cookie && { cookie } }), message);
@@ -713,6 +786,17 @@ Deno.test("sessions() refuses a schema without defaults", () => {
     () => sessions({ store, schema }),
     /Cannot use the schema: expected one that accepts/,
   );
+});
+
+Deno.test("an asynchronous schema that fails at the start fails the requests, not the process", async () => {
+  const validate = () => Promise.reject(new Error("no database"));
+  const schema = { "~standard": { version: 1, vendor: "test", validate } } as const;
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => c.json(await c.var.session.read()));
+  const logged = captureErrors();
+  assert.equal((await app.request("/")).status, 500);
+  assert.match(logged.end(), /no database/);
 });
 
 Deno.test("sessions() types what a handler may do", () => {
@@ -762,6 +846,25 @@ Deno.test("a response whose headers cannot be changed carries the cookie, too", 
   assert.equal(headers.get("Cache-Control"), "no-store");
 });
 
+Deno.test("a response that a handler gives to all requests carries nobody else's cookie", async () => {
+  const done = new Response(null, { status: 204 });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/read", async (c) => {
+      await c.var.session.read();
+      return done;
+    })
+    .get("/count", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return done;
+    });
+  for (const [path, cookies] of [["/count", 1], ["/count", 1], ["/read", 0]] as const) {
+    const { headers } = await app.request(path);
+    assert.equal(headers.getSetCookie().length, cookies, path);
+    assert.equal(headers.get("Vary"), "Cookie");
+  }
+});
+
 Deno.test("an error page still carries the cookie of an update that was done", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
@@ -774,6 +877,19 @@ Deno.test("an error page still carries the cookie of an update that was done", a
   logged.end();
   assert.equal(response.status, 500);
   assert.match(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
+
+Deno.test("the error of a call that nobody awaited leaves the cookie of the calls before it", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) }).post("/forgotten", async (c) => {
+    await c.var.session.update((s) => ({ ...s, count: 7 }));
+    c.var.session.update((s) => ({ ...s, count: 0.5 }));
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  const logged = captureErrors();
+  assert.equal((await browser.request("POST", "/forgotten")).status, 500);
+  logged.end();
+  assert.deepEqual(await browser.get("/read"), { count: 7 });
 });
 
 // ---- Stores that misbehave ------------------------------------------------------------------

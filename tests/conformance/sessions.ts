@@ -331,6 +331,20 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     assert.deepEqual(await browser.get("/read"), { count: 1 });
   });
 
+  test("an update by an async function changes nothing, and is an error that says what to do", async (store) => {
+    const change = async (s: object) => ({ ...s, count: 5 });
+    const app = testApp({ store }).post("/async", async (c) => {
+      // Deno runs what does not type-check.
+      return c.json(await c.var.session.update(change as unknown as <T>(data: T) => T));
+    });
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const logged = captureErrors();
+    assert.equal((await browser.request("POST", "/async")).status, 500);
+    assert.match(logged.end(), /is a promise: await what update needs before/);
+    assert.deepEqual(await browser.get("/read"), { count: 1 });
+  });
+
   test("an update with a key that the store itself uses is an error", async (store) => {
     const change = () => Promise.resolve({ _created: "2020-01-01" });
     await assert.rejects(store.update(null, change), /Cannot keep "_created" in a session/);
