@@ -32,8 +32,10 @@ import {
 
 /** How often a change is tried before it is given up: each time another writer was faster. */
 const MAX_ATTEMPTS = 64;
-/** How much is remembered of the entries last seen, in characters. */
-const REMEMBERED_LENGTH = 16 * 1024 * 1024;
+/** About how much memory the entries last seen may take, in bytes. */
+const REMEMBERED_BYTES = 32 * 1024 * 1024;
+/** What one of them takes beside its key and its value. */
+const ENTRY_BYTES = 240;
 /** What stands under an id that was rotated away, so that requests under way are told. */
 const ROTATED = json({ _rotated: true });
 /** How long that stands there, in seconds. */
@@ -70,8 +72,8 @@ export class KeyValueSessionStore implements SessionStore {
   readonly #lifetimes: Lifetimes;
   readonly #hashIds: boolean;
   readonly #lastSeen = new LRUCache<string, Entry>({
-    maxSize: REMEMBERED_LENGTH,
-    sizeCalculation: ({ key, value }) => key.length + value.length,
+    maxSize: REMEMBERED_BYTES,
+    sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
   });
   /** The last update of each session that has one under way. */
   readonly #turns = new Map<string, Promise<unknown>>();
