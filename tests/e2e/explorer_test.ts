@@ -5,8 +5,12 @@
  * its text is asked for until it is as expected.
  */
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import axe from "axe-core";
 import type { Browser, Page } from "puppeteer-core";
+import { kv } from "../../kv.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import { json } from "../../stores/store.ts";
 import { eventually, freePort, startServer } from "../programs.ts";
 import { REBOUND_HOST, screenshot, testInBrowsers, visit } from "./browsers.ts";
 
@@ -18,6 +22,7 @@ testInBrowsers("The explorer page", async (t, browsers) => {
     await t.step(`${name} shows the entries as they change`, () => showEntries(browser, name));
     await t.step(`${name} goes through the pages, and filters`, () => turnPages(browser));
     await t.step(`${name} copies and removes by the keyboard`, () => copyAndRemove(browser));
+    await t.step(`${name} keeps up with keys that come all the time`, () => keepUp(browser));
     await t.step(`${name} finds the service again`, () => reconnect(browser));
   }
   await t.step("chromium asks its reader for a token", () => askForToken(browsers.chromium));
@@ -139,6 +144,41 @@ async function copyAndRemove(browser: Browser): Promise<void> {
     async () => await focused() === "Delete a",
     20,
   );
+}
+
+/** Over a service whose lists take longer to come than new keys do. */
+async function keepUp(browser: Browser): Promise<void> {
+  const store = memoryStore();
+  const service = kv(store);
+  let beforeAnswer = async () => {};
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const response = await service.fetch(request);
+      if (request.method === "POST") await beforeAnswer().then(() => delay(400));
+      return response;
+    },
+  );
+  await store.set("a", json("old"));
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
+  const { page } = visited;
+  await rowsAre(page, [["a", '"old"', "never"]]);
+  beforeAnswer = async () => void await store.set("a", json("new"));
+  await store.set("b", json(1));
+  await rowsAre(page, [["a", '"new"', "never"], ["b", "1", "never"]]);
+  beforeAnswer = async () => {};
+
+  await page.evaluate(() => {
+    const value = document.querySelector("tbody .value");
+    if (value) getSelection()?.selectAllChildren(value);
+  });
+  let count = 0;
+  const timer = setInterval(() => store.set(`c${count++}`, json(1)), 50);
+  await eventually("the keys that came", async () => (await rows(page)).length >= 10)
+    .finally(() => clearInterval(timer));
+  assert.equal(await page.evaluate(() => getSelection()?.toString()), '"new"');
+  await page.close(); // its stream of changes would keep the server
+  await store.close();
 }
 
 async function reconnect(browser: Browser): Promise<void> {
