@@ -41,7 +41,7 @@ export function pathKey(c: Context): string {
 }
 
 export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
-  const [, text = ""] = c.req.url.split("?");
+  const text = c.req.url.split("?").slice(1).join("?");
   try {
     decodeURIComponent(text);
   } catch (cause) {
