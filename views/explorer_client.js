@@ -150,7 +150,8 @@ async function load() {
   next.disabled = nextCursor === null;
   previous.disabled = cursors.length === 1;
   pageNumber.textContent = `Page ${cursors.length}`;
-  empty.hidden = shown.length > 0;
+  // A page may be empty where others are not.
+  empty.hidden = shown.length > 0 || cursors.length > 1 || nextCursor !== null;
 }
 
 /** Fetches the list once for all changes of a moment, and not before it has come. */

@@ -96,6 +96,12 @@ async function turnPages(browser: Browser): Promise<void> {
   await shows("the second page", [...names.slice(50), "b"]);
   assert.equal(await text(page, "#page"), "Page 2");
   assert.equal(await page.$eval("#next", (e) => (e as HTMLButtonElement).disabled), true);
+  const removed = [...names.slice(50), "b"].map((key) => ({ op: "delete", key }));
+  await post(kv.url, JSON.stringify(removed));
+  await shows("an empty page", []);
+  await delay(1000); // the list comes after the changes
+  assert.equal(await text(page, "#empty:not([hidden])"), "", "there is the first page");
+  await put(`${kv.url}/b`, "0");
   await page.click("#previous");
   await shows("the first page again", names.slice(0, 50));
   await page.type("#filter", "b");
