@@ -170,6 +170,8 @@ async function reloadSoon() {
 /** Begins to watch what is under the prefix. The list is fetched when the service is ready. */
 function watch() {
   source?.close();
+  // A browser has six connections to a service, and each page that watches keeps one.
+  if (document.hidden) return;
   const opened = new EventSource(`${SERVICE}/?${new URLSearchParams({ prefix: filter.value })}`);
   source = opened;
   opened.addEventListener("ready", () => {
@@ -277,5 +279,6 @@ next.addEventListener("click", () => {
   nextCursor = null;
   load().catch(failed);
 });
+document.addEventListener("visibilitychange", watch);
 setInterval(() => rows.forEach((row) => row.tick()), 1000);
 watch();

@@ -23,6 +23,7 @@ testInBrowsers("The explorer page", async (t, browsers) => {
     await t.step(`${name} goes through the pages, and filters`, () => turnPages(browser));
     await t.step(`${name} copies and removes by the keyboard`, () => copyAndRemove(browser));
     await t.step(`${name} keeps up with keys that come all the time`, () => keepUp(browser));
+    await t.step(`${name} watches where it is looked at`, () => openTabs(browser));
     await t.step(`${name} finds the service again`, () => reconnect(browser));
   }
   await t.step("chromium asks its reader for a token", () => askForToken(browsers.chromium));
@@ -185,6 +186,23 @@ async function keepUp(browser: Browser): Promise<void> {
   assert.equal(await page.evaluate(() => getSelection()?.toString()), '"new"');
   await page.close(); // its stream of changes would keep the server
   await store.close();
+}
+
+/** In more tabs than a browser has connections to one service. */
+async function openTabs(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/a`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  for (let i = 0; i < 7; i++) {
+    const tab = await page.browserContext().newPage();
+    await tab.goto(kv.url);
+    await rowsAre(tab, [["a", "1", "never"]]);
+  }
+  await put(`${kv.url}/a`, "2");
+  await page.bringToFront();
+  await rowsAre(page, [["a", "2", "never"]]);
 }
 
 async function reconnect(browser: Browser): Promise<void> {
