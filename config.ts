@@ -123,10 +123,12 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
 function readFile(path: string, required: boolean): Record<string, unknown> {
   let text: string;
   try {
-    text = Deno.readTextFileSync(path);
+    // Each byte that is no UTF-8 would be the same sign, in a secret too. A byte order mark is left out.
+    text = new TextDecoder("utf-8", { fatal: true }).decode(Deno.readFileSync(path));
   } catch (cause) {
     if (!required && cause instanceof Deno.errors.NotFound) return {};
-    throw new ConfigError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+    const problem = cause instanceof TypeError ? "expected UTF-8" : (cause as Error).message;
+    throw new ConfigError(`Cannot read "${path}": ${problem}`, { cause });
   }
   let value: unknown;
   try {

@@ -184,6 +184,10 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
 
   app.post("/", async (c) => {
     const { store } = c.var;
+    if (readConditions(c) !== null) {
+      const message = "Cannot set on a condition: PUT the key, or send an array with ifRevision";
+      throw new HTTPException(400, { message });
+    }
     const { ttl } = query(c, WriteQuery);
     if (isRestore(c)) return await restore(c, store, ttl);
     const body = await readBody(c);

@@ -41,7 +41,7 @@ export function pathKey(c: Context): string {
 }
 
 export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
-  const [, text = ""] = c.req.url.split("?");
+  const text = c.req.url.split("?").slice(1).join("?");
   try {
     decodeURIComponent(text);
   } catch (cause) {
@@ -110,9 +110,11 @@ async function readBytes(c: Context): Promise<Uint8Array<ArrayBuffer>> {
   }
   const chunks: Uint8Array[] = [];
   let bytes = 0;
+  const end = performance.now() + BODY_TIMEOUT;
   for await (const chunk of chunksInTime(c.req.raw.body)) {
     bytes += chunk.length;
     if (bytes > MAX_BODY_BYTES) throw tooLarge();
+    if (performance.now() > end) throw tooLate();
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
@@ -120,6 +122,11 @@ async function readBytes(c: Context): Promise<Uint8Array<ArrayBuffer>> {
 
 function tooLarge(): HTTPException {
   return new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
+}
+
+function tooLate(): HTTPException {
+  const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
+  return new HTTPException(408, { message });
 }
 
 /**
@@ -130,10 +137,7 @@ function tooLarge(): HTTPException {
 async function inTime<T>(reading: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
-      reject(new HTTPException(408, { message }));
-    }, BODY_TIMEOUT);
+    timer = setTimeout(() => reject(tooLate()), BODY_TIMEOUT);
   });
   try {
     return await Promise.race([reading, late]);

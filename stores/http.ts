@@ -180,7 +180,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     } catch (cause) {
       throw requestFailed(cause);
     }
-    if (status !== 200) throw refused(status, text);
+    if (status !== 200) throw refused(status, text, path.includes("&after="));
     return readJson(text);
   }
 
@@ -212,10 +212,12 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return forCall(isForeign ? noService("other events", cause) : requestFailed(cause), false);
   }
 
-  function refused(status: number, text: string): Error {
+  function refused(status: number, text: string, hasCursor = false): Error {
     const problem = Problem.safeParse(tryJson(text));
     if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
     if (!problem.success) return noService(`status ${status}`);
+    // Whatever else a call says was checked here.
+    if (hasCursor && status === 400) return new InvalidArgument("after", problem.data.detail);
     return failure(status, problem.data);
   }
 

@@ -74,7 +74,10 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const redis = connect(target, deadline);
   const address = target.hosts.map(({ host, port }) => `${host}:${port}`).join(",");
   const pending = new Set<Promise<unknown>>();
-  /** The last write under way to each key, where writes have to wait for one another. */
+  /**
+   * The last write under way to each key. The next one waits for it: on the way it could overtake one
+   * that a Cluster redirects, or whose script the server has forgotten.
+   */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Subscription | undefined;
   let closing: Promise<void> | undefined;
@@ -125,14 +128,6 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     }
   }
 
-  /**
-   * Which keys a write waits for. On one connection writes stay in order; in a Cluster a redirected
-   * one could be overtaken. Where a revision decides, a write need not wait: it does not overwrite.
-   */
-  function turnOf(keys: readonly string[], condition: string): readonly string[] {
-    return target.kind === "cluster" && condition === "" ? keys : [];
-  }
-
   function open(): void {
     if (closing) throw closedStore();
   }
@@ -147,7 +142,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
     const args = [condition, channel, ttl, ...values];
     const run = () => redis.put(keys.length, keys, args);
-    const reply = await call(run, "unknown", turnOf(keys, condition));
+    const reply = await call(run, "unknown", keys);
     return { reply, revision: revisions[0] as string };
   }
 
@@ -209,9 +204,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       open();
       checkKey(key);
       const name = prefix + key;
-      const condition = conditionOf(ifRevision);
-      const run = () => redis.remove(name, condition, channel);
-      const reply = await call(run, "unknown", turnOf([name], condition));
+      const run = () => redis.remove(name, conditionOf(ifRevision), channel);
+      const reply = await call(run, "unknown", [name]);
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
       return decode(key, reply[0]);
     },

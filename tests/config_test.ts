@@ -128,6 +128,14 @@ Deno.test("readConfig() says of a file that cannot be read which one and why", a
     () => readConfig({ APP_CONFIG: "nowhere.json" }),
     /^ConfigError: Cannot read "nowhere.json": No such file/,
   );
+  const latin1 = await Deno.makeTempFile();
+  await Deno.writeFile(latin1, Uint8Array.from('{"SECRET_KEY":"é"}', (it) => it.charCodeAt(0)));
+  assert.throws(
+    () => readConfig({ APP_CONFIG: latin1 }),
+    /^ConfigError: Cannot read ".*": expected UTF-8$/,
+  );
+  await Deno.remove(latin1);
+  assert.deepEqual(await problems('\ufeff{"DBM":"a.db"}'), []);
 });
 
 Deno.test("counter.cfg.json and its schema fit the configuration", async () => {

@@ -32,3 +32,19 @@ Deno.test("entries() passes over what is removed meanwhile", async () => {
   assert.deepEqual(seen, ["b"]);
   await memory.close();
 });
+
+Deno.test("entries() holds few of the entries that are large", async () => {
+  const memory = memoryStore();
+  const large = json("x".repeat(1_000_000));
+  const keys = Array.from({ length: 60 }, (_, i) => `k${i}`);
+  await memory.setAll(new Map(keys.map((key) => [key, large])));
+  let held = 0;
+  let most = 0;
+  const get: Store["get"] = (key) => {
+    most = Math.max(most, ++held);
+    return memory.get(key);
+  };
+  for await (const _ of entries({ ...memory, get })) held--;
+  assert.deepEqual([held, most], [0, 10]);
+  await memory.close();
+});

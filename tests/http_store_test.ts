@@ -284,6 +284,14 @@ Deno.test("httpStore() takes no answer without a revision for a missing key", as
 
 // ---- A service that refuses ----------------------------------------------------------------
 
+Deno.test("httpStore() takes a cursor that the service refuses for the caller's mistake", async () => {
+  const detail = 'Cannot list after "x": expected the "next" of this listing';
+  const problem = { title: "Bad Request", status: 400, detail };
+  const { store } = answeredBy(() => Response.json(problem, { status: 400 }));
+  await assert.rejects(store.list("", { after: "x" }), new InvalidArgument("after", detail));
+  await store.close();
+});
+
 Deno.test("httpStore() names KV_TOKEN where the service wants another token", async () => {
   const below = memoryStore();
   const app = kv(below, { tokens: ["secret-token"] });

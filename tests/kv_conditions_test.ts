@@ -5,7 +5,19 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { json, type Store } from "../stores/store.ts";
-import { etagOf, GUARDS, NOW, put, readProblem, test } from "./kv_app.ts";
+import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./kv_app.ts";
+
+test("writes nothing by a POST that has a condition", async ({ app, store }) => {
+  const types = { '{"a":1}': "application/json", '{"a": 1}\n': "application/x-ndjson" };
+  for (const [body, type] of Object.entries(types)) {
+    for (const name of ["If-Match", "If-None-Match"]) {
+      const response = await app.request("/", post(body, { "Content-Type": type, [name]: "*" }));
+      assert.equal(response.status, 400);
+      assert.match((await readProblem(response)).detail, /^Cannot set on a condition: PUT/);
+    }
+  }
+  assert.equal(await store.get("a"), null);
+});
 
 test("answers 304 to a client that has the entry", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1), { ttl: 60 });

@@ -183,7 +183,7 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
 
 Deno.test("kv() cuts off a dump that fails on the way, rather than end it early", async () => {
   await using t = setUp();
-  const value = json("x".repeat(1000));
+  const value = json("x".repeat(10_000));
   await t.store.setAll(new Map(Array.from({ length: 300 }, (_, i) => [`k${i}`, value])));
   const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
   assert.equal(response.status, 200);

@@ -1,6 +1,6 @@
 /** Requests that are turned away, and those that come slowly. */
 import assert from "node:assert/strict";
-import { MAX_BODY_BYTES, MAX_MEMBERS } from "../kv/requests.ts";
+import { BODY_TIMEOUT, MAX_BODY_BYTES, MAX_MEMBERS } from "../kv/requests.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./kv_app.ts";
 
@@ -150,7 +150,7 @@ test("turns away an object of too many keys, and sets none of them", async ({ ap
 });
 
 test("turns away a query whose escapes are no UTF-8", async ({ app }) => {
-  for (const search of ["?prefix=%FF", "?prefix=a%", "?%zz=1"]) {
+  for (const search of ["?prefix=%FF", "?prefix=a%", "?prefix=a?%", "?%zz=1"]) {
     const response = await app.request(`/${search}`);
     assert.equal(response.status, 400, search);
     assert.match((await readProblem(response)).detail, /^Cannot read the query ".*": bad escapes$/);
@@ -179,4 +179,24 @@ test("waits for a body no longer than BODY_TIMEOUT", async ({ app, store }) => {
     timers.setTimeout = setTimeout;
   }
   assert.deepEqual((await store.list("")).keys, ["a"], "the line that came whole");
+});
+
+test("waits for a body in parts no longer than for a whole one", async ({ app }) => {
+  const { now } = performance;
+  let passed = 0;
+  performance.now = () => now.call(performance) + passed;
+  const parts = ["{", '"a"', ":", "1", "}"];
+  const body = new ReadableStream<Uint8Array>({
+    pull(stream) {
+      const part = parts.shift();
+      if (part === undefined) return stream.close();
+      passed += BODY_TIMEOUT / 2;
+      stream.enqueue(new TextEncoder().encode(part));
+    },
+  });
+  try {
+    assert.equal((await app.request("/", post(body))).status, 408);
+  } finally {
+    performance.now = now;
+  }
 });

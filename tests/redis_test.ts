@@ -139,6 +139,26 @@ testWith(REDIS, "redisStore() tells of what is written on any server of the Clus
   await watcher.close();
 });
 
+testWith(
+  REDIS,
+  "redisStore() keeps writes in order where the server has forgotten a script",
+  async () => {
+    await using opened = await openTestStore(aloneUrl());
+    const { store } = opened;
+    await store.delete("a");
+    for (let i = 0; i < 3; i++) {
+      await cli(alone.port, "SCRIPT", "FLUSH");
+      await store.set("a", json("old"));
+      await Promise.all([store.delete("a"), store.set("a", json("new"))]);
+      assert.equal((await store.get("a"))?.value, '"new"');
+      await cli(alone.port, "SCRIPT", "FLUSH");
+      await store.delete("a");
+      await Promise.all([store.set("a", json("old"), { ifRevision: null }), store.delete("a")]);
+      assert.equal(await store.get("a"), null);
+    }
+  },
+);
+
 testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", async () => {
   for (const url of [aloneUrl(), clusterUrl()]) {
     for (let i = 0; i < 10; i++) await redisStore(url, patient).close();
@@ -217,7 +237,6 @@ testWith(REDIS, "redisStore() keeps to its prefix, whatever characters are in it
   assert.deepEqual((await first.list("x*")).keys, ["x*"]);
   assert.deepEqual((await first.list("x[")).keys, ["x[y]"]);
   assert.deepEqual((await first.list("x\\")).keys, ["x\\y"]);
-  assert.deepEqual((await first.list("\ud800")).keys, []);
   assert.equal((await first.list("")).keys.length, 5);
   assert.deepEqual((await second.list("")).keys, ["x*"]);
   assert.equal((await whole.list("")).keys.length, 6);

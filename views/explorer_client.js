@@ -36,6 +36,8 @@ let nextCursor = null;
 /** How often the list was begun to be fetched: an answer to an earlier time is too late. */
 let loads = 0;
 let reloading = false;
+/** Whether the list has changed since it was last begun to be fetched. */
+let outdated = false;
 /** How far the service's clock is ahead of this browser's, in milliseconds. */
 let ahead = 0;
 /** @type {EventSource | undefined} */
@@ -44,6 +46,8 @@ let source;
 class Row {
   /** @type {Contents} */
   contents = { value: null, revision: null, expires: null };
+  /** The load that was the last one when the service told of a change. */
+  toldIn = 0;
 
   /** @param {string} key */
   constructor(key) {
@@ -124,37 +128,50 @@ async function load() {
 
   const shown = keys.flatMap((key, i) => {
     const contents = found[i];
-    if (contents === undefined || contents.revision === null) return [];
     const row = rows.get(key) ?? new Row(key);
-    row.show(contents);
+    // What was told since this load began is newer.
+    if (row.toldIn === load) return [row];
+    if (contents === undefined || contents.revision === null) return [];
+    if (row.contents.revision !== contents.revision) row.show(contents);
     return [row];
   });
   const focused = document.activeElement;
+  for (const row of rows.values()) if (!shown.includes(row)) row.element.remove();
   rows.clear();
-  for (const row of shown) rows.set(row.key, row);
-  list.replaceChildren(...shown.map((row) => row.element));
+  shown.forEach((row, i) => {
+    rows.set(row.key, row);
+    // What is in its place is not touched: it may be selected, or just be clicked.
+    const other = list.children[i];
+    if (other !== row.element) list.insertBefore(row.element, other ?? null);
+  });
   if (focused instanceof HTMLElement && focused.isConnected) focused.focus();
 
   nextCursor = page.next;
   next.disabled = nextCursor === null;
   previous.disabled = cursors.length === 1;
   pageNumber.textContent = `Page ${cursors.length}`;
-  empty.hidden = shown.length > 0;
+  // A page may be empty where others are not.
+  empty.hidden = shown.length > 0 || cursors.length > 1 || nextCursor !== null;
 }
 
-/** Fetches the list once for all changes of a moment. */
-function reloadSoon() {
+/** Fetches the list once for all changes of a moment, and not before it has come. */
+async function reloadSoon() {
+  outdated = true;
   if (reloading) return;
   reloading = true;
-  setTimeout(() => {
-    reloading = false;
-    load().catch(failed);
-  }, RELOAD_AFTER);
+  while (outdated) {
+    await new Promise((resolve) => setTimeout(resolve, RELOAD_AFTER));
+    outdated = false;
+    await load().catch(failed);
+  }
+  reloading = false;
 }
 
 /** Begins to watch what is under the prefix. The list is fetched when the service is ready. */
 function watch() {
   source?.close();
+  // A browser has six connections to a service, and each page that watches keeps one.
+  if (document.hidden) return;
   const opened = new EventSource(`${SERVICE}/?${new URLSearchParams({ prefix: filter.value })}`);
   source = opened;
   opened.addEventListener("ready", () => {
@@ -166,8 +183,10 @@ function watch() {
     const { key, ...contents } = parse(data);
     const row = rows.get(key);
     if (contents.revision === null) row?.remove();
-    else if (row) row.show(contents);
-    else reloadSoon();
+    else if (row) {
+      row.toldIn = loads;
+      row.show(contents);
+    } else reloadSoon();
   });
   opened.addEventListener("error", () => {
     live.textContent = "Not connected: trying again";
@@ -260,5 +279,6 @@ next.addEventListener("click", () => {
   nextCursor = null;
   load().catch(failed);
 });
+document.addEventListener("visibilitychange", watch);
 setInterval(() => rows.forEach((row) => row.tick()), 1000);
 watch();

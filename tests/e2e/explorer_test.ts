@@ -5,8 +5,12 @@
  * its text is asked for until it is as expected.
  */
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import axe from "axe-core";
 import type { Browser, Page } from "puppeteer-core";
+import { kv } from "../../kv.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import { json } from "../../stores/store.ts";
 import { eventually, freePort, startServer } from "../programs.ts";
 import { REBOUND_HOST, screenshot, testInBrowsers, visit } from "./browsers.ts";
 
@@ -18,6 +22,8 @@ testInBrowsers("The explorer page", async (t, browsers) => {
     await t.step(`${name} shows the entries as they change`, () => showEntries(browser, name));
     await t.step(`${name} goes through the pages, and filters`, () => turnPages(browser));
     await t.step(`${name} copies and removes by the keyboard`, () => copyAndRemove(browser));
+    await t.step(`${name} keeps up with keys that come all the time`, () => keepUp(browser));
+    await t.step(`${name} watches where it is looked at`, () => openTabs(browser));
     await t.step(`${name} finds the service again`, () => reconnect(browser));
   }
   await t.step("chromium asks its reader for a token", () => askForToken(browsers.chromium));
@@ -91,6 +97,12 @@ async function turnPages(browser: Browser): Promise<void> {
   await shows("the second page", [...names.slice(50), "b"]);
   assert.equal(await text(page, "#page"), "Page 2");
   assert.equal(await page.$eval("#next", (e) => (e as HTMLButtonElement).disabled), true);
+  const removed = [...names.slice(50), "b"].map((key) => ({ op: "delete", key }));
+  await post(kv.url, JSON.stringify(removed));
+  await shows("an empty page", []);
+  await delay(1000); // the list comes after the changes
+  assert.equal(await text(page, "#empty:not([hidden])"), "", "there is the first page");
+  await put(`${kv.url}/b`, "0");
   await page.click("#previous");
   await shows("the first page again", names.slice(0, 50));
   await page.type("#filter", "b");
@@ -139,6 +151,58 @@ async function copyAndRemove(browser: Browser): Promise<void> {
     async () => await focused() === "Delete a",
     20,
   );
+}
+
+/** Over a service whose lists take longer to come than new keys do. */
+async function keepUp(browser: Browser): Promise<void> {
+  const store = memoryStore();
+  const service = kv(store);
+  let beforeAnswer = async () => {};
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const response = await service.fetch(request);
+      if (request.method === "POST") await beforeAnswer().then(() => delay(400));
+      return response;
+    },
+  );
+  await store.set("a", json("old"));
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
+  const { page } = visited;
+  await rowsAre(page, [["a", '"old"', "never"]]);
+  beforeAnswer = async () => void await store.set("a", json("new"));
+  await store.set("b", json(1));
+  await rowsAre(page, [["a", '"new"', "never"], ["b", "1", "never"]]);
+  beforeAnswer = async () => {};
+
+  await page.evaluate(() => {
+    const value = document.querySelector("tbody .value");
+    if (value) getSelection()?.selectAllChildren(value);
+  });
+  let count = 0;
+  const timer = setInterval(() => store.set(`c${count++}`, json(1)), 50);
+  await eventually("the keys that came", async () => (await rows(page)).length >= 10)
+    .finally(() => clearInterval(timer));
+  assert.equal(await page.evaluate(() => getSelection()?.toString()), '"new"');
+  await page.close(); // its stream of changes would keep the server
+  await store.close();
+}
+
+/** In more tabs than a browser has connections to one service. */
+async function openTabs(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/a`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  for (let i = 0; i < 7; i++) {
+    const tab = await page.browserContext().newPage();
+    await tab.goto(kv.url);
+    await rowsAre(tab, [["a", "1", "never"]]);
+  }
+  await put(`${kv.url}/a`, "2");
+  await page.bringToFront();
+  await rowsAre(page, [["a", "2", "never"]]);
 }
 
 async function reconnect(browser: Browser): Promise<void> {
