@@ -82,7 +82,12 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   let subscription: Subscription | undefined;
   let closing: Promise<void> | undefined;
   let lastError: unknown = new Error("not connected yet");
-  redis.on("error", (error: unknown) => (lastError = error));
+  redis.on("error", (error: Error & { command?: { name: string } }) => {
+    // ioredis would go on in database 0.
+    if (error.command?.name === "select") redis.disconnect(true);
+    // What it cannot send any more then is not the reason.
+    if (!error.message.startsWith("Stream isn't writeable")) lastError = error;
+  });
   const firstAttempt = new Promise<void>((resolve) => {
     for (const event of ["ready", "close", "end"]) redis.once(event, () => resolve());
   });

@@ -169,7 +169,9 @@ export function sqliteStore(
     const settle: (() => void)[] = [];
     try {
       beginTransaction.run();
-      revision = (selectRevision.get() as { revision: number }).revision;
+      const last = selectRevision.get() as { revision: number };
+      // A file that was made anew, or brought back from a copy, does not know all of its revisions.
+      revision = Math.max(last.revision, now() * 1000);
       for (const { run, resolve, reject } of writes) {
         try {
           const result = run();

@@ -165,6 +165,29 @@ testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", 
   }
 });
 
+testWith(REDIS, "redisStore() takes no other database where it cannot have its own", async () => {
+  await using server = await startRedis({ settings: ["user ann on >pw ~* &* +@all -select"] });
+  const host = `127.0.0.1:${server.port}`;
+  for (
+    const [url, reason] of [
+      [`${host}/99`, /DB index/],
+      [`ann:pw@${host}/3`, /permission/],
+    ] as const
+  ) {
+    const store = redisStore(`redis://${url}`, patient);
+    for (let i = 0; i < 3; i++) {
+      await assert.rejects(store.set("a", json(1)), (error) => {
+        return error instanceof StoreUnavailable && error.outcome === "unchanged" &&
+          reason.test(error.message);
+      });
+      await delay(100);
+    }
+    await assert.rejects(store.watch(""), StoreUnavailable);
+    await store.close();
+  }
+  assert.equal(await cli(server.port, "DBSIZE"), "0\n");
+});
+
 testWith(REDIS, "redisStore() writes nothing of which it may not tell", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* +@all resetchannels"] });
   await using opened = await openTestStore(`redis://ann:pw@127.0.0.1:${server.port}/`);

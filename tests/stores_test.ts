@@ -141,6 +141,30 @@ Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the n
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() uses no revision again after its file was brought back from a copy", async () => {
+  const directory = await Deno.makeTempDir();
+  const [path, copy] = ["kv.db", "copy.db"].map((name) => join(directory, name)) as [
+    string,
+    string,
+  ];
+  let now = Date.now();
+  const write = async () => {
+    const store = sqliteStore(path, { now: () => now++ });
+    const { revision } = await store.set("a", json(1));
+    await store.close();
+    return revision;
+  };
+  const revisions = [await write()];
+  await Deno.copyFile(path, copy);
+  revisions.push(await write());
+  await Deno.rename(copy, path);
+  revisions.push(await write());
+  await Deno.remove(path);
+  revisions.push(await write());
+  assert.equal(new Set(revisions).size, 4, `${revisions}`);
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

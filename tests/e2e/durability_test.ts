@@ -129,7 +129,7 @@ testWith(
       await Deno.writeFile(filler, new Uint8Array(1024 * 1024));
       await using service = await serve(join(directory, "kv.db"));
       const { program, store } = service;
-      const value = () => json(randomBytes(64 * 1024).toString("base64"));
+      const value = (size = 64 * 1024) => json(randomBytes(size).toString("base64"));
       const kept = new Map<string, string>();
       let full: unknown;
       for (let i = 0; i < 100 && full === undefined; i++) {
@@ -143,7 +143,7 @@ testWith(
       }
       assert.ok(full instanceof StoreFull, `${full}: ${program.output}`);
       assert.ok(kept.size > 5, `${kept.size} values fitted`);
-      await assert.rejects(store.set("key0", value()), StoreFull);
+      await assert.rejects(store.set("key0", value(128 * 1024)), StoreFull);
       for (const [key, written] of kept) assert.equal((await store.get(key))?.value, written);
       assert.equal((await store.list("")).keys.length, kept.size);
 
