@@ -106,7 +106,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
   let watchers = 0;
   const measured = metrics(store, () => watchers);
 
-  app.use(measured.middleware, guardedHeaders);
+  app.use(measured.middleware, guardedHeaders, headLength);
   app.use(sameOriginOnly({ safeMethods: false }));
   if (tokens.length + readTokens.length > 0) {
     app.use(bearersOnly(measured.store, tokens, readTokens));
@@ -256,6 +256,16 @@ const guardedHeaders: MiddlewareHandler = async (c, next) => {
   if (!headers.has("Content-Security-Policy")) {
     headers.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
   }
+};
+
+/** Hono answers HEAD as GET and leaves the body out, and with it its length. */
+const headLength: MiddlewareHandler = async (c, next) => {
+  await next();
+  // Answers that go on have no body here, and no length.
+  if (c.req.method !== "HEAD" || c.res.body === null) return;
+  const { byteLength } = await c.res.arrayBuffer();
+  c.res = new Response(null, c.res);
+  c.res.headers.set("Content-Length", String(byteLength));
 };
 
 function isRestore(c: Context): boolean {

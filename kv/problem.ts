@@ -84,7 +84,7 @@ export function describe(error: unknown): Description {
   return { status: 500, detail: "This is a defect of the service" };
 }
 
-export function problem(error: Error, c: Context): Response {
+export function problem(error: Error): Response {
   const { status, ...description } = describe(error);
   report(status, error);
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
@@ -97,7 +97,7 @@ export function problem(error: Error, c: Context): Response {
     for (const [name, value] of Object.entries(entryHeaders(current))) headers.set(name, value);
     text = `${text.slice(0, -1)},"current":${object([[key, current?.value]])}}`;
   }
-  return new Response(c.req.method === "HEAD" ? null : text, { status, headers });
+  return new Response(text, { status, headers });
 }
 
 /** Tells the operator of a failure: the client does not learn where and why. */
