@@ -8,7 +8,7 @@
  * @module
  */
 import { z } from "zod";
-import { Contents, entryOf, MAX_SILENCE, readChanges } from "./http_changes.ts";
+import { Contents, entryOf, IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
 import {
   ChangesLost,
   checkKey,
@@ -36,8 +36,8 @@ const BATCH_LENGTH = 4 * 1024 * 1024;
 export interface HttpOptions extends OpenOptions {
   /** How long a call may take, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
-  /** How long a watched service may say nothing, in milliseconds: by default {@linkcode MAX_SILENCE}. */
-  silence?: number;
+  /** How long a watched service may say nothing, in milliseconds: by default {@linkcode IDLE_TIMEOUT}. */
+  idleTimeout?: number;
   /** Sends the requests: by default this runtime's own. */
   fetch?: typeof fetch;
 }
@@ -98,9 +98,10 @@ const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable(
  * ```
  */
 export function httpStore(url: string, options: HttpOptions = {}): Store {
-  const { deadline = DEADLINE, silence = MAX_SILENCE, token, fetch = globalThis.fetch } = options;
+  const { deadline = DEADLINE, idleTimeout = IDLE_TIMEOUT, token, fetch = globalThis.fetch } =
+    options;
   // A call waits for the request under way, then for its own: half of the deadline for each.
-  const patience = deadline / 2;
+  const requestTimeout = deadline / 2;
   const service = url.replace(/\/+$/, "");
   const queue: Call[] = [];
   let sending: Promise<void> | null = null;
@@ -123,7 +124,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
   /** Takes what goes into the next request from the queue. */
   function nextBatch(): Call[] {
-    const isLate = ({ calledAt }: Call) => performance.now() - calledAt > patience;
+    const isLate = ({ calledAt }: Call) => performance.now() - calledAt > requestTimeout;
     while (queue[0] && isLate(queue[0])) {
       queue.shift()?.reject(unavailable("did not answer in time", "unchanged"));
     }
@@ -173,7 +174,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         body: body ?? null,
         headers,
         redirect: "manual",
-        signal: AbortSignal.timeout(patience),
+        signal: AbortSignal.timeout(requestTimeout),
       });
       status = response.status;
       text = await response.text();
@@ -315,7 +316,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       if (since !== undefined) headers.set("Last-Event-ID", since);
       const stop = new AbortController();
       const late = new DOMException("no answer in time", "TimeoutError");
-      const timer = setTimeout(() => stop.abort(late), patience);
+      const timer = setTimeout(() => stop.abort(late), requestTimeout);
       watches.add(stop);
       try {
         const path = `/?${new URLSearchParams({ prefix })}`;
@@ -325,7 +326,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         if (response.status !== 200) throw refused(response.status, await response.text());
         return await readChanges(response, {
           stop,
-          silence,
+          idleTimeout,
           failed: watchFailed,
           isClosed: () => closed,
           ended: () => watches.delete(stop),

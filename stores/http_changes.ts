@@ -8,7 +8,7 @@ import { z } from "zod";
 import { type Change, type Entry, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
-export const MAX_SILENCE = 45_000;
+export const IDLE_TIMEOUT = 45_000;
 
 /** What the service says of a key; without a revision, nothing is there. */
 export const Contents = z.object({
@@ -23,7 +23,7 @@ interface ReadOptions {
   /** Ends the request. */
   stop: AbortController;
   /** How long the stream may be silent, in milliseconds. */
-  silence: number;
+  idleTimeout: number;
   /** What goes wrong with the stream, in the words of the store. */
   failed(cause: unknown): unknown;
   /** Whether the store was closed, so that the watch ends in good order. */
@@ -38,13 +38,13 @@ interface ReadOptions {
  * @throws {SyntaxError} If the response is no such stream
  */
 export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
-  const { stop, silence, failed, isClosed, ended } = options;
+  const { stop, idleTimeout, failed, isClosed, ended } = options;
   const type = response.headers.get("Content-Type");
   if (!type?.startsWith("text/event-stream") || response.body === null) {
     throw new SyntaxError(`a body of type "${type}"`);
   }
   const events = response.body
-    .pipeThrough(endSilence(stop, silence))
+    .pipeThrough(endIdle(stop, idleTimeout))
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
     .getReader();
@@ -77,9 +77,9 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
 }
 
 /** Ends a stream that was cut without a word. */
-function endSilence(
+function endIdle(
   stop: AbortController,
-  silence: number,
+  idleTimeout: number,
 ): TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>> {
   let timer: ReturnType<typeof setTimeout>;
   const rearm = (controller: TransformStreamDefaultController<Uint8Array<ArrayBuffer>>) => {
@@ -89,7 +89,7 @@ function endSilence(
       // Where what came last was not taken yet, it is the reader who takes his time.
       if (controller.desiredSize === 0) rearm(controller);
       else stop.abort(new TypeError("it fell silent"));
-    }, silence);
+    }, idleTimeout);
     Deno.unrefTimer(timer);
   };
   stop.signal.addEventListener("abort", () => clearTimeout(timer));

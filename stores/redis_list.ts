@@ -40,7 +40,7 @@ interface Position {
 /**
  * A page of the keys that begin with `start`, a URL's prefix and then the caller's.
  *
- * @param patience Milliseconds after which the page ends, short or even empty as it may be
+ * @param timeout Milliseconds after which the page ends, short or even empty as it may be
  * @throws {InvalidArgument} If `after` is no cursor of this listing
  */
 export async function listPage(
@@ -48,9 +48,9 @@ export async function listPage(
   start: string,
   after: string | undefined,
   limit: number,
-  patience: number,
+  timeout: number,
 ): Promise<Page> {
-  const end = Date.now() + patience;
+  const end = Date.now() + timeout;
   const servers = await findServers(redis);
   const listing = fingerprint(JSON.stringify([start, ...servers.map(({ run }) => run)]));
   const position = after === undefined ? FIRST : parse(after, listing);

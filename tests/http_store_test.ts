@@ -609,7 +609,7 @@ Deno.test("httpStore() ends a watch with an error where the stream ends or makes
 });
 
 Deno.test("httpStore() ends a watch with an error where the service falls silent", async () => {
-  const { store } = eventsOf(READY, { ends: false, silence: 100 });
+  const { store } = eventsOf(READY, { ends: false, idleTimeout: 100 });
   // The store's own timer lets a program end, which a connection would keep from it.
   const awake = setTimeout(() => {}, 60_000);
   const watched = async () => await (await store.watch("")).changes.getReader().read();
@@ -660,7 +660,7 @@ Deno.test("httpStore() takes no slow reader of a watch for a silent service", as
       },
     });
     return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
-  }, { silence: 100 });
+  }, { idleTimeout: 100 });
   const reader = (await store.watch("")).changes.getReader();
   assert.equal((await reader.read()).value?.key, "k2");
   await delay(500);
