@@ -149,12 +149,12 @@ export class Lifetimes {
    * @throws {TypeError} If the data has a key that {@linkcode unpack} would take away
    */
   pack({ data, created, text }: LivingSession): unknown {
-    // What another program wrote stays as it is, and is the schema's to refuse.
-    if (!isRecord(data)) return data;
-    if (CREATED in data) {
+    if (isRecord(data) && CREATED in data) {
       throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is taken`);
     }
-    const stored = this.absolute === Infinity ? data : { ...data, [CREATED]: created };
+    // What is no object another program wrote: it stays as it is, and is the schema's to refuse.
+    const isDated = isRecord(data) && this.absolute !== Infinity;
+    const stored = isDated ? { ...data, [CREATED]: created } : data;
     return text === undefined ? stored : withDigits(stored, text);
   }
 }
