@@ -178,21 +178,21 @@ export function sessions<T extends object>(
   options: SessionsOptions<T>,
 ): MiddlewareHandler<{ Variables: { session: Session<T> } }> {
   const { store, schema, migrate, permanent = false, trustProxy = false } = options;
-  const { name = "session", secure = "auto", ...attributes } = options.cookie ?? {};
-  const baseAttributes = { path: "/", sameSite: "Lax", ...attributes, httpOnly: true } as const;
-  const setCookie = (c: Context, value: string): string => {
-    const all: CookieAttributes = {
-      ...baseAttributes,
-      secure: secure === "auto" ? isHttps(c, trustProxy) : secure,
-    };
-    if (permanent) all.maxAge = store.lifetime;
-    return value === ""
-      ? serialize(name, "", { ...all, maxAge: 0, expires: new Date(0) })
-      : serialize(name, value, all);
+  const { name = "session", secure = "auto", ...others } = options.cookie ?? {};
+  const attributes: CookieAttributes = {
+    path: "/",
+    sameSite: "Lax",
+    ...others,
+    httpOnly: true,
+    ...permanent && { maxAge: store.lifetime },
   };
-  checkCookie(name, { ...baseAttributes, secure: secure !== false });
-  checkSecure(name, baseAttributes, secure);
+  checkCookie(name, attributes, secure);
   checkDefaults(schema);
+  const setCookie = (c: Context, value: string): string => {
+    const isSecure = secure === "auto" ? isHttps(c, trustProxy) : secure;
+    const end = value === "" && { maxAge: 0, expires: new Date(0) };
+    return serialize(name, value, { ...attributes, secure: isSecure, ...end });
+  };
   const fit = async (data: unknown, what: string) => await validate(schema, data, what);
   const load = async (data: unknown) => {
     if (!migrate) return await fit(data, "what is stored");
@@ -230,8 +230,6 @@ class RequestSession<T extends object> implements Session<T> {
   #cookie: string | null;
   #data: T | undefined;
   readonly #calls: Call<unknown>[] = [];
-  /** The last call: the next one waits for it. */
-  #last: Promise<unknown> | undefined;
   #setCookie: string | null = null;
   #ended = false;
 
@@ -289,8 +287,8 @@ class RequestSession<T extends object> implements Session<T> {
    */
   async end(c: Context): Promise<void> {
     this.#ended = true;
-    if (this.#last === undefined) return;
-    await this.#last.catch(() => {});
+    if (this.#calls.length === 0) return;
+    await this.#calls.at(-1)?.over;
     // Copies the response, which the handler may give to other requests, too.
     c.header("Vary", "Cookie", { append: true });
     if (this.#setCookie !== null) {
@@ -319,26 +317,26 @@ class RequestSession<T extends object> implements Session<T> {
       const hint = "await it before the handler returns the response";
       return Promise.reject(new Error(`Cannot use the session, its headers are sent: ${hint}`));
     }
-    const running = this.#after(this.#last, run);
-    this.#last = running;
-    const call = new Call<R>((resolve) => resolve(running));
+    const call = new Call(this.#run(run, this.#calls.at(-1)?.over));
     this.#calls.push(call);
     return call;
   }
 
-  async #after<R>(
-    before: Promise<unknown> | undefined,
+  /** Runs one call after the one before. */
+  async #run<R>(
     run: (options: RequestSessionOptions<T>) => Promise<R>,
+    before: Promise<void> | undefined,
   ): Promise<R> {
-    // An error of the call before is its caller's concern.
-    await before?.catch(() => {});
+    await before;
     try {
       return await run(this.#options);
     } catch (error) {
       // A cookie of before the rotation would take the place of the new one.
       if (error instanceof SessionRotated) this.#setCookie = null;
       if (error instanceof RotationUnknown) this.#keep(error.cookie);
-      if (error instanceof ValueTooLarge) throw new SessionTooLarge(error.message);
+      if (error instanceof ValueTooLarge) {
+        throw new SessionTooLarge(error.message, { cause: error });
+      }
       const isUnavailable = error instanceof StoreUnavailable || error instanceof StoreFull;
       throw isUnavailable ? new SessionUnavailable(error) : error;
     }
@@ -352,11 +350,13 @@ class RequestSession<T extends object> implements Session<T> {
 class Call<R> extends Promise<R> {
   /** What is made of it is of no concern to the request. */
   static override readonly [Symbol.species] = Promise;
+  /** Resolves when the call has ended, in whatever way: its error is its caller's concern. */
+  readonly over: Promise<void>;
   isAwaited = false;
 
-  constructor(executor: ConstructorParameters<typeof Promise<R>>[0]) {
-    super(executor);
-    super.then(undefined, () => {});
+  constructor(running: Promise<R>) {
+    super((resolve) => resolve(running));
+    this.over = super.then(() => {}, () => {});
   }
 
   override then<A = R, B = never>(...handlers: Parameters<Promise<R>["then"]>): Promise<A | B> {
@@ -393,23 +393,20 @@ function isHttps(c: Context, trustProxy: boolean): boolean {
 }
 
 /** Has the name and the attributes checked once, at the start, and not at the first request. */
-function checkCookie(name: string, attributes: CookieAttributes): void {
+function checkCookie(
+  name: string,
+  attributes: CookieAttributes,
+  secure: boolean | "auto",
+): void {
   try {
-    new Headers({ "Set-Cookie": serialize(name, "", attributes) });
+    new Headers({ "Set-Cookie": serialize(name, "", { ...attributes, secure: true }) });
   } catch (cause) {
     throw new TypeError(`Cannot use the cookie "${name}": ${(cause as Error).message}`, { cause });
   }
-}
-
-/** Browsers drop these without Secure, so that `auto` would break at the first plain request. */
-function checkSecure(
-  name: string,
-  { sameSite, partitioned }: CookieOptions,
-  secure: boolean | "auto",
-): void {
+  // Browsers drop these without Secure, so that `auto` would break at the first plain request.
   const asking = [
-    partitioned && "Partitioned",
-    sameSite === "None" && "SameSite=None",
+    attributes.partitioned && "Partitioned",
+    attributes.sameSite === "None" && "SameSite=None",
     /^__(host|secure)-/i.test(name) && "its prefix",
   ].find(Boolean);
   if (!asking || secure === true) return;

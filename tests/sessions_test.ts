@@ -779,6 +779,16 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
   testApp({ store, cookie: { name: "__Host-session", secure: true } });
 });
 
+Deno.test("sessions() refuses a permanent cookie that would outlive what browsers allow", async () => {
+  class EndlessStore extends CookieSessionStore {
+    override readonly lifetime = 500 * 24 * 60 * 60;
+  }
+  const store = new EndlessStore(KEY);
+  assert.throws(() => testApp({ store, permanent: true }), /Cannot use the cookie.*400 days/);
+  const response = await testApp({ store }).request("/count", { method: "POST" });
+  assert.equal(response.status, 200);
+});
+
 Deno.test("sessions() refuses a schema without defaults", () => {
   const store = new CookieSessionStore(KEY);
   const schema = z.object({ count: z.number() });
