@@ -20,6 +20,8 @@ export function allKeys(
   first: { keys: string[]; next: string | null },
 ): Response {
   if (first.next === null) return c.json({ keys: first.keys });
+  const headers = { "Content-Type": "application/json" };
+  if (c.req.method === "HEAD") return c.body(null, 200, headers);
   async function* text() {
     yield `{"keys":[${first.keys.map((key) => JSON.stringify(key)).join()}`;
     let after = first.next;
@@ -31,7 +33,7 @@ export function allKeys(
     yield "]}";
   }
   const stream = ReadableStream.from(text()).pipeThrough(new TextEncoderStream());
-  return c.body(stream, 200, { "Content-Type": "application/json" });
+  return c.body(stream, 200, headers);
 }
 
 /** Changes as server-sent events (HTML, section 9.2), until the client, the store or the server ends. */

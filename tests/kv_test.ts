@@ -324,6 +324,14 @@ test("cuts off a long listing that fails on the way, rather than end it early", 
   await assert.rejects(response.text(), StoreUnavailable);
 });
 
+test("answers HEAD for a long listing without reading on", async ({ store }) => {
+  await store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
+  const head = await kv(failingListing(store)).request("/", { method: "HEAD" });
+  assert.equal(head.status, 200);
+  assert.equal(head.headers.get("Content-Type"), "application/json");
+  assert.equal(head.headers.get("Content-Length"), null);
+});
+
 test("turns away a limit that is none", async ({ app }) => {
   for (const limit of ["0", "-1", "1.5", "1001", "abc", ""]) {
     const response = await app.request(`/?limit=${limit}`);
