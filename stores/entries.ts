@@ -6,13 +6,8 @@
  */
 import type { Entry, Store } from "./store.ts";
 
-/**
- * How many entries are fetched at once, at first and at most: as many are in memory, however many
- * there are. Of large ones, about as many as have {@linkcode LENGTH_AT_ONCE} characters.
- */
-const FIRST_AT_ONCE = 10;
-const MOST_AT_ONCE = 100;
-const LENGTH_AT_ONCE = 4 * 1024 * 1024;
+/** How many entries are fetched at once, and so in memory at a time: each may be large. */
+const AT_ONCE = 16;
 
 /**
  * Every entry of a store, or those under a prefix. One that is written, removed or expires
@@ -31,16 +26,12 @@ const LENGTH_AT_ONCE = 4 * 1024 * 1024;
  */
 export async function* entries(store: Store, prefix = ""): AsyncGenerator<Entry> {
   let after: string | undefined;
-  let limit = FIRST_AT_ONCE;
   do {
-    const { keys, next } = await store.list(prefix, { after, limit });
-    let length = 0;
-    for (const entry of await Promise.all(keys.map((key) => store.get(key)))) {
-      if (entry === null) continue;
-      length += entry.value.length;
-      yield entry;
+    const { keys, next } = await store.list(prefix, { after });
+    while (keys.length > 0) {
+      const found = await Promise.all(keys.splice(0, AT_ONCE).map((key) => store.get(key)));
+      for (const entry of found) if (entry !== null) yield entry;
     }
-    limit = length > LENGTH_AT_ONCE ? Math.ceil(limit / 2) : Math.min(2 * limit, MOST_AT_ONCE);
     after = next ?? undefined;
   } while (after !== undefined);
 }
