@@ -635,7 +635,7 @@ Deno.test("httpStore() lets go of the connection of each watch that ends", async
   }
   await eventually("a service without watchers", async () => {
     return /^kv_watchers 0$/m.test(await (await fetch(`${url}/?metrics`)).text());
-  }, 10);
+  });
   await store.close();
   await server.shutdown();
   await memory.close();

@@ -514,11 +514,14 @@ Deno.test("a rotation that is cut is logged without the new id", () => {
 
 Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
   const memory = memoryStore();
+  const begun = Promise.withResolvers<void>();
+  const cut = Promise.withResolvers<void>();
   const store: Store = {
     ...memory,
     async set(key, value, options) {
       if (!value.includes("_rotated")) return await memory.set(key, value, options);
-      await delay(20);
+      begun.resolve();
+      await cut.promise;
       throw new StoreUnavailable("cut", { outcome: "unknown" });
     },
   };
@@ -527,8 +530,11 @@ Deno.test("who waits behind a rotation that is cut does not get its new id", asy
   const other = new Browser(browser.app);
   other.cookie = browser.cookie;
   const rotation = browser.request("POST", "/rotate");
-  await delay(5);
-  assert.equal((await other.request("POST", "/count")).status, 503);
+  await begun.promise;
+  const waiting = other.request("POST", "/count");
+  await delay(20); // until it waits
+  cut.resolve();
+  assert.equal((await waiting).status, 503);
   assert.equal(other.setCookie, null);
   assert.equal((await rotation).status, 503);
   assert.notEqual(browser.cookie, other.cookie);

@@ -146,11 +146,7 @@ async function copyAndRemove(browser: Browser): Promise<void> {
   assert.equal(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
   await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
   const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
-  await eventually(
-    "the focus in the row beside it",
-    async () => await focused() === "Delete a",
-    20,
-  );
+  await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
 }
 
 /** Over a service whose lists take longer to come than new keys do. */
