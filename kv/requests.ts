@@ -111,10 +111,10 @@ async function readBytes(c: Context): Promise<Uint8Array<ArrayBuffer>> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   const end = performance.now() + BODY_TIMEOUT;
-  for await (const chunk of chunksInTime(c.req.raw.body)) {
+  const left = () => Math.max(0, end - performance.now());
+  for await (const chunk of chunksInTime(c.req.raw.body, left)) {
     bytes += chunk.length;
     if (bytes > MAX_BODY_BYTES) throw tooLarge();
-    if (performance.now() > end) throw tooLate();
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
@@ -124,20 +124,16 @@ function tooLarge(): HTTPException {
   return new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
 }
 
-function tooLate(): HTTPException {
-  const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
-  return new HTTPException(408, { message });
-}
-
 /**
  * What is read of a body, if the client sends it in time.
  *
- * @throws {HTTPException} 408, after {@linkcode BODY_TIMEOUT}
+ * @throws {HTTPException} 408, when the milliseconds that are `left` are over
  */
-async function inTime<T>(reading: Promise<T>): Promise<T> {
+async function inTime<T>(reading: Promise<T>, left = BODY_TIMEOUT): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooLate()), BODY_TIMEOUT);
+    const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
+    timer = setTimeout(() => reject(new HTTPException(408, { message })), left);
   });
   try {
     return await Promise.race([reading, late]);
@@ -146,15 +142,16 @@ async function inTime<T>(reading: Promise<T>): Promise<T> {
   }
 }
 
-/** A body as it comes: each chunk is waited for anew. */
+/** A body as it comes: each chunk is waited for anew, unless `left` counts for all of them. */
 export async function* chunksInTime(
   body: ReadableStream<Uint8Array> | null,
+  left = () => BODY_TIMEOUT,
 ): AsyncGenerator<Uint8Array> {
   if (body === null) return;
   const reader = body.getReader();
   try {
     for (;;) {
-      const { value, done } = await inTime(reader.read());
+      const { value, done } = await inTime(reader.read(), left());
       if (done) break;
       yield value;
     }
