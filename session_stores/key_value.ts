@@ -18,6 +18,7 @@ import {
   json,
   RevisionConflict,
   type Store,
+  StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
 import {
@@ -205,14 +206,17 @@ export class KeyValueSessionStore implements SessionStore {
     return entry;
   }
 
-  /** Whether it was renewed: somebody faster has done it already, or ended or rotated the session. */
+  /**
+   * Whether it was renewed: somebody faster has done it already, or ended or rotated the session, or
+   * there is no room, and it lasts as long as it did.
+   */
   async #renew({ key, revision }: Entry, session: LivingSession): Promise<boolean> {
     try {
       await this.#write(key, session, revision);
       return true;
     } catch (error) {
-      if (!(error instanceof RevisionConflict)) throw error;
-      return false;
+      if (error instanceof RevisionConflict || error instanceof StoreFull) return false;
+      throw error;
     }
   }
 

@@ -601,6 +601,24 @@ Deno.test("a store that is full is a 503, and the session and its cookie stay", 
   await memory.close();
 });
 
+Deno.test("a session can be read from a store that is full, though it is to be renewed", async () => {
+  const clock = testClock();
+  const memory = memoryStore(clock);
+  const store = {
+    ...memory,
+    async set(): Promise<never> {
+      throw new StoreFull("There is no room");
+    },
+  };
+  const limits = { lifetime: 100, now: clock.now };
+  const before = new KeyValueSessionStore(memory, limits);
+  const { cookie } = await before.update(null, async () => ({ count: 1 }));
+  clock.pass(50);
+  const loaded = await new KeyValueSessionStore(store, limits).load(cookie);
+  assert.deepEqual(loaded, { cookie, data: { count: 1 }, renewed: false });
+  await memory.close();
+});
+
 Deno.test("an update in the last second of a session's absolute lifetime is done", async () => {
   const clock = testClock();
   const memory = memoryStore(clock);
