@@ -3,7 +3,8 @@
  *
  * The calls of one turn of the event loop travel as one request, an array of operations, and one
  * request is under way at a time; calls made meanwhile gather for the next. So a busy server makes
- * few requests, and writes take effect in the order of the calls.
+ * few requests, and writes take effect in the order of the calls. `setAll` is one request of its own,
+ * of 10,000 entries and 16 MiB at most.
  *
  * @module
  */
