@@ -124,7 +124,7 @@ export interface CookieOptions {
 
 /**
  * The store does not answer, or is full (a {@linkcode StoreFull} as `cause`): a 503 that says when to
- * try again. The cookie stays as it is.
+ * try again. The cookie stays as it is, but where a {@linkcode RotationUnknown} is the `cause`.
  */
 export class SessionUnavailable extends HTTPException {
   constructor(cause: unknown) {
