@@ -33,7 +33,8 @@ export const Operation = z.discriminatedUnion("op", [
 ]);
 
 /**
- * Does the operations side by side; those on one key take effect in their order.
+ * Does the operations side by side. Writes to one key take effect in their order; a `get` may be done
+ * before the writes that stand before it.
  *
  * @returns The text of an array of their answers, as a stream where one text might not hold it
  */
