@@ -29,6 +29,8 @@ const BATCH_LINES = 1000;
 const BATCH_BYTES = 2 * 1024 * 1024;
 /** What JSON takes for white space within a line: space, tab, carriage return. */
 const BLANKS = [0x20, 0x09, 0x0d];
+/** How many entries a dump fetches at once: as many are held for each client that reads slowly. */
+const FETCHED_AT_ONCE = 16;
 /** About how many characters are sent at once. */
 const CHUNK_LENGTH = 64 * 1024;
 
@@ -36,7 +38,7 @@ const CHUNK_LENGTH = 64 * 1024;
 export async function dump(c: Context, store: Store, prefix: string): Promise<Response> {
   async function* text() {
     let chunk = "";
-    for await (const entry of entries(store, prefix)) {
+    for await (const entry of entries(store, prefix, FETCHED_AT_ONCE)) {
       chunk += `${line(entry)}\n`;
       if (chunk.length < CHUNK_LENGTH) continue;
       yield chunk;

@@ -6,12 +6,11 @@
  */
 import type { Entry, Store } from "./store.ts";
 
-/** How many entries are fetched at once, and so in memory at a time: each may be large. */
-const AT_ONCE = 16;
-
 /**
  * Every entry of a store, or those under a prefix. One that is written, removed or expires
  * meanwhile may be in it or not.
+ *
+ * @param atOnce How many are fetched at once, and so in memory at a time: each may be large
  *
  * @example
  * ```ts
@@ -24,12 +23,16 @@ const AT_ONCE = 16;
  * await store.close();
  * ```
  */
-export async function* entries(store: Store, prefix = ""): AsyncGenerator<Entry> {
+export async function* entries(
+  store: Store,
+  prefix = "",
+  atOnce = 100,
+): AsyncGenerator<Entry> {
   let after: string | undefined;
   do {
     const { keys, next } = await store.list(prefix, { after });
     while (keys.length > 0) {
-      const found = await Promise.all(keys.splice(0, AT_ONCE).map((key) => store.get(key)));
+      const found = await Promise.all(keys.splice(0, atOnce).map((key) => store.get(key)));
       for (const entry of found) if (entry !== null) yield entry;
     }
     after = next ?? undefined;
