@@ -162,9 +162,8 @@ Deno.test("kv() restores a body of any length, a few lines at a time", async () 
 
 Deno.test("kv() reads no further in a dump than its client does", async () => {
   await using t = setUp();
-  await t.store.setAll(
-    new Map(Array.from({ length: 5000 }, (_, i) => [`k${i}`, json("x".repeat(2000))])),
-  );
+  const value = json("x".repeat(100_000));
+  await t.store.setAll(new Map(Array.from({ length: 200 }, (_, i) => [`k${i}`, value])));
   let gets = 0;
   const counting: Store = {
     ...t.store,
@@ -177,7 +176,7 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
   const reader = response.body?.getReader();
   await reader?.read();
   await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.ok(gets >= 1 && gets < 500, `${gets} entries were read`);
+  assert.ok(gets >= 1 && gets <= 32, `${gets} entries were read`);
   await reader?.cancel();
 });
 
