@@ -191,7 +191,7 @@ Deno.test("dump.ts keeps what it has printed before the service failed", async (
   const { code, stdout, stderr } = await dump(`http://127.0.0.1:${between.addr.port}`);
   assert.match(stderr, /^http:\S+ is no key-value service: it answered status 502\n$/);
   assert.equal(code, 1);
-  assert.equal(stdout.trimEnd().split("\n").length, 16);
+  assert.equal(stdout.trimEnd().split("\n").length, 100);
 });
 
 // ---- Python's requests ---------------------------------------------------------------------
