@@ -22,8 +22,8 @@ import {
   Counted,
   sessionsConformance,
   testApp,
-  testClock,
 } from "./conformance/sessions.ts";
+import { testClock } from "./conformance/store.ts";
 
 const KEY = "a secret key for tests alone";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -197,8 +197,7 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
   }));
 
 Deno.test("an absolute lifetime ends a session from before it was set, even if it is only read", async () => {
-  let time = Date.now();
-  const now = () => time;
+  const { now, pass } = testClock();
   const memory = memoryStore({ now });
   const change = () => Promise.resolve({ count: 1 });
   const limited = { absoluteLifetime: 100, now };
@@ -211,7 +210,7 @@ Deno.test("an absolute lifetime ends a session from before it was set, even if i
     const { cookie } = await before.update(null, change);
     const loaded = await store.load(cookie);
     assert.deepEqual(loaded?.data, { count: 1 });
-    time += 101_000;
+    pass(101);
     assert.equal(await store.load(loaded.cookie), null);
   }
   await memory.close();
@@ -230,14 +229,13 @@ Deno.test("an absolute lifetime leaves what is no session's data as it is", asyn
 });
 
 Deno.test("an absolute lifetime counts from the first read where the beginning is no time", async () => {
-  let time = Date.now();
-  const now = () => time;
+  const { now, pass } = testClock();
   const memory = memoryStore({ now });
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });
   const id = crypto.randomUUID();
   await memory.set(id, json({ count: 1, _created: "yesterday" }), { ttl: store.lifetime });
   assert.deepEqual((await store.load(id))?.data, { count: 1 });
-  time += 101_000;
+  pass(101);
   assert.equal(await store.load(id), null);
   await memory.close();
 });
@@ -458,8 +456,7 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, after an
 });
 
 Deno.test("reading sends no cookie anew where the session is rotated meanwhile", async () => {
-  let time = Date.now();
-  const now = () => time;
+  const { now, pass } = testClock();
   const memory = memoryStore({ now });
   const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
   const rotating = {
@@ -471,7 +468,7 @@ Deno.test("reading sends no cookie anew where the session is rotated meanwhile",
     },
   };
   const { cookie } = await other.update(null, () => Promise.resolve({ count: 1 }));
-  time += 50_000;
+  pass(50);
   const loaded = await new KeyValueSessionStore(rotating, { lifetime: 100, now }).load(cookie);
   assert.deepEqual(loaded, { cookie, data: { count: 1 }, renewed: false });
   await memory.close();

@@ -7,19 +7,7 @@ import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { InvalidArgument, json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
-import { servedStore, storeConformance } from "./conformance/store.ts";
-
-/** A clock that stands still until a test moves it. */
-function testClock() {
-  let time = 1_700_000_000_000;
-  return {
-    now: () => time,
-    pass: (seconds: number) => {
-      time += seconds * 1000;
-      return Promise.resolve();
-    },
-  };
-}
+import { servedStore, storeConformance, testClock } from "./conformance/store.ts";
 
 storeConformance("memoryStore", {
   ordered: true,
@@ -66,7 +54,11 @@ storeConformance("httpStore over kv() on SQLite", {
 function openWithClock(openWith: (now: () => number) => Store) {
   const { now, pass } = testClock();
   const store = openWith(now);
-  return Promise.resolve({ store, pass, [Symbol.asyncDispose]: () => store.close() });
+  return Promise.resolve({
+    store,
+    pass: async (seconds: number) => pass(seconds),
+    [Symbol.asyncDispose]: () => store.close(),
+  });
 }
 
 Deno.test("openStore() opens what a URL names", async () => {
@@ -246,7 +238,7 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
     ttl: 1,
   });
   await store.set("stays", json(1));
-  await clock.pass(2);
+  clock.pass(2);
   const database = new DatabaseSync(path, { readOnly: true });
   const count = database.prepare("SELECT count(*) AS n FROM entries");
   for (let i = 0; i < 200 && (count.get() as { n: number }).n > 1; i++) await delay(10);

@@ -7,19 +7,9 @@ import { Hono } from "hono";
 import { z } from "zod";
 import { sessions, type SessionsOptions, type SessionStore } from "../../sessions.ts";
 import { testWith } from "../programs.ts";
+import { testClock } from "./store.ts";
 
 export const Counted = z.looseObject({ count: z.number().int().default(0) });
-
-/** A clock that stands still until a test moves it. */
-export function testClock() {
-  let time = 1_700_000_000_000;
-  return {
-    now: () => time,
-    pass: (seconds: number) => {
-      time += seconds * 1000;
-    },
-  };
-}
 
 /** An app with one route for each thing that a session can do. */
 export function testApp(options: Omit<SessionsOptions<object>, "schema">) {

@@ -24,6 +24,17 @@ import {
 } from "../../stores/store.ts";
 import { testWith } from "../programs.ts";
 
+/** A clock that stands still until a test moves it. */
+export function testClock() {
+  let time = 1_700_000_000_000;
+  return {
+    now: () => time,
+    pass: (seconds: number) => {
+      time += seconds * 1000;
+    },
+  };
+}
+
 /** A store that is open for one test, and its clock. */
 export interface TestStore extends AsyncDisposable {
   readonly store: Store;
