@@ -33,28 +33,25 @@ export const NoQuery = z.strictObject({});
 /** The key in a URL's path, as it was sent: a parsed URL would have resolved its dots. */
 export function pathKey(c: Context): string {
   const path = /^[^/]*\/\/[^/]*\/([^?#]*)/.exec(c.req.url)?.[1] ?? "";
-  try {
-    return decodeURIComponent(path);
-  } catch (cause) {
-    throw new HTTPException(400, { message: `Cannot read the key "${path}": bad escapes`, cause });
-  }
+  return unescaped(path, "the key");
 }
 
 export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
-  const text = c.req.url.split("?").slice(1).join("?");
-  try {
-    decodeURIComponent(text);
-  } catch (cause) {
-    throw new HTTPException(400, {
-      message: `Cannot read the query "${text}": bad escapes`,
-      cause,
-    });
-  }
+  // Hono would take bad escapes for the text that they are.
+  unescaped(/\?(.*)/.exec(c.req.url)?.[1] ?? "", "the query");
   const values = Object.entries(c.req.queries()).map(([name, [value, ...more]]) => {
     if (more.length === 0) return [name, value];
     throw new HTTPException(400, { message: `Cannot read the query: ${name} stands twice` });
   });
   return check(schema, Object.fromEntries(values), "the query");
+}
+
+function unescaped(text: string, what: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (cause) {
+    throw new HTTPException(400, { message: `Cannot read ${what} "${text}": bad escapes`, cause });
+  }
 }
 
 export function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
