@@ -88,8 +88,8 @@ export class CookieSessionStore implements SessionStore {
   ): Promise<StoredSession> {
     const before = cookie === null ? null : this.#verify(cookie);
     const data = await change(before?.data ?? null);
-    const created = before?.created ?? this.#lifetimes.now();
-    return { cookie: this.#sign({ ...before, data, created }), data, renewed: true };
+    const session = { created: this.#lifetimes.now(), ...before, data };
+    return { cookie: this.#sign(session), data, renewed: true };
   }
 
   async rotate(cookie: string): Promise<StoredSession | null> {
