@@ -16,8 +16,9 @@
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import { type Config, ConfigError, readConfig } from "./config.ts";
-import { listen, run, sameOriginOnly } from "./door.ts";
+import { type Config, ConfigError, readConfig } from "./server/config.ts";
+import { sameOriginOnly } from "./server/guards.ts";
+import { listen, run } from "./server/listen.ts";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
@@ -25,9 +26,10 @@ import {
   type SessionsOptions,
   SessionUnavailable,
 } from "./sessions.ts";
-import { openStore, type Store, StoreFull } from "./stores/store.ts";
-import { CounterPage, ErrorPage } from "./views/counter.tsx";
-import { PAGE_HEADERS } from "./views/layout.tsx";
+import { openStore } from "./stores/open.ts";
+import { type Store, StoreFull } from "./stores/store.ts";
+import { CounterPage, ErrorPage } from "./counter/page.tsx";
+import { PAGE_HEADERS } from "./server/layout.tsx";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
 const CounterSession = z.looseObject({ count: z.number().int().default(0) });

@@ -17,7 +17,8 @@
  * @module
  */
 import { entries, line } from "./stores/entries.ts";
-import { InvalidArgument, openStore, StoreUnavailable } from "./stores/store.ts";
+import { openStore } from "./stores/open.ts";
+import { InvalidArgument, StoreUnavailable } from "./stores/store.ts";
 
 export { entries } from "./stores/entries.ts";
 

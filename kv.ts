@@ -33,15 +33,16 @@
 import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { accepts } from "hono/accepts";
 import { HTTPException } from "hono/http-exception";
-import { ConfigError, readConfig } from "./config.ts";
-import { isLoopback, knownHostOnly, listen, run, sameOriginOnly } from "./door.ts";
+import { ConfigError, readConfig } from "./server/config.ts";
+import { isLoopback, knownHostOnly, sameOriginOnly } from "./server/guards.ts";
+import { listen, run } from "./server/listen.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./kv/conditions.ts";
-import { answer, entryHeaders, object } from "./kv/entries.ts";
+import { answer, entryHeaders, object } from "./kv/responses.ts";
 import { metrics } from "./kv/metrics.ts";
-import { dump, NDJSON, restore } from "./kv/ndjson.ts";
+import { dump, NDJSON, restore } from "./kv/dumps.ts";
 import { openApi } from "./kv/openapi.ts";
 import { performAll } from "./kv/operations.ts";
-import { allow, problem } from "./kv/problem.ts";
+import { allow, problem } from "./kv/errors.ts";
 import {
   HealthQuery,
   ListQuery,
@@ -58,8 +59,10 @@ import {
 } from "./kv/requests.ts";
 import { allKeys, events } from "./kv/streams.ts";
 import { type Access, bearersOnly } from "./kv/tokens.ts";
-import { json, MAX_PAGE, openStore, RevisionConflict, type Store } from "./stores/store.ts";
-import { EXPLORER_HEADERS, ExplorerPage } from "./views/explorer.tsx";
+import { json } from "./stores/json_text.ts";
+import { openStore } from "./stores/open.ts";
+import { MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
+import { EXPLORER_HEADERS, ExplorerPage } from "./kv/explorer.tsx";
 
 /** What `GET /` can answer. */
 const TYPES = ["application/json", "text/event-stream", NDJSON, "text/html"];
@@ -86,7 +89,7 @@ export interface KvOptions {
  * @example
  * ```ts
  * import { kv } from "./kv.ts";
- * import { openStore } from "./stores/store.ts";
+ * import { openStore } from "./stores/open.ts";
  *
  * const store = await openStore(":memory:");
  * const app = kv(store);

@@ -27,22 +27,18 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type CookieOptions as CookieAttributes, serialize } from "hono/utils/cookie";
-import {
-  RotationUnknown,
-  SessionRotated,
-  type SessionStore,
-} from "./session_stores/session_store.ts";
+import { RotationUnknown, SessionRotated, type SessionStore } from "./sessions/session_store.ts";
 import { StoreFull, StoreUnavailable, ValueTooLarge } from "./stores/store.ts";
 
-export { CookieSessionStore, type CookieStoreOptions } from "./session_stores/cookie.ts";
-export { KeyValueSessionStore, type KeyValueStoreOptions } from "./session_stores/key_value.ts";
+export { CookieSessionStore, type CookieStoreOptions } from "./sessions/cookie_store.ts";
+export { KeyValueSessionStore, type KeyValueStoreOptions } from "./sessions/key_value_store.ts";
 export {
   type LifetimeOptions,
   RotationUnknown,
   SessionRotated,
   type SessionStore,
   type StoredSession,
-} from "./session_stores/session_store.ts";
+} from "./sessions/session_store.ts";
 
 /** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop what is over 4,096. */
 const MAX_COOKIE_BYTES = 4093;

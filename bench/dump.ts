@@ -7,10 +7,11 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { NDJSON } from "../kv/ndjson.ts";
+import { NDJSON } from "../kv/dumps.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { json, MAX_PAGE } from "../stores/store.ts";
-import { type Server, startServer } from "../tests/programs.ts";
+import { json } from "../stores/json_text.ts";
+import { MAX_PAGE } from "../stores/store.ts";
+import { type Server, startServer } from "../tests/helpers/programs.ts";
 
 const keys = Number(Deno.args[0] ?? 1_000_000);
 

@@ -10,7 +10,8 @@
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { json, MAX_PAGE, type Store } from "../stores/store.ts";
+import { json } from "../stores/json_text.ts";
+import { MAX_PAGE, type Store } from "../stores/store.ts";
 
 const READS = 100_000;
 const WRITES = 2_000;

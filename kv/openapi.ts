@@ -6,7 +6,7 @@
 import { z } from "zod";
 import project from "../deno.json" with { type: "json" };
 import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
-import { NDJSON } from "./ndjson.ts";
+import { NDJSON } from "./dumps.ts";
 import { MAX_OPERATIONS, Operation } from "./operations.ts";
 import {
   HealthQuery,

@@ -5,9 +5,10 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import { isRawNumber, json, RevisionConflict, type Store } from "../stores/store.ts";
-import { entryText } from "./entries.ts";
-import { describe, report } from "./problem.ts";
+import { isRawNumber, json } from "../stores/json_text.ts";
+import { RevisionConflict, type Store } from "../stores/store.ts";
+import { entryText } from "./responses.ts";
+import { describe, report } from "./errors.ts";
 import { check } from "./requests.ts";
 
 /** The most operations in one array. */

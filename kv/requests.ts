@@ -7,7 +7,7 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { z } from "zod";
-import { isRawNumber, parseJson } from "../stores/store.ts";
+import { isRawNumber, parseJson } from "../stores/json_text.ts";
 
 /** The most keys that one object may set: more of them would hold up other requests. */
 export const MAX_MEMBERS = 10_000;

@@ -6,8 +6,8 @@
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
 import { ChangesLost, type Store, type Watch } from "../stores/store.ts";
-import { entryText } from "./entries.ts";
-import { report } from "./problem.ts";
+import { entryText } from "./responses.ts";
+import { report } from "./errors.ts";
 
 /** How often a stream of changes says that it is alive, in milliseconds. */
 export const HEARTBEAT = 15_000;

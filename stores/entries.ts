@@ -15,7 +15,8 @@ import type { Entry, Store } from "./store.ts";
  * @example
  * ```ts
  * import { entries, line } from "./entries.ts";
- * import { json, openStore } from "./store.ts";
+ * import { json } from "./json_text.ts";
+ * import { openStore } from "./open.ts";
  *
  * const store = await openStore(":memory:");
  * await store.set("twitter", json("@csuf"));

@@ -10,19 +10,14 @@
  */
 import { z } from "zod";
 import { Contents, entryOf, IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
+import { checkKey, checkLimit, checkPrefix, closedStore, expiry } from "./checks.ts";
+import { type JsonText, parseJson } from "./json_text.ts";
+import type { OpenOptions } from "./open.ts";
 import {
   ChangesLost,
-  checkKey,
-  checkLimit,
-  checkPrefix,
-  closedStore,
   DEADLINE,
-  expiry,
   InvalidArgument,
-  type JsonText,
   MAX_PAGE,
-  type OpenOptions,
-  parseJson,
   RevisionConflict,
   type Store,
   StoreFull,
@@ -83,7 +78,7 @@ const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable(
  * ```ts
  * import { kv } from "../kv.ts";
  * import { httpStore } from "./http.ts";
- * import { json } from "./store.ts";
+ * import { json } from "./json_text.ts";
  * import { memoryStore } from "./memory.ts";
  *
  * const memory = memoryStore();

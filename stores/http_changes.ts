@@ -5,7 +5,8 @@
  */
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
-import { type Change, type Entry, json, MAX_VALUE_BYTES, parseJson, type Watch } from "./store.ts";
+import { json, parseJson } from "./json_text.ts";
+import { type Change, type Entry, MAX_VALUE_BYTES, type Watch } from "./store.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
 export const IDLE_TIMEOUT = 45_000;

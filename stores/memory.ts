@@ -6,18 +6,9 @@
  * @module
  */
 import { Changes } from "./changes.ts";
-import {
-  checkKey,
-  checkLimit,
-  checkPrefix,
-  checkRevision,
-  closedStore,
-  type Entry,
-  expiry,
-  type JsonText,
-  MAX_PAGE,
-  type Store,
-} from "./store.ts";
+import { checkKey, checkLimit, checkPrefix, checkRevision, closedStore, expiry } from "./checks.ts";
+import type { JsonText } from "./json_text.ts";
+import { type Entry, MAX_PAGE, type Store } from "./store.ts";
 
 /** How often expired entries are removed, in milliseconds. Readers never see them in any case. */
 const SWEEP_INTERVAL = 10_000;
@@ -33,7 +24,7 @@ export interface MemoryOptions {
  *
  * @example
  * ```ts
- * import { json } from "./store.ts";
+ * import { json } from "./json_text.ts";
  * import { memoryStore } from "./memory.ts";
  *
  * const store = memoryStore();

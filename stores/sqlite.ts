@@ -13,15 +13,10 @@
 import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
 import { Changes } from "./changes.ts";
+import { checkKey, checkLimit, checkPrefix, checkRevision, closedStore, expiry } from "./checks.ts";
+import type { JsonText } from "./json_text.ts";
 import {
-  checkKey,
-  checkLimit,
-  checkPrefix,
-  checkRevision,
-  closedStore,
   type Entry,
-  expiry,
-  type JsonText,
   MAX_PAGE,
   RevisionConflict,
   type Store,
@@ -89,7 +84,7 @@ type Row = { key: Uint8Array; value: Uint8Array; revision: number; expires: numb
  *
  * @example
  * ```ts
- * import { json } from "./store.ts";
+ * import { json } from "./json_text.ts";
  * import { sqliteStore } from "./sqlite.ts";
  *
  * const store = sqliteStore(":memory:");

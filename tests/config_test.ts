@@ -1,8 +1,8 @@
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { z } from "zod";
-import { ConfigError, ConfigFile, readConfig } from "../config.ts";
-import { PROJECT } from "./programs.ts";
+import { ConfigError, ConfigFile, readConfig } from "../server/config.ts";
+import { PROJECT } from "./helpers/programs.ts";
 
 /** Reads a configuration file with this text. */
 async function readText(text: string, environment: Record<string, string> = {}) {
@@ -20,14 +20,14 @@ async function problems(text: string, environment: Record<string, string> = {}) 
   try {
     await readText(text, environment);
   } catch (error) {
-    assert.ok(error instanceof ConfigError);
+    assert(error instanceof ConfigError);
     return error.message.split("\n").map((line) => line.replace(/^\/[^:]*: /, ""));
   }
   return [];
 }
 
 Deno.test("readConfig() gives each key its default", async () => {
-  assert.deepEqual(await readText("{}"), {
+  assertEquals(await readText("{}"), {
     USE_SESSION_STORE: false,
     KV_URL: "http://localhost:5100",
     DBM: "kv.db",
@@ -55,13 +55,13 @@ Deno.test("readConfig() takes the environment over the file, as text or as JSON"
     KV_TOKEN: "",
     PORT: "8080",
   });
-  assert.equal(config.USE_SESSION_STORE, true);
-  assert.equal(config.SECRET_KEY, "12345678901234567890");
-  assert.deepEqual(config.SECRET_KEY_FALLBACKS, ["an older secret key"]);
-  assert.equal(config.SESSION_COOKIE_SECURE, false);
-  assert.equal(config.PERMANENT_SESSION_LIFETIME, 60);
-  assert.equal(config.KV_TOKEN, undefined);
-  assert.equal(config.PORT, 8080);
+  assertEquals(config.USE_SESSION_STORE, true);
+  assertEquals(config.SECRET_KEY, "12345678901234567890");
+  assertEquals(config.SECRET_KEY_FALLBACKS, ["an older secret key"]);
+  assertEquals(config.SESSION_COOKIE_SECURE, false);
+  assertEquals(config.PERMANENT_SESSION_LIFETIME, 60);
+  assertEquals(config.KV_TOKEN, undefined);
+  assertEquals(config.PORT, 8080);
 });
 
 Deno.test("readConfig() names every problem: the key, what it holds, what is wanted", async () => {
@@ -78,7 +78,7 @@ Deno.test("readConfig() names every problem: the key, what it holds, what is wan
     DBM: 5,
     PORT: 5000,
   };
-  assert.deepEqual(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
+  assertEquals(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
     "KV_URI is unknown: expected one of the keys in the README",
     "toString is unknown: expected one of the keys in the README",
     "PORT is unknown: expected one of the keys in the README",
@@ -101,47 +101,44 @@ function wantedUrl(): string {
 Deno.test("readConfig() never prints a secret", async () => {
   const environment = { SECRET_KEY: "hunter2", KV_TOKEN: "pass word pass word" };
   const lines = await problems('{"SECRET_KEY_FALLBACKS": ["hunter3"]}', environment);
-  assert.equal(lines.length, 3);
-  assert.doesNotMatch(lines.join(), /hunter|pass word/);
+  assertEquals(lines.length, 3);
+  assertNotMatch(lines.join(), /hunter|pass word/);
 });
 
 Deno.test("readConfig() never prints the password in a store's URL", async () => {
   const file = { KV_URL: "redis+cluster://ann:hunter2@x/7", DBM: "redis://:hun@t/er2@x" };
   const lines = await problems(JSON.stringify(file), { KV_TOKEN: "" });
-  assert.match(
+  assertMatch(
     lines[0] ?? "",
     /^KV_URL is "redis\+cluster:\/\/ann:\*{3}@x\/7": expected no database/,
   );
-  assert.match(lines[1] ?? "", /^DBM is "redis:\/\/:\*{3}@x": expected %2F/);
+  assertMatch(lines[1] ?? "", /^DBM is "redis:\/\/:\*{3}@x": expected %2F/);
   const [line] = await problems('{"KV_URL": ["redis://ann:hunter2@x"]}');
-  assert.match(line ?? "", /^KV_URL is \["redis:\/\/ann:\*{3}@x"\]: /);
+  assertMatch(line ?? "", /^KV_URL is \["redis:\/\/ann:\*{3}@x"\]: /);
 });
 
 Deno.test("readConfig() says of a file that cannot be read which one and why", async () => {
-  assert.match(
-    (await problems("{"))[0] ?? "",
-    /^Cannot read ".*": no JSON: Expected property name/,
-  );
-  assert.match((await problems("[]"))[0] ?? "", /^Cannot read ".*": expected a JSON object/);
-  assert.match((await problems("5"))[0] ?? "", /expected a JSON object/);
-  assert.throws(
-    () => readConfig({ APP_CONFIG: "nowhere.json" }),
+  assertMatch((await problems("{"))[0] ?? "", /^Cannot read ".*": no JSON: Expected property name/);
+  assertMatch((await problems("[]"))[0] ?? "", /^Cannot read ".*": expected a JSON object/);
+  assertMatch((await problems("5"))[0] ?? "", /expected a JSON object/);
+  assertMatch(
+    String(assertThrows(() => readConfig({ APP_CONFIG: "nowhere.json" }))),
     /^ConfigError: Cannot read "nowhere.json": No such file/,
   );
   const latin1 = await Deno.makeTempFile();
   await Deno.writeFile(latin1, Uint8Array.from('{"SECRET_KEY":"é"}', (it) => it.charCodeAt(0)));
-  assert.throws(
-    () => readConfig({ APP_CONFIG: latin1 }),
+  assertMatch(
+    String(assertThrows(() => readConfig({ APP_CONFIG: latin1 }))),
     /^ConfigError: Cannot read ".*": expected UTF-8$/,
   );
   await Deno.remove(latin1);
-  assert.deepEqual(await problems('\ufeff{"DBM":"a.db"}'), []);
+  assertEquals(await problems('\ufeff{"DBM":"a.db"}'), []);
 });
 
 Deno.test("counter.cfg.json and its schema fit the configuration", async () => {
   readConfig({ APP_CONFIG: join(PROJECT, "counter.cfg.json") });
   const schema = await Deno.readTextFile(join(PROJECT, "counter.cfg.schema.json"));
-  assert.deepEqual(
+  assertEquals(
     JSON.parse(schema),
     z.toJSONSchema(ConfigFile, { io: "input" }),
     "deno task schema writes it",

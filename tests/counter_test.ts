@@ -1,8 +1,9 @@
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { counter } from "../counter.ts";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { json } from "../stores/json_text.ts";
+import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { Browser, captureErrors } from "./conformance/sessions.ts";
 
 const KEPT_IN = "a place of the test";
@@ -20,25 +21,25 @@ Deno.test("counter() shows a page that counts, resets and says where the count i
   const browser = new Browser(cookieCounter());
   for (const count of [1, 2, 3]) {
     const response = await browser.request("GET", "/");
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
     const text = await textOf(response);
-    assert.match(text, new RegExp(`<h1>Count: ${count}</h1>`));
-    assert.match(text, /^<!DOCTYPE html><html lang="en">/);
-    assert.match(text, /<form method="post" action="\/reset"><button type="submit">Reset</);
-    assert.ok(text.includes(KEPT_IN));
+    assertMatch(text, new RegExp(`<h1>Count: ${count}</h1>`));
+    assertMatch(text, /^<!DOCTYPE html><html lang="en">/);
+    assertMatch(text, /<form method="post" action="\/reset"><button type="submit">Reset</);
+    assert(text.includes(KEPT_IN));
   }
   const reset = await browser.request("POST", "/reset");
-  assert.equal(reset.status, 303);
-  assert.equal(reset.headers.get("Location"), "/");
-  assert.match(reset.headers.get("Set-Cookie") ?? "", /^session=; Max-Age=0;/);
-  assert.match(await textOf(browser.request("GET", "/")), /Count: 1</);
+  assertEquals(reset.status, 303);
+  assertEquals(reset.headers.get("Location"), "/");
+  assertMatch(reset.headers.get("Set-Cookie") ?? "", /^session=; Max-Age=0;/);
+  assertMatch(await textOf(browser.request("GET", "/")), /Count: 1</);
 });
 
 Deno.test("counter() lets nothing of another origin into its page", async () => {
   const { headers } = await cookieCounter().request("/");
-  assert.match(headers.get("Content-Security-Policy") ?? "", /^default-src 'none';/);
-  assert.equal(headers.get("X-Content-Type-Options"), "nosniff");
+  assertMatch(headers.get("Content-Security-Policy") ?? "", /^default-src 'none';/);
+  assertEquals(headers.get("X-Content-Type-Options"), "nosniff");
 });
 
 Deno.test("counter() turns away another site's form, and no client without a browser", async () => {
@@ -54,12 +55,12 @@ Deno.test("counter() turns away another site's form, and no client without a bro
   for (const headers of foreign) {
     const init = { headers: { "Content-Type": "application/x-www-form-urlencoded", ...headers } };
     const response = await browser.request("POST", "/reset", init);
-    assert.equal(response.status, 403, JSON.stringify(headers));
-    assert.equal(response.headers.get("Set-Cookie"), null);
+    assertEquals(response.status, 403, JSON.stringify(headers));
+    assertEquals(response.headers.get("Set-Cookie"), null);
   }
-  assert.match(await textOf(browser.request("GET", "/")), /Count: 2</);
+  assertMatch(await textOf(browser.request("GET", "/")), /Count: 2</);
   const link = await browser.request("GET", "/", { headers: { "Sec-Fetch-Site": "cross-site" } });
-  assert.equal(link.status, 200, "a link from another site is let in");
+  assertEquals(link.status, 200, "a link from another site is let in");
   for (
     const headers of [
       { "Sec-Fetch-Site": "same-origin", Origin: "http://localhost" },
@@ -68,7 +69,7 @@ Deno.test("counter() turns away another site's form, and no client without a bro
     ]
   ) {
     const response = await browser.request("POST", "/reset", { headers });
-    assert.equal(response.status, 303, JSON.stringify(headers));
+    assertEquals(response.status, 303, JSON.stringify(headers));
   }
 });
 
@@ -81,14 +82,14 @@ Deno.test("counter() shows a page that a person understands when the store is go
   const app = counter({ store: new KeyValueSessionStore(store), keptIn: KEPT_IN });
   const logged = captureErrors();
   const response = await app.request("/");
-  assert.match(logged.end(), /^counter: http:\/\/10\.0\.0\.1:5100 cannot be reached$/m);
-  assert.equal(response.status, 503);
-  assert.equal(response.headers.get("Retry-After"), "1");
-  assert.equal(response.headers.get("Set-Cookie"), null);
+  assertMatch(logged.end(), /^counter: http:\/\/10\.0\.0\.1:5100 cannot be reached$/m);
+  assertEquals(response.status, 503);
+  assertEquals(response.headers.get("Retry-After"), "1");
+  assertEquals(response.headers.get("Set-Cookie"), null);
   const text = await textOf(response);
-  assert.match(text, /Your count is safe, but the store that keeps it does not answer/);
-  assert.match(text, /<a class="button" href="\/">Try again<\/a>/);
-  assert.doesNotMatch(text, /10\.0\.0\.1/, "the store's address is no visitor's business");
+  assertMatch(text, /Your count is safe, but the store that keeps it does not answer/);
+  assertMatch(text, /<a class="button" href="\/">Try again<\/a>/);
+  assertNotMatch(text, /10\.0\.0\.1/, "the store's address is no visitor's business");
   await memory.close();
 });
 
@@ -100,9 +101,9 @@ Deno.test("counter() says that the store is full, and counts on when there is ro
   const store = new KeyValueSessionStore({ ...memory, set: full });
   const logged = captureErrors();
   const response = await counter({ store, keptIn: KEPT_IN }).request("/");
-  assert.match(logged.end(), /^counter: \/var\/lib\/kv\.db is full$/m);
-  assert.equal(response.status, 503);
-  assert.match(await textOf(response), /Your count is safe, but the store that keeps it is full/);
+  assertMatch(logged.end(), /^counter: \/var\/lib\/kv\.db is full$/m);
+  assertEquals(response.status, 503);
+  assertMatch(await textOf(response), /Your count is safe, but the store that keeps it is full/);
   await memory.close();
 });
 
@@ -113,18 +114,18 @@ Deno.test("counter() answers a broken session with a page, and logs it", async (
   const app = counter({ store: new KeyValueSessionStore(memory), keptIn: KEPT_IN });
   const logged = captureErrors();
   const response = await app.request("/", { headers: { Cookie: `session=${id}` } });
-  assert.match(logged.end(), /does not fit the schema: count/);
-  assert.equal(response.status, 500);
-  assert.doesNotMatch(await textOf(response), /schema/);
-  assert.equal((await memory.get(id))?.value, '{"count":"many"}');
+  assertMatch(logged.end(), /does not fit the schema: count/);
+  assertEquals(response.status, 500);
+  assertNotMatch(await textOf(response), /schema/);
+  assertEquals((await memory.get(id))?.value, '{"count":"many"}');
   await memory.close();
 });
 
 Deno.test("counter() answers other paths with a page and counts nothing", async () => {
   const response = await cookieCounter().request("/favicon.ico");
-  assert.equal(response.status, 404);
-  assert.equal(response.headers.get("Set-Cookie"), null);
+  assertEquals(response.status, 404);
+  assertEquals(response.headers.get("Set-Cookie"), null);
   const text = await textOf(response);
-  assert.match(text, /<h1>Not found<\/h1>/);
-  assert.match(text, /<a class="button" href="\/">To the counter<\/a>/);
+  assertMatch(text, /<h1>Not found<\/h1>/);
+  assertMatch(text, /<a class="button" href="\/">To the counter<\/a>/);
 });

@@ -1,12 +1,12 @@
 /** What the documents say that a test shows: the tests exist, by these names. */
-import assert from "node:assert/strict";
+import { assert } from "@std/assert";
 import { join } from "node:path";
-import { PROJECT } from "./programs.ts";
+import { PROJECT } from "./helpers/programs.ts";
 
 for (const document of ["SECURITY.md", "RELIABILITY.md"]) {
   Deno.test(`docs/${document} names tests that exist, or begins their names`, async () => {
     const sources = new Map<string, string>();
-    for (const directory of ["tests", "tests/conformance", "tests/e2e"]) {
+    for (const directory of ["tests", "tests/conformance", "tests/e2e", "tests/helpers"]) {
       for await (const { name, isFile } of Deno.readDir(join(PROJECT, directory))) {
         const path = `${directory}/${name}`;
         if (isFile) sources.set(path, await Deno.readTextFile(join(PROJECT, path)));
@@ -18,12 +18,12 @@ for (const document of ["SECURITY.md", "RELIABILITY.md"]) {
     const names = shownBy.flatMap((cell) =>
       [...cell.matchAll(/`([^`]+)`/g)].map(([, it = ""]) => it)
     );
-    assert.ok(names.length > 10, `${names}`);
+    assert(names.length > 10, `${names}`);
     for (const name of names) {
       const begins = [...sources.values()].some((source) =>
         [`"${name}`, `\`${name}`].some((start) => source.includes(start))
       );
-      assert.ok(sources.has(name) || begins, `There is no test "${name}"`);
+      assert(sources.has(name) || begins, `There is no test "${name}"`);
     }
   });
 }

@@ -1,7 +1,8 @@
-import assert from "node:assert/strict";
+import { assertEquals } from "@std/assert";
 import { entries } from "../dump.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store } from "../stores/store.ts";
+import { json } from "../stores/json_text.ts";
+import type { Store } from "../stores/store.ts";
 
 Deno.test("entries() gives every entry once, over many pages", async () => {
   const store = memoryStore();
@@ -9,10 +10,10 @@ Deno.test("entries() gives every entry once, over many pages", async () => {
   await store.setAll(new Map(keys.map((key, i) => [key, json(i)])));
   const seen: string[] = [];
   for await (const { key, value } of entries(store)) {
-    assert.equal(value, String(keys.indexOf(key)));
+    assertEquals(value, String(keys.indexOf(key)));
     seen.push(key);
   }
-  assert.deepEqual(seen, keys);
+  assertEquals(seen, keys);
   await store.close();
 });
 
@@ -29,7 +30,7 @@ Deno.test("entries() passes over what is removed meanwhile", async () => {
   };
   const seen: string[] = [];
   for await (const { key } of entries(store)) seen.push(key);
-  assert.deepEqual(seen, ["b"]);
+  assertEquals(seen, ["b"]);
   await memory.close();
 });
 
@@ -43,6 +44,6 @@ Deno.test("entries() holds no more at a time than it is told", async () => {
     return memory.get(key);
   };
   for await (const _ of entries({ ...memory, get }, "", 16)) held--;
-  assert.deepEqual([held, most], [0, 16]);
+  assertEquals([held, most], [0, 16]);
   await memory.close();
 });

@@ -1,21 +1,20 @@
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../kv/requests.ts";
 import { type HttpOptions, httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { json, parseJson } from "../stores/json_text.ts";
 import {
   ChangesLost,
   InvalidArgument,
-  json,
   MAX_VALUE_BYTES,
-  parseJson,
   RevisionConflict,
   type Store,
   StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
-import { eventually, freePort } from "./programs.ts";
+import { eventually, freePort } from "./helpers/programs.ts";
 
 /** A deadline, in milliseconds, that no pause of the machine comes near. */
 const PATIENT = 240_000;
@@ -40,12 +39,10 @@ async function isUnavailable(
   outcome: "unchanged" | "unknown",
   message: RegExp,
 ): Promise<void> {
-  await assert.rejects(call, (error) => {
-    assert.ok(error instanceof StoreUnavailable, String(error));
-    assert.match(error.message, message);
-    assert.equal(error.outcome, outcome, error.message);
-    return true;
-  });
+  const error = await assertRejects(() => call, Error);
+  assert(error instanceof StoreUnavailable, String(error));
+  assertMatch(error.message, message);
+  assertEquals(error.outcome, outcome, error.message);
 }
 
 /** A store that is answered by a function: what it asks for, and each request's body. */
@@ -227,7 +224,7 @@ Deno.test("httpStore() says that what answers otherwise is no key-value service"
     const { store, urls } = answeredBy(answer);
     for (const [, call] of READS) await isUnavailable(call(store), "unchanged", message);
     for (const [, call] of WRITES) await isUnavailable(call(store), "unknown", message);
-    assert.equal(urls.length, CALLS.length);
+    assertEquals(urls.length, CALLS.length);
     await store.close();
   }
 });
@@ -250,7 +247,7 @@ Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", as
   for (const [, call] of WRITES) {
     await isUnavailable(call(store), "unknown", /is no key-value service: .* status 307$/);
   }
-  assert.deepEqual((await below.list("")).keys, []);
+  assertEquals((await below.list("")).keys, []);
   await store.close();
   await redirecting.shutdown();
   await service.shutdown();
@@ -288,7 +285,8 @@ Deno.test("httpStore() takes a cursor that the service refuses for the caller's 
   const detail = 'Cannot list after "x": expected the "next" of this listing';
   const problem = { title: "Bad Request", status: 400, detail };
   const { store } = answeredBy(() => Response.json(problem, { status: 400 }));
-  await assert.rejects(store.list("", { after: "x" }), new InvalidArgument("after", detail));
+  const error = await assertRejects(() => store.list("", { after: "x" }), InvalidArgument);
+  assertEquals([error.argument, error.message], ["after", detail]);
   await store.close();
 });
 
@@ -354,40 +352,38 @@ Deno.test("httpStore() knows that a refused write changed nothing", async () => 
 
 Deno.test("httpStore() tells a full store and a value that is too large apart", async () => {
   const full = answeredBy(() => problem(507)).store;
-  for (const [, call] of WRITES) await assert.rejects(call(full), StoreFull);
+  for (const [, call] of WRITES) await assertRejects(() => call(full), StoreFull);
   const single = answeredBy(() => Response.json([{ status: 507, detail: "a detail" }])).store;
-  await assert.rejects(single.set("a", json(1)), StoreFull);
+  await assertRejects(() => single.set("a", json(1)), StoreFull);
   const large = answeredBy(() => problem(413)).store;
-  await assert.rejects(large.setAll(new Map([["a", json(1)]])), InvalidArgument);
+  await assertRejects(() => large.setAll(new Map([["a", json(1)]])), InvalidArgument);
   const one = answeredBy(() => Response.json([{ status: 413, detail: "a detail" }])).store;
-  await assert.rejects(one.set("a", json(1)), InvalidArgument);
+  await assertRejects(() => one.set("a", json(1)), InvalidArgument);
   for (const store of [full, single, large, one]) await store.close();
 });
 
 Deno.test("httpStore() gives the current entry of a conflict, with every digit", async () => {
   const answer = '[{"status":412,"value":{"n":1.10},"revision":"r2","expires":1700000000000}]';
   const { store } = answeredBy(() => new Response(answer));
-  await assert.rejects(store.set("a", json(1), { ifRevision: "r1" }), (error) => {
-    assert.ok(error instanceof RevisionConflict);
-    assert.deepEqual(error.current, {
-      key: "a",
-      value: '{"n":1.10}',
-      revision: "r2",
-      expires: 1_700_000_000_000,
-    });
-    return true;
+  const error = await assertRejects(() => store.set("a", json(1), { ifRevision: "r1" }), Error);
+  assert(error instanceof RevisionConflict);
+  assertEquals(error.current, {
+    key: "a",
+    value: json(parseJson('{"n":1.10}')),
+    revision: "r2",
+    expires: 1_700_000_000_000,
   });
   await store.close();
 });
 
 Deno.test("httpStore() sends nothing for an argument that is none", async () => {
   const { store, urls } = answeredBy(() => Response.json([]));
-  await assert.rejects(store.get(""), InvalidArgument);
-  await assert.rejects(store.set("a", json(1), { ttl: 0 }), InvalidArgument);
-  await assert.rejects(store.setAll(new Map([["..", json(1)]])), InvalidArgument);
-  await assert.rejects(store.delete("\ud800"), InvalidArgument);
-  await assert.rejects(store.list("", { limit: 0 }), InvalidArgument);
-  assert.equal(urls.length, 0);
+  await assertRejects(() => store.get(""), InvalidArgument);
+  await assertRejects(() => store.set("a", json(1), { ttl: 0 }), InvalidArgument);
+  await assertRejects(() => store.setAll(new Map([["..", json(1)]])), InvalidArgument);
+  await assertRejects(() => store.delete("\ud800"), InvalidArgument);
+  await assertRejects(() => store.list("", { limit: 0 }), InvalidArgument);
+  assertEquals(urls.length, 0);
   await store.close();
 });
 
@@ -399,11 +395,11 @@ Deno.test("httpStore() asks under the path of its URL", async () => {
   };
   for (const url of ["http://localhost/kv", "http://localhost/kv//"]) {
     const store = httpStore(url, { fetch, deadline: PATIENT });
-    for (const [, call] of CALLS) await assert.rejects(call(store), StoreUnavailable);
+    for (const [, call] of CALLS) await assertRejects(() => call(store), StoreUnavailable);
     await store.close();
   }
   const expected = ["/", "/?prefix=&limit=1000", "/", "/", "/"];
-  assert.deepEqual(urls, [...expected, ...expected].map((path) => `http://localhost/kv${path}`));
+  assertEquals(urls, [...expected, ...expected].map((path) => `http://localhost/kv${path}`));
 });
 
 // ---- How calls travel ----------------------------------------------------------------------
@@ -417,13 +413,13 @@ Deno.test("httpStore() sends the calls of one turn as one request", async () => 
     store.delete("b"),
     ...Array.from({ length: 200 }, (_, i) => store.set(`k${i}`, json(i), { ifRevision: null })),
   ]);
-  assert.equal(bodies.length, 1);
-  assert.match(bodies[0] ?? "", /^\[\{"op":"put","key":"a","ttl":60,"value":1\.10\},/);
-  assert.equal(set.created, true);
+  assertEquals(bodies.length, 1);
+  assertMatch(bodies[0] ?? "", /^\[\{"op":"put","key":"a","ttl":60,"value":1\.10\},/);
+  assertEquals(set.created, true);
   const { created: _, ...entry } = set;
-  assert.deepEqual(got, entry);
-  assert.equal(removed, null);
-  assert.deepEqual(others.map(({ value }) => value), others.map((_, i) => String(i)));
+  assertEquals(got, entry);
+  assertEquals(removed, null);
+  assertEquals(others.map(({ value }) => value), others.map((_, i) => String(i)));
   await store.close();
   await below.close();
 });
@@ -436,11 +432,11 @@ Deno.test("httpStore() gathers the calls made while a request is under way", asy
     calls.push(store.set("a", json(i)));
     await delay(1);
   }
-  assert.equal(bodies.length, 1);
+  assertEquals(bodies.length, 1);
   open();
   await Promise.all(calls);
-  assert.deepEqual(bodies.map((body) => JSON.parse(body).length), [1, 9]);
-  assert.equal((await below.get("a"))?.value, "9");
+  assertEquals(bodies.map((body) => JSON.parse(body).length), [1, 9]);
+  assertEquals((await below.get("a"))?.value, "9");
   await store.close();
   await below.close();
 });
@@ -459,11 +455,14 @@ Deno.test("httpStore() keeps the order of the calls to a key, of whatever kind",
   ];
   open();
   const [first, , second, removed, third, , , last] = await Promise.all(calls);
-  assert.deepEqual(
-    [first, second, removed, third, last].map((entry) => entry?.value),
-    ["1", "2", "2", "3", "5"],
-  );
-  assert.equal(bodies.length, 6);
+  assertEquals([first, second, removed, third, last].map((entry) => String(entry?.value)), [
+    "1",
+    "2",
+    "2",
+    "3",
+    "5",
+  ]);
+  assertEquals(bodies.length, 6);
   await store.close();
   await below.close();
 });
@@ -472,7 +471,7 @@ Deno.test("httpStore() puts no more into a request than the service takes", asyn
   const { store, below, bodies, open } = gated();
   open();
   await Promise.all(Array.from({ length: 2500 }, (_, i) => store.set(`k${i}`, json(i))));
-  assert.deepEqual(bodies.map((body) => JSON.parse(body).length), [1000, 1000, 500]);
+  assertEquals(bodies.map((body) => JSON.parse(body).length), [1000, 1000, 500]);
   await store.close();
   await below.close();
 });
@@ -486,8 +485,8 @@ Deno.test("httpStore() makes no request longer than the service takes", async ()
   const large = json("\uffff".repeat(MAX_VALUE_BYTES / 3 - 1));
   await Promise.all(Array.from({ length: 30 }, (_, i) => store.set(`k${i}`, large)));
   const lengths = bodies.map((body) => new TextEncoder().encode(body).length);
-  assert.ok(lengths.every((length) => length < MAX_BODY_BYTES), String(lengths));
-  assert.ok(lengths.length < 10, String(lengths));
+  assert(lengths.every((length) => length < MAX_BODY_BYTES), String(lengths));
+  assert(lengths.length < 10, String(lengths));
   await store.close();
 });
 
@@ -499,7 +498,7 @@ Deno.test("httpStore() sends no call that has waited too long behind a hanging o
     isUnavailable(store.set("a", json(2)), "unchanged", /did not answer in time$/),
     isUnavailable(store.setAll(new Map()), "unchanged", /did not answer in time$/),
   ]);
-  assert.equal(urls.length, 1);
+  assertEquals(urls.length, 1);
   await store.close();
 });
 
@@ -530,10 +529,10 @@ Deno.test("httpStore() ends pending writes before it closes", async () => {
   });
   await isUnavailable(store.set("d", json(4)), "unchanged", /^The store is closed$/);
   await delay(20);
-  assert.equal(closed, false);
+  assertEquals(closed, false);
   open();
   await close;
-  assert.deepEqual((await below.list("")).keys, ["a", "b", "c"]);
+  assertEquals((await below.list("")).keys, ["a", "b", "c"]);
   await Promise.all([first, ...waiting, store.close()]);
   for (const [, call] of CALLS) {
     await isUnavailable(call(store), "unchanged", /^The store is closed$/);
@@ -595,13 +594,13 @@ Deno.test("httpStore() ends a watch with an error where the stream ends or makes
   for (const [end, message] of ends) {
     const { store } = eventsOf(`${READY}:\n\n${changed}${end}`);
     const { since, changes } = await store.watch("");
-    assert.equal(since, "x-1");
+    assertEquals(since, "x-1");
     const reader = changes.getReader();
     const { value } = await reader.read();
-    assert.deepEqual(value, {
+    assertEquals(value, {
       id: "x-2",
       key: "a",
-      entry: { key: "a", value: "1.10", revision: "r", expires: null },
+      entry: { key: "a", value: json(parseJson("1.10")), revision: "r", expires: null },
     });
     await isUnavailable(reader.read(), "unchanged", message);
     await store.close();
@@ -613,11 +612,9 @@ Deno.test("httpStore() ends a watch with an error where the service falls silent
   // The store's own timer lets a program end, which a connection would keep from it.
   const awake = setTimeout(() => {}, 60_000);
   const watched = async () => await (await store.watch("")).changes.getReader().read();
-  await assert.rejects(watched(), (error) => {
-    assert.ok(error instanceof StoreUnavailable);
-    assert.match(`${error.cause}`, /it fell silent$/);
-    return true;
-  });
+  const error = await assertRejects(() => watched(), Error);
+  assert(error instanceof StoreUnavailable);
+  assertMatch(`${error.cause}`, /it fell silent$/);
   clearTimeout(awake);
   await store.close();
 });
@@ -662,12 +659,12 @@ Deno.test("httpStore() takes no slow reader of a watch for a silent service", as
     return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
   }, { idleTimeout: 100 });
   const reader = (await store.watch("")).changes.getReader();
-  assert.equal((await reader.read()).value?.key, "k2");
+  assertEquals((await reader.read()).value?.key, "k2");
   await delay(500);
   assert(!wasAborted());
-  assert.equal((await reader.read()).value?.key, "k3");
+  assertEquals((await reader.read()).value?.key, "k3");
   await store.close();
-  assert.equal((await reader.read()).done, true);
+  assertEquals((await reader.read()).done, true);
 });
 
 Deno.test("httpStore() lets go of a stream that makes no sense", async () => {
@@ -680,7 +677,7 @@ Deno.test("httpStore() lets go of a stream that makes no sense", async () => {
     return new Response(new ReadableStream({ start }), { headers });
   });
   const { changes } = await store.watch("");
-  await assert.rejects(changes.getReader().read(), StoreUnavailable);
+  await assertRejects(() => changes.getReader().read(), StoreUnavailable);
   await aborted.promise;
   await store.close();
 });
@@ -690,15 +687,13 @@ Deno.test("httpStore() ends its watches in good order when it is closed", async 
   const reader = (await store.watch("")).changes.getReader();
   const next = reader.read();
   await store.close();
-  assert.deepEqual(await next, { done: true, value: undefined });
+  assertEquals(await next, { done: true, value: undefined });
 });
 
 Deno.test("httpStore() takes a 410 for changes that are lost, and gives the id it was asked for", async () => {
   const { store } = answeredBy(() => problem(410));
-  await assert.rejects(store.watch("", { since: "x-7" }), (error) => {
-    assert.ok(error instanceof ChangesLost);
-    assert.equal(error.since, "x-7");
-    return true;
-  });
+  const error = await assertRejects(() => store.watch("", { since: "x-7" }), Error);
+  assert(error instanceof ChangesLost);
+  assertEquals(error.since, "x-7");
   await store.close();
 });

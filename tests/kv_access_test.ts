@@ -1,8 +1,8 @@
 /** Who may come in: tokens, origins, names of the host. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json } from "../stores/store.ts";
-import { JSON_TYPE, post, put, readProblem, test } from "./kv_app.ts";
+import { json } from "../stores/json_text.ts";
+import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 const TOKENS = { tokens: ["secret-token", "next-token"], readTokens: ["reading-token"] };
 const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
@@ -20,25 +20,25 @@ test("asks for a token, and says how to bring it", async ({ app }) => {
   for (const headers of [...wrong.map((it) => ({ Authorization: it })), basic("wrong")]) {
     for (const [path, init] of [["/", {}], ["/a", put("1")], ["/a", { method: "FOO" }]] as const) {
       const response = await app.request(path, { ...init, headers });
-      assert.equal(response.status, 401);
-      assert.equal(response.headers.get("WWW-Authenticate"), 'Bearer realm="kv"');
-      assert.match((await readProblem(response)).detail, /Authorization: Bearer/);
+      assertEquals(response.status, 401);
+      assertEquals(response.headers.get("WWW-Authenticate"), 'Bearer realm="kv"');
+      assertMatch((await readProblem(response)).detail, /Authorization: Bearer/);
     }
   }
 }, TOKENS);
 
 test("has a browser ask its reader for a token", async ({ app }) => {
   const response = await app.request("/", { headers: { Accept: "text/html,*/*;q=0.8" } });
-  assert.equal(response.status, 401);
-  assert.match(response.headers.get("WWW-Authenticate") ?? "", /^Basic realm="[^"]+"$/);
+  assertEquals(response.status, 401);
+  assertMatch(response.headers.get("WWW-Authenticate") ?? "", /^Basic realm="[^"]+"$/);
 }, TOKENS);
 
 test("lets in whoever brings one of the tokens, under any Host", async ({ app }) => {
   for (const token of TOKENS.tokens) {
     for (const headers of [bearer(token), basic(token)]) {
-      assert.equal((await app.request("/", { headers })).status, 200);
+      assertEquals((await app.request("/", { headers })).status, 200);
       const init = post('{"a":1}', { ...JSON_TYPE, ...headers });
-      assert.equal((await app.request("https://kv.example/", init)).status, 200);
+      assertEquals((await app.request("https://kv.example/", init)).status, 200);
     }
   }
 }, TOKENS);
@@ -46,8 +46,8 @@ test("lets in whoever brings one of the tokens, under any Host", async ({ app })
 test("lets the bearer of a reading token read, and change nothing", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1));
   const headers = { ...JSON_TYPE, ...bearer("reading-token") };
-  assert.equal(await (await app.request("/a", { headers })).text(), '{"a":1}');
-  assert.equal(await (await app.request("/", { headers })).text(), '{"keys":["a"]}');
+  assertEquals(await (await app.request("/a", { headers })).text(), '{"a":1}');
+  assertEquals(await (await app.request("/", { headers })).text(), '{"keys":["a"]}');
   const lines = { ...headers, "Content-Type": "application/x-ndjson" };
   const writes: [string, RequestInit][] = [
     ["/a", put("2", headers)],
@@ -58,11 +58,8 @@ test("lets the bearer of a reading token read, and change nothing", async ({ app
   ];
   for (const [path, init] of writes) {
     const response = await app.request(path, init);
-    assert.equal(response.status, 403);
-    assert.match(
-      (await readProblem(response)).detail,
-      /Cannot write with a token of KV_READ_TOKEN/,
-    );
+    assertEquals(response.status, 403);
+    assertMatch((await readProblem(response)).detail, /Cannot write with a token of KV_READ_TOKEN/);
   }
   const operations = [
     { op: "get", key: "a" },
@@ -71,8 +68,8 @@ test("lets the bearer of a reading token read, and change nothing", async ({ app
   ];
   const answers = await app.request("/", post(JSON.stringify(operations), headers));
   const steps: { status: number; value?: number }[] = await answers.json();
-  assert.deepEqual(steps.map(({ status }) => status), [200, 403, 403]);
-  assert.equal((await store.get("a"))?.revision, revision);
+  assertEquals(steps.map(({ status }) => status), [200, 403, 403]);
+  assertEquals((await store.get("a"))?.revision, revision);
 }, TOKENS);
 
 test("turns away requests of other sites' pages", async ({ app, store }) => {
@@ -92,12 +89,12 @@ test("turns away requests of other sites' pages", async ({ app, store }) => {
       const body = method === "POST" ? '{"a":1}' : method === "PUT" ? "1" : null;
       const init = { method, body, headers: { ...JSON_TYPE, ...headers } };
       const response = await app.request(path, init);
-      assert.equal(response.status, 403, JSON.stringify(headers));
-      assert.equal(response.headers.get("Access-Control-Allow-Origin"), null);
-      assert.match((await readProblem(response)).detail, /other sites' pages/);
+      assertEquals(response.status, 403, JSON.stringify(headers));
+      assertEquals(response.headers.get("Access-Control-Allow-Origin"), null);
+      assertMatch((await readProblem(response)).detail, /other sites' pages/);
     }
   }
-  assert.equal(await store.get("a"), null);
+  assertEquals(await store.get("a"), null);
 });
 
 test("lets in a page of its own, an address that is typed, and what is no browser", async (t) => {
@@ -110,7 +107,7 @@ test("lets in a page of its own, an address that is typed, and what is no browse
   ];
   for (const headers of cases) {
     const response = await t.app.request("http://localhost:5100/a", put("1", headers));
-    assert.ok(response.ok, JSON.stringify(headers));
+    assert(response.ok, JSON.stringify(headers));
   }
 });
 
@@ -119,14 +116,14 @@ test("turns away a Host that it does not know, while no token is asked", async (
   const foreign = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1"];
   for (const host of [...foreign, "[::2]", "kv.internal.example"]) {
     const response = await app.request(`http://${host}/`);
-    assert.equal(response.status, 403, host);
-    assert.equal(
+    assertEquals(response.status, 403, host);
+    assertEquals(
       (await readProblem(response)).detail,
       `The Host "${host}" is not served here: use localhost, or set KV_TOKEN`,
     );
   }
   for (const host of ["localhost", "LOCALHOST:5100", "127.0.0.1", "127.1.2.3:80", "[::1]:5100"]) {
-    assert.equal((await app.request(`http://${host}/`)).status, 200, host);
+    assertEquals((await app.request(`http://${host}/`)).status, 200, host);
   }
-  assert.equal((await app.request("http://kv.internal:5100/")).status, 200);
+  assertEquals((await app.request("http://kv.internal:5100/")).status, 200);
 });

@@ -1,22 +1,23 @@
 /** Conditional requests: each rule by an example, and all of them against a model. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { json, type Store } from "../stores/store.ts";
-import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./kv_app.ts";
+import { json } from "../stores/json_text.ts";
+import type { Store } from "../stores/store.ts";
+import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 test("writes nothing by a POST that has a condition", async ({ app, store }) => {
   const types = { '{"a":1}': "application/json", '{"a": 1}\n': "application/x-ndjson" };
   for (const [body, type] of Object.entries(types)) {
     for (const name of ["If-Match", "If-None-Match"]) {
       const response = await app.request("/", post(body, { "Content-Type": type, [name]: "*" }));
-      assert.equal(response.status, 400);
-      assert.match((await readProblem(response)).detail, /^Cannot set on a condition: PUT/);
+      assertEquals(response.status, 400);
+      assertMatch((await readProblem(response)).detail, /^Cannot set on a condition: PUT/);
     }
   }
-  assert.equal(await store.get("a"), null);
+  assertEquals(await store.get("a"), null);
 });
 
 test("answers 304 to a client that has the entry", async ({ app, store }) => {
@@ -25,22 +26,22 @@ test("answers 304 to a client that has the entry", async ({ app, store }) => {
     for (const method of ["GET", "HEAD"]) {
       const init = { method, headers: { "If-None-Match": tags } };
       const response = await app.request("/a", init);
-      assert.equal(response.status, 304, tags);
-      assert.deepEqual(Object.fromEntries(response.headers), {
+      assertEquals(response.status, 304, tags);
+      assertEquals(Object.fromEntries(response.headers), {
         ...GUARDS,
         "cache-control": "no-cache",
         etag: `"${revision}"`,
         expires: new Date(NOW + 60_000).toUTCString(),
       });
-      assert.equal(await response.text(), "");
+      assertEquals(await response.text(), "");
     }
   }
   const other = await app.request("/a", { headers: { "If-None-Match": '"x"' } });
-  assert.equal(other.status, 200);
-  assert.equal(await other.text(), '{"a":1}');
+  assertEquals(other.status, 200);
+  assertEquals(await other.text(), '{"a":1}');
   const missing = await app.request("/b", { headers: { "If-None-Match": "*" } });
-  assert.equal(missing.status, 200);
-  assert.equal(await missing.text(), '{"b":null}');
+  assertEquals(missing.status, 200);
+  assertEquals(await missing.text(), '{"b":null}');
 });
 
 test("writes only over an entry that If-Match names", async ({ app, store }) => {
@@ -49,8 +50,8 @@ test("writes only over an entry that If-Match names", async ({ app, store }) => 
       const { revision } = await store.set("a", json(1));
       const headers = { ...init.headers, "If-Match": list.replace(/"?TAG/, `"${revision}"`) };
       const response = await app.request("/a", { ...init, headers });
-      assert.equal(response.status, 200, list);
-      assert.notEqual((await store.get("a"))?.value, "1", list);
+      assertEquals(response.status, 200, list);
+      assertNotEquals((await store.get("a"))?.value, "1", list);
     }
   }
 });
@@ -69,13 +70,13 @@ test("answers 412 with the current entry and its ETag", async ({ app, store }) =
     for (const init of [put("2"), { method: "DELETE" }]) {
       const headers = { ...init.headers, [name]: value };
       const response = await app.request("/a", { ...init, headers });
-      assert.equal(response.status, 412, `${name}: ${value}`);
-      assert.equal(response.headers.get("ETag"), `"${revision}"`);
-      assert.equal(response.headers.get("Expires"), new Date(NOW + 60_000).toUTCString());
+      assertEquals(response.status, 412, `${name}: ${value}`);
+      assertEquals(response.headers.get("ETag"), `"${revision}"`);
+      assertEquals(response.headers.get("Expires"), new Date(NOW + 60_000).toUTCString());
       const { title, current } = await readProblem(response);
-      assert.equal(title, "Precondition Failed");
-      assert.deepEqual(current, { a: [1] });
-      assert.equal((await store.get("a"))?.revision, revision);
+      assertEquals(title, "Precondition Failed");
+      assertEquals(current, { a: [1] });
+      assertEquals((await store.get("a"))?.revision, revision);
     }
   }
 });
@@ -85,19 +86,19 @@ test("answers 412 to If-Match where nothing is there", async ({ app, store }) =>
     for (const init of [put("2"), { method: "DELETE" }, {}]) {
       const headers = { ...init.headers, "If-Match": tags };
       const response = await app.request("/a", { ...init, headers });
-      assert.equal(response.status, 412);
-      assert.equal(response.headers.get("ETag"), null);
-      assert.deepEqual((await readProblem(response)).current, { a: null });
-      assert.equal(await store.get("a"), null);
+      assertEquals(response.status, 412);
+      assertEquals(response.headers.get("ETag"), null);
+      assertEquals((await readProblem(response)).current, { a: null });
+      assertEquals(await store.get("a"), null);
     }
   }
 });
 
 test("writes where nothing is there, by If-None-Match: *", async ({ app }) => {
   const only = { "If-None-Match": "*" };
-  assert.equal((await app.request("/a", put("1", only))).status, 201);
-  assert.equal((await app.request("/a", put("2", only))).status, 412);
-  assert.equal(await (await app.request("/a")).text(), '{"a":1}');
+  assertEquals((await app.request("/a", put("1", only))).status, 201);
+  assertEquals((await app.request("/a", put("2", only))).status, 412);
+  assertEquals(await (await app.request("/a")).text(), '{"a":1}');
 });
 
 test("lets one alone of 20 conditional writers at once through", async ({ app }) => {
@@ -105,7 +106,7 @@ test("lets one alone of 20 conditional writers at once through", async ({ app })
   const headers = { "If-Match": etagOf(created) };
   const writers = Array.from({ length: 20 }, (_, i) => app.request("/a", put(`${i}`, headers)));
   const statuses = (await Promise.all(writers)).map(({ status }) => status);
-  assert.deepEqual(statuses.sort(), [200, ...Array(19).fill(412)]);
+  assertEquals(statuses.sort(), [200, ...Array(19).fill(412)]);
 });
 
 test("checks a condition again where another write came between", async ({ store }) => {
@@ -129,12 +130,12 @@ test("checks a condition again where another write came between", async ({ store
     const { revision } = await store.set("a", json(1));
     const once = { ...init.headers, "If-Match": `"${revision}"` };
     const conflict = await kv(busy).request("/a", { ...init, headers: once });
-    assert.equal(conflict.status, 412);
-    assert.deepEqual((await readProblem(conflict)).current, { a: "between 1" });
+    assertEquals(conflict.status, 412);
+    assertEquals((await readProblem(conflict)).current, { a: "between 1" });
     const always = { ...init.headers, "If-Match": "*" };
     const done = await kv(busy).request("/a", { ...init, headers: always });
-    assert.equal(done.status, 200);
-    assert.equal(writes, 4);
+    assertEquals(done.status, 200);
+    assertEquals(writes, 4);
   }
 });
 
@@ -142,7 +143,7 @@ test("ignores empty elements in a list of tags, RFC 9110 section 5.6.1", async (
   const { revision } = await store.set("a", json(1));
   for (const list of [`,"${revision}"`, `"x",,"${revision}"`, `"${revision}", `, `, "x", ,`]) {
     const response = await app.request("/a", { headers: { "If-Match": list } });
-    assert.equal(response.status, list.includes(revision) ? 200 : 412, list);
+    assertEquals(response.status, list.includes(revision) ? 200 : 412, list);
   }
 });
 
@@ -154,15 +155,15 @@ test("turns away a condition that is none", async ({ app, store }) => {
       for (const init of [put("2"), { method: "DELETE" }, {}]) {
         const headers = { ...init.headers, [name]: tags };
         const response = await app.request("/a", { ...init, headers });
-        assert.equal(response.status, 400, tags);
-        assert.equal(
+        assertEquals(response.status, 400, tags);
+        assertEquals(
           (await readProblem(response)).detail,
           `Cannot read ${name}: expected * or a list of tags in double quotes`,
         );
       }
     }
   }
-  assert.equal((await store.get("a"))?.revision, revision);
+  assertEquals((await store.get("a"))?.revision, revision);
 });
 
 // ---- Against a model -----------------------------------------------------------------------
@@ -253,28 +254,28 @@ async function runAgainstModel(store: Store, steps: Step[]): Promise<void> {
     const response = await app.request(`/${encodeURIComponent(key)}`, { method, headers, body });
     const etag = response.headers.get("ETag");
     if (expected !== null) {
-      assert.equal(response.status, expected);
-      assert.equal(etag, before?.etag ?? null);
-      if (method === "HEAD" || expected === 304) assert.equal(await response.text(), "");
+      assertEquals(response.status, expected);
+      assertEquals(etag, before?.etag ?? null);
+      if (method === "HEAD" || expected === 304) assertEquals(await response.text(), "");
       else {
         const { current } = await readProblem(response);
-        assert.deepEqual(current, { [key]: before?.value ?? null });
+        assertEquals(current, { [key]: before?.value ?? null });
       }
     } else if (method === "PUT") {
-      assert.equal(response.status, before ? 200 : 201);
-      assert.ok(etag);
-      assert.notEqual(etag, before?.etag);
-      assert.deepEqual(await response.json(), { [key]: i });
+      assertEquals(response.status, before ? 200 : 201);
+      assert(etag);
+      assertNotEquals(etag, before?.etag);
+      assertEquals(await response.json(), { [key]: i });
       model.write(key, { value: i, etag });
     } else {
-      assert.equal(response.status, 200);
-      assert.equal(etag, method === "DELETE" ? null : before?.etag ?? null);
+      assertEquals(response.status, 200);
+      assertEquals(etag, method === "DELETE" ? null : before?.etag ?? null);
       const text = JSON.stringify({ [key]: before?.value ?? null });
-      assert.equal(await response.text(), method === "HEAD" ? "" : text);
+      assertEquals(await response.text(), method === "HEAD" ? "" : text);
       if (method === "DELETE") model.write(key, null);
     }
     const entry = await store.get(key);
-    assert.equal(entry ? `"${entry.revision}"` : undefined, model.entries.get(key)?.etag);
+    assertEquals(entry ? `"${entry.revision}"` : undefined, model.entries.get(key)?.etag);
   }
 }
 

@@ -2,7 +2,7 @@
  * What the service does with requests that no honest client sends. Nothing may make it fail, be
  * stored without a 2xx, or be answered with an error that is not problem+json.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertNotMatch } from "@std/assert";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
@@ -11,8 +11,8 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { logged, readProblem } from "./kv_app.ts";
-import { eventually, startScript } from "./programs.ts";
+import { logged, readProblem } from "./helpers/kv_app.ts";
+import { eventually, startScript } from "./helpers/programs.ts";
 
 // ---- Requests that are well-formed HTTP ----------------------------------------------------
 
@@ -162,7 +162,7 @@ async function acknowledged(method: string, response: Response): Promise<number>
   const answer: unknown = await response.clone().json();
   if (!Array.isArray(answer)) return 1;
   const failed = (step: { status: number }) => step.status >= 400;
-  assert.ok(answer.every((step) => !failed(step) || [400, 412, 413].includes(step.status)));
+  assert(answer.every((step) => !failed(step) || [400, 412, 413].includes(step.status)));
   return answer.filter((step) => !failed(step)).length;
 }
 
@@ -177,19 +177,19 @@ Deno.test("kv() answers any request, and stores only what it acknowledges", asyn
         const before = writes();
         const sent = toRequest(hostile);
         const response = await app.fetch(sent);
-        assert.ok(EXPECTED.includes(response.status), String(response.status));
+        assert(EXPECTED.includes(response.status), String(response.status));
         const done = await acknowledged(sent.method, response);
         const written = writes() - before;
         // The gets in an array are acknowledged too, and write nothing.
-        assert.ok(written <= done, `${written} writes, ${done} acknowledged`);
+        assert(written <= done, `${written} writes, ${done} acknowledged`);
         if (response.status < 400) await response.body?.cancel();
-        else if (sent.method === "HEAD") assert.equal(await response.text(), "");
+        else if (sent.method === "HEAD") assertEquals(await response.text(), "");
         else await readProblem(response);
       }),
       { numRuns: 8000 },
     );
   });
-  assert.equal(log, "");
+  assertEquals(log, "");
   await store.close();
 });
 
@@ -274,13 +274,13 @@ async function exchange(port: number, bytes: Uint8Array, end: RawRequest["end"])
     }
   } catch (error) {
     // The service, or the timer, has closed the connection.
-    assert.ok(error instanceof Error && CUT.includes(error.name), String(error));
+    assert(error instanceof Error && CUT.includes(error.name), String(error));
   } finally {
     clearTimeout(timer);
     try {
       connection.close();
     } catch (error) {
-      assert.ok(error instanceof Deno.errors.BadResource, String(error));
+      assert(error instanceof Deno.errors.BadResource, String(error));
     }
   }
   return answer;
@@ -300,7 +300,7 @@ Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", as
     const key = `case-${++count}-`;
     const answer = await exchange(port, toBytes(request, key), request.end);
     const status = Number(/^HTTP\/1\.[01] (\d{3}) /.exec(answer)?.[1] ?? 0);
-    assert.ok(status < 500 || status === 503 || status === 507, answer);
+    assert(status < 500 || status === 503 || status === 507, answer);
     if (status >= 400) refused.add(key);
   };
   await fc.assert(
@@ -311,15 +311,15 @@ Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", as
     { numRuns: 10, endOnFailure: true },
   );
   const response = await fetch(`http://127.0.0.1:${port}/`);
-  assert.equal(response.status, 200);
+  assertEquals(response.status, 200);
   const { keys } = await response.json() as { keys: string[] };
   for (const key of keys) {
     const name = /case-\d+-/.exec(key)?.[0] ?? "";
-    assert.ok(!refused.has(name), `${key} was refused, and is stored`);
+    assert(!refused.has(name), `${key} was refused, and is stored`);
   }
   // The cases are neither all refused nor all taken.
-  assert.ok(refused.size > 0 && keys.length > 0);
-  assert.doesNotMatch(program.output, /^kv: (?!http:)/m);
+  assert(refused.size > 0 && keys.length > 0);
+  assertNotMatch(program.output, /^kv: (?!http:)/m);
 });
 
 Deno.test("kv.ts takes a connection that is reset within a body for the client's doing", async () => {
@@ -340,7 +340,7 @@ Deno.test("kv.ts takes a connection that is reset within a body for the client's
   };
   const refused = async () => {
     const text = await (await fetch(`http://127.0.0.1:${port}/?metrics`)).text();
-    assert.doesNotMatch(text, /status="5/);
+    assertNotMatch(text, /status="5/);
     return Number(/^kv_requests_total\{method="POST",status="400"\} (\d+)$/m.exec(text)?.[1] ?? 0);
   };
   // A busy machine may learn of a request and of its end at once: then there was none.
@@ -349,5 +349,5 @@ Deno.test("kv.ts takes a connection that is reset within a body for the client's
     await delay(100);
     return await refused() >= cases.length;
   });
-  assert.doesNotMatch(program.output, /^kv: (?!http:)/m);
+  assertNotMatch(program.output, /^kv: (?!http:)/m);
 });

@@ -1,13 +1,14 @@
 /** Dumps of the service as newline-delimited JSON, and what restores them. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../kv/requests.ts";
-import { MAX_LINE_BYTES } from "../kv/ndjson.ts";
+import { MAX_LINE_BYTES } from "../kv/dumps.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type JsonText, parseJson, type Store, StoreUnavailable } from "../stores/store.ts";
+import { json, type JsonText, parseJson } from "../stores/json_text.ts";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { failingListing, logged, readProblem } from "./kv_app.ts";
-import { runToEnd, startServer } from "./programs.ts";
+import { failingListing, logged, readProblem } from "./helpers/kv_app.ts";
+import { runToEnd, startServer } from "./helpers/programs.ts";
 
 const NDJSON = { Accept: "application/x-ndjson" };
 
@@ -37,20 +38,20 @@ Deno.test("kv() dumps every entry under a prefix, a line each", async () => {
   await using t = setUp();
   await t.store.setAll(new Map([["b", json([1])], ['a"', json("x\ny")], ["c", json(1)]]));
   const response = await t.app.request("/", { headers: NDJSON });
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/x-ndjson");
-  assert.equal(response.headers.get("Vary"), "Accept");
-  assert.equal(await response.text(), '{"a\\"": "x\\ny"}\n{"b": [1]}\n{"c": 1}\n');
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/x-ndjson");
+  assertEquals(response.headers.get("Vary"), "Accept");
+  assertEquals(await response.text(), '{"a\\"": "x\\ny"}\n{"b": [1]}\n{"c": 1}\n');
   const some = await t.app.request("/?prefix=b", { headers: NDJSON });
-  assert.equal(await some.text(), '{"b": [1]}\n');
+  assertEquals(await some.text(), '{"b": [1]}\n');
   const none = await t.app.request("/?prefix=x", { headers: NDJSON });
-  assert.equal(await none.text(), "");
+  assertEquals(await none.text(), "");
   const head = await t.app.request("/", { headers: NDJSON, method: "HEAD" });
-  assert.equal(head.status, 200);
-  assert.equal(head.headers.get("Content-Type"), "application/x-ndjson");
+  assertEquals(head.status, 200);
+  assertEquals(head.headers.get("Content-Type"), "application/x-ndjson");
   const bad = await t.app.request("/?limit=1", { headers: NDJSON });
-  assert.equal(bad.status, 400);
-  assert.match((await readProblem(bad)).detail, /^Cannot read the query: .*limit/);
+  assertEquals(bad.status, 400);
+  assertMatch((await readProblem(bad)).detail, /^Cannot read the query: .*limit/);
 });
 
 Deno.test("kv() restores its dump: awkward keys, and numbers with every digit", async () => {
@@ -59,10 +60,10 @@ Deno.test("kv() restores its dump: awkward keys, and numbers with every digit", 
   await from.store.setAll(awkwardEntries());
   const dump = await (await from.app.request("/", { headers: NDJSON })).text();
   const response = await to.app.request("/", restoring(dump));
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
-  assert.deepEqual(await response.json(), { restored: awkwardEntries().size });
-  assert.deepEqual(await contents(to.store), await contents(from.store));
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
+  assertEquals(await response.json(), { restored: awkwardEntries().size });
+  assertEquals(await contents(to.store), await contents(from.store));
 });
 
 Deno.test("kv() restores over what is there, with a ttl, and passes over blank lines", async () => {
@@ -70,16 +71,16 @@ Deno.test("kv() restores over what is there, with a ttl, and passes over blank l
   await t.store.set("a", json("old"));
   const body = '\r\n{"a":1}\r\n\n{"b": 2}\n{"a": 3}';
   const response = await t.app.request("/?ttl=60", restoring(body, "Application/X-NDJSON; a=b"));
-  assert.deepEqual(await response.json(), { restored: 3 });
-  assert.equal((await t.store.get("a"))?.value, "3");
-  assert.equal((await t.store.get("b"))?.expires, NOW + 60_000);
+  assertEquals(await response.json(), { restored: 3 });
+  assertEquals((await t.store.get("a"))?.value, "3");
+  assertEquals((await t.store.get("b"))?.expires, NOW + 60_000);
   for (const empty of ["", "\n \n", "\t\r\n\t"]) {
     const response = await t.app.request("/", restoring(empty));
-    assert.deepEqual(await response.json(), { restored: 0 });
+    assertEquals(await response.json(), { restored: 0 });
   }
   const bad = await t.app.request("/?ttl=0", restoring(body));
-  assert.equal(bad.status, 400);
-  assert.equal((await readProblem(bad)).restored, undefined);
+  assertEquals(bad.status, 400);
+  assertEquals((await readProblem(bad)).restored, undefined);
 });
 
 Deno.test("kv() stops a restore at the first bad line, and says which", async () => {
@@ -103,13 +104,13 @@ Deno.test("kv() stops a restore at the first bad line, and says which", async ()
       "/",
       restoring(new Blob(['{"good": 1}\n\n{"too": 2}\n', line, '\n{"after": 3}\n'])),
     );
-    assert.equal(response.status, status);
+    assertEquals(response.status, status);
     const problem = await readProblem(response);
-    assert.equal(problem.line, 4);
-    assert.equal(problem.restored, 2);
-    assert.match(problem.detail, /^Cannot restore line 4: /);
-    assert.match(problem.detail, detail);
-    assert.deepEqual((await t.store.list("")).keys, ["good", "too"]);
+    assertEquals(problem.line, 4);
+    assertEquals(problem.restored, 2);
+    assertMatch(problem.detail, /^Cannot restore line 4: /);
+    assertMatch(problem.detail, detail);
+    assertEquals((await t.store.list("")).keys, ["good", "too"]);
   }
 });
 
@@ -126,13 +127,13 @@ Deno.test("kv() says how much it restored when its store fails on the way", asyn
   const lines = Array.from({ length: 2500 }, (_, i) => `{"k${i}": ${i}}\n`);
   const log = await logged(async () => {
     const response = await kv(failing).request("/", restoring(lines.join("")));
-    assert.equal(response.status, 503);
-    assert.equal(response.headers.get("Retry-After"), "1");
+    assertEquals(response.status, 503);
+    assertEquals(response.headers.get("Retry-After"), "1");
     const { restored, outcome } = await readProblem(response);
-    assert.deepEqual([restored, outcome], [1000, "unknown"]);
+    assertEquals([restored, outcome], [1000, "unknown"]);
   });
-  assert.equal(log, "kv: gone");
-  assert.equal(writes, 2);
+  assertEquals(log, "kv: gone");
+  assertEquals(writes, 2);
 });
 
 Deno.test("kv() restores a body of any length, a few lines at a time", async () => {
@@ -156,8 +157,8 @@ Deno.test("kv() restores a body of any length, a few lines at a time", async () 
   });
   const init = { ...restoring(body), duplex: "half" };
   const response = await kv(counting).request("/", init);
-  assert.deepEqual(await response.json(), { restored: total });
-  assert.equal(most, 1000);
+  assertEquals(await response.json(), { restored: total });
+  assertEquals(most, 1000);
 });
 
 Deno.test("kv() reads no further in a dump than its client does", async () => {
@@ -176,7 +177,7 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
   const reader = response.body?.getReader();
   await reader?.read();
   await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.ok(gets >= 1 && gets <= 32, `${gets} entries were read`);
+  assert(gets >= 1 && gets <= 32, `${gets} entries were read`);
   await reader?.cancel();
 });
 
@@ -185,8 +186,8 @@ Deno.test("kv() cuts off a dump that fails on the way, rather than end it early"
   const value = json("x".repeat(1000));
   await t.store.setAll(new Map(Array.from({ length: 1500 }, (_, i) => [`k${i}`, value])));
   const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
-  assert.equal(response.status, 200);
-  await assert.rejects(response.text(), StoreUnavailable);
+  assertEquals(response.status, 200);
+  await assertRejects(() => response.text(), StoreUnavailable);
 });
 
 Deno.test("kv() answers 503 where a dump fails before any of it was sent", async () => {
@@ -194,10 +195,10 @@ Deno.test("kv() answers 503 where a dump fails before any of it was sent", async
   await t.store.setAll(new Map(Array.from({ length: 1500 }, (_, i) => [`k${i}`, json(i)])));
   const log = await logged(async () => {
     const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
-    assert.equal((await readProblem(response)).status, 503);
-    assert.equal(response.headers.get("Retry-After"), "1");
+    assertEquals((await readProblem(response)).status, 503);
+    assertEquals(response.headers.get("Retry-After"), "1");
   });
-  assert.equal(log, "kv: gone");
+  assertEquals(log, "kv: gone");
 });
 
 Deno.test("kv.ts restores what dump.ts printed", async () => {
@@ -207,16 +208,16 @@ Deno.test("kv.ts restores what dump.ts printed", async () => {
   const members = Array.from(entries, ([key, value]) => `${JSON.stringify(key)}:${value}`);
   const headers = { "Content-Type": "application/json" };
   const set = await fetch(from.url, { method: "POST", headers, body: `{${members}}` });
-  assert.equal(set.status, 200);
+  assertEquals(set.status, 200);
   await set.body?.cancel();
   const dumped = await runToEnd(Deno.execPath(), ["run", "--allow-net", "dump.ts", from.url]);
-  assert.equal(dumped.code, 0);
+  assertEquals(dumped.code, 0);
   const streamed = await (await fetch(from.url, { headers: NDJSON })).text();
-  assert.equal(streamed, dumped.stdout);
+  assertEquals(streamed, dumped.stdout);
   const restored = await fetch(to.url, restoring(dumped.stdout));
-  assert.deepEqual(await restored.json(), { restored: entries.size });
+  assertEquals(await restored.json(), { restored: entries.size });
   const again = await runToEnd(Deno.execPath(), ["run", "--allow-net", "dump.ts", to.url]);
-  assert.equal(again.stdout, dumped.stdout);
+  assertEquals(again.stdout, dumped.stdout);
 });
 
 // ---- What the tests share ------------------------------------------------------------------

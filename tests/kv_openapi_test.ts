@@ -1,10 +1,10 @@
 /** The service's OpenAPI document: that it is one, and that the service answers as it says. */
-import assert from "node:assert/strict";
+import { assert, assertEquals } from "@std/assert";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { z } from "zod";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { readProblem } from "./kv_app.ts";
+import { readProblem } from "./helpers/kv_app.ts";
 
 type Described = { content?: Record<string, { schema: object }> };
 interface Document {
@@ -14,8 +14,8 @@ interface Document {
 
 async function documentOf(app: ReturnType<typeof kv>): Promise<Document> {
   const response = await app.request("/?openapi");
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
   return await response.json();
 }
 
@@ -24,9 +24,9 @@ Deno.test("kv() describes itself by OpenAPI 3.1", async () => {
   const app = kv(store);
   const validator = new Validator();
   const { valid, errors } = await validator.validate({ ...await documentOf(app) });
-  assert.ok(valid, JSON.stringify(errors));
-  assert.equal(validator.version, "3.1");
-  assert.equal((await app.request("/?openapi=1")).status, 400);
+  assert(valid, JSON.stringify(errors));
+  assertEquals(validator.version, "3.1");
+  assertEquals((await app.request("/?openapi=1")).status, 400);
   await store.close();
 });
 
@@ -64,13 +64,10 @@ Deno.test("kv() answers with the statuses, types and shapes of its description",
     const described = paths[path.startsWith("/a") ? "/{key}" : "/"]?.[method]?.responses ?? {};
     const response = await app.request(path, init);
     const said = described[response.status] ?? described["default"];
-    assert.ok(
-      response.status < 400 === (response.status in described),
-      `${path} ${response.status}`,
-    );
+    assert(response.status < 400 === (response.status in described), `${path} ${response.status}`);
     const type = response.headers.get("Content-Type")?.split(";")[0];
-    if (type === undefined) assert.equal(said?.content, undefined);
-    else assert.ok(said?.content && type in said.content, `${method} ${path}: ${type}`);
+    if (type === undefined) assertEquals(said?.content, undefined);
+    else assert(said?.content && type in said.content, `${method} ${path}: ${type}`);
     if (!type?.endsWith("/json") && !type?.endsWith("+json")) {
       await response.body?.cancel();
       continue;

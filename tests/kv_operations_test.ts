@@ -1,8 +1,9 @@
 /** Arrays of operations. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { MAX_OPERATIONS } from "../kv/operations.ts";
-import { json, MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
-import { NOW, operate, post, readProblem, test } from "./kv_app.ts";
+import { json } from "../stores/json_text.ts";
+import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
+import { NOW, operate, post, readProblem, test } from "./helpers/kv_app.ts";
 
 test("answers each operation in its place, as its own call would", async ({ app, store }) => {
   const { revision } = await store.set("old", json("was"));
@@ -18,7 +19,7 @@ test("answers each operation in its place, as its own call would", async ({ app,
   const over = (await store.get("old"))?.revision;
   const nothing = { status: 200, value: null, revision: null, expires: null };
   const expires = NOW + 60_000;
-  assert.deepEqual(answers, [
+  assertEquals(answers, [
     { status: 200, value: "was", revision, expires: null },
     nothing,
     { status: 201, value: { a: [1] }, revision: written, expires },
@@ -39,18 +40,24 @@ test("does the operations on one key in their order", async ({ app, store }) => 
     { op: "put", key: "a", value: 4, ifRevision: null },
     { op: "put", key: "a", value: 5 },
   ]);
-  assert.deepEqual(
-    answers.map(({ status, value }) => [status, value]),
-    [[201, 1], [200, 1], [200, 2], [200, 2], [200, null], [201, 3], [412, 3], [200, 5]],
-  );
-  assert.equal((await store.get("a"))?.value, "5");
+  assertEquals(answers.map(({ status, value }) => [status, value]), [
+    [201, 1],
+    [200, 1],
+    [200, 2],
+    [200, 2],
+    [200, null],
+    [201, 3],
+    [412, 3],
+    [200, 5],
+  ]);
+  assertEquals((await store.get("a"))?.value, "5");
 });
 
 test("does an operation on its condition alone", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1));
   const current = { status: 412, value: 1, revision, expires: null };
   const missing = { status: 412, value: null, revision: null, expires: null };
-  assert.deepEqual(
+  assertEquals(
     await operate(app, [
       { op: "put", key: "a", value: 2, ifRevision: "stale" },
       { op: "put", key: "a", value: 2, ifRevision: null },
@@ -64,9 +71,9 @@ test("does an operation on its condition alone", async ({ app, store }) => {
     { op: "put", key: "a", value: 2, ifRevision: revision },
     { op: "delete", key: "b", ifRevision: null },
   ]);
-  assert.equal(put?.status, 200);
-  assert.equal(removed?.status, 200);
-  assert.deepEqual((await store.list("")).keys, ["a"]);
+  assertEquals(put?.status, 200);
+  assertEquals(removed?.status, 200);
+  assertEquals((await store.list("")).keys, ["a"]);
 });
 
 test("takes an operation's ttl however its whole number is written", async ({ app, store }) => {
@@ -74,12 +81,9 @@ test("takes an operation's ttl however its whole number is written", async ({ ap
     `{"op":"put","key":"k${ttl}","value":1,"ttl":${ttl}}`
   );
   const answers = await (await app.request("/", post(`[${puts}]`))).json();
-  assert.deepEqual(
-    answers.map(({ status }: { status: number }) => status),
-    [201, 201, 201, 400, 400],
-  );
+  assertEquals(answers.map(({ status }: { status: number }) => status), [201, 201, 201, 400, 400]);
   for (const key of ["k60", "k60.0", "k6e1"]) {
-    assert.equal((await store.get(key))?.expires, NOW + 60_000, key);
+    assertEquals((await store.get(key))?.expires, NOW + 60_000, key);
   }
 });
 
@@ -110,33 +114,33 @@ test("answers 400 for a bad operation alone", async ({ app, store }) => {
       operation,
       { op: "get", key: "good" },
     ]);
-    assert.ok(first?.status === 200 || first?.status === 201);
-    assert.deepEqual(Object.keys(answer ?? {}), ["status", "detail"], JSON.stringify(operation));
-    assert.equal(answer?.status, 400);
-    assert.match(String(answer.detail), /^Cannot /);
-    assert.equal(last?.value, 1);
+    assert(first?.status === 200 || first?.status === 201);
+    assertEquals(Object.keys(answer ?? {}), ["status", "detail"], JSON.stringify(operation));
+    assertEquals(answer?.status, 400);
+    assertMatch(String(answer?.detail), /^Cannot /);
+    assertEquals(last?.value, 1);
   }
   const [large] = await operate(app, [{ op: "put", key: "a", value: "x".repeat(MAX_VALUE_BYTES) }]);
-  assert.equal(large?.status, 413);
-  assert.deepEqual((await store.list("")).keys, ["good"]);
+  assertEquals(large?.status, 413);
+  assertEquals((await store.list("")).keys, ["good"]);
 });
 
 test("does up to 1,000 operations in one array", async ({ app, store }) => {
-  assert.deepEqual(await operate(app, []), []);
+  assertEquals(await operate(app, []), []);
   const operations = Array.from({ length: MAX_OPERATIONS }, (_, i) => ({
     op: "put",
     key: `k${i}`,
     value: i,
   }));
   const answers = await operate(app, operations);
-  assert.deepEqual(answers.map(({ value }) => value), operations.map(({ value }) => value));
+  assertEquals(answers.map(({ value }) => value), operations.map(({ value }) => value));
   const over = await app.request("/", post(JSON.stringify([...operations, operations[0]])));
-  assert.equal(over.status, 413);
-  assert.match(
+  assertEquals(over.status, 413);
+  assertMatch(
     (await readProblem(over)).detail,
     /^Cannot do 1001 operations: expected 1000 at most/,
   );
-  assert.equal((await store.list("k9", { limit: 1000 })).keys.length, 111);
+  assertEquals((await store.list("k9", { limit: 1000 })).keys.length, 111);
 });
 
 test("answers an array whose values are together longer than a text can be", async ({ app, store }) => {
@@ -145,8 +149,8 @@ test("answers an array whose values are together longer than a text can be", asy
   // V8's texts have 2 ** 29 - 24 characters at most.
   const operations = Array.from({ length: 520 }, () => ({ op: "get", key: "a" }));
   const response = await app.request("/", post(JSON.stringify(operations)));
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
   const one = `{"status":200,"value":${value},"revision":"${revision}","expires":null}`;
   let length = 0;
   let first = "";
@@ -156,13 +160,13 @@ test("answers an array whose values are together longer than a text can be", asy
     last = new TextDecoder().decode(chunk);
     length += chunk.length;
   }
-  assert.equal(length, 520 * (one.length + 1) + 1);
-  assert.ok(first === `[${one}` && last === "]");
+  assertEquals(length, 520 * (one.length + 1) + 1);
+  assert(first === `[${one}` && last === "]");
 });
 
 test("turns away a ttl beside an array, whose operations have their own", async ({ app, store }) => {
   const response = await app.request("/?ttl=60", post('[{"op":"put","key":"a","value":1}]'));
-  assert.equal(response.status, 400);
-  assert.match((await readProblem(response)).detail, /^Cannot read the query: .*ttl/);
-  assert.equal(await store.get("a"), null);
+  assertEquals(response.status, 400);
+  assertMatch((await readProblem(response)).detail, /^Cannot read the query: .*ttl/);
+  assertEquals(await store.get("a"), null);
 });

@@ -1,8 +1,8 @@
 /** Requests that are turned away, and those that come slowly. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { BODY_TIMEOUT, MAX_BODY_BYTES, MAX_MEMBERS } from "../kv/requests.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
-import { JSON_TYPE, post, put, readProblem, test } from "./kv_app.ts";
+import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 // ---- What is turned away --------------------------------------------------------------------
 
@@ -15,16 +15,16 @@ test("turns away a body that is no JSON", async ({ app, store }) => {
   for (const body of [...bodies, "\x00", latin1, surrogate, deep]) {
     for (const [path, init] of [["/a", put(body)], ["/", post(body)]] as const) {
       const response = await app.request(path, init);
-      assert.equal(response.status, 400);
-      assert.match((await readProblem(response)).detail, /^Cannot read the JSON: ./);
+      assertEquals(response.status, 400);
+      assertMatch((await readProblem(response)).detail, /^Cannot read the JSON: ./);
     }
   }
   for (const body of ["null", "true", '"text"', "1", "1.10", "12345678901234567890"]) {
     const response = await app.request("/", post(body));
-    assert.equal(response.status, 400);
-    assert.match((await readProblem(response)).detail, /expected a JSON object or array$/);
+    assertEquals(response.status, 400);
+    assertMatch((await readProblem(response)).detail, /expected a JSON object or array$/);
   }
-  assert.deepEqual((await store.list("")).keys, []);
+  assertEquals((await store.list("")).keys, []);
 });
 
 test("turns away a path that is no key", async ({ app }) => {
@@ -40,8 +40,8 @@ test("turns away a path that is no key", async ({ app }) => {
   for (const [path, detail] of paths) {
     for (const init of [{}, put("1"), { method: "DELETE" }]) {
       const response = await app.request(path, init);
-      assert.equal(response.status, 400, path);
-      assert.match((await readProblem(response)).detail, detail);
+      assertEquals(response.status, 400, path);
+      assertMatch((await readProblem(response)).detail, detail);
     }
   }
 });
@@ -64,24 +64,24 @@ test("turns away a query that it does not know, or a name twice", async ({ app, 
   ];
   for (const [path, init] of cases) {
     const response = await app.request(path, init);
-    assert.equal(response.status, 400, path);
-    assert.match((await readProblem(response)).detail, /^Cannot read the query: /);
+    assertEquals(response.status, 400, path);
+    assertMatch((await readProblem(response)).detail, /^Cannot read the query: /);
   }
-  assert.equal(await store.get("a"), null);
+  assertEquals(await store.get("a"), null);
 });
 
 test("turns away a method that it does not know, with Allow", async ({ app }) => {
   for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS", "FOO"]) {
     const response = await app.request("/", { method });
-    assert.equal(response.status, 405, method);
-    assert.equal(response.headers.get("Allow"), "GET, HEAD, POST");
-    assert.match((await readProblem(response)).detail, /is not served here: expected GET, HEAD/);
+    assertEquals(response.status, 405, method);
+    assertEquals(response.headers.get("Allow"), "GET, HEAD, POST");
+    assertMatch((await readProblem(response)).detail, /is not served here: expected GET, HEAD/);
   }
   for (const method of ["POST", "PATCH", "OPTIONS", "FOO"]) {
     for (const path of ["/a", "/a/b", "//"]) {
       const response = await app.request(path, { method });
-      assert.equal(response.status, 405, method);
-      assert.equal(response.headers.get("Allow"), "GET, HEAD, PUT, DELETE");
+      assertEquals(response.status, 405, method);
+      assertEquals(response.headers.get("Allow"), "GET, HEAD, PUT, DELETE");
       await readProblem(response);
     }
   }
@@ -92,30 +92,30 @@ test("turns away a body that is neither JSON nor a form", async ({ app, store })
   for (const type of types) {
     for (const [path, init] of [["/a", put("1")], ["/", post("{}")]] as const) {
       const response = await app.request(path, { ...init, headers: { "Content-Type": type } });
-      assert.equal(response.status, 415, type);
-      assert.match((await readProblem(response)).detail, /: expected application\/json/);
+      assertEquals(response.status, 415, type);
+      assertMatch((await readProblem(response)).detail, /: expected application\/json/);
     }
   }
   for (const body of [new FormData(), new URLSearchParams("a=1"), new Uint8Array(1)]) {
     const response = await app.request("/a", { method: "PUT", body });
-    assert.equal(response.status, 415);
+    assertEquals(response.status, 415);
     await readProblem(response);
   }
-  assert.equal(await store.get("a"), null);
+  assertEquals(await store.get("a"), null);
 });
 
 test("turns away a value over 1 MiB, and takes one of 1 MiB", async ({ app, store }) => {
   const largest = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 2));
-  assert.equal((await app.request("/a", put(largest))).status, 201);
+  assertEquals((await app.request("/a", put(largest))).status, 201);
   const larger = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 1));
   for (const [path, init] of [["/b", put(larger)], ["/", post(`{"b":${larger}}`)]] as const) {
     const response = await app.request(path, init);
-    assert.equal(response.status, 413);
+    assertEquals(response.status, 413);
     const { title, detail } = await readProblem(response);
-    assert.equal(title, "Content Too Large");
-    assert.match(detail, /over 1048576 bytes/);
+    assertEquals(title, "Content Too Large");
+    assertMatch(detail, /over 1048576 bytes/);
   }
-  assert.deepEqual((await store.list("")).keys, ["a"]);
+  assertEquals((await store.list("")).keys, ["a"]);
 });
 
 test("turns away a body over 16 MiB, told by its length or not", async ({ app }) => {
@@ -130,10 +130,10 @@ test("turns away a body over 16 MiB, told by its length or not", async ({ app })
   const told = post("{}", { ...JSON_TYPE, "Content-Length": String(MAX_BODY_BYTES + 1) });
   for (const init of [told, { ...post(endless), duplex: "half" }]) {
     const response = await app.request("/", init);
-    assert.equal(response.status, 413);
-    assert.match((await readProblem(response)).detail, /^The body is over 16777216 bytes/);
+    assertEquals(response.status, 413);
+    assertMatch((await readProblem(response)).detail, /^The body is over 16777216 bytes/);
   }
-  assert.ok(sent < 2 * MAX_BODY_BYTES);
+  assert(sent < 2 * MAX_BODY_BYTES);
 });
 
 test("turns away an object of too many keys, and sets none of them", async ({ app, store }) => {
@@ -142,18 +142,18 @@ test("turns away an object of too many keys, and sets none of them", async ({ ap
   const form = new URLSearchParams(keys.map((key) => [key, "1"]));
   for (const init of [post(text), { method: "POST", body: form }]) {
     const response = await app.request("/", init);
-    assert.equal(response.status, 413);
-    assert.match((await readProblem(response)).detail, /10001 keys at once: expected 10000/);
+    assertEquals(response.status, 413);
+    assertMatch((await readProblem(response)).detail, /10001 keys at once: expected 10000/);
   }
-  assert.deepEqual((await store.list("")).keys, []);
-  assert.equal((await app.request("/", post(text.replace(',"k1":1', "")))).status, 200);
+  assertEquals((await store.list("")).keys, []);
+  assertEquals((await app.request("/", post(text.replace(',"k1":1', "")))).status, 200);
 });
 
 test("turns away a query whose escapes are no UTF-8", async ({ app }) => {
   for (const search of ["?prefix=%FF", "?prefix=a%", "?prefix=a?%", "?%zz=1"]) {
     const response = await app.request(`/${search}`);
-    assert.equal(response.status, 400, search);
-    assert.match((await readProblem(response)).detail, /^Cannot read the query ".*": bad escapes$/);
+    assertEquals(response.status, 400, search);
+    assertMatch((await readProblem(response)).detail, /^Cannot read the query ".*": bad escapes$/);
   }
 });
 
@@ -172,13 +172,13 @@ test("waits for a body no longer than BODY_TIMEOUT", async ({ app, store }) => {
         start: (stream) => stream.enqueue(new TextEncoder().encode('{"a":1}\n')),
       });
       const response = await app.request("/", post(body, { "Content-Type": type }));
-      assert.equal(response.status, 408);
-      assert.match((await readProblem(response)).detail, /did not come within 60 seconds/);
+      assertEquals(response.status, 408);
+      assertMatch((await readProblem(response)).detail, /did not come within 60 seconds/);
     }
   } finally {
     timers.setTimeout = setTimeout;
   }
-  assert.deepEqual((await store.list("")).keys, ["a"], "the line that came whole");
+  assertEquals((await store.list("")).keys, ["a"], "the line that came whole");
 });
 
 test("waits for a body in parts no longer than for a whole one", async ({ app }) => {
@@ -195,9 +195,9 @@ test("waits for a body in parts no longer than for a whole one", async ({ app })
   });
   const begun = now.call(performance);
   try {
-    assert.equal((await app.request("/", post(body))).status, 408);
+    assertEquals((await app.request("/", post(body))).status, 408);
   } finally {
     performance.now = now;
   }
-  assert.ok(performance.now() - begun < BODY_TIMEOUT / 2);
+  assert(performance.now() - begun < BODY_TIMEOUT / 2);
 });

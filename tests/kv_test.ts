@@ -1,6 +1,7 @@
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json, MAX_KEY_BYTES, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { json } from "../stores/json_text.ts";
+import { MAX_KEY_BYTES, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import {
   etagOf,
@@ -13,35 +14,35 @@ import {
   put,
   readProblem,
   test,
-} from "./kv_app.ts";
+} from "./helpers/kv_app.ts";
 
 // ---- The original's calls -------------------------------------------------------------------
 
 test("sets the keys of an object and echoes it", async ({ app }) => {
   const response = await app.request("/", post('{"foo": "bar", "n": {"a": [1, null]}}'));
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
-  assert.equal(await response.text(), '{"foo":"bar","n":{"a":[1,null]}}');
-  assert.deepEqual(await (await app.request("/foo")).json(), { foo: "bar" });
-  assert.deepEqual(await (await app.request("/n")).json(), { n: { a: [1, null] } });
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
+  assertEquals(await response.text(), '{"foo":"bar","n":{"a":[1,null]}}');
+  assertEquals(await (await app.request("/foo")).json(), { foo: "bar" });
+  assertEquals(await (await app.request("/n")).json(), { n: { a: [1, null] } });
 });
 
 test("sets nothing for an empty object", async ({ app, store }) => {
   const response = await app.request("/", post("{}"));
-  assert.equal(response.status, 200);
-  assert.equal(await response.text(), "{}");
-  assert.deepEqual((await store.list("")).keys, []);
+  assertEquals(response.status, 200);
+  assertEquals(await response.text(), "{}");
+  assertEquals((await store.list("")).keys, []);
 });
 
 test("sets all keys of an object, or none", async ({ app, store }) => {
   for (const bad of ['""', '"."', '".."', '"\\ud800"', `"${"x".repeat(MAX_KEY_BYTES + 1)}"`]) {
     const response = await app.request("/", post(`{"good": 1, ${bad}: 1}`));
-    assert.equal(response.status, 400, bad);
-    assert.match((await readProblem(response)).detail, /^Cannot use the key/);
+    assertEquals(response.status, 400, bad);
+    assertMatch((await readProblem(response)).detail, /^Cannot use the key/);
   }
   const tooLarge = await app.request("/", post(`{"good": 1, "a": "${"x".repeat(2 ** 20)}"}`));
-  assert.equal(tooLarge.status, 413);
-  assert.deepEqual((await store.list("")).keys, []);
+  assertEquals(tooLarge.status, 413);
+  assertEquals((await store.list("")).keys, []);
 });
 
 test("sets the keys of a form to texts", async ({ app, store }) => {
@@ -52,14 +53,11 @@ test("sets the keys of a form to texts", async ({ app, store }) => {
   const forms = [form, new URLSearchParams({ n: "1", "é/\u{1f600}": 'a "text"\r\n', empty: "" })];
   for (const body of forms) {
     const response = await app.request("/", { method: "POST", body });
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "application/json");
-    assert.equal(
-      await response.text(),
-      '{"n":"1","é/\u{1f600}":"a \\"text\\"\\r\\n","empty":""}',
-    );
-    assert.equal((await store.get("n"))?.value, '"1"');
-    assert.equal((await store.delete("é/\u{1f600}"))?.value, '"a \\"text\\"\\r\\n"');
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "application/json");
+    assertEquals(await response.text(), '{"n":"1","é/\u{1f600}":"a \\"text\\"\\r\\n","empty":""}');
+    assertEquals((await store.get("n"))?.value, '"1"');
+    assertEquals((await store.delete("é/\u{1f600}"))?.value, '"a \\"text\\"\\r\\n"');
   }
 });
 
@@ -81,69 +79,69 @@ test("turns away a form that has a key twice, a file or no form in it", async ({
   for (const [body, type, detail] of cases) {
     const init = { method: "POST", body, headers: type ? { "Content-Type": type } : {} };
     const response = await app.request("/", init);
-    assert.equal(response.status, 400);
-    assert.match((await readProblem(response)).detail, detail);
+    assertEquals(response.status, 400);
+    assertMatch((await readProblem(response)).detail, detail);
   }
-  assert.deepEqual((await store.list("")).keys, []);
+  assertEquals((await store.list("")).keys, []);
 });
 
 test("gets an entry with its ETag", async ({ app, store }) => {
   const { revision } = await store.set("foo", json("bar"));
   const response = await app.request("/foo");
-  assert.equal(response.status, 200);
-  assert.deepEqual(Object.fromEntries(response.headers), {
+  assertEquals(response.status, 200);
+  assertEquals(Object.fromEntries(response.headers), {
     ...GUARDS,
     "cache-control": "no-cache",
     "content-type": "application/json",
     etag: `"${revision}"`,
   });
-  assert.equal(await response.text(), '{"foo":"bar"}');
+  assertEquals(await response.text(), '{"foo":"bar"}');
 });
 
 test("answers null for a key that is not there, without an ETag", async ({ app }) => {
   const response = await app.request("/foo");
-  assert.equal(response.status, 200);
-  assert.deepEqual(Object.fromEntries(response.headers), {
+  assertEquals(response.status, 200);
+  assertEquals(Object.fromEntries(response.headers), {
     ...GUARDS,
     "cache-control": "no-cache",
     "content-type": "application/json",
   });
-  assert.equal(await response.text(), '{"foo":null}');
+  assertEquals(await response.text(), '{"foo":null}');
 });
 
 test("answers a key that holds null as it does a missing one, but with an ETag", async ({ app }) => {
   await app.request("/foo", put("null"));
   const response = await app.request("/foo");
-  assert.equal(response.status, 200);
+  assertEquals(response.status, 200);
   etagOf(response);
-  assert.equal(await response.text(), '{"foo":null}');
+  assertEquals(await response.text(), '{"foo":null}');
 });
 
 test("puts a value: 201 where there was none, 200 over another", async ({ app }) => {
   const created = await app.request("/foo", put('{"a": 1}'));
-  assert.equal(created.status, 201);
-  assert.equal(created.headers.get("Content-Type"), "application/json");
-  assert.equal(created.headers.get("Cache-Control"), "no-cache");
-  assert.equal(created.headers.get("Expires"), null);
-  assert.equal(await created.text(), '{"foo":{"a":1}}');
+  assertEquals(created.status, 201);
+  assertEquals(created.headers.get("Content-Type"), "application/json");
+  assertEquals(created.headers.get("Cache-Control"), "no-cache");
+  assertEquals(created.headers.get("Expires"), null);
+  assertEquals(await created.text(), '{"foo":{"a":1}}');
   const replaced = await app.request("/foo", put("[2]"));
-  assert.equal(replaced.status, 200);
-  assert.notEqual(etagOf(replaced), etagOf(created));
-  assert.equal(await replaced.text(), '{"foo":[2]}');
+  assertEquals(replaced.status, 200);
+  assertNotEquals(etagOf(replaced), etagOf(created));
+  assertEquals(await replaced.text(), '{"foo":[2]}');
   const got = await app.request("/foo");
-  assert.equal(etagOf(got), etagOf(replaced));
-  assert.equal(await got.text(), '{"foo":[2]}');
+  assertEquals(etagOf(got), etagOf(replaced));
+  assertEquals(await got.text(), '{"foo":[2]}');
 });
 
 test("deletes an entry and answers the value that it had", async ({ app, store }) => {
   await store.set("foo", json("bar"));
   for (const body of ['{"foo":"bar"}', '{"foo":null}']) {
     const response = await app.request("/foo", { method: "DELETE" });
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "application/json");
-    assert.equal(response.headers.get("ETag"), null);
-    assert.equal(await response.text(), body);
-    assert.equal(await store.get("foo"), null);
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "application/json");
+    assertEquals(response.headers.get("ETag"), null);
+    assertEquals(await response.text(), body);
+    assertEquals(await store.get("foo"), null);
   }
 });
 
@@ -152,35 +150,35 @@ test("answers HEAD as GET, with the length of the body in its place", async ({ a
   for (const path of ["/foo", "/missing", "/", "/?limit=1", "/?health", "/?openapi", "/foo?x=1"]) {
     const get = await app.request(path);
     const head = await app.request(path, { method: "HEAD" });
-    assert.equal(head.status, get.status, path);
+    assertEquals(head.status, get.status, path);
     const headers = Object.fromEntries(get.headers);
     const { byteLength } = await get.arrayBuffer();
     const wanted = { ...headers, "content-length": String(byteLength) };
-    assert.deepEqual(Object.fromEntries(head.headers), wanted, path);
-    assert.equal(await head.text(), "");
+    assertEquals(Object.fromEntries(head.headers), wanted, path);
+    assertEquals(await head.text(), "");
   }
 });
 
 test("keeps keys of every kind apart", async ({ app }) => {
   const paths = AWKWARD_KEYS.map((key) => [key, `/${encodeURIComponent(key)}`] as const);
   for (const [i, [, path]] of paths.entries()) {
-    assert.equal((await app.request(path, put(String(i)))).status, 201, path);
+    assertEquals((await app.request(path, put(String(i)))).status, 201, path);
   }
   for (const [i, [key, path]] of paths.entries()) {
     const body = `{${JSON.stringify(key)}:${i}}`;
-    assert.equal(await (await app.request(path)).text(), body);
-    assert.equal(await (await app.request(path, { method: "DELETE" })).text(), body);
-    assert.equal(await (await app.request(path)).text(), `{${JSON.stringify(key)}:null}`);
+    assertEquals(await (await app.request(path)).text(), body);
+    assertEquals(await (await app.request(path, { method: "DELETE" })).text(), body);
+    assertEquals(await (await app.request(path)).text(), `{${JSON.stringify(key)}:null}`);
   }
 });
 
 test("takes the keys of an object as they are", async ({ app, store }) => {
   const body = `{${AWKWARD_KEYS.map((key, i) => `${JSON.stringify(key)}:${i}`).join(",")}}`;
   const response = await app.request("/", post(body));
-  assert.equal(response.status, 200);
-  assert.deepEqual(await response.json(), JSON.parse(body));
+  assertEquals(response.status, 200);
+  assertEquals(await response.json(), JSON.parse(body));
   for (const [i, key] of AWKWARD_KEYS.entries()) {
-    assert.equal((await store.get(key))?.value, String(i), JSON.stringify(key));
+    assertEquals((await store.get(key))?.value, String(i), JSON.stringify(key));
   }
 });
 
@@ -188,18 +186,18 @@ test("keeps every digit of a number", async ({ app }) => {
   const numbers = "[12345678901234567890,1.10,-0,1e400,0.1000000000000000055511151231257827]";
   const values = ["12345678901234567890", "1.10", numbers, `{"a":${numbers}}`];
   for (const value of values) {
-    assert.equal(await (await app.request("/a", put(value))).text(), `{"a":${value}}`);
-    assert.equal(await (await app.request("/a")).text(), `{"a":${value}}`);
-    assert.equal(await (await app.request("/", post(`{"b":${value}}`))).text(), `{"b":${value}}`);
-    assert.equal(await (await app.request("/b")).text(), `{"b":${value}}`);
+    assertEquals(await (await app.request("/a", put(value))).text(), `{"a":${value}}`);
+    assertEquals(await (await app.request("/a")).text(), `{"a":${value}}`);
+    assertEquals(await (await app.request("/", post(`{"b":${value}}`))).text(), `{"b":${value}}`);
+    assertEquals(await (await app.request("/b")).text(), `{"b":${value}}`);
     const operations = `[{"op":"put","key":"c","value":${value}},{"op":"get","key":"c"}]`;
     const answers = await (await app.request("/", post(operations))).text();
-    assert.equal(answers.split(`"value":${value},"revision"`).length, 3, answers);
+    assertEquals(answers.split(`"value":${value},"revision"`).length, 3, answers);
     const stale = await app.request("/c", put("0", { "If-Match": '"stale"' }));
-    assert.equal(stale.status, 412);
-    assert.ok((await stale.text()).endsWith(`"current":{"c":${value}}}`));
+    assertEquals(stale.status, 412);
+    assert((await stale.text()).endsWith(`"current":{"c":${value}}}`));
     const removed = await app.request("/c", { method: "DELETE" });
-    assert.equal(await removed.text(), `{"c":${value}}`);
+    assertEquals(await removed.text(), `{"c":${value}}`);
   }
 });
 
@@ -207,7 +205,7 @@ test("reads JSON of any JSON type, with or without parameters", async ({ app }) 
   const types = ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON"];
   for (const type of types.concat("application/ld+json", "application/vnd.api+json;v=1")) {
     const response = await app.request("/a", put("1", { "Content-Type": type }));
-    assert.ok(response.ok, type);
+    assert(response.ok, type);
   }
 });
 
@@ -216,14 +214,14 @@ test("reads JSON of any JSON type, with or without parameters", async ({ app }) 
 test("keeps an entry for ttl seconds, and says until when", async ({ app, store }) => {
   const Expires = new Date(NOW + 60_000).toUTCString();
   const response = await app.request("/a?ttl=60", put("1"));
-  assert.equal(response.status, 201);
-  assert.equal(response.headers.get("Expires"), Expires);
-  assert.equal((await app.request("/a")).headers.get("Expires"), Expires);
+  assertEquals(response.status, 201);
+  assertEquals(response.headers.get("Expires"), Expires);
+  assertEquals((await app.request("/a")).headers.get("Expires"), Expires);
   await app.request("/?ttl=60", post('{"b": 1, "c": 2}'));
-  assert.equal((await app.request("/b")).headers.get("Expires"), Expires);
-  assert.equal((await store.get("c"))?.expires, NOW + 60_000);
+  assertEquals((await app.request("/b")).headers.get("Expires"), Expires);
+  assertEquals((await store.get("c"))?.expires, NOW + 60_000);
   await app.request("/a", put("2"));
-  assert.equal((await app.request("/a")).headers.get("Expires"), null);
+  assertEquals((await app.request("/a")).headers.get("Expires"), null);
 });
 
 test("turns away a ttl that is none", async ({ app, store }) => {
@@ -245,11 +243,11 @@ test("turns away a ttl that is none", async ({ app, store }) => {
   ) {
     for (const [path, init] of [["/a", put("1")], ["/", post('{"a": 1}')]] as const) {
       const response = await app.request(`${path}?ttl=${ttl}`, init);
-      assert.equal(response.status, 400, ttl);
-      assert.match((await readProblem(response)).detail, /ttl|for ".*" seconds: expected a whole/);
+      assertEquals(response.status, 400, ttl);
+      assertMatch((await readProblem(response)).detail, /ttl|for ".*" seconds: expected a whole/);
     }
   }
-  assert.deepEqual((await store.list("")).keys, []);
+  assertEquals((await store.list("")).keys, []);
 });
 
 // ---- Listings -------------------------------------------------------------------------------
@@ -265,9 +263,9 @@ test("lists the keys, or those under a prefix", async ({ app, store }) => {
   ];
   for (const [path, keys] of cases) {
     const response = await app.request(path);
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "application/json");
-    assert.equal(await response.text(), JSON.stringify({ keys }));
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "application/json");
+    assertEquals(await response.text(), JSON.stringify({ keys }));
   }
 });
 
@@ -280,30 +278,30 @@ test("lists page by page, to the end, by next and by Link", async ({ app, store 
   let path: string | undefined = first;
   while (path !== undefined) {
     const response: Response = await app.request(path);
-    assert.equal(response.status, 200);
+    assertEquals(response.status, 200);
     const { keys, next } = await response.json() as { keys: string[]; next: string | null };
     const link = /^<(\/\?[^>]*)>; rel="next"$/.exec(response.headers.get("Link") ?? "")?.[1];
-    assert.equal(link !== undefined, next !== null);
+    assertEquals(link !== undefined, next !== null);
     if (next !== null) {
       const byNext = await app.request(`${first}&after=${encodeURIComponent(next)}`);
       const byLink = await app.request(link ?? "");
-      assert.equal(await byNext.text(), await byLink.text());
+      assertEquals(await byNext.text(), await byLink.text());
     }
     seen.push(...keys);
     sizes.push(keys.length);
     path = link;
   }
-  assert.deepEqual(sizes, [10, 10, 5]);
-  assert.deepEqual(seen, names);
+  assertEquals(sizes, [10, 10, 5]);
+  assertEquals(seen, names);
 });
 
 test("goes on after a key without a limit, a page of 1,000", async ({ app, store }) => {
   const names = Array.from({ length: 2500 }, (_, i) => `k${String(i).padStart(4, "0")}`);
   await store.setAll(new Map(names.map((key) => [key, json(1)])));
   const response = await app.request("/?after=k0099");
-  assert.equal(response.status, 200);
-  assert.match(response.headers.get("Link") ?? "", /limit=1000&after=/);
-  assert.deepEqual((await response.json()).keys, names.slice(100, 1100));
+  assertEquals(response.status, 200);
+  assertMatch(response.headers.get("Link") ?? "", /limit=1000&after=/);
+  assertEquals((await response.json()).keys, names.slice(100, 1100));
 });
 
 test("lists 5,000 keys whole, as one JSON text", async ({ app, store }) => {
@@ -311,32 +309,32 @@ test("lists 5,000 keys whole, as one JSON text", async ({ app, store }) => {
   await store.setAll(new Map(names.map((key) => [key, json(1)])));
   await store.set("other", json(1));
   const response = await app.request("/?prefix=k");
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
-  assert.equal(response.headers.get("Link"), null);
-  assert.deepEqual(await response.json(), { keys: names });
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
+  assertEquals(response.headers.get("Link"), null);
+  assertEquals(await response.json(), { keys: names });
 });
 
 test("cuts off a long listing that fails on the way, rather than end it early", async (t) => {
   await t.store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
   const response = await kv(failingListing(t.store)).request("/");
-  assert.equal(response.status, 200);
-  await assert.rejects(response.text(), StoreUnavailable);
+  assertEquals(response.status, 200);
+  await assertRejects(() => response.text(), StoreUnavailable);
 });
 
 test("answers HEAD for a long listing without reading on", async ({ store }) => {
   await store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
   const head = await kv(failingListing(store)).request("/", { method: "HEAD" });
-  assert.equal(head.status, 200);
-  assert.equal(head.headers.get("Content-Type"), "application/json");
-  assert.equal(head.headers.get("Content-Length"), null);
+  assertEquals(head.status, 200);
+  assertEquals(head.headers.get("Content-Type"), "application/json");
+  assertEquals(head.headers.get("Content-Length"), null);
 });
 
 test("turns away a limit that is none", async ({ app }) => {
   for (const limit of ["0", "-1", "1.5", "1001", "abc", ""]) {
     const response = await app.request(`/?limit=${limit}`);
-    assert.equal(response.status, 400, limit);
-    assert.match((await readProblem(response)).detail, /limit|Cannot list ".*" keys: expected/);
+    assertEquals(response.status, 400, limit);
+    assertMatch((await readProblem(response)).detail, /limit|Cannot list ".*" keys: expected/);
   }
 });
 
@@ -345,17 +343,17 @@ test("turns away a limit that is none", async ({ app }) => {
 test("shows browsers a page, which runs its own script alone", async ({ app }) => {
   const accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
   const response = await app.request("/", { headers: { Accept: accept } });
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
-  assert.equal(response.headers.get("Vary"), "Accept");
-  assert.match(
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
+  assertEquals(response.headers.get("Vary"), "Accept");
+  assertMatch(
     response.headers.get("Content-Security-Policy") ?? "",
     /^default-src 'none'; .*script-src 'sha256-[^']+'; connect-src 'self'; require-trusted-types/,
   );
-  assert.match(await response.text(), /<h1>Key-value store<\/h1>/);
+  assertMatch(await response.text(), /<h1>Key-value store<\/h1>/);
   for (const other of ["*/*", "application/json", "text/plain"]) {
     const { headers } = await app.request("/", { headers: { Accept: other } });
-    assert.equal(headers.get("Content-Type"), "application/json", other);
+    assertEquals(headers.get("Content-Type"), "application/json", other);
   }
 });
 
@@ -387,9 +385,9 @@ Deno.test("kv() answers 503 with the outcome while its store does not answer", a
     const log = await logged(async () => {
       for (const [path, init] of CALLS) {
         const response = await app.request(path, init);
-        assert.equal(response.status, 503);
-        assert.equal(response.headers.get("Retry-After"), "1");
-        assert.deepEqual(await readProblem(response), {
+        assertEquals(response.status, 503);
+        assertEquals(response.headers.get("Retry-After"), "1");
+        assertEquals(await readProblem(response), {
           title: "Service Unavailable",
           status: 503,
           detail: "The store does not answer",
@@ -397,9 +395,9 @@ Deno.test("kv() answers 503 with the outcome while its store does not answer", a
         });
       }
       const answer = { status: 503, detail: "The store does not answer", outcome };
-      assert.deepEqual(await operate(app, OPERATIONS), [answer, answer, answer]);
+      assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
     });
-    assert.deepEqual(new Set(log.split("\n")), new Set(["kv: redis://secret cannot"]));
+    assertEquals(new Set(log.split("\n")), new Set(["kv: redis://secret cannot"]));
   }
 });
 
@@ -408,17 +406,17 @@ Deno.test("kv() answers 507 while its store is full", async () => {
   const log = await logged(async () => {
     for (const [path, init] of CALLS) {
       const response = await app.request(path, init);
-      assert.equal(response.status, 507);
-      assert.deepEqual(await readProblem(response), {
+      assertEquals(response.status, 507);
+      assertEquals(await readProblem(response), {
         title: "Insufficient Storage",
         status: 507,
         detail: "The store is full",
       });
     }
     const answer = { status: 507, detail: "The store is full" };
-    assert.deepEqual(await operate(app, OPERATIONS), [answer, answer, answer]);
+    assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
   });
-  assert.deepEqual(new Set(log.split("\n")), new Set(["kv: /var/secret is full"]));
+  assertEquals(new Set(log.split("\n")), new Set(["kv: /var/secret is full"]));
 });
 
 Deno.test("kv() answers 500 to a defect, logs its trace and tells the client nothing", async () => {
@@ -431,14 +429,14 @@ Deno.test("kv() answers 500 to a defect, logs its trace and tells the client not
   for (const [path, init] of CALLS) {
     const log = await logged(async () => {
       const response = await app.request(path, init);
-      assert.equal(response.status, 500);
-      assert.deepEqual(await readProblem(response), problem);
+      assertEquals(response.status, 500);
+      assertEquals(await readProblem(response), problem);
     });
-    assert.match(log, /^kv: Error: a secret\n +at /);
+    assertMatch(log, /^kv: Error: a secret\n +at /);
   }
   const { title: _, ...answer } = problem;
   const log = await logged(async () => {
-    assert.deepEqual(await operate(app, OPERATIONS), [answer, answer, answer]);
+    assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
   });
-  assert.match(log, /^kv: Error: a secret\n +at /);
+  assertMatch(log, /^kv: Error: a secret\n +at /);
 });

@@ -1,19 +1,20 @@
 /** Streams of changes, and what the service tells of itself. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EventSource } from "eventsource";
 import parsePrometheus from "parse-prometheus-text-format";
 import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type Store, StoreUnavailable } from "../stores/store.ts";
-import { logged, readProblem } from "./kv_app.ts";
-import { startServer } from "./programs.ts";
+import { json } from "../stores/json_text.ts";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
+import { logged, readProblem } from "./helpers/kv_app.ts";
+import { startServer } from "./helpers/programs.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 
 /** Reads a stream of changes, event by event. */
 function eventsOf(response: Response) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
-  assert.ok(reader);
+  assert(reader);
   return {
     async next(): Promise<string> {
       return (await reader.read()).value ?? "the end";
@@ -26,26 +27,26 @@ Deno.test("kv() streams the changes under a prefix as server-sent events", async
   const store = memoryStore();
   const app = kv(store);
   const response = await app.request("/?prefix=a", { headers: EVENTS });
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "text/event-stream");
-  assert.equal(response.headers.get("Cache-Control"), "no-cache");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "text/event-stream");
+  assertEquals(response.headers.get("Cache-Control"), "no-cache");
   const events = eventsOf(response);
-  assert.match(await events.next(), /^event: ready\ndata: \{\}\nid: [\da-f]{8}-0\n\n$/);
+  assertMatch(await events.next(), /^event: ready\ndata: \{\}\nid: [\da-f]{8}-0\n\n$/);
   const { revision, expires } = await store.set("a", json("x\ny"), { ttl: 60 });
   const entry = `"value":"x\\\\ny","revision":"${revision}","expires":${expires}`;
-  assert.match(
+  assertMatch(
     await events.next(),
     new RegExp(`^data: {"key":"a",${entry}}\nid: [\\da-f]{8}-1\n\n$`),
   );
   await store.set("b", json(1));
   await store.delete("a");
   const nothing = '"value":null,"revision":null,"expires":null';
-  assert.match(
+  assertMatch(
     await events.next(),
     new RegExp(`^data: {"key":"a",${nothing}}\nid: [\\da-f]{8}-3\n\n$`),
   );
   await store.close();
-  assert.equal(await events.next(), "the end");
+  assertEquals(await events.next(), "the end");
 });
 
 Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not know", async () => {
@@ -57,14 +58,14 @@ Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not 
   await store.set("missed", json(1));
   const headers = { ...EVENTS, "Last-Event-ID": id };
   const second = eventsOf(await app.request("/", { headers }));
-  assert.match(await second.next(), /^event: ready\n/);
-  assert.match(await second.next(), /^data: \{"key":"missed","value":1,/);
+  assertMatch(await second.next(), /^event: ready\n/);
+  assertMatch(await second.next(), /^data: \{"key":"missed","value":1,/);
   await second.cancel();
 
   const unknown = { ...EVENTS, "Last-Event-ID": "00000000-7" };
   const gone = await app.request("/", { headers: unknown });
-  assert.equal(gone.status, 410);
-  assert.match((await readProblem(gone)).detail, /^Cannot watch since "00000000-7": /);
+  assertEquals(gone.status, 410);
+  assertMatch((await readProblem(gone)).detail, /^Cannot watch since "00000000-7": /);
   await store.close();
 });
 
@@ -76,9 +77,9 @@ Deno.test("kv() says every 15 seconds that a stream of changes is alive", async 
   timers.setInterval = (run: () => void, every = 0) => setInterval(run, every / 300);
   try {
     const events = eventsOf(await app.request("/", { headers: EVENTS }));
-    assert.match(await events.next(), /^event: ready\n/);
-    assert.equal(await events.next(), ":\n\n");
-    assert.equal(await events.next(), ":\n\n");
+    assertMatch(await events.next(), /^event: ready\n/);
+    assertEquals(await events.next(), ":\n\n");
+    assertEquals(await events.next(), ":\n\n");
     await events.cancel();
   } finally {
     timers.setInterval = setInterval;
@@ -91,10 +92,10 @@ Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
   const app = kv(store);
   for (let i = 0; i < 3; i++) {
     const head = await app.request("/", { method: "HEAD", headers: EVENTS });
-    assert.equal(head.status, 200);
-    assert.equal(head.headers.get("Content-Type"), "text/event-stream");
+    assertEquals(head.status, 200);
+    assertEquals(head.headers.get("Content-Type"), "text/event-stream");
   }
-  assert.match(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
+  assertMatch(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
   await store.close();
 });
 
@@ -106,14 +107,14 @@ Deno.test("kv() lets no more watch than MAX_WATCHERS, though they come at once",
     () => app.request("/", { headers: EVENTS }),
   );
   const late = await app.request("/", { headers: EVENTS });
-  assert.equal(late.status, 503);
-  assert.equal(late.headers.get("Retry-After"), "1");
-  assert.match((await readProblem(late)).detail, /^Cannot watch: \d+ others do$/);
+  assertEquals(late.status, 503);
+  assertEquals(late.headers.get("Retry-After"), "1");
+  assertMatch((await readProblem(late)).detail, /^Cannot watch: \d+ others do$/);
   const [first, ...others] = await Promise.all(watching);
-  assert.ok([first, ...others].every((response) => response?.status === 200));
+  assert([first, ...others].every((response) => response?.status === 200));
   await first?.body?.cancel();
   const next = await app.request("/", { headers: EVENTS });
-  assert.equal(next.status, 200);
+  assertEquals(next.status, 200);
   for (const { body } of [next, ...others]) await body?.cancel();
   await store.close();
 });
@@ -131,12 +132,12 @@ Deno.test("kv() gives a watcher's place free whose changes fail, and logs why in
   const app = kv(failing);
   const log = await logged(async () => {
     const events = eventsOf(await app.request("/", { headers: EVENTS }));
-    assert.match(await events.next(), /^event: ready\n/);
-    assert.equal(await events.next(), "the end");
+    assertMatch(await events.next(), /^event: ready\n/);
+    assertEquals(await events.next(), "the end");
   });
-  assert.equal(log, "kv: gone");
+  assertEquals(log, "kv: gone");
   const figures = await (await app.request("/?metrics")).text();
-  assert.match(figures, /^kv_watchers 0$/m);
+  assertMatch(figures, /^kv_watchers 0$/m);
   await store.close();
 });
 
@@ -154,7 +155,7 @@ Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () 
     body: "1.10",
   });
   await put.body?.cancel();
-  assert.match(
+  assertMatch(
     await message.promise,
     /^\{"key":"a","value":1\.10,"revision":"[^"]+","expires":null\}$/,
   );
@@ -162,27 +163,27 @@ Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () 
 
   const { body } = await fetch(server.url, { headers: EVENTS });
   const end = new Response(body).text();
-  assert.equal(await server.program.stop(), 0);
-  assert.match(await end, /^event: ready\n/);
+  assertEquals(await server.program.stop(), 0);
+  assertMatch(await end, /^event: ready\n/);
 });
 
 Deno.test("kv() tells of its health, and of its store's", async () => {
   const store = memoryStore();
   const app = kv(store);
   const well = await app.request("/?health");
-  assert.equal(well.status, 200);
-  assert.equal(well.headers.get("Cache-Control"), "no-store");
-  assert.deepEqual(await well.json(), { status: "ok" });
+  assertEquals(well.status, 200);
+  assertEquals(well.headers.get("Cache-Control"), "no-store");
+  assertEquals(await well.json(), { status: "ok" });
   const odd = await app.request("/?health=1");
-  assert.equal(odd.status, 400);
-  assert.match((await readProblem(odd)).detail, /health: expected no value/);
+  assertEquals(odd.status, 400);
+  assertMatch((await readProblem(odd)).detail, /health: expected no value/);
   await store.close();
   const log = await logged(async () => {
     const ill = await app.request("/?health");
-    assert.equal(ill.status, 503);
-    assert.equal(ill.headers.get("Retry-After"), "1");
+    assertEquals(ill.status, 503);
+    assertEquals(ill.headers.get("Retry-After"), "1");
   });
-  assert.match(log, /closed/);
+  assertMatch(log, /closed/);
 });
 
 /** What another's parser finds in a text in Prometheus' format: the type of each name. */
@@ -200,7 +201,7 @@ function figures(text: string): Map<string, number> {
     }
     const [, name, value] =
       /^([a-z_]+(?:\{(?:[a-z]+="[^"\\\n]*",?)+\})?) ([\d.e+-]+)$/.exec(line) ?? [];
-    assert.ok(name !== undefined && !samples.has(name), line);
+    assert(name !== undefined && !samples.has(name), line);
     samples.set(name, Number(value));
   }
   return samples;
@@ -223,9 +224,9 @@ Deno.test("kv() counts its requests and its store's calls, for Prometheus", asyn
   await store.set("b", json(1));
   const app = kv(store);
   const before = await app.request("/?metrics");
-  assert.match(before.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
+  assertMatch(before.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
   const text = await before.text();
-  assert.deepEqual(typesOf(text), {
+  assertEquals(typesOf(text), {
     kv_entries: "GAUGE",
     kv_request_duration_seconds: "HISTOGRAM",
     kv_requests_total: "COUNTER",
@@ -233,8 +234,8 @@ Deno.test("kv() counts its requests and its store's calls, for Prometheus", asyn
     kv_store_up: "GAUGE",
     kv_watchers: "GAUGE",
   });
-  assert.equal(figures(text).get("kv_store_up"), 1);
-  assert.equal(figures(text).get("kv_entries"), 1);
+  assertEquals(figures(text).get("kv_store_up"), 1);
+  assertEquals(figures(text).get("kv_entries"), 1);
 
   const set = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
   await app.request("/a", set);
@@ -259,6 +260,6 @@ Deno.test("kv() counts its requests and its store's calls, for Prometheus", asyn
       ["kv_store_up", 0],
       ["kv_entries", undefined],
     ] as const
-  ) assert.equal(after.get(name), value, name);
+  ) assertEquals(after.get(name), value, name);
   await store.close();
 });

@@ -1,18 +1,13 @@
 /** What a Redis store does when the server, or the way to it, fails: never a hang, never a wrong success. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { redisStore } from "../stores/redis.ts";
-import {
-  ChangesLost,
-  InvalidArgument,
-  json,
-  type Store,
-  StoreUnavailable,
-} from "../stores/store.ts";
-import { eventually, freePort, startServer, testWith } from "./programs.ts";
-import { cli, REDIS, startCluster, startRedis, startSentinels } from "./redis_servers.ts";
+import { redisStore } from "../stores/redis/store.ts";
+import { json } from "../stores/json_text.ts";
+import { ChangesLost, InvalidArgument, type Store, StoreUnavailable } from "../stores/store.ts";
+import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
+import { cli, REDIS, startCluster, startRedis, startSentinels } from "./helpers/redis_servers.ts";
 
 /** Of the stores here, in milliseconds. */
 const DEADLINE = 2000;
@@ -116,9 +111,9 @@ async function timeOf(call: Promise<unknown>): Promise<number> {
 /** What became of a call that has to fail with StoreUnavailable within `limit` milliseconds. */
 async function outcome(call: Promise<unknown>, limit = DEADLINE): Promise<string> {
   const took = await timeOf(call);
-  assert.ok(took < limit + SLACK, `it took ${took} ms`);
+  assert(took < limit + SLACK, `it took ${took} ms`);
   const error: unknown = await call.then(() => "it was done", (error) => error);
-  assert.ok(error instanceof StoreUnavailable, String(error));
+  assert(error instanceof StoreUnavailable, String(error));
   return error.outcome;
 }
 
@@ -135,10 +130,10 @@ testWith(
     proxy.late = 3000;
     const calls = [store.set("a", json(2)), store.delete("b"), store.get("a"), store.list("")];
     const outcomes = await Promise.all(calls.map((call) => outcome(call)));
-    assert.deepEqual(outcomes, ["unknown", "unknown", "unchanged", "unchanged"]);
+    assertEquals(outcomes, ["unknown", "unknown", "unchanged", "unchanged"]);
     proxy.heal();
     await eventually("a store that works", works(store));
-    assert.equal((await store.get("a"))?.value, "2", "unknown: it was done");
+    assertEquals((await store.get("a"))?.value, "2", "unknown: it was done");
   },
 );
 
@@ -153,15 +148,15 @@ testWith(
       await eventually("a store that works", works(store));
       await store.set("a", json(1));
       proxy.cut = cut;
-      assert.equal(await outcome(store.set("a", json(2))), "unknown", cut);
-      assert.equal(
+      assertEquals(await outcome(store.set("a", json(2))), "unknown", cut);
+      assertEquals(
         await outcome(store.set("a", json(3)), 0),
         "unchanged",
         "there is no connection",
       );
       proxy.heal();
       await eventually("a store that works", works(store));
-      assert.equal((await store.get("a"))?.value, value, cut);
+      assertEquals(String((await store.get("a"))?.value), value, cut);
     }
   },
 );
@@ -183,7 +178,7 @@ testWith(
         await store.set("count", next, { ifRevision: current?.revision ?? null });
         done++;
       } catch (error) {
-        assert.ok(error instanceof StoreUnavailable, String(error));
+        assert(error instanceof StoreUnavailable, String(error));
         if (error.outcome === "unknown") unknown++;
         proxy.heal();
         await eventually("a store that works", works(store));
@@ -191,11 +186,8 @@ testWith(
       if (i % 6 === 1 && i % 4 === 1) proxy.cut = "after";
     }
     const count = Number((await store.get("count"))?.value);
-    assert.ok(
-      count >= done && count <= done + unknown,
-      `${count} of ${done} and ${unknown} unknown`,
-    );
-    assert.ok(done > 15);
+    assert(count >= done && count <= done + unknown, `${count} of ${done} and ${unknown} unknown`);
+    assert(done > 15);
   },
 );
 
@@ -207,10 +199,10 @@ testWith(
     await using proxy = new Proxy(server.port);
     proxy.late = Infinity;
     await using store = open(`redis://127.0.0.1:${proxy.port}`);
-    assert.equal(await outcome(store.set("a", json(1))), "unchanged");
+    assertEquals(await outcome(store.set("a", json(1))), "unchanged");
     proxy.heal();
     await eventually("a store that works", works(store));
-    assert.equal(await store.get("a"), null);
+    assertEquals(await store.get("a"), null);
   },
 );
 
@@ -223,11 +215,11 @@ testWith(
     await store.set("a", json(1));
     server.program.signal("SIGSTOP");
     const first = store.set("a", json(2));
-    assert.equal(await outcome(first), "unknown");
-    for (let i = 0; i < 20; i++) assert.ok(await outcome(store.get("a")));
+    assertEquals(await outcome(first), "unknown");
+    for (let i = 0; i < 20; i++) assert(await outcome(store.get("a")));
     server.program.signal("SIGCONT");
     await eventually("a store that works", works(store));
-    assert.match((await store.get("a"))?.value ?? "", /^[12]$/);
+    assertMatch((await store.get("a"))?.value ?? "", /^[12]$/);
   },
 );
 
@@ -237,7 +229,7 @@ testWith(
   async () => {
     const port = freePort();
     await using store = open(`redis://127.0.0.1:${port}`);
-    assert.equal(await outcome(store.set("a", json(1))), "unchanged");
+    assertEquals(await outcome(store.set("a", json(1))), "unchanged");
     const settings = ["appendonly yes", "appendfsync always"];
     const directory = await Deno.makeTempDir();
     let next: string | null;
@@ -246,15 +238,15 @@ testWith(
       await eventually("a store that works", works(store));
       await store.setAll(new Map(Array.from({ length: 50 }, (_, i) => [`k${i}`, json(i)])));
       next = (await store.list("k", { limit: 10 })).next;
-      assert.ok(next);
+      assert(next);
     }
-    assert.equal(await outcome(store.get("k1"), 200), "unchanged");
+    assertEquals(await outcome(store.get("k1"), 200), "unchanged");
     {
       await using _server = await startRedis({ port, directory, settings });
       await eventually("a store that works", works(store));
-      assert.equal((await store.get("k49"))?.value, "49");
+      assertEquals((await store.get("k49"))?.value, "49");
       // Another process has another order of the keys: going on would miss some.
-      await assert.rejects(store.list("k", { after: next }), InvalidArgument);
+      await assertRejects(() => store.list("k", { after: next }), InvalidArgument);
     }
     await Deno.remove(directory, { recursive: true });
   },
@@ -266,8 +258,8 @@ testWith(REDIS, "redisStore() closes in time, whatever the server does", async (
   await store.set("a", json(1));
   server.program.signal("SIGSTOP");
   const write = outcome(store.set("a", json(2)));
-  assert.ok(await timeOf(store.close()) < DEADLINE + SLACK);
-  assert.equal(await write, "unknown");
+  assert(await timeOf(store.close()) < DEADLINE + SLACK);
+  assertEquals(await write, "unknown");
   server.program.signal("SIGCONT");
 });
 
@@ -281,18 +273,16 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
     const { since, changes } = await store.watch("");
     const reader = changes.getReader();
     await other.set("a", json(1));
-    assert.equal((await reader.read()).value?.key, "a");
+    assertEquals((await reader.read()).value?.key, "a");
     const next = reader.read();
     fail();
-    await assert.rejects(next, (error) => {
-      return error instanceof StoreUnavailable && error.outcome === "unchanged";
-    });
+    assertEquals((await assertRejects(() => next, StoreUnavailable)).outcome, "unchanged");
     proxy.heal();
     await eventually("a store that works", works(store));
-    await assert.rejects(store.watch("", { since }), ChangesLost);
+    await assertRejects(() => store.watch("", { since }), ChangesLost);
     const again = (await store.watch("")).changes.getReader();
     await other.set("b", json(2));
-    assert.equal((await again.read()).value?.key, "b");
+    assertEquals((await again.read()).value?.key, "b");
     await again.cancel();
   }
 });
@@ -303,7 +293,7 @@ testWith(REDIS, "redisStore() refuses to watch where the server does not answer"
   await using store = open(`redis://127.0.0.1:${proxy.port}`);
   await eventually("a store that works", works(store));
   proxy.late = Infinity;
-  assert.equal(await outcome(store.watch("")), "unchanged");
+  assertEquals(await outcome(store.watch("")), "unchanged");
   proxy.heal();
   await eventually("a store that watches", () => {
     return store.watch("").then(({ changes }) => changes.cancel()).then(() => true, () => false);
@@ -340,10 +330,10 @@ testWith(
       await eventually("a service that works", answers);
       fail();
       for (const response of await Promise.all([put(2), fetch(`${service.url}/?prefix=a`)])) {
-        assert.equal(response.status, 503);
-        assert.equal(response.headers.get("Retry-After"), "1");
-        assert.equal(response.headers.get("Content-Type"), "application/problem+json");
-        assert.equal((await response.json()).detail, "The store does not answer");
+        assertEquals(response.status, 503);
+        assertEquals(response.headers.get("Retry-After"), "1");
+        assertEquals(response.headers.get("Content-Type"), "application/problem+json");
+        assertEquals((await response.json()).detail, "The store does not answer");
       }
       proxy.heal();
       server.program.signal("SIGCONT");
@@ -369,7 +359,7 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
         await store.set(`${writer}-${i}`, json(i), { ifRevision: null });
         acknowledged.push(`${writer}-${i}`);
       } catch (error) {
-        assert.ok(error instanceof StoreUnavailable, String(error));
+        assert(error instanceof StoreUnavailable, String(error));
         failures[error.outcome]++;
         lastFailure = Date.now();
         quiet = Date.now() + 2000;
@@ -395,11 +385,11 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
       `the longest call takes ${longest.toFixed()} ms, ` +
       `${lost} of ${acknowledged.length} acknowledged writes are lost`,
   );
-  assert.ok(longest < DEADLINE + SLACK, `a call took ${longest} ms`);
-  assert.ok(seconds > 0, "nothing failed: was it a master?");
+  assert(longest < DEADLINE + SLACK, `a call took ${longest} ms`);
+  assert(seconds > 0, "nothing failed: was it a master?");
   // The servers need some 5 s; Sentinels that notice a stall of their machine, 30 s more.
-  assert.ok(seconds < 60, `it still failed after ${seconds} s`);
-  assert.ok((await store.list("0-")).keys.length > 0);
+  assert(seconds < 60, `it still failed after ${seconds} s`);
+  assert((await store.list("0-")).keys.length > 0);
 }
 
 testWith(REDIS, "redisStore() writes again soon after a Cluster lost a master", async () => {

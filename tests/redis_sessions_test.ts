@@ -1,11 +1,11 @@
 /** Sessions over Redis: what they promise on every store, and counters of several processes. */
-import assert from "node:assert/strict";
+import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { KeyValueSessionStore } from "../sessions.ts";
-import { redisStore } from "../stores/redis.ts";
+import { redisStore } from "../stores/redis/store.ts";
 import { Browser, sessionsConformance, testApp } from "./conformance/sessions.ts";
-import { isInstalled, startScript, testWith } from "./programs.ts";
-import { REDIS, type Server, startRedis } from "./redis_servers.ts";
+import { isInstalled, startScript, testWith } from "./helpers/programs.ts";
+import { REDIS, type Server, startRedis } from "./helpers/redis_servers.ts";
 
 const UPDATES = 1000;
 const PROCESSES = 4;
@@ -32,10 +32,10 @@ sessionsConformance("KeyValueSessionStore over Redis", {
 testWith(REDIS, "KeyValueSessionStore over Redis ends a session that nobody uses", async () => {
   const redis = open();
   const browser = new Browser(testApp({ store: new KeyValueSessionStore(redis, { lifetime: 2 }) }));
-  assert.deepEqual(await browser.post("/count"), { count: 1 });
+  assertEquals(await browser.post("/count"), { count: 1 });
   await delay(2100);
-  assert.deepEqual(await browser.get("/read"), { count: 0 });
-  assert.equal((await redis.list("")).keys.includes(browser.cookie ?? ""), false);
+  assertEquals(await browser.get("/read"), { count: 0 });
+  assertEquals((await redis.list("")).keys.includes(browser.cookie ?? ""), false);
   await redis.close();
 });
 
@@ -57,7 +57,7 @@ testWith(
       const response = await fetch(urls[i % PROCESSES] ?? "", { headers: { Cookie: cookie } });
       const page = await response.text();
       if (response.status === 503) return null;
-      assert.equal(response.status, 200, page);
+      assertEquals(response.status, 200, page);
       const id = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
       return { id, count: Number(/Count: (\d+)/.exec(page)?.[1]) };
     };
@@ -71,16 +71,16 @@ testWith(
         const loaded = await load(next++, id);
         if (loaded === null) unanswered++;
         else {
-          assert.equal(loaded.id, id);
+          assertEquals(loaded.id, id);
           counts.add(loaded.count);
         }
       }
     }));
-    assert.equal(counts.size, UPDATES - unanswered, "each load has seen a count of its own");
+    assertEquals(counts.size, UPDATES - unanswered, "each load has seen a count of its own");
     const last = await load(0, id) ?? await load(1, id);
     const least = counts.size + 2;
     const count = last?.count ?? 0;
-    assert.ok(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
-    for (const counter of counters) assert.equal(await counter.stop(), 0);
+    assert(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
+    for (const counter of counters) assertEquals(await counter.stop(), 0);
   },
 );

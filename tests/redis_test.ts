@@ -1,17 +1,18 @@
 /** The Redis store: the conformance suite, and what is Redis's own. Faults are in redis_faults_test.ts. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
-import { redisStore } from "../stores/redis.ts";
-import { InvalidArgument, json, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { redisStore } from "../stores/redis/store.ts";
+import { json } from "../stores/json_text.ts";
+import { InvalidArgument, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {
   AWKWARD_KEYS,
   servedStore,
   storeConformance,
   type TestStore,
 } from "./conformance/store.ts";
-import { eventually, freePort, isInstalled, runToEnd, testWith } from "./programs.ts";
+import { eventually, freePort, isInstalled, runToEnd, testWith } from "./helpers/programs.ts";
 import {
   cli,
   REDIS,
@@ -20,7 +21,7 @@ import {
   startCluster,
   startRedis,
   startSentinels,
-} from "./redis_servers.ts";
+} from "./helpers/redis_servers.ts";
 
 let alone: Server, cluster: Servers;
 let prefixes = 0;
@@ -75,7 +76,7 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
   const { store } = opened;
   const { revision } = await store.set("a", json(1), { ttl: 60 });
   await store.set("a", json(2), { ifRevision: revision });
-  assert.deepEqual((await store.list("")).keys, ["a"]);
+  assertEquals((await store.list("")).keys, ["a"]);
   const { changes } = await store.watch("");
   const [, replica, sentinel] = sentinels.servers;
   const login = ["-a", "secret1", "--no-auth-warning"];
@@ -90,14 +91,19 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
     await delay(1000);
     return false;
   }, 300);
-  await assert.rejects(changes.getReader().read(), StoreUnavailable, "changes may be missed");
+  await assertRejects(
+    () => changes.getReader().read(),
+    StoreUnavailable,
+    undefined,
+    "changes may be missed",
+  );
   await eventually("a store that works", async () => {
     return await store.set("b", json(3)).then(() => true, () => false);
   }, 120);
-  assert.equal((await store.delete("a"))?.value, "2");
+  assertEquals((await store.delete("a"))?.value, "2");
   const again = (await store.watch("")).changes.getReader();
   await store.set("c", json(4));
-  assert.equal((await again.read()).value?.key, "c");
+  assertEquals((await again.read()).value?.key, "c");
 });
 
 testWith(
@@ -113,14 +119,14 @@ testWith(
     await other.set("a", json(2));
     await watcher.set("b", json(3));
     await other.setAll(new Map([["c", json(4)]]));
-    await assert.rejects(other.set("d", json(5), { ifRevision: "x" }));
+    await assertRejects(() => other.set("d", json(5), { ifRevision: "x" }));
     await other.delete("a");
     const seen: unknown[] = [];
     for await (const { key, entry } of changes) {
       seen.push([key, entry?.value]);
       if (seen.length === 4) break;
     }
-    assert.deepEqual(seen.sort(), [["a", undefined], ["a", undefined], ["b", "3"], ["c", "4"]]);
+    assertEquals(seen.sort(), [["a", undefined], ["a", undefined], ["b", "3"], ["c", "4"]]);
     for (const store of stores) await store.close();
   },
 );
@@ -150,11 +156,11 @@ testWith(
       await cli(alone.port, "SCRIPT", "FLUSH");
       await store.set("a", json("old"));
       await Promise.all([store.delete("a"), store.set("a", json("new"))]);
-      assert.equal((await store.get("a"))?.value, '"new"');
+      assertEquals((await store.get("a"))?.value, '"new"');
       await cli(alone.port, "SCRIPT", "FLUSH");
       await store.delete("a");
       await Promise.all([store.set("a", json("old"), { ifRevision: null }), store.delete("a")]);
-      assert.equal(await store.get("a"), null);
+      assertEquals(await store.get("a"), null);
     }
   },
 );
@@ -176,29 +182,32 @@ testWith(REDIS, "redisStore() takes no other database where it cannot have its o
   ) {
     const store = redisStore(`redis://${url}`, patient);
     for (let i = 0; i < 3; i++) {
-      await assert.rejects(store.set("a", json(1)), (error) => {
-        return error instanceof StoreUnavailable && error.outcome === "unchanged" &&
-          reason.test(error.message);
-      });
+      const error = await assertRejects(() => store.set("a", json(1)), StoreUnavailable);
+      assertEquals(error.outcome, "unchanged");
+      assertMatch(error.message, reason);
       await delay(100);
     }
-    await assert.rejects(store.watch(""), StoreUnavailable);
+    await assertRejects(() => store.watch(""), StoreUnavailable);
     await store.close();
   }
-  assert.equal(await cli(server.port, "DBSIZE"), "0\n");
+  assertEquals(await cli(server.port, "DBSIZE"), "0\n");
 });
 
 testWith(REDIS, "redisStore() writes nothing of which it may not tell", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* +@all resetchannels"] });
   await using opened = await openTestStore(`redis://ann:pw@127.0.0.1:${server.port}/`);
   const { store } = opened;
-  const refused = (error: unknown) =>
-    error instanceof StoreUnavailable && error.outcome === "unchanged" &&
-    /NOPERM|access|channel/i.test(error.message);
-  await assert.rejects(store.set("a", json(1)), refused);
-  await assert.rejects(store.setAll(new Map([["a", json(1)]])), refused);
-  await assert.rejects(store.watch(""), refused);
-  assert.equal(await store.get("a"), null);
+  const calls = [
+    () => store.set("a", json(1)),
+    () => store.setAll(new Map([["a", json(1)]])),
+    () => store.watch(""),
+  ];
+  for (const call of calls) {
+    const error = await assertRejects(call, StoreUnavailable);
+    assertEquals(error.outcome, "unchanged");
+    assertMatch(error.message, /NOPERM|access|channel/i);
+  }
+  assertEquals(await store.get("a"), null);
 });
 
 testWith(
@@ -213,7 +222,7 @@ testWith(
       ...["-days", "2", ...subject, "-addext", "basicConstraints=critical,CA:FALSE"],
       ...["-keyout", `${key}`, "-out", `${certificate}`],
     ]);
-    assert.equal(code, 0, stderr);
+    assertEquals(code, 0, stderr);
     const port = freePort();
     const tls = [`tls-port ${port}`, `tls-cert-file ${certificate}`, `tls-key-file ${key}`];
     const settings = [...tls, `tls-ca-cert-file ${certificate}`, "tls-auth-clients no"];
@@ -227,10 +236,10 @@ testWith(
         ["run", "--quiet", "--allow-all", "dump.ts", `rediss://localhost:${port}`],
         { env },
       );
-    assert.equal((await dump({ DENO_CERT: `${certificate}` })).stdout, '{"a": 1}\n');
+    assertEquals((await dump({ DENO_CERT: `${certificate}` })).stdout, '{"a": 1}\n');
     const refused = await dump({});
-    assert.match(refused.stderr, /^Cannot use Redis at "localhost:\d+": .*certificate/);
-    assert.equal(refused.code, 1);
+    assertMatch(refused.stderr, /^Cannot use Redis at "localhost:\d+": .*certificate/);
+    assertEquals(refused.code, 1);
     await Deno.remove(directory, { recursive: true });
   },
 );
@@ -243,9 +252,9 @@ testWith(
     const { expires } = await opened.store.set("a", json(1), { ttl: 100 });
     await opened.store.setAll(new Map([["b", json(1)]]), { ttl: 100 });
     const name = `test${prefixes - 1}:`;
-    assert.equal(Number(await cli(alone.port, "PEXPIRETIME", `${name}a`)), expires);
+    assertEquals(Number(await cli(alone.port, "PEXPIRETIME", `${name}a`)), expires);
     const all = Number(await cli(alone.port, "PEXPIRETIME", `${name}b`));
-    assert.equal((await opened.store.get("b"))?.expires, all);
+    assertEquals((await opened.store.get("b"))?.expires, all);
   },
 );
 
@@ -257,13 +266,13 @@ testWith(REDIS, "redisStore() keeps to its prefix, whatever characters are in it
   const [first, second, whole] = stores as [Store, Store, Store];
   for (const key of ["x*", "xy", "x?", "x[y]", "x\\y"]) await first.set(key, json(1));
   await second.set("x*", json(2));
-  assert.deepEqual((await first.list("x*")).keys, ["x*"]);
-  assert.deepEqual((await first.list("x[")).keys, ["x[y]"]);
-  assert.deepEqual((await first.list("x\\")).keys, ["x\\y"]);
-  assert.equal((await first.list("")).keys.length, 5);
-  assert.deepEqual((await second.list("")).keys, ["x*"]);
-  assert.equal((await whole.list("")).keys.length, 6);
-  assert.equal((await whole.get(`${odd}x*`))?.value, "1");
+  assertEquals((await first.list("x*")).keys, ["x*"]);
+  assertEquals((await first.list("x[")).keys, ["x[y]"]);
+  assertEquals((await first.list("x\\")).keys, ["x\\y"]);
+  assertEquals((await first.list("")).keys.length, 5);
+  assertEquals((await second.list("")).keys, ["x*"]);
+  assertEquals((await whole.list("")).keys.length, 6);
+  assertEquals((await whole.get(`${odd}x*`))?.value, "1");
   for (const store of stores) await store.close();
 });
 
@@ -273,12 +282,10 @@ testWith(REDIS, "redisStore() does not take another program's key for an entry",
   await cli(alone.port, "SET", `${name}text`, "hello");
   await cli(alone.port, "HSET", `${name}hash`, "a", "1");
   for (const key of ["text", "hash"]) {
-    await assert.rejects(opened.store.get(key), StoreUnavailable);
+    await assertRejects(() => opened.store.get(key), StoreUnavailable);
   }
-  await assert.rejects(
-    opened.store.set("hash", json(1)),
-    (error) => error instanceof StoreUnavailable && error.outcome === "unchanged",
-  );
+  const error = await assertRejects(() => opened.store.set("hash", json(1)), StoreUnavailable);
+  assertEquals(error.outcome, "unchanged");
 });
 
 testWith(REDIS, "redisStore() says that Redis is full, and has written nothing", async () => {
@@ -287,12 +294,12 @@ testWith(REDIS, "redisStore() says that Redis is full, and has written nothing",
   const { store } = opened;
   const big = json("x".repeat(500_000));
   await store.set("small", json(1));
-  await assert.rejects(async () => {
+  await assertRejects(async () => {
     for (let i = 0; i < 50; i++) await store.set(`big${i}`, big);
   }, StoreFull);
-  await assert.rejects(store.setAll(new Map([["small", big], ["b", json(1)]])), StoreFull);
-  assert.equal((await store.get("small"))?.value, "1");
-  assert.equal(await store.get("b"), null);
+  await assertRejects(() => store.setAll(new Map([["small", big], ["b", json(1)]])), StoreFull);
+  assertEquals((await store.get("small"))?.value, "1");
+  assertEquals(await store.get("b"), null);
   await store.delete("big0");
 });
 
@@ -308,22 +315,17 @@ testWith(
       await store.set("a", json(1));
       await store.close();
     }
-    assert.equal(
+    assertEquals(
       await cli(server.port, "-a", "secret1", "--no-auth-warning", "-n", "2", "DBSIZE"),
       "1\n",
     );
     for (const login of ["", ":wrong-one@", "ann:wrong-one@"]) {
       for (const scheme of ["redis", "redis+cluster"]) {
         const store = redisStore(`${scheme}://${login}${host}`, patient);
-        await assert.rejects(store.get("a"), (error) => {
-          assert.ok(error instanceof StoreUnavailable);
-          assert.match(error.message, /^Cannot use Redis at "127.0.0.1:\d+": (WRONGPASS|NOAUTH)/);
-          assert.ok(
-            !inspect(error, { depth: 9 }).includes("wrong-one"),
-            inspect(error, { depth: 9 }),
-          );
-          return true;
-        });
+        const error = await assertRejects(() => store.get("a"));
+        assert(error instanceof StoreUnavailable);
+        assertMatch(error.message, /^Cannot use Redis at "127.0.0.1:\d+": (WRONGPASS|NOAUTH)/);
+        assert(!inspect(error, { depth: 9 }).includes("wrong-one"), inspect(error, { depth: 9 }));
         await store.close();
       }
     }
@@ -339,7 +341,7 @@ testWith(
     const keys = ["{}a}", "{}{a}", "{{a}}", "{a", "a}", "{a}b", "}{a}", "é{ü}", "{\u{1f600}}"];
     const values = new Map([...keys, ...AWKWARD_KEYS].map((key, i) => [key, json(i)]));
     await store.setAll(values);
-    for (const [key, value] of values) assert.equal((await store.get(key))?.value, value, key);
+    for (const [key, value] of values) assertEquals((await store.get(key))?.value, value, key);
   },
 );
 
@@ -352,9 +354,9 @@ testWith(
       const same = redisStore(`${url}?prefix=test${prefixes - 1}:`, patient);
       await opened.store.setAll(new Map(Array.from({ length: 40 }, (_, i) => [`k${i}`, json(i)])));
       const first = await opened.store.list("k", { limit: 15 });
-      assert.ok(first.next);
-      const rest = await same.list("k", { after: first.next });
-      assert.equal(new Set([...first.keys, ...rest.keys]).size, 40);
+      assert(first.next);
+      const rest = await same.list("k", { after: first.next ?? undefined });
+      assertEquals(new Set([...first.keys, ...rest.keys]).size, 40);
       const [listing] = first.next.split(".");
       const ahead = btoa('{"a":1}').replaceAll("=", "");
       for (
@@ -368,12 +370,15 @@ testWith(
         ]
           .concat(`${listing}.0.${"9".repeat(20)}..`, `${listing}.0.0.short.`, first.next + " ")
       ) {
-        await assert.rejects(
-          same.list("k", { after }),
-          (error) => error instanceof InvalidArgument && error.argument === "after",
-        );
+        const error = await assertRejects(() => same.list("k", { after }), InvalidArgument);
+        assertEquals(error.argument, "after");
       }
-      await assert.rejects(same.list("", { after: first.next }), InvalidArgument, "another prefix");
+      await assertRejects(
+        () => same.list("", { after: first.next ?? undefined }),
+        InvalidArgument,
+        undefined,
+        "another prefix",
+      );
       await same.close();
     }
   },
@@ -401,7 +406,7 @@ testWith(REDIS, "redisStore() lists no key twice while the server's table shrink
     }
     const met = seen.filter((key) => stay.includes(key));
     repeated += met.length - new Set(met).size;
-    assert.equal(new Set(met).size, stay.length, "none is missed");
+    assertEquals(new Set(met).size, stay.length, "none is missed");
   }
-  assert.equal(repeated, 0);
+  assertEquals(repeated, 0);
 });

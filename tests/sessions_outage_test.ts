@@ -1,5 +1,5 @@
 /** What each request gets while the key-value service behind the sessions misbehaves. */
-import assert from "node:assert/strict";
+import { assertEquals } from "@std/assert";
 import { kv } from "../kv.ts";
 import { KeyValueSessionStore } from "../sessions.ts";
 import { httpStore } from "../stores/http.ts";
@@ -53,17 +53,17 @@ for (const [what, outage] of Object.entries(OUTAGES)) {
       ] as const
     ) {
       const response = await browser.request(method, path);
-      assert.equal(response.status, 503, path);
-      assert.equal(response.headers.get("Retry-After"), "1");
-      assert.equal(response.headers.get("Set-Cookie"), null, "never a new identity");
+      assertEquals(response.status, 503, path);
+      assertEquals(response.headers.get("Retry-After"), "1");
+      assertEquals(response.headers.get("Set-Cookie"), null, "never a new identity");
       await response.body?.cancel();
     }
-    assert.equal((await stranger.request("POST", "/count")).status, 503);
-    assert.equal((await browser.request("GET", "/untouched")).status, 200);
+    assertEquals((await stranger.request("POST", "/count")).status, 503);
+    assertEquals((await browser.request("GET", "/untouched")).status, 200);
 
     now = well;
-    assert.deepEqual(await browser.post("/count"), { count: 4 }, "no acknowledged count is lost");
-    assert.equal(browser.cookie, id);
+    assertEquals(await browser.post("/count"), { count: 4 }, "no acknowledged count is lost");
+    assertEquals(browser.cookie, id);
     await store.close();
     await memory.close();
   });

@@ -1,5 +1,5 @@
 /** Requests of several processes that meet in one session, in every order that fast-check finds. */
-import assert from "node:assert/strict";
+import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -63,18 +63,18 @@ Deno.test("no order of updates, rotations and resets loses an update or brings a
 
       const rotated = answers.filter(({ path, cookie }) => path === "/rotate" && cookie !== id);
       const destroyed = answers.some(({ path, status }) => path === "/destroy" && status === 303);
-      assert.ok(rotated.length <= 1, "one rotation succeeds");
-      assert.ok(!(rotated.length === 1 && destroyed), "of a rotation and a reset one succeeds");
+      assert(rotated.length <= 1, "one rotation succeeds");
+      assert(!(rotated.length === 1 && destroyed), "of a rotation and a reset one succeeds");
       // Every update that was acknowledged under the id is in the session, and no other.
       const kept = answers.filter(({ cookie, count }) => cookie === id && count !== null);
-      assert.equal(new Set(kept.map(({ count }) => count)).size, kept.length);
+      assertEquals(new Set(kept.map(({ count }) => count)).size, kept.length);
       const living = rotated[0]?.cookie ?? id;
       const entry = await memory.get(living);
-      if (destroyed) assert.equal(entry, null, "a reset session does not come back");
-      else assert.equal(entry?.value, `{"count":${kept.length + 1}}`);
+      if (destroyed) assertEquals(entry, null, "a reset session does not come back");
+      else assertEquals(entry?.value, `{"count":${kept.length + 1}}`);
       // An update that found no session has begun one of its own.
       for (const { cookie, count } of answers) {
-        if (count !== null && cookie !== id) assert.equal(count, 1);
+        if (count !== null && cookie !== id) assertEquals(count, 1);
       }
       await memory.close();
     }),

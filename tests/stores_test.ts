@@ -1,4 +1,12 @@
-import assert from "node:assert/strict";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertNotMatch,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
@@ -6,7 +14,9 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { InvalidArgument, json, openStore, type Store, StoreUnavailable } from "../stores/store.ts";
+import { json, parseJson } from "../stores/json_text.ts";
+import { openStore } from "../stores/open.ts";
+import { InvalidArgument, type Store, StoreUnavailable } from "../stores/store.ts";
 import { servedStore, storeConformance, testClock } from "./conformance/store.ts";
 
 storeConformance("memoryStore", {
@@ -66,10 +76,10 @@ Deno.test("openStore() opens what a URL names", async () => {
   for (const url of [":memory:", join(directory, "a.db"), `sqlite:${join(directory, "b.db")}`]) {
     const store = await openStore(url);
     await store.set("a", json(1));
-    assert.equal((await store.get("a"))?.value, "1");
+    assertEquals((await store.get("a"))?.value, "1");
     await store.close();
   }
-  assert.deepEqual([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
     "a.db",
     "b.db",
   ]);
@@ -78,11 +88,9 @@ Deno.test("openStore() opens what a URL names", async () => {
 
 Deno.test("openStore() names the URL that it cannot open, and what is wanted", async () => {
   for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
-    await assert.rejects(openStore(url), (error: Error) => {
-      assert.match(error.message, /^Cannot open the store "/);
-      assert.ok(error.message.includes(`"${url}": expected `), error.message);
-      return true;
-    });
+    const error = await assertRejects(() => openStore(url), Error);
+    assertMatch(error.message, /^Cannot open the store "/);
+    assert(error.message.includes(`"${url}": expected `), error.message);
   }
 });
 
@@ -107,13 +115,11 @@ Deno.test("openStore() says what is wrong with a Redis URL, and never the passwo
     "mongodb://ann:hunter2@x": "expected :memory:",
   };
   for (const [url, problem] of Object.entries(wrong)) {
-    await assert.rejects(openStore(url), (error: Error) => {
-      assert.ok(error instanceof InvalidArgument);
-      assert.match(error.message, /^Cannot open the store "/);
-      assert.ok(error.message.includes(`": ${problem}`), error.message);
-      assert.doesNotMatch(error.message, /hun|ter2/);
-      return true;
-    });
+    const error = await assertRejects(() => openStore(url), Error);
+    assert(error instanceof InvalidArgument);
+    assertMatch(error.message, /^Cannot open the store "/);
+    assert(error.message.includes(`": ${problem}`), error.message);
+    assertNotMatch(error.message, /hun|ter2/);
   }
 });
 
@@ -127,8 +133,8 @@ Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the n
   await first.close();
   const second = sqliteStore(path);
   const { created: _, ...entry } = a;
-  assert.deepEqual(await second.get("a"), entry);
-  assert.notEqual((await second.set("b", json(1))).revision, b.revision);
+  assertEquals(await second.get("a"), entry);
+  assertNotEquals((await second.set("b", json(1))).revision, b.revision);
   await second.close();
   await Deno.remove(directory, { recursive: true });
 });
@@ -153,7 +159,7 @@ Deno.test("sqliteStore() uses no revision again after its file was brought back 
   revisions.push(await write());
   await Deno.remove(path);
   revisions.push(await write());
-  assert.equal(new Set(revisions).size, 4, `${revisions}`);
+  assertEquals(new Set(revisions).size, 4, `${revisions}`);
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -162,9 +168,9 @@ Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
   const path = join(directory, "kv.db");
   const stores = [sqliteStore(path), sqliteStore(path)] as const;
   const { revision } = await stores[0].set("a", json(1));
-  assert.equal((await stores[1].set("a", json(2), { ifRevision: revision })).value, "2");
-  await assert.rejects(stores[0].set("a", json(3), { ifRevision: revision }));
-  assert.equal((await stores[0].get("a"))?.value, "2");
+  assertEquals((await stores[1].set("a", json(2), { ifRevision: revision })).value, "2");
+  await assertRejects(() => stores[0].set("a", json(3), { ifRevision: revision }));
+  assertEquals((await stores[0].get("a"))?.value, "2");
   for (const store of stores) await store.close();
   await Deno.remove(directory, { recursive: true });
 });
@@ -217,12 +223,12 @@ Deno.test("sqliteStore() closes where it cannot write, behind the writes that ar
   const store = sqliteStore(path);
   const writing = store.set("a", json(1));
   await store.close();
-  assert.equal((await writing).value, "1");
+  assertEquals((await writing).value, "1");
   const blocked = sqliteStore(path);
   const other = new DatabaseSync(path);
   other.exec("BEGIN IMMEDIATE");
   await Promise.all([
-    assert.rejects(blocked.set("b", json(2)), /database is locked/),
+    assertRejects(() => blocked.set("b", json(2)), StoreUnavailable, "database is locked"),
     blocked.close(),
   ]);
   other.close();
@@ -242,8 +248,8 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   const database = new DatabaseSync(path, { readOnly: true });
   const count = database.prepare("SELECT count(*) AS n FROM entries");
   for (let i = 0; i < 200 && (count.get() as { n: number }).n > 1; i++) await delay(10);
-  assert.equal((count.get() as { n: number }).n, 1);
-  assert.equal(await store.count?.(), 1);
+  assertEquals((count.get() as { n: number }).n, 1);
+  assertEquals(await store.count?.(), 1);
   database.close();
   await store.close();
   await Deno.remove(directory, { recursive: true });
@@ -268,16 +274,16 @@ Deno.test("sqliteStore() opens a file of the first version, and keeps what is in
   made.close();
   for (const added of [2, 3]) {
     const store = sqliteStore(path);
-    assert.equal(await store.count?.(), added);
-    assert.deepEqual(await store.get("a"), {
+    assertEquals(await store.count?.(), added);
+    assertEquals(await store.get("a"), {
       key: "a",
-      value: "1.10",
+      value: json(parseJson("1.10")),
       revision: "6",
       expires: null,
     });
-    assert.equal((await store.get("b"))?.expires, 99999999999999);
-    assert.ok(Number((await store.set(`new${added}`, json(1))).revision) > 7);
-    assert.equal(await store.count?.(), added + 1);
+    assertEquals((await store.get("b"))?.expires, 99999999999999);
+    assert(Number((await store.set(`new${added}`, json(1))).revision) > 7);
+    assertEquals(await store.count?.(), added + 1);
     await store.close();
   }
   await Deno.remove(directory, { recursive: true });
@@ -298,13 +304,9 @@ Deno.test("sqliteStore() refuses what is no file of ours, and leaves it as it is
   edit.close();
   for (const path of [textFile, foreign, newer, directory, join(directory, "no", "kv.db")]) {
     const before = path === textFile || path === foreign ? await Deno.readFile(path) : null;
-    assert.throws(
-      () => sqliteStore(path),
-      (error) =>
-        error instanceof StoreUnavailable &&
-        error.message.startsWith(`Cannot open the store "${path}": `),
-    );
-    if (before) assert.deepEqual(await Deno.readFile(path), before);
+    const error = assertThrows(() => sqliteStore(path), StoreUnavailable);
+    assert(error.message.startsWith(`Cannot open the store "${path}": `), error.message);
+    if (before) assertEquals(await Deno.readFile(path), before);
   }
   await Deno.remove(directory, { recursive: true });
 });

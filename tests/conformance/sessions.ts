@@ -2,11 +2,11 @@
  * What sessions promise in both modes, through the middleware, as a browser sees it.
  * `sessionsConformance()` registers the tests for one session store.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
 import { sessions, type SessionsOptions, type SessionStore } from "../../sessions.ts";
-import { testWith } from "../programs.ts";
+import { testWith } from "../helpers/programs.ts";
 import { testClock } from "./store.ts";
 
 export const Counted = z.looseObject({ count: z.number().int().default(0) });
@@ -102,10 +102,10 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
   test("two browsers count separately", async (store) => {
     const app = testApp({ store });
     const [one, two] = [new Browser(app), new Browser(app)];
-    for (const count of [1, 2, 3]) assert.deepEqual(await one.post("/count"), { count });
-    for (const count of [1, 2]) assert.deepEqual(await two.post("/count"), { count });
-    assert.deepEqual(await one.post("/count"), { count: 4 });
-    assert.notEqual(one.cookie, two.cookie);
+    for (const count of [1, 2, 3]) assertEquals(await one.post("/count"), { count });
+    for (const count of [1, 2]) assertEquals(await two.post("/count"), { count });
+    assertEquals(await one.post("/count"), { count: 4 });
+    assertNotEquals(one.cookie, two.cookie);
   });
 
   test("a request that touches nothing gets no header", async (store) => {
@@ -113,28 +113,28 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     await browser.post("/count");
     const response = await browser.request("GET", "/untouched");
     for (const header of ["Set-Cookie", "Vary", "Cache-Control"]) {
-      assert.equal(response.headers.get(header), null, header);
+      assertEquals(response.headers.get(header), null, header);
     }
   });
 
   test("reading gives the defaults, begins no session and varies by cookie", async (store) => {
     const browser = new Browser(testApp({ store }));
     const response = await browser.request("GET", "/read");
-    assert.deepEqual(await response.json(), { count: 0 });
-    assert.equal(response.headers.get("Set-Cookie"), null);
-    assert.equal(response.headers.get("Vary"), "Cookie");
+    assertEquals(await response.json(), { count: 0 });
+    assertEquals(response.headers.get("Set-Cookie"), null);
+    assertEquals(response.headers.get("Vary"), "Cookie");
   });
 
   test("a changed session comes with its cookie, and is not to be cached", async (store) => {
     const browser = new Browser(testApp({ store }));
     for (let i = 0; i < 2; i++) {
       const { headers } = await browser.request("POST", "/count");
-      assert.match(
+      assertMatch(
         headers.get("Set-Cookie") ?? "",
         /^session=[\w.-]+; Path=\/; HttpOnly; SameSite=Lax$/,
       );
-      assert.equal(headers.get("Vary"), "Cookie");
-      assert.equal(headers.get("Cache-Control"), "no-store");
+      assertEquals(headers.get("Vary"), "Cookie");
+      assertEquals(headers.get("Cache-Control"), "no-store");
     }
   });
 
@@ -166,14 +166,14 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     for (const value of bad) {
       const headers = { Cookie: `session=${value}` };
       const read = await app.request("/read", { headers });
-      assert.equal(read.status, 200, value);
-      assert.deepEqual(await read.json(), { count: 0 }, value);
+      assertEquals(read.status, 200, value);
+      assertEquals(await read.json(), { count: 0 }, value);
       const counted = await app.request("/count", { method: "POST", headers });
-      assert.deepEqual(await counted.json(), { count: 1 }, value);
+      assertEquals(await counted.json(), { count: 1 }, value);
       const given = /^session=([^;]*)/.exec(counted.headers.get("Set-Cookie") ?? "")?.[1];
-      assert.ok(given && given !== value, `a cookie of our own making for ${value}`);
+      assert(given && given !== value, `a cookie of our own making for ${value}`);
     }
-    assert.deepEqual(await owner.get("/read"), { count: 7 });
+    assertEquals(await owner.get("/read"), { count: 7 });
   });
 
   test("of two cookies of one name the first counts", async (store) => {
@@ -182,7 +182,7 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     await one.post("/set", { count: 1 });
     await two.post("/set", { count: 2 });
     const headers = { Cookie: `session=${one.cookie}; other=x; session=${two.cookie}` };
-    assert.deepEqual(await (await app.request("/read", { headers })).json(), { count: 1 });
+    assertEquals(await (await app.request("/read", { headers })).json(), { count: 1 });
   });
 
   test("updates of one request follow each other", async (store) => {
@@ -194,8 +194,8 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
         return c.json(await c.var.session.read());
       });
     const response = await app.request("/");
-    assert.deepEqual(await response.json(), { count: 3 });
-    assert.equal(response.headers.getSetCookie().length, 1);
+    assertEquals(await response.json(), { count: 3 });
+    assertEquals(response.headers.getSetCookie().length, 1);
   });
 
   test("an update that nobody awaited is done before the headers", async (store) => {
@@ -206,11 +206,11 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
         return c.redirect("/next");
       });
     const browser = new Browser(app);
-    assert.equal((await browser.request("GET", "/")).status, 302);
-    assert.deepEqual(await new Browser(testApp({ store })).get("/read"), { count: 0 });
+    assertEquals((await browser.request("GET", "/")).status, 302);
+    assertEquals(await new Browser(testApp({ store })).get("/read"), { count: 0 });
     const after = new Browser(testApp({ store }));
     after.cookie = browser.cookie;
-    assert.deepEqual(await after.get("/read"), { count: 5 });
+    assertEquals(await after.get("/read"), { count: 5 });
   });
 
   test("destroy clears the cookie, and the next update begins anew", async (store, clock) => {
@@ -218,14 +218,14 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     await browser.post("/count");
     const before = browser.cookie;
     const response = await browser.request("POST", "/destroy");
-    assert.equal(response.status, 303);
-    assert.equal(
+    assertEquals(response.status, 303);
+    assertEquals(
       response.headers.get("Set-Cookie"),
       "session=; Max-Age=0; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax",
     );
     clock.pass(1);
-    assert.deepEqual(await browser.post("/count"), { count: 1 });
-    assert.notEqual(browser.cookie, before);
+    assertEquals(await browser.post("/count"), { count: 1 });
+    assertNotEquals(browser.cookie, before);
   });
 
   if (hasClock) {
@@ -236,11 +236,11 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
       await used.post("/count");
       for (let i = 0; i < 3; i++) {
         clock.pass(40);
-        assert.deepEqual(await used.get("/read"), { count: 1 });
+        assertEquals(await used.get("/read"), { count: 1 });
       }
-      assert.deepEqual(await idle.get("/read"), { count: 0 });
+      assertEquals(await idle.get("/read"), { count: 0 });
       clock.pass(101);
-      assert.deepEqual(await used.get("/read"), { count: 0 });
+      assertEquals(await used.get("/read"), { count: 0 });
     }, { lifetime: 100 });
 
     test("reading renews at most once in a tenth of the lifetime", async (store, clock) => {
@@ -252,7 +252,7 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
         await browser.get("/read");
         renewals.push(browser.setCookie !== null);
       }
-      assert.equal(renewals.filter(Boolean).length, 2);
+      assertEquals(renewals.filter(Boolean).length, 2);
     }, { lifetime: 100 });
 
     test("an absolute lifetime ends a session that is in use", async (store, clock) => {
@@ -260,11 +260,11 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
       await browser.post("/set", { count: 1 });
       for (let i = 0; i < 4; i++) {
         clock.pass(50);
-        assert.deepEqual(await browser.post("/count"), { count: i + 2 });
+        assertEquals(await browser.post("/count"), { count: i + 2 });
       }
       await browser.post("/rotate");
       clock.pass(51);
-      assert.deepEqual(await browser.get("/read"), { count: 0 });
+      assertEquals(await browser.get("/read"), { count: 0 });
     }, { lifetime: 100, absoluteLifetime: 250 });
   }
 
@@ -273,15 +273,15 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     await browser.post("/set", { count: 3 });
     const before = browser.cookie;
     clock.pass(1);
-    assert.deepEqual(await browser.post("/rotate"), { count: 3 });
-    assert.notEqual(browser.cookie, before);
-    assert.deepEqual(await browser.post("/count"), { count: 4 });
+    assertEquals(await browser.post("/rotate"), { count: 3 });
+    assertNotEquals(browser.cookie, before);
+    assertEquals(await browser.post("/count"), { count: 4 });
   });
 
   test("rotate without a session does nothing", async (store) => {
     const browser = new Browser(testApp({ store }));
-    assert.deepEqual(await browser.post("/rotate"), { count: 0 });
-    assert.equal(browser.setCookie, null);
+    assertEquals(await browser.post("/rotate"), { count: 0 });
+    assertEquals(browser.setCookie, null);
   });
 
   test("data that does not fit the schema is an error, and stays", async (store) => {
@@ -295,19 +295,16 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     const strict = new Browser(testApp({ store }));
     strict.cookie = loose.cookie;
     for (const [method, path] of [["GET", "/read"], ["POST", "/count"]] as const) {
-      assert.equal((await strict.request(method, path)).status, 500);
-      assert.equal(strict.setCookie, null);
+      assertEquals((await strict.request(method, path)).status, 500);
+      assertEquals(strict.setCookie, null);
     }
-    assert.match(
-      logged.end(),
-      /The session's data, what is stored, does not fit the schema: count/,
-    );
+    assertMatch(logged.end(), /The session's data, what is stored, does not fit the schema: count/);
     const migrated = new Browser(
       testApp({ store, migrate: (data) => ({ ...data as object, count: 12 }) }),
     );
     migrated.cookie = loose.cookie;
-    assert.deepEqual(await migrated.get("/read"), { count: 12 });
-    assert.deepEqual(await migrated.post("/count"), { count: 13 });
+    assertEquals(await migrated.get("/read"), { count: 12 });
+    assertEquals(await migrated.post("/count"), { count: 13 });
   });
 
   test("an update that gives what does not fit changes nothing", async (store) => {
@@ -315,10 +312,10 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     await browser.post("/count");
     const logged = captureErrors();
     const response = await browser.request("POST", "/set", { body: '{"count":"x"}' });
-    assert.equal(response.status, 500);
-    assert.equal(browser.setCookie, null);
-    assert.match(logged.end(), /what update was given, does not fit the schema: count/);
-    assert.deepEqual(await browser.get("/read"), { count: 1 });
+    assertEquals(response.status, 500);
+    assertEquals(browser.setCookie, null);
+    assertMatch(logged.end(), /what update was given, does not fit the schema: count/);
+    assertEquals(await browser.get("/read"), { count: 1 });
   });
 
   test("an update by an async function changes nothing, and is an error that says what to do", async (store) => {
@@ -330,14 +327,17 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     const browser = new Browser(app);
     await browser.post("/count");
     const logged = captureErrors();
-    assert.equal((await browser.request("POST", "/async")).status, 500);
-    assert.match(logged.end(), /is a promise: await what update needs before/);
-    assert.deepEqual(await browser.get("/read"), { count: 1 });
+    assertEquals((await browser.request("POST", "/async")).status, 500);
+    assertMatch(logged.end(), /is a promise: await what update needs before/);
+    assertEquals(await browser.get("/read"), { count: 1 });
   });
 
   test("an update with a key that the store itself uses is an error", async (store) => {
     const change = () => Promise.resolve({ _created: "2020-01-01" });
-    await assert.rejects(store.update(null, change), /Cannot keep "_created" in a session/);
+    assertMatch(
+      String(await assertRejects(() => store.update(null, change))),
+      /Cannot keep "_created" in a session/,
+    );
   });
 
   test("use after the response has begun is an error that says what to do", async (store) => {
@@ -348,13 +348,16 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
       return c.text("");
     });
     await app.request("/");
-    await assert.rejects(late ?? Promise.resolve(), /await it before the handler returns/);
+    assertMatch(
+      String(await assertRejects(() => late ?? Promise.resolve())),
+      /await it before the handler returns/,
+    );
   });
 
   test("a permanent session's cookie has the lifetime", async (store) => {
     const browser = new Browser(testApp({ store, permanent: true }));
     await browser.post("/count");
-    assert.match(browser.setCookie ?? "", /; Max-Age=100;/);
+    assertMatch(browser.setCookie ?? "", /; Max-Age=100;/);
   }, { lifetime: 100 });
 }
 

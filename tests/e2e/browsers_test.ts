@@ -3,10 +3,17 @@
  * browsers' own records of them, which their developer tools show too. The points in the names are
  * those of the mission: what a person does with the system, and sees.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import type { HTTPResponse, Page } from "puppeteer-core";
-import { freePort, runToEnd, startServer } from "../programs.ts";
-import { type Browsers, screenshot, testInBrowsers, type Visit, visit } from "./browsers.ts";
+import { freePort, runToEnd, startServer } from "../helpers/programs.ts";
+import {
+  type Browsers,
+  resize,
+  screenshot,
+  testInBrowsers,
+  type Visit,
+  visit,
+} from "../helpers/browsers.ts";
 
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
@@ -43,19 +50,19 @@ async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
   await using b = await visit(firefox, counter.url);
   const [cookiesA, cookiesB] = await Promise.all([refresh(a, 5), refresh(b, 3)]);
 
-  assert.deepEqual([await heading(a.page), await heading(b.page)], ["Count: 5", "Count: 3"]);
+  assertEquals([await heading(a.page), await heading(b.page)], ["Count: 5", "Count: 3"]);
   for (const [cookies, counts] of [[cookiesA, 5], [cookiesB, 3]] as const) {
-    assert.equal(new Set(cookies).size, counts, `not every cookie is another: ${cookies}`);
+    assertEquals(new Set(cookies).size, counts, `not every cookie is another: ${cookies}`);
     for (const [i, cookie] of cookies.entries()) {
       const [, payload = ""] =
         /^session=([\w-]+)\.[\w-]+\.[\w-]+; Path=\/; HttpOnly; SameSite=Lax$/.exec(cookie) ?? [];
-      assert.equal(atob(payload), JSON.stringify({ count: i + 1 }));
+      assertEquals(atob(payload), JSON.stringify({ count: i + 1 }));
     }
   }
   await screenshot(a.page, "counter-cookie");
   await screenshot(b.page, "counter-cookie-firefox");
-  await a.page.setViewport({ width: 360, height: 640 });
-  assert.equal(await a.page.$eval("html", (e) => e.scrollWidth), 360, "the page fits a phone");
+  await resize(a.page, { width: 360, height: 640 });
+  assertEquals(await a.page.$eval("html", (e) => e.scrollWidth), 360, "the page fits a phone");
 }
 
 async function missStore({ chromium, firefox }: Browsers): Promise<void> {
@@ -66,13 +73,13 @@ async function missStore({ chromium, firefox }: Browsers): Promise<void> {
   await using a = await visit(chromium, counter.url);
   await using b = await visit(firefox, counter.url);
   for (const { page, first } of [a, b]) {
-    assert.equal(first.status(), 503);
-    assert.equal(first.headers()["set-cookie"], undefined);
-    assert.equal(await heading(page), "Please wait");
+    assertEquals(first.status(), 503);
+    assertEquals(first.headers()["set-cookie"], undefined);
+    assertEquals(await heading(page), "Please wait");
     const alert = await page.waitForSelector("[role=alert]", { visible: true });
-    assert.match(await alert?.evaluate((e) => e.textContent) ?? "", /store .* does not answer/);
+    assertMatch(await alert?.evaluate((e) => e.textContent) ?? "", /store .* does not answer/);
   }
-  assert.match(
+  assertMatch(
     counter.program.output,
     new RegExp(`counter: ${KV_URL} cannot be reached: .*refused`),
   );
@@ -83,8 +90,8 @@ async function missStore({ chromium, firefox }: Browsers): Promise<void> {
   await using _kv = await startServer("kv.ts", { port });
   for (const { page } of [a, b]) {
     const answer = await click(page, "a.button");
-    assert.equal(answer.status(), 200);
-    assert.equal(await heading(page), "Count: 1");
+    assertEquals(answer.status(), 200);
+    assertEquals(await heading(page), "Count: 1");
   }
 }
 
@@ -93,14 +100,14 @@ async function countInStore({ chromium, firefox }: Browsers, url: string, kvUrl:
   await using b = await visit(firefox, url);
   const [cookiesA, cookiesB] = await Promise.all([refresh(a, 4), refresh(b, 3)]);
 
-  assert.deepEqual([await heading(a.page), await heading(b.page)], ["Count: 4", "Count: 3"]);
+  assertEquals([await heading(a.page), await heading(b.page)], ["Count: 4", "Count: 3"]);
   const [idA, idB] = [sessionId(cookiesA[0]), sessionId(cookiesB[0])];
-  assert.notEqual(idA, idB);
-  assert.deepEqual(cookiesA.map(sessionId), Array(4).fill(idA));
-  assert.deepEqual(cookiesB.map(sessionId), Array(3).fill(idB));
+  assertNotEquals(idA, idB);
+  assertEquals(cookiesA.map(sessionId), Array(4).fill(idA));
+  assertEquals(cookiesB.map(sessionId), Array(3).fill(idB));
 
   const { stdout } = await runToEnd(Deno.execPath(), ["run", "--allow-net", "dump.ts", kvUrl]);
-  assert.deepEqual(
+  assertEquals(
     stdout.trimEnd().split("\n").sort(),
     [`{"${idA}": {"count":4}}`, `{"${idB}": {"count":3}}`].sort(),
   );
@@ -114,21 +121,21 @@ async function reset({ chromium, firefox }: Browsers, url: string, kvUrl: string
   for (const visit of [a, b]) {
     const { page } = visit;
     const [id] = (await refresh(visit, 3)).map(sessionId);
-    assert.equal(await heading(page), "Count: 3");
+    assertEquals(await heading(page), "Count: 3");
 
     const answer = await click(page, "button");
     const [post] = answer.request().redirectChain();
-    assert.equal(post?.method(), "POST");
-    assert.equal(post?.response()?.status(), 303);
-    assert.match(
+    assertEquals(post?.method(), "POST");
+    assertEquals(post?.response()?.status(), 303);
+    assertMatch(
       setCookie(post?.response() ?? null),
       /^session=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT;/,
     );
-    assert.equal(answer.status(), 200);
-    assert.notEqual(sessionId(setCookie(answer)), id);
-    assert.equal(await heading(page), "Count: 1");
+    assertEquals(answer.status(), 200);
+    assertNotEquals(sessionId(setCookie(answer)), id);
+    assertEquals(await heading(page), "Count: 1");
     const ended = await fetch(`${kvUrl}/${id}`);
-    assert.equal(await ended.text(), `{"${id}":null}`);
+    assertEquals(await ended.text(), `{"${id}":null}`);
   }
 }
 
@@ -149,11 +156,11 @@ async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
 
   await using a = await visit(chromium, counter.url);
   const second = await a.page.goto(other.url);
-  assert.equal(await heading(a.page), "Count: 2");
-  assert.equal(sessionId(setCookie(second)), sessionId(setCookie(a.first)));
+  assertEquals(await heading(a.page), "Count: 2");
+  assertEquals(sessionId(setCookie(second)), sessionId(setCookie(a.first)));
   await click(a.page, "button");
-  assert.equal(await heading(a.page), "Count: 1");
-  assert.deepEqual(operations, ["put", "get", "put", "delete", "put"]);
+  assertEquals(await heading(a.page), "Count: 1");
+  assertEquals(operations, ["put", "get", "put", "delete", "put"]);
 }
 
 // ---- A page of the counter ------------------------------------------------------------------
@@ -175,7 +182,7 @@ async function click(page: Page, selector: string): Promise<HTTPResponse> {
     page.waitForNavigation(),
     page.click(selector),
   ]);
-  assert.ok(answer);
+  assert(answer);
   return answer;
 }
 
@@ -185,6 +192,6 @@ async function heading(page: Page): Promise<string> {
 
 function sessionId(cookie = ""): string {
   const match = new RegExp(`^session=(${UUID4}); Path=/; HttpOnly; SameSite=Lax$`).exec(cookie);
-  assert.ok(match, `holds no session id alone: "${cookie}"`);
+  assert(match, `holds no session id alone: "${cookie}"`);
   return match[1] ?? "";
 }

@@ -2,9 +2,9 @@
  * The key-value service and the counter as their command-line clients see them: HTTPie, `dump.ts`
  * and Python's requests. The points in the names are those of the mission.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort, Program, runToEnd, startServer, testWith } from "../programs.ts";
+import { freePort, Program, runToEnd, startServer, testWith } from "../helpers/programs.ts";
 
 const PYTHON = "/usr/bin/python3";
 const REQUESTS = "/usr/lib/python3/dist-packages/requests/__init__.py";
@@ -27,9 +27,9 @@ testWith(["http"], "HTTPie gets from kv.ts what the original answers (point 4)",
   ];
   for (const [args, answer] of cases) {
     const { status, headers, body } = await http(...args);
-    assert.equal(status, 200, args.join(" "));
-    assert.equal(headers.get("Content-Type"), "application/json");
-    assert.deepEqual(JSON.parse(body), answer);
+    assertEquals(status, 200, args.join(" "));
+    assertEquals(headers.get("Content-Type"), "application/json");
+    assertEquals(JSON.parse(body), answer);
   }
 });
 
@@ -38,28 +38,28 @@ testWith(["http"], "HTTPie gets from counter.ts what the original answers", asyn
   const config = { USE_SESSION_STORE: true, KV_URL: kv.url };
   await using counter = await startServer("counter.ts", { config });
   const first = await http(counter.url);
-  assert.equal(first.status, 200);
-  assert.match(first.body, /<h1>Count: 1<\/h1>/);
+  assertEquals(first.status, 200);
+  assertMatch(first.body, /<h1>Count: 1<\/h1>/);
   const cookie = first.headers.get("Set-Cookie") ?? "";
   const id = new RegExp(`^session=(${UUID4}); Path=/; HttpOnly`).exec(cookie)?.[1];
-  assert.ok(id, cookie);
+  assert(id, cookie);
 
   const second = await http(counter.url, `Cookie:session=${id}`);
-  assert.match(second.body, /<h1>Count: 2<\/h1>/);
-  assert.equal(second.headers.get("Set-Cookie"), cookie);
+  assertMatch(second.body, /<h1>Count: 2<\/h1>/);
+  assertEquals(second.headers.get("Set-Cookie"), cookie);
   const stored = await http(`${kv.url}/${id}`);
-  assert.deepEqual(JSON.parse(stored.body), { [id]: { count: 2 } });
+  assertEquals(JSON.parse(stored.body), { [id]: { count: 2 } });
 
   const reset = await http("POST", `${counter.url}/reset`, `Cookie:session=${id}`);
-  assert.equal(reset.status, 303);
-  assert.equal(reset.headers.get("Location"), "/");
-  assert.match(
+  assertEquals(reset.status, 303);
+  assertEquals(reset.headers.get("Location"), "/");
+  assertMatch(
     reset.headers.get("Set-Cookie") ?? "",
     /^session=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT;/,
   );
   const third = await http(counter.url, `Cookie:session=${id}`);
-  assert.match(third.body, /<h1>Count: 1<\/h1>/);
-  assert.notEqual(third.headers.get("Set-Cookie"), cookie);
+  assertMatch(third.body, /<h1>Count: 1<\/h1>/);
+  assertNotEquals(third.headers.get("Set-Cookie"), cookie);
 });
 
 // ---- dump.ts -------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ testWith(["http"], "HTTPie gets from counter.ts what the original answers", asyn
 testWith(["http", "deno"], "dump.ts prints a line for each entry (point 5)", async () => {
   await using kv = await startServer("kv.ts");
   for (const entry of ["twitter=CSUF", "github=csuf", "cpsc449:=[1,2]"]) {
-    assert.equal((await http(kv.url, entry)).status, 200);
+    assertEquals((await http(kv.url, entry)).status, 200);
   }
   const ways = [
     ["deno", "run", "--allow-net", "dump.ts", kv.url],
@@ -76,8 +76,8 @@ testWith(["http", "deno"], "dump.ts prints a line for each entry (point 5)", asy
   ] as const;
   for (const [command, ...args] of ways) {
     const { code, stdout } = await runToEnd(command, args);
-    assert.equal(code, 0);
-    assert.equal(stdout, '{"cpsc449": [1,2]}\n{"github": "csuf"}\n{"twitter": "CSUF"}\n');
+    assertEquals(code, 0);
+    assertEquals(stdout, '{"cpsc449": [1,2]}\n{"github": "csuf"}\n{"twitter": "CSUF"}\n');
   }
 });
 
@@ -86,7 +86,7 @@ testWith(
   "dump.ts asks at a terminal for the network, and goes on",
   async () => {
     await using kv = await startServer("kv.ts");
-    assert.equal((await http(kv.url, "twitter=CSUF")).status, 200);
+    assertEquals((await http(kv.url, "twitter=CSUF")).status, 200);
     const command = `deno run dump.ts ${kv.url}`;
     // script gives the command a terminal.
     await using terminal = new Program("script", ["-qfec", command, "/dev/null"], {
@@ -96,7 +96,7 @@ testWith(
     await delay(1000); // Deno denies what an answer too quick for a person asks
     await terminal.type("y\n");
     await terminal.printed(/\{"twitter": "CSUF"\}/);
-    assert.equal(await terminal.exited, 0);
+    assertEquals(await terminal.exited, 0);
   },
 );
 
@@ -189,9 +189,9 @@ Deno.test("dump.ts keeps what it has printed before the service failed", async (
     },
   );
   const { code, stdout, stderr } = await dump(`http://127.0.0.1:${between.addr.port}`);
-  assert.match(stderr, /^http:\S+ is no key-value service: it answered status 502\n$/);
-  assert.equal(code, 1);
-  assert.equal(stdout.trimEnd().split("\n").length, 100);
+  assertMatch(stderr, /^http:\S+ is no key-value service: it answered status 502\n$/);
+  assertEquals(code, 1);
+  assertEquals(stdout.trimEnd().split("\n").length, 100);
 });
 
 // ---- Python's requests ---------------------------------------------------------------------
@@ -200,8 +200,8 @@ testWith([PYTHON, REQUESTS], "requests sets, gets, lists and removes", async () 
   await using kv = await startServer("kv.ts");
   const script = new URL("requests_client.py", import.meta.url).pathname;
   const { code, stdout, stderr } = await runToEnd(PYTHON, [script, kv.url]);
-  assert.equal(code, 0, stderr);
-  assert.deepEqual(stdout.trimEnd().split("\n"), [
+  assertEquals(code, 0, stderr);
+  assertEquals(stdout.trimEnd().split("\n"), [
     '200 {"foo": "bar", "count": 1, "list": [null, "é"]}',
     '200 {"form": "a text", "n": "1"}',
     '200 {"foo": "bar"}',
@@ -223,7 +223,7 @@ async function http(...args: string[]) {
     ["--ignore-stdin", "--print=hb", ...args],
     { env: { HTTPIE_CONFIG_DIR: "/nonexistent" } },
   );
-  assert.equal(code, 0, stderr);
+  assertEquals(code, 0, stderr);
   const [, status, headerLines = "", body = ""] =
     /^HTTP\/1\.1 (\d+) .*\r\n([^]*?)\r\n\r\n([^]*)$/.exec(stdout) ?? [];
   const headers = headerLines.split("\r\n").map((line) => line.split(": ", 2) as [string, string]);
@@ -240,8 +240,8 @@ function assertFailed(
   wantedCode: number,
   sentence: RegExp,
 ): void {
-  assert.match(stderr, sentence);
-  assert.match(stderr, /^[^\n]+\n$/, "more than one line");
-  assert.equal(code, wantedCode);
-  assert.equal(stdout, "");
+  assertMatch(stderr, sentence);
+  assertMatch(stderr, /^[^\n]+\n$/, "more than one line");
+  assertEquals(code, wantedCode);
+  assertEquals(stdout, "");
 }

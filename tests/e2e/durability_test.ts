@@ -1,10 +1,18 @@
 /** What a SQLite file keeps when its process is killed, its disk is full, or another process has it. */
-import assert from "node:assert/strict";
+import {
+  assert,
+  assertEquals,
+  AssertionError,
+  assertMatch,
+  assertNotMatch,
+  assertRejects,
+} from "@std/assert";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { httpStore } from "../../stores/http.ts";
-import { json, RevisionConflict, type Store, StoreFull } from "../../stores/store.ts";
-import { runToEnd, startScript, testWith } from "../programs.ts";
+import { json } from "../../stores/json_text.ts";
+import { RevisionConflict, type Store, StoreFull } from "../../stores/store.ts";
+import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 
 const KILLS = 25;
 const WRITERS = 8;
@@ -37,10 +45,10 @@ async function count(store: Store, known: Known, acknowledge: () => void): Promi
     known.sent++;
     try {
       const { revision } = await store.set(known.key, json(known.sent));
-      assert.ok(!known.revisions.has(revision), `the revision ${revision} was used before`);
+      assert(!known.revisions.has(revision), `the revision ${revision} was used before`);
       known.revisions.add(revision);
     } catch (error) {
-      if (error instanceof assert.AssertionError) throw error;
+      if (error instanceof AssertionError) throw error;
       return;
     }
     known.acknowledged = known.sent;
@@ -62,9 +70,9 @@ Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writin
       const entry = await store.get(known.key);
       const value = Number(entry?.value ?? 0);
       const { key, acknowledged, sent } = known;
-      assert.ok(value >= acknowledged && value <= sent, `${key}: ${value}, not ${acknowledged}`);
+      assert(value >= acknowledged && value <= sent, `${key}: ${value}, not ${acknowledged}`);
       if (entry && value > acknowledged) {
-        assert.ok(!known.revisions.has(entry.revision), `${entry.revision} was used before`);
+        assert(!known.revisions.has(entry.revision), `${entry.revision} was used before`);
       }
       known.revisions.add(entry?.revision ?? "");
     }
@@ -101,19 +109,19 @@ Deno.test("two processes on one file lose no update", async () => {
       for (let i = 0; i < 25; i++) await add(store);
     })
   ));
-  assert.equal((await first.store.get("count"))?.value, "200");
+  assertEquals((await first.store.get("count"))?.value, "200");
 });
 
 /** A file system of 4 MiB in memory. */
 async function withSmallDisk(use: (directory: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir();
   const mount = await runToEnd("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", directory]);
-  assert.equal(mount.code, 0, mount.stderr);
+  assertEquals(mount.code, 0, mount.stderr);
   try {
     await use(directory);
   } finally {
     const unmount = await runToEnd("umount", ["--lazy", directory]);
-    assert.equal(unmount.code, 0, unmount.stderr);
+    assertEquals(unmount.code, 0, unmount.stderr);
     await Deno.remove(directory);
   }
 }
@@ -141,16 +149,16 @@ testWith(
           full = error;
         }
       }
-      assert.ok(full instanceof StoreFull, `${full}: ${program.output}`);
-      assert.ok(kept.size > 5, `${kept.size} values fitted`);
-      await assert.rejects(store.set("key0", value(128 * 1024)), StoreFull);
-      for (const [key, written] of kept) assert.equal((await store.get(key))?.value, written);
-      assert.equal((await store.list("")).keys.length, kept.size);
+      assert(full instanceof StoreFull, `${full}: ${program.output}`);
+      assert(kept.size > 5, `${kept.size} values fitted`);
+      await assertRejects(() => store.set("key0", value(128 * 1024)), StoreFull);
+      for (const [key, written] of kept) assertEquals((await store.get(key))?.value, written);
+      assertEquals((await store.list("")).keys.length, kept.size);
 
       await Deno.remove(filler);
       await store.set("again", json(1));
-      assert.equal((await store.get("again"))?.value, "1");
-      assert.equal(await program.stop(), 0);
+      assertEquals((await store.get("again"))?.value, "1");
+      assertEquals(await program.stop(), 0);
     }),
 );
 
@@ -163,8 +171,8 @@ testWith(
       await Deno.writeFile(file, new Uint8Array());
       await runToEnd("mount", ["-o", "remount,ro", directory]);
       const program = startScript("kv.ts", [], { env: { PORT: "0", DBM: file } });
-      assert.equal(await program.exited, 1);
-      assert.match(program.output, /^kv: Cannot open the store ".*kv\.db": .*(readonly|read-only)/);
-      assert.doesNotMatch(program.output, / at /);
+      assertEquals(await program.exited, 1);
+      assertMatch(program.output, /^kv: Cannot open the store ".*kv\.db": .*(readonly|read-only)/);
+      assertNotMatch(program.output, / at /);
     }),
 );

@@ -4,15 +4,15 @@
  * and what pages of other sites try. The page takes no `eval`, which puppeteer's waiting needs: here
  * its text is asked for until it is as expected.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import axe from "axe-core";
 import type { Browser, Page } from "puppeteer-core";
 import { kv } from "../../kv.ts";
 import { memoryStore } from "../../stores/memory.ts";
-import { json } from "../../stores/store.ts";
-import { eventually, freePort, startServer } from "../programs.ts";
-import { REBOUND_HOST, screenshot, testInBrowsers, visit } from "./browsers.ts";
+import { json } from "../../stores/json_text.ts";
+import { eventually, freePort, startServer } from "../helpers/programs.ts";
+import { REBOUND_HOST, resize, screenshot, testInBrowsers, visit } from "../helpers/browsers.ts";
 
 const JSON_TYPE = { "Content-Type": "application/json" };
 const MARKUP = `<img src=x onerror="document.title='run'">`;
@@ -50,9 +50,9 @@ async function showEntries(browser: Browser, name: string): Promise<void> {
     ["session", '{"count":12}', "in 2 days"],
   ]);
   await noViolations(page);
-  await page.setViewport({ width: 360, height: 640 });
+  await resize(page, { width: 360, height: 640 });
   await noViolations(page);
-  await page.setViewport({ width: 900, height: 480 });
+  await resize(page, { width: 900, height: 480 });
   await screenshot(page, `explorer-${name}`);
 
   await put(`${kv.url}/price`, "1.20");
@@ -76,7 +76,7 @@ async function showEntries(browser: Browser, name: string): Promise<void> {
   await fetch(`${kv.url}/session`, { method: "DELETE" }).then((it) => it.body?.cancel());
   await fetch(`${kv.url}/price`, { method: "DELETE" }).then((it) => it.body?.cancel());
   await eventually("no row", async () => await text(page, "#empty:not([hidden])") !== "");
-  assert.equal(await page.title(), "Key-value store", "nothing of the markup ran");
+  assertEquals(await page.title(), "Key-value store", "nothing of the markup ran");
 }
 
 async function turnPages(browser: Browser): Promise<void> {
@@ -95,13 +95,13 @@ async function turnPages(browser: Browser): Promise<void> {
   await eventually("page 1", async () => /^Page 1/.test(await text(page, "#page")));
   await page.click("#next");
   await shows("the second page", [...names.slice(50), "b"]);
-  assert.equal(await text(page, "#page"), "Page 2");
-  assert.equal(await page.$eval("#next", (e) => (e as HTMLButtonElement).disabled), true);
+  assertEquals(await text(page, "#page"), "Page 2");
+  assertEquals(await page.$eval("#next", (e) => (e as HTMLButtonElement).disabled), true);
   const removed = [...names.slice(50), "b"].map((key) => ({ op: "delete", key }));
   await post(kv.url, JSON.stringify(removed));
   await shows("an empty page", []);
   await delay(1000); // the list comes after the changes
-  assert.equal(await text(page, "#empty:not([hidden])"), "", "there is the first page");
+  assertEquals(await text(page, "#empty:not([hidden])"), "", "there is the first page");
   await put(`${kv.url}/b`, "0");
   await page.click("#previous");
   await shows("the first page again", names.slice(0, 50));
@@ -133,17 +133,17 @@ async function copyAndRemove(browser: Browser): Promise<void> {
   await page.focus("tbody .copy");
   await page.keyboard.press("Enter");
   await eventually("a message", async () => /^Copied .*a$/.test(await text(page, "#status")));
-  assert.equal(await page.title(), '{"b":1.10}');
+  assertEquals(await page.title(), '{"b":1.10}');
 
   const answers = [false, true];
   page.on("dialog", (dialog) => answers.shift() ? dialog.accept() : dialog.dismiss());
   await page.focus("tr:last-child .delete");
   await page.keyboard.press("Enter");
   await eventually("an answer", () => Promise.resolve(answers.length === 1));
-  assert.equal(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
+  assertEquals(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
   await page.keyboard.press("Enter");
   await eventually("a message", async () => await text(page, "#status") === "Deleted c/d?");
-  assert.equal(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
+  assertEquals(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
   await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
   const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
   await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
@@ -179,7 +179,7 @@ async function keepUp(browser: Browser): Promise<void> {
   const timer = setInterval(() => store.set(`c${count++}`, json(1)), 50);
   await eventually("the keys that came", async () => (await rows(page)).length >= 10)
     .finally(() => clearInterval(timer));
-  assert.equal(await page.evaluate(() => getSelection()?.toString()), '"new"');
+  assertEquals(await page.evaluate(() => getSelection()?.toString()), '"new"');
   await page.close(); // its stream of changes would keep the server
   await store.close();
 }
@@ -222,7 +222,7 @@ async function askForToken(chromium: Browser): Promise<void> {
   const headers = { ...JSON_TYPE, Authorization: `Bearer ${KV_TOKEN}` };
   await (await fetch(`${kv.url}/a`, { method: "PUT", body: "1", headers })).body?.cancel();
   const without = await fetch(kv.url, { headers: { Accept: "text/html" } });
-  assert.equal(without.status, 401);
+  assertEquals(without.status, 401);
   await without.body?.cancel();
   await using reader = await visit(chromium, kv.url.replace("//", `//reader:${KV_READ_TOKEN}@`));
   await rowsAre(reader.page, [["a", "1", "never"]]);
@@ -279,10 +279,10 @@ async function attack(browser: Browser): Promise<void> {
     );
     await using visited = await visit(browser, `http://localhost:${other.addr.port}`);
     await eventually("the end of it", async () => /^done/.test(await visited.page.title()));
-    assert.equal(await visited.page.title(), "done:");
+    assertEquals(await visited.page.title(), "done:");
   }
-  assert.equal(await value(`${kv.url}/`), '{"keys":["secret"]}');
-  assert.equal(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
+  assertEquals(await value(`${kv.url}/`), '{"keys":["secret"]}');
+  assertEquals(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
 }
 
 /** Points the name of a page that was loaded at the service: its origin is the service's then. */
@@ -301,8 +301,8 @@ async function rebind(browser: Browser): Promise<void> {
     const answers = await Promise.all([fetch("/secret"), fetch("/secret", init), fetch("/")]);
     return answers.map(({ status }) => status);
   });
-  assert.deepEqual(statuses, [403, 403, 403]);
-  assert.equal(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
+  assertEquals(statuses, [403, 403, 403]);
+  assertEquals(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
 }
 
 // ---- The page, and the service below it ----------------------------------------------------
@@ -322,7 +322,7 @@ async function rowsAre(page: Page, expected: string[][]): Promise<void> {
     shown = await rows(page);
     return JSON.stringify(shown) === JSON.stringify(expected);
   }).catch(() => {}); // what is shown tells more
-  assert.deepEqual(shown, expected);
+  assertEquals(shown, expected);
 }
 
 /** The text of what a selector finds, or nothing. */
@@ -339,7 +339,7 @@ async function noViolations(page: Page): Promise<void> {
       return (globalThis as unknown as { axe: typeof axe }).axe.run();
     });
     const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`);
-    assert.deepEqual(found, [], scheme);
+    assertEquals(found, [], scheme);
   }
 }
 
@@ -349,10 +349,10 @@ async function value(url: string): Promise<string> {
 
 async function put(url: string, body: string): Promise<void> {
   const response = await fetch(url, { method: "PUT", body, headers: JSON_TYPE });
-  assert.ok(response.ok, await response.text());
+  assert(response.ok, await response.text());
 }
 
 async function post(url: string, body: string): Promise<void> {
   const response = await fetch(url, { method: "POST", body, headers: JSON_TYPE });
-  assert.ok(response.ok, await response.text());
+  assert(response.ok, await response.text());
 }

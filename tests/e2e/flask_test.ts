@@ -1,6 +1,6 @@
 /** Sessions that a Flask app and the counter share, as one browser's cookie moves between them. */
-import assert from "node:assert/strict";
-import { Program, startServer, testWith } from "../programs.ts";
+import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { Program, startServer, testWith } from "../helpers/programs.ts";
 
 const PYTHON = "/usr/bin/python3";
 const NEEDED = [
@@ -17,25 +17,25 @@ testWith(NEEDED, "counter.ts and a Flask app share live sessions in kv.ts", asyn
   await using flask = await startFlask({ KV_URL: kv.url });
 
   const { count, cookie } = await load(counter.url);
-  assert.equal(count, 1);
-  assert.deepEqual(await load(flask.url, cookie), { count: 2, cookie });
-  assert.deepEqual(await load(counter.url, cookie), { count: 3, cookie });
+  assertEquals(count, 1);
+  assertEquals(await load(flask.url, cookie), { count: 2, cookie });
+  assertEquals(await load(counter.url, cookie), { count: 3, cookie });
   const id = cookie.replace("session=", "");
-  assert.deepEqual(await (await fetch(`${kv.url}/${id}`)).json(), { [id]: { count: 3 } });
+  assertEquals(await (await fetch(`${kv.url}/${id}`)).json(), { [id]: { count: 3 } });
 
   // Ended in Flask, it is ended in ours.
-  assert.equal(await reset(flask.url, cookie), "session=");
+  assertEquals(await reset(flask.url, cookie), "session=");
   const second = await load(counter.url, cookie);
-  assert.equal(second.count, 1);
-  assert.notEqual(second.cookie, cookie);
+  assertEquals(second.count, 1);
+  assertNotEquals(second.cookie, cookie);
 
   // And the other way round, with a session that Flask has begun.
   const flasks = await load(flask.url);
-  assert.deepEqual(await load(counter.url, flasks.cookie), { count: 2, cookie: flasks.cookie });
-  assert.equal(await reset(counter.url, flasks.cookie), "session=");
+  assertEquals(await load(counter.url, flasks.cookie), { count: 2, cookie: flasks.cookie });
+  assertEquals(await reset(counter.url, flasks.cookie), "session=");
   const third = await load(flask.url, flasks.cookie);
-  assert.equal(third.count, 1);
-  assert.notEqual(third.cookie, flasks.cookie);
+  assertEquals(third.count, 1);
+  assertNotEquals(third.cookie, flasks.cookie);
 });
 
 testWith(NEEDED, "counter.ts and Flask read each other's signed cookies", async () => {
@@ -45,15 +45,15 @@ testWith(NEEDED, "counter.ts and Flask read each other's signed cookies", async 
   const first = await load(counter.url);
   const second = await load(flask.url, first.cookie);
   const third = await load(counter.url, second.cookie);
-  assert.deepEqual([first.count, second.count, third.count], [1, 2, 3]);
+  assertEquals([first.count, second.count, third.count], [1, 2, 3]);
 
   // A payload that Flask has compressed begins with a dot; the counter keeps what is not its own.
   const filled = await load(`${flask.url}/fill`, third.cookie);
-  assert.match(filled.cookie, /^session=\./);
+  assertMatch(filled.cookie, /^session=\./);
   const counted = await load(counter.url, filled.cookie);
-  assert.equal(counted.count, 4);
+  assertEquals(counted.count, 4);
   const answer = await fetch(flask.url, { headers: { Cookie: counted.cookie } });
-  assert.deepEqual(await answer.json(), { count: 5, text: "again and ".repeat(100) });
+  assertEquals(await answer.json(), { count: 5, text: "again and ".repeat(100) });
 });
 
 testWith(NEEDED, "counter.ts and Flask refuse cookies that were tampered with", async () => {
@@ -70,8 +70,8 @@ testWith(NEEDED, "counter.ts and Flask refuse cookies that were tampered with", 
       cookie.replace(/[\w-]{4}$/, (end) => end === "AAAA" ? "BBBB" : "AAAA"),
     ];
     for (const url of [counter.url, flask.url]) {
-      assert.notEqual((await load(url, cookie)).count, 1);
-      for (const bad of tampered) assert.equal((await load(url, bad)).count, 1, bad);
+      assertNotEquals((await load(url, cookie)).count, 1);
+      for (const bad of tampered) assertEquals((await load(url, bad)).count, 1, bad);
     }
   }
 });
@@ -82,9 +82,9 @@ testWith(NEEDED, "counter.ts takes a Flask cookie signed with a fallback key", a
   await using flask = await startFlask({ SECRET_KEY });
   const first = await load(flask.url);
   const second = await load(counter.url, first.cookie);
-  assert.equal(second.count, 2);
+  assertEquals(second.count, 2);
   // It is signed with the new key now, which Flask does not have.
-  assert.equal((await load(flask.url, second.cookie)).count, 1);
+  assertEquals((await load(flask.url, second.cookie)).count, 1);
 });
 
 // ---- Programs and requests -----------------------------------------------------------------
@@ -104,7 +104,7 @@ async function startFlask(env: Record<string, string>) {
 async function load(url: string, cookie = "") {
   const response = await fetch(url, { headers: { Cookie: cookie } });
   const text = await response.text();
-  assert.equal(response.status, 200, text);
+  assertEquals(response.status, 200, text);
   const count = /<h1>Count: (\d+)|"count":\s*(\d+)/.exec(text);
   return { count: Number(count?.[1] ?? count?.[2]), cookie: newCookie(response) };
 }
@@ -117,7 +117,7 @@ async function reset(url: string, cookie: string) {
     redirect: "manual",
   });
   await response.body?.cancel();
-  assert.equal(response.status, 303);
+  assertEquals(response.status, 303);
   return newCookie(response);
 }
 

@@ -2,9 +2,9 @@
  * Sessions that are counted, rotated and reset at random by several processes over one service. Where
  * a check fails, fast-check prints the seed, and what was asked.
  */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
-import { freePort, startScript } from "../programs.ts";
+import { freePort, startScript } from "../helpers/programs.ts";
 
 const PROCESSES = 4;
 /** Browsers that ask at the same time, each with a session of its own. */
@@ -58,7 +58,7 @@ for (const HASH_SESSION_IDS of ["false", "true"]) {
       ),
       { numRuns: RUNS, interruptAfterTimeLimit: 300_000, endOnFailure: true },
     );
-    assert.ok(ended.rotated.size > 0 && ended.destroyed.size > 0, "some sessions were ended");
+    assert(ended.rotated.size > 0 && ended.destroyed.size > 0, "some sessions were ended");
     for (const id of [...ended.rotated, ...ended.destroyed]) await isEnded(urls, id);
     await stop();
   });
@@ -79,7 +79,7 @@ async function startApps(env: Record<string, string>) {
   return {
     urls,
     async stop() {
-      for (const program of [...apps, service]) assert.equal(await program.stop(), 0);
+      for (const program of [...apps, service]) assertEquals(await program.stop(), 0);
     },
   };
 }
@@ -92,11 +92,11 @@ async function ask(url = "", path: string, id?: string): Promise<Answer> {
   });
   const { status } = response;
   const text = await response.text();
-  assert.ok([200, 303, 409, 503].includes(status), `${path}: ${status} ${text}`);
+  assert([200, 303, 409, 503].includes(status), `${path}: ${status} ${text}`);
   const setCookie = response.headers.get("Set-Cookie");
   // A rotation that was cut off brings its new id.
   const mayBring = status < 400 || (status === 503 && path === "/rotate");
-  if (!mayBring) assert.equal(setCookie, null, `${path}: a cookie with the ${status}`);
+  if (!mayBring) assertEquals(setCookie, null, `${path}: a cookie with the ${status}`);
   return {
     path,
     status,
@@ -136,8 +136,8 @@ async function browse(
     }
     const [rotated, ...others] = answers.filter((it) => it.path === "/rotate" && it.id !== null);
     const destroyed = answers.some(({ status }) => status === 303);
-    assert.equal(others.length, 0, "one rotation succeeds");
-    assert.ok(!(rotated && destroyed), "of a rotation and a reset one succeeds");
+    assertEquals(others.length, 0, "one rotation succeeds");
+    assert(!(rotated && destroyed), "of a rotation and a reset one succeeds");
     checkCounts(session, answers, { rotated, destroyed });
     if (rotated || destroyed) await isEnded(urls.slice(i % PROCESSES, i % PROCESSES + 1), id);
     if (rotated) ended.rotated.add(id);
@@ -152,7 +152,7 @@ async function browse(
 
 async function begin(url: string | undefined): Promise<Session> {
   const { id, count } = await askAgain(url, "/count");
-  assert.equal(count, 1);
+  assertEquals(count, 1);
   return { id: id ?? "", counts: new Set([1]), unknown: 0 };
 }
 
@@ -164,22 +164,22 @@ function checkCounts(
 ): void {
   const { counts } = session;
   for (const { path, status, id, count } of answers) {
-    if (status === 409) assert.ok(rotated, `${path}: a 409 without a rotation`);
+    if (status === 409) assert(rotated, `${path}: a 409 without a rotation`);
     if (path !== "/count") continue;
     if (status === 503) session.unknown++;
     if (status !== 200) continue;
     if (id === session.id) {
-      assert.ok(!counts.has(count), `${count} was counted twice`);
+      assert(!counts.has(count), `${count} was counted twice`);
       counts.add(count);
     } else {
-      assert.ok(destroyed, "a session that was not reset does not begin anew");
-      assert.equal(count, 1);
+      assert(destroyed, "a session that was not reset does not begin anew");
+      assertEquals(count, 1);
     }
   }
   const most = counts.size + session.unknown;
-  assert.ok(Math.max(...counts) <= most, `${[...counts]}: a gap`);
+  assert(Math.max(...counts) <= most, `${[...counts]}: a gap`);
   if (rotated) {
-    assert.ok(rotated.count >= counts.size && rotated.count <= most, "the data is kept");
+    assert(rotated.count >= counts.size && rotated.count <= most, "the data is kept");
   }
 }
 
@@ -188,8 +188,8 @@ async function isEnded(urls: string[], id: string): Promise<void> {
   for (const url of urls) {
     const answer = await askAgain(url, "/count", id);
     if (answer.status === 409) continue;
-    assert.equal(answer.status, 200);
-    assert.notEqual(answer.id, id, "an id that was ended is not taken again");
-    assert.equal(answer.count, 1);
+    assertEquals(answer.status, 200);
+    assertNotEquals(answer.id, id, "an id that was ended is not taken again");
+    assertEquals(answer.count, 1);
   }
 }

@@ -1,8 +1,8 @@
 /** What each page gets while the key-value service is killed, gone for a minute and back again. */
-import assert from "node:assert/strict";
+import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort, startServer } from "../programs.ts";
+import { freePort, startServer } from "../helpers/programs.ts";
 
 const CLIENTS = 4;
 /** How long the service is gone, in milliseconds. */
@@ -64,7 +64,7 @@ Deno.test("a store that is gone for a minute costs no session and no count: each
   await loads;
   for (const { cookie } of clients) {
     const [, id = ""] = cookie.split("=");
-    assert.ok(id !== "" && !counter.program.output.includes(id), "no id is logged");
+    assert(id !== "" && !counter.program.output.includes(id), "no id is logged");
   }
   await Deno.remove(directory, { recursive: true });
 });
@@ -84,13 +84,13 @@ async function load(url: string, client: Client, service: () => Service): Promis
     else client.unknown++;
     return;
   }
-  assert.equal(response.status, 200, page);
-  assert.ok(!wasGone, "nobody counts without the service");
+  assertEquals(response.status, 200, page);
+  assert(!wasGone, "nobody counts without the service");
   const cookie = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
-  if (client.cookie !== "") assert.equal(cookie, client.cookie, "never a new identity");
+  if (client.cookie !== "") assertEquals(cookie, client.cookie, "never a new identity");
   const count = Number(/Count: (\d+)/.exec(page)?.[1]);
   const next = client.acknowledged + 1;
-  assert.ok(count >= next && count <= next + client.unknown, `${count}, expected ${next}`);
+  assert(count >= next && count <= next + client.unknown, `${count}, expected ${next}`);
   Object.assign(client, { cookie, acknowledged: count, unknown: 0 });
   if (before === "back") client.got.servedAgain++;
   else client.got.served++;
@@ -103,12 +103,12 @@ async function visitAnew(url: string, stop: () => boolean, service: () => Servic
     const before = service();
     const response = await fetch(url, { signal: AbortSignal.timeout(HANG) });
     await response.body?.cancel();
-    if (before === "gone" && service() === "gone") assert.equal(response.status, 503);
+    if (before === "gone" && service() === "gone") assertEquals(response.status, 503);
     if (response.status === 503) checkRefusal(response);
   }
 }
 
 function checkRefusal({ headers }: Response): void {
-  assert.equal(headers.get("Retry-After"), "1");
-  assert.equal(headers.get("Set-Cookie"), null, "the cookie stays as it is");
+  assertEquals(headers.get("Retry-After"), "1");
+  assertEquals(headers.get("Set-Cookie"), null, "the cookie stays as it is");
 }

@@ -1,8 +1,8 @@
 /** The package as another project takes it in: docs/SESSIONS.md, "From nothing to a session". */
-import assert from "node:assert/strict";
+import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
-import { PROJECT, runToEnd } from "../programs.ts";
+import { PROJECT, runToEnd } from "../helpers/programs.ts";
 
 const MAIN = `
 import { KeyValueSessionStore, sessions } from "@counter/sessions";
@@ -37,9 +37,9 @@ Deno.test("an app in another directory links the package, and has all of its exp
   let output = "";
   for (const args of commands) {
     const { code, stdout, stderr } = await runToEnd(Deno.execPath(), args, { cwd });
-    assert.equal(code, 0, stderr);
+    assertEquals(code, 0, stderr);
     output = stdout;
   }
-  assert.equal(output, "Count: 1\n200 <h1>Key-value store</h1>\n");
+  assertEquals(output, "Count: 1\n200 <h1>Key-value store</h1>\n");
   await Deno.remove(cwd, { recursive: true });
 });

@@ -1,6 +1,6 @@
 /** Sessions over several counter processes and one key-value service, as behind a balancer. */
-import assert from "node:assert/strict";
-import { freePort, startScript } from "../programs.ts";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { freePort, startScript } from "../helpers/programs.ts";
 
 const UPDATES = 1000;
 const RESETS = 200;
@@ -22,7 +22,7 @@ async function startCounters(count: number) {
   return {
     urls,
     async stop() {
-      for (const program of [...counters, service]) assert.equal(await program.stop(), 0);
+      for (const program of [...counters, service]) assertEquals(await program.stop(), 0);
     },
   };
 }
@@ -35,7 +35,7 @@ async function load(url = "", cookie = ""): Promise<{ count: number; id: string 
   const response = await fetch(url, { headers: { Cookie: cookie } });
   const text = await response.text();
   if (response.status === 503) return null;
-  assert.equal(response.status, 200, text);
+  assertEquals(response.status, 200, text);
   const id = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
   return { count: Number(/Count: (\d+)/.exec(text)?.[1]), id };
 }
@@ -66,14 +66,14 @@ Deno.test(`${UPDATES} loads of one session over 4 processes count ${UPDATES}`, a
     const loaded = await load(urls[i % urls.length], id);
     if (loaded === null) unanswered++;
     else {
-      assert.equal(loaded.id, id);
+      assertEquals(loaded.id, id);
       counts.add(loaded.count);
     }
   });
-  assert.equal(counts.size, UPDATES - unanswered, "each load has seen a count of its own");
+  assertEquals(counts.size, UPDATES - unanswered, "each load has seen a count of its own");
   const { count } = await loadAgain(urls[0] ?? "", id);
   const least = counts.size + 2;
-  assert.ok(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
+  assert(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
   await stop();
 });
 
@@ -91,10 +91,10 @@ Deno.test(`of ${RESETS} sessions that are reset during loads none comes back`, a
     await reset.body?.cancel();
     await Promise.all(loads);
     if (reset.status === 503) return;
-    assert.equal(reset.status, 303);
+    assertEquals(reset.status, 303);
     const after = await loadAgain(here, id);
-    assert.notEqual(after.id, id, "the id is not taken again");
-    assert.equal(after.count, 1);
+    assertNotEquals(after.id, id, "the id is not taken again");
+    assertEquals(after.count, 1);
   });
   await stop();
 });

@@ -2,9 +2,9 @@
  * The sessions of the conformance suite as a program of its own, over the store at `KV_URL`, so that
  * several processes can share them. `HASH_SESSION_IDS=true` has the ids kept as hashes.
  */
-import { listen, run } from "../../door.ts";
+import { listen, run } from "../../server/listen.ts";
 import { KeyValueSessionStore } from "../../sessions.ts";
-import { openStore } from "../../stores/store.ts";
+import { openStore } from "../../stores/open.ts";
 import { testApp } from "../conformance/sessions.ts";
 
 if (import.meta.main) {

@@ -1,5 +1,5 @@
 /** How the servers start and stop: by their tasks and the Procfile, with right and wrong settings. */
-import assert from "node:assert/strict";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import {
   freePort,
@@ -9,7 +9,7 @@ import {
   type Server,
   startServer,
   testWith,
-} from "../programs.ts";
+} from "../helpers/programs.ts";
 
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 const SECRET_KEY = "a secret key for the tests";
@@ -23,12 +23,12 @@ Deno.test("deno task start runs both servers, and tells their lines apart", asyn
   await using both = new Program(Deno.execPath(), ["task", "start"], { env });
   const [, counterUrl = ""] = await both.printed(/^ *\[counter\] counter: (http:\S+)$/m);
   const [, kvUrl = ""] = await both.printed(/^ *\[kv\] kv: (http:\S+)$/m);
-  assert.match(await page(counterUrl), /Count: 1/);
-  assert.equal(await page(kvUrl), '{"keys":[]}');
-  assert.equal(await both.stop("SIGTERM"), 0, both.output);
-  assert.match(both.output, /counter: stopping\n/);
-  assert.match(both.output, /kv: stopping\n/);
-  for (const url of [counterUrl, kvUrl]) await assert.rejects(fetch(url));
+  assertMatch(await page(counterUrl), /Count: 1/);
+  assertEquals(await page(kvUrl), '{"keys":[]}');
+  assertEquals(await both.stop("SIGTERM"), 0, both.output);
+  assertMatch(both.output, /counter: stopping\n/);
+  assertMatch(both.output, /kv: stopping\n/);
+  for (const url of [counterUrl, kvUrl]) await assertRejects(() => fetch(url));
 });
 
 testWith(
@@ -45,12 +45,12 @@ testWith(
     const kvUrl = `http://127.0.0.1:${base + 100}`;
     await foreman.printed(new RegExp(`^[\\d:]+ counter.1 +\\| counter: ${counterUrl}$`, "m"));
     await foreman.printed(new RegExp(`^[\\d:]+ kv.1 +\\| kv: ${kvUrl}$`, "m"));
-    assert.match(await page(counterUrl), /Count: 1/);
-    assert.equal(await page(kvUrl), '{"keys":[]}');
-    assert.equal(await foreman.stop("SIGTERM"), 0, foreman.output);
-    assert.match(foreman.output, /counter.1 +\| exited with code 0\n/);
-    assert.match(foreman.output, /kv.1 +\| exited with code 0\n/);
-    for (const url of [counterUrl, kvUrl]) await assert.rejects(fetch(url));
+    assertMatch(await page(counterUrl), /Count: 1/);
+    assertEquals(await page(kvUrl), '{"keys":[]}');
+    assertEquals(await foreman.stop("SIGTERM"), 0, foreman.output);
+    assertMatch(foreman.output, /counter.1 +\| exited with code 0\n/);
+    assertMatch(foreman.output, /kv.1 +\| exited with code 0\n/);
+    for (const url of [counterUrl, kvUrl]) await assertRejects(() => fetch(url));
   },
 );
 
@@ -61,9 +61,9 @@ Deno.test("counter.ts and kv.ts start without a configuration file", async () =>
   const env = { APP_CONFIG: "", SECRET_KEY: "", DBM: join(directory.path, "kv.db") };
   await using counter = await startServer("counter.ts", { env });
   await using kv = await startServer("kv.ts", { env });
-  assert.match(await page(counter.url), /Count: 1.*Kept in a signed cookie/);
-  assert.equal(await page(kv.url), '{"keys":[]}');
-  assert.match(counter.program.output, /^counter: SECRET_KEY is not set, so a random one was made/);
+  assertMatch(await page(counter.url), /Count: 1.*Kept in a signed cookie/);
+  assertEquals(await page(kv.url), '{"keys":[]}');
+  assertMatch(counter.program.output, /^counter: SECRET_KEY is not set, so a random one was made/);
 });
 
 Deno.test("counter.ts and kv.ts tell every problem of the configuration in a line", async () => {
@@ -78,7 +78,7 @@ Deno.test("counter.ts and kv.ts tell every problem of the configuration in a lin
   for (const script of ["counter.ts", "kv.ts"]) {
     const { code, stdout, stderr } = await startWrong(script, JSON.stringify(config));
     const name = script.replace(".ts", "");
-    assert.deepEqual(stderr.trimEnd().split("\n").map((line) => line.split(" is ")[0]), [
+    assertEquals(stderr.trimEnd().split("\n").map((line) => line.split(" is ")[0]), [
       `${name}: counter.cfg.json: COLOUR`,
       `${name}: counter.cfg.json: USE_SESSION_STORE`,
       `${name}: counter.cfg.json: KV_URL`,
@@ -86,33 +86,33 @@ Deno.test("counter.ts and kv.ts tell every problem of the configuration in a lin
       `${name}: counter.cfg.json: SECRET_KEY`,
       `${name}: counter.cfg.json: SESSION_COOKIE_SAMESITE`,
     ]);
-    assert.doesNotMatch(stderr, /too short|no token at all/);
-    assert.equal(code, 1);
-    assert.equal(stdout, "");
+    assertNotMatch(stderr, /too short|no token at all/);
+    assertEquals(code, 1);
+    assertEquals(stdout, "");
   }
 });
 
 Deno.test("counter.ts says which file is no JSON, and prints nothing of its secrets", async () => {
   for (const text of [`{"SECRET_KEY": 's3cret'}`, `{"SECRET_KEY": s3cret`, "s3cret"]) {
     const { code, stderr } = await startWrong("counter.ts", text);
-    assert.match(stderr, /^counter: Cannot read "counter\.cfg\.json": no JSON: [^\n]+\n$/);
-    assert.doesNotMatch(stderr, /s3c/);
-    assert.equal(code, 1);
+    assertMatch(stderr, /^counter: Cannot read "counter\.cfg\.json": no JSON: [^\n]+\n$/);
+    assertNotMatch(stderr, /s3c/);
+    assertEquals(code, 1);
   }
 });
 
 Deno.test("counter.ts says that the file which APP_CONFIG names is not there", async () => {
   const { code, stderr } = await startWrong("counter.ts", "{}", { APP_CONFIG: "other.json" });
-  assert.match(stderr, /^counter: Cannot read "other\.json": [^\n]+\n$/);
-  assert.equal(code, 1);
+  assertMatch(stderr, /^counter: Cannot read "other\.json": [^\n]+\n$/);
+  assertEquals(code, 1);
 });
 
 Deno.test("counter.ts obeys an environment variable over its file", async () => {
   const config = { USE_SESSION_STORE: true, SECRET_KEY, SESSION_COOKIE_NAME: "one" };
   const env = { USE_SESSION_STORE: "false", SESSION_COOKIE_NAME: "two" };
   await using counter = await startServer("counter.ts", { config, env });
-  assert.match(await cookieOf(counter), /^two=/);
-  assert.match(await page(counter.url), /Kept in a signed cookie/);
+  assertMatch(await cookieOf(counter), /^two=/);
+  assertMatch(await page(counter.url), /Kept in a signed cookie/);
 });
 
 Deno.test("counter.ts and kv.ts say that their port is taken", async () => {
@@ -121,8 +121,8 @@ Deno.test("counter.ts and kv.ts say that their port is taken", async () => {
   for (const script of ["counter.ts", "kv.ts"]) {
     const env = { PORT: String(port), SECRET_KEY };
     const { code, stderr } = await startWrong(script, "{}", env);
-    assert.match(stderr, new RegExp(`^\\w+: Port ${port} of 127.0.0.1 is taken: [^\n]+\n$`));
-    assert.equal(code, 1);
+    assertMatch(stderr, new RegExp(`^\\w+: Port ${port} of 127.0.0.1 is taken: [^\n]+\n$`));
+    assertEquals(code, 1);
   }
 });
 
@@ -138,31 +138,31 @@ Deno.test("counter.ts keeps a cookie valid over a restart if SECRET_KEY is set",
     }
     await using counter = await startServer("counter.ts", { env });
     const html = await page(counter.url, { Cookie: cookie });
-    assert.match(html, new RegExp(`Count: ${countAfter}<`));
-    assert.equal(counter.program.output.includes("SECRET_KEY is not set"), secretKey === "");
+    assertMatch(html, new RegExp(`Count: ${countAfter}<`));
+    assertEquals(counter.program.output.includes("SECRET_KEY is not set"), secretKey === "");
   }
 });
 
 Deno.test("kv.ts refuses to let other machines in without a token", async () => {
   const { code, stderr } = await startWrong("kv.ts", "{}", { HOST: "0.0.0.0", PORT: "0" });
-  assert.match(stderr, /^kv: HOST is "0\.0\.0\.0", [^\n]+ KV_TOKEN [^\n]+\n$/);
-  assert.equal(code, 1);
+  assertMatch(stderr, /^kv: HOST is "0\.0\.0\.0", [^\n]+ KV_TOKEN [^\n]+\n$/);
+  assertEquals(code, 1);
 });
 
 Deno.test("kv.ts refuses a token that reads where none is asked for", async () => {
   const KV_READ_TOKEN = "a-token-that-reads";
   const { code, stderr } = await startWrong("kv.ts", "{}", { KV_READ_TOKEN, PORT: "0" });
-  assert.equal(stderr, "kv: KV_READ_TOKEN is set: expected KV_TOKEN to be set as well\n");
-  assert.equal(code, 1);
+  assertEquals(stderr, "kv: KV_READ_TOKEN is set: expected KV_TOKEN to be set as well\n");
+  assertEquals(code, 1);
 });
 
 Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", async () => {
   await using kv = await startServer("kv.ts", { env: { HOST: "0.0.0.0", KV_TOKEN } });
   const refused = await fetch(kv.url);
-  assert.equal(refused.status, 401);
-  assert.match(refused.headers.get("WWW-Authenticate") ?? "", /^Bearer/);
+  assertEquals(refused.status, 401);
+  assertMatch(refused.headers.get("WWW-Authenticate") ?? "", /^Bearer/);
   await refused.body?.cancel();
-  assert.equal(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
+  assertEquals(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
 
   // As a list, too, of which clients send the first.
   for (const token of [KV_TOKEN, JSON.stringify([KV_TOKEN, `${KV_TOKEN}-of-later`])]) {
@@ -172,20 +172,20 @@ Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", 
       ["run", "--allow-net", "--allow-env", "dump.ts", kv.url],
       { env },
     );
-    assert.deepEqual({ stderr, code }, { stderr: "", code: 0 });
+    assertEquals({ stderr, code }, { stderr: "", code: 0 });
   }
 
   const config = { USE_SESSION_STORE: true, KV_URL: kv.url, KV_TOKEN };
   await using counter = await startServer("counter.ts", { config });
-  assert.match(await page(counter.url), /Count: 1/);
+  assertMatch(await page(counter.url), /Count: 1/);
 
   const wrong = { ...config, KV_TOKEN: `${KV_TOKEN}-of-another-service` };
   await using stranger = await startServer("counter.ts", { config: wrong });
   const answer = await fetch(stranger.url);
-  assert.equal(answer.status, 503);
-  assert.doesNotMatch(await answer.text(), new RegExp(KV_TOKEN));
+  assertEquals(answer.status, 503);
+  assertNotMatch(await answer.text(), new RegExp(KV_TOKEN));
   await stranger.program.printed(/^counter: http:\S+ wants another token: set KV_TOKEN$/m);
-  assert.ok(!stranger.program.output.includes(KV_TOKEN));
+  assert(!stranger.program.output.includes(KV_TOKEN));
 });
 
 // ---- Stopping ------------------------------------------------------------------------------
@@ -208,10 +208,10 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
       await Promise.race([enough.promise, Promise.all(writers)]);
       kv.program.signal(signal);
       await Promise.all(writers);
-      assert.equal(await kv.program.exited, 0, kv.program.output);
+      assertEquals(await kv.program.exited, 0, kv.program.output);
     }
     await using kv = await startServer("kv.ts", { env });
-    assert.deepEqual(JSON.parse(await page(kv.url)).keys, answered.sort());
+    assertEquals(JSON.parse(await page(kv.url)).keys, answered.sort());
   });
 
   Deno.test(`counter.ts answers on ${signal} the page that waits for the store`, async () => {
@@ -234,9 +234,9 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     counter.program.signal(signal);
     await counter.program.printed(/^counter: stopping$/m);
     released.resolve();
-    assert.match(await waiting, /Count: 1/);
-    assert.equal(await counter.program.exited, 0);
-    assert.match(await page(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
+    assertMatch(await waiting, /Count: 1/);
+    assertEquals(await counter.program.exited, 0);
+    assertMatch(await page(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
   });
 }
 
@@ -248,16 +248,16 @@ Deno.test("kv.ts stops once a long dump is read, or else after ten seconds", asy
     const body = JSON.stringify(Object.fromEntries(values));
     const headers = { "Content-Type": "application/json" };
     const response = await fetch(kv.url, { method: "POST", body, headers });
-    assert.equal(response.status, 200);
+    assertEquals(response.status, 200);
     await response.body?.cancel();
   }
   const headers = { Accept: "application/x-ndjson" };
   const [read, leftAlone] = await Promise.all([1, 2].map(() => fetch(kv.url, { headers })));
   kv.program.signal("SIGTERM");
   await kv.program.printed(/^kv: stopping$/m);
-  assert.equal((await read?.text())?.split("\n").length, 201);
-  assert.equal(await kv.program.exited, 0, kv.program.output);
-  await assert.rejects(async () => await leftAlone?.text(), "what is cut looks like nothing whole");
+  assertEquals((await read?.text())?.split("\n").length, 201);
+  assertEquals(await kv.program.exited, 0, kv.program.output);
+  await assertRejects(async () => await leftAlone?.text(), "what is cut looks like nothing whole");
 });
 
 Deno.test("kv.ts ends at once on a second signal", async () => {
@@ -266,7 +266,7 @@ Deno.test("kv.ts ends at once on a second signal", async () => {
   kv.program.signal("SIGTERM");
   await kv.program.printed(/^kv: stopping$/m);
   kv.program.signal("SIGTERM");
-  assert.equal(await kv.program.exited, 130);
+  assertEquals(await kv.program.exited, 130);
 });
 
 /** Writes key after key, until the server takes no more connections. */
@@ -279,10 +279,10 @@ async function putUntilRefused(url: string, writer: string, onAnswer: (key: stri
       response = await fetch(`${url}/${key}`, { method: "PUT", headers, body: String(i) });
     } catch (error) {
       // Any other error would be a request that was begun and not answered.
-      assert.match(`${(error as Error).message} ${(error as Error).cause}`, /\(Connect\)/);
+      assertMatch(`${(error as Error).message} ${(error as Error).cause}`, /\(Connect\)/);
       return;
     }
-    assert.equal(response.status, 201, await response.text());
+    assertEquals(response.status, 201, await response.text());
     onAnswer(key);
   }
 }
@@ -295,7 +295,7 @@ async function beginPut(url: string): Promise<Deno.TcpConn> {
   await connection.write(new TextEncoder().encode(request));
   const buffer = new Uint8Array(1024);
   const size = await connection.read(buffer);
-  assert.match(new TextDecoder().decode(buffer.subarray(0, size ?? 0)), /^HTTP\/1\.1 100 /);
+  assertMatch(new TextDecoder().decode(buffer.subarray(0, size ?? 0)), /^HTTP\/1\.1 100 /);
   return connection;
 }
 
@@ -313,7 +313,7 @@ async function startWrong(script: string, configText: string, env: Record<string
 async function page(url: string, headers: Record<string, string> = {}): Promise<string> {
   const response = await fetch(url, { headers });
   const text = await response.text();
-  assert.equal(response.status, 200, text);
+  assertEquals(response.status, 200, text);
   return text;
 }
 

@@ -1,6 +1,6 @@
 /** Deno's own traces of both servers: that they come, and what does not stand in them. */
-import assert from "node:assert/strict";
-import { eventually, startServer } from "../programs.ts";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { eventually, startServer } from "../helpers/programs.ts";
 
 Deno.test("Deno traces the requests of both servers, and no session id stands in what it sends", async () => {
   const sent: string[] = [];
@@ -27,14 +27,14 @@ Deno.test("Deno traces the requests of both servers, and no session id stands in
   const cookie = first.headers.get("Set-Cookie")?.split(";")[0] ?? "";
   await first.body?.cancel();
   const second = await fetch(counter.url, { headers: { Cookie: cookie } });
-  assert.match(await second.text(), /Count: 2/);
+  assertMatch(await second.text(), /Count: 2/);
 
   // Of each page: what the counter serves, what it asks, and what the service serves.
   const spans = () => [...sent.join().matchAll(/"traceId":"([0-9a-f]+)","spanId"/g)];
   await eventually("every span", () => Promise.resolve(spans().length === 6));
-  assert.equal(new Set(spans().map(([, trace]) => trace)).size, 2);
-  assert.ok(sent.join().includes(`${counter.url}/`) && sent.join().includes(`${kv.url}/`));
+  assertEquals(new Set(spans().map(([, trace]) => trace)).size, 2);
+  assert(sent.join().includes(`${counter.url}/`) && sent.join().includes(`${kv.url}/`));
   const id = cookie.slice("session=".length);
-  assert.match(id, /^[0-9a-f-]{36}$/);
-  assert.ok(!sent.join().includes(id));
+  assertMatch(id, /^[0-9a-f-]{36}$/);
+  assert(!sent.join().includes(id));
 });

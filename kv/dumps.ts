@@ -8,16 +8,11 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { entries, line } from "../stores/entries.ts";
-import {
-  checkKey,
-  expiry,
-  json,
-  type JsonText,
-  MAX_VALUE_BYTES,
-  type Store,
-} from "../stores/store.ts";
-import { answer } from "./entries.ts";
-import { BadLine, RestoreStopped } from "./problem.ts";
+import { checkKey, expiry } from "../stores/checks.ts";
+import { json, type JsonText } from "../stores/json_text.ts";
+import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
+import { answer } from "./responses.ts";
+import { BadLine, RestoreStopped } from "./errors.ts";
 import { chunksInTime, members, parseBody } from "./requests.ts";
 
 /** The media type. */

@@ -14,7 +14,7 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../stores/store.ts";
-import { entryHeaders, object } from "./entries.ts";
+import { entryHeaders, object } from "./responses.ts";
 
 /** RFC 9110's names of the statuses, of which Node has one in an older form. */
 const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: "Content Too Large" };

@@ -5,7 +5,7 @@
  * @module
  */
 import { Cluster, Redis } from "ioredis";
-import type { RedisUrl } from "./redis_url.ts";
+import type { RedisUrl } from "./url.ts";
 
 /** The longest pause between two attempts to connect, in milliseconds. */
 const MAX_BACK_OFF = 1000;

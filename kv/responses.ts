@@ -4,7 +4,8 @@
  * @module
  */
 import type { Context } from "hono";
-import type { Entry, JsonText } from "../stores/store.ts";
+import type { JsonText } from "../stores/json_text.ts";
+import type { Entry } from "../stores/store.ts";
 
 /** The text of an object that has all of an entry; one that is not there has no revision. */
 export function entryText(entry: Entry | null, more: { status: number } | { key: string }): string {

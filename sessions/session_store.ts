@@ -4,7 +4,8 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { parseJson, StoreUnavailable } from "../stores/store.ts";
+import { parseJson } from "../stores/json_text.ts";
+import { StoreUnavailable } from "../stores/store.ts";
 
 /** What a store gives of a session. */
 export interface StoredSession {

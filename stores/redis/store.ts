@@ -13,27 +13,23 @@
  */
 import { randomUUID } from "node:crypto";
 import { ReplyError } from "ioredis";
-import type { Changes } from "./changes.ts";
-import { subscribe, type Subscription } from "./redis_changes.ts";
-import { connect, disconnect, slotOf } from "./redis_client.ts";
-import { listPage } from "./redis_list.ts";
-import { parseRedisUrl } from "./redis_url.ts";
+import type { Changes } from "../changes.ts";
+import { subscribe, type Subscription } from "./changes.ts";
+import { connect, disconnect, slotOf } from "./client.ts";
+import { listPage } from "./list.ts";
+import { parseRedisUrl } from "./url.ts";
+import { checkKey, checkLimit, checkPrefix, closedStore, expiry } from "../checks.ts";
+import type { JsonText } from "../json_text.ts";
 import {
-  checkKey,
-  checkLimit,
-  checkPrefix,
-  closedStore,
   DEADLINE,
   type Entry,
-  expiry,
   InvalidArgument,
-  type JsonText,
   MAX_PAGE,
   RevisionConflict,
   type Store,
   StoreFull,
   StoreUnavailable,
-} from "./store.ts";
+} from "../store.ts";
 
 /** What {@linkcode redisStore} takes. */
 export interface RedisOptions {
@@ -58,8 +54,8 @@ export interface RedisOptions {
  *
  * @example
  * ```ts ignore
- * import { redisStore } from "./redis.ts";
- * import { json } from "./store.ts";
+ * import { redisStore } from "./store.ts";
+ * import { json } from "../json_text.ts";
  *
  * const store = redisStore("redis://localhost:6379/0?prefix=counter:");
  * await store.set("a", json(1), { ttl: 60 });

@@ -1,6 +1,6 @@
 /** @jsxImportSource hono/jsx */
 /** The counter's pages. */
-import { Layout } from "./layout.tsx";
+import { Layout } from "../server/layout.tsx";
 
 /** The count, and what keeps it. */
 export function CounterPage({ count, keptIn }: { count: number; keptIn: string }) {

@@ -1,9 +1,9 @@
 /** What tests of `kv.ts` share: a service over an empty store, requests, an error's shape. */
-import assert from "node:assert/strict";
+import { assertEquals, assertMatch } from "@std/assert";
 import { z } from "zod";
-import { kv, type KvOptions } from "../kv.ts";
-import { memoryStore } from "../stores/memory.ts";
-import { type Store, StoreUnavailable } from "../stores/store.ts";
+import { kv, type KvOptions } from "../../kv.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import { type Store, StoreUnavailable } from "../../stores/store.ts";
 
 export const NOW = 1_700_000_000_000;
 export const JSON_TYPE = { "Content-Type": "application/json" };
@@ -46,14 +46,14 @@ export function post(body: BodyInit, headers: Record<string, string> = JSON_TYPE
 /** Sends an array of operations and gives the answers. */
 export async function operate(app: App, operations: unknown[]): Promise<Record<string, unknown>[]> {
   const response = await app.request("/", post(JSON.stringify(operations)));
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get("Content-Type"), "application/json");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
   return await response.json();
 }
 
 export function etagOf(response: Response): string {
   const etag = response.headers.get("ETag") ?? "";
-  assert.match(etag, /^"[\x21\x23-\x7e]+"$/);
+  assertMatch(etag, /^"[\x21\x23-\x7e]+"$/);
   return etag;
 }
 
@@ -71,9 +71,9 @@ export type Problem = z.infer<typeof Problem>;
 
 /** Checks that an answer is problem+json of its own status, and gives it. */
 export async function readProblem(response: Response): Promise<Problem> {
-  assert.equal(response.headers.get("Content-Type"), "application/problem+json");
+  assertEquals(response.headers.get("Content-Type"), "application/problem+json");
   const problem = Problem.parse(await response.json());
-  assert.equal(problem.status, response.status);
+  assertEquals(problem.status, response.status);
   return problem;
 }
 

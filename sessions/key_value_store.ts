@@ -12,10 +12,10 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { LRUCache } from "lru-cache";
 import { Buffer } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
+import { checkRevision } from "../stores/checks.ts";
+import { json } from "../stores/json_text.ts";
 import {
-  checkRevision,
   type Entry,
-  json,
   RevisionConflict,
   type Store,
   StoreFull,
@@ -58,7 +58,7 @@ export interface KeyValueStoreOptions extends LifetimeOptions {
  * @example
  * ```ts
  * import { KeyValueSessionStore } from "../sessions.ts";
- * import { openStore } from "../stores/store.ts";
+ * import { openStore } from "../stores/open.ts";
  *
  * const store = await openStore(":memory:");
  * const sessionStore = new KeyValueSessionStore(store, { lifetime: 3600 });

@@ -1,7 +1,7 @@
 /** @jsxImportSource hono/jsx */
 /** The key-value service's page: what it holds, as it changes. */
 import client from "./explorer_client.js" with { type: "text" };
-import { Layout, pageHeaders } from "./layout.tsx";
+import { Layout, pageHeaders } from "../server/layout.tsx";
 
 const STYLE = `
   body { display: block; }

@@ -1,8 +1,8 @@
 /** Chromium and Firefox, as tests drive them. */
-import assert from "node:assert/strict";
+import { assert } from "@std/assert";
 import { join } from "node:path";
 import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
-import { PROJECT, testWith } from "../programs.ts";
+import { PROJECT, testWith } from "./programs.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 const FIREFOX = "/usr/bin/firefox-esr";
@@ -50,18 +50,18 @@ function launchChromium(): Promise<Browser> {
     "--disable-sync",
     `--host-resolver-rules=MAP ${REBOUND_HOST} 127.0.0.1`,
   ];
-  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
-  return puppeteer.launch({ browser: "chrome", executablePath: CHROMIUM, args, ...timeouts });
+  const options = { timeout: PATIENCE, protocolTimeout: PATIENCE, defaultViewport: null };
+  return puppeteer.launch({ browser: "chrome", executablePath: CHROMIUM, args, ...options });
 }
 
 function launchFirefox(): Promise<Browser> {
-  const timeouts = { timeout: PATIENCE, protocolTimeout: PATIENCE };
+  const options = { timeout: PATIENCE, protocolTimeout: PATIENCE, defaultViewport: null };
   const extraPrefsFirefox = { "network.dns.localDomains": REBOUND_HOST };
   return puppeteer.launch({
     browser: "firefox",
     executablePath: FIREFOX,
     extraPrefsFirefox,
-    ...timeouts,
+    ...options,
   });
 }
 
@@ -77,10 +77,18 @@ export async function visit(browser: Browser, url: string): Promise<Visit> {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   page.setDefaultTimeout(PAGE_PATIENCE);
-  await page.setViewport({ width: 800, height: 450 });
+  await resize(page, { width: 800, height: 450 });
   const first = await page.goto(url);
-  assert.ok(first);
+  assert(first);
   return { page, first, [Symbol.asyncDispose]: () => context.close() };
+}
+
+/** Gives the page another size. */
+export async function resize(page: Page, size: { width: number; height: number }): Promise<void> {
+  await page.setViewport(size).catch((error) => {
+    // Firefox ESR 140 sets the size, and does not know the command that puppeteer sends with it.
+    if (!/unknown command emulation.setScreenOrientationOverride/.test(error.message)) throw error;
+  });
 }
 
 /** Writes a picture of the page to `build/screenshots`. */

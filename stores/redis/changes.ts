@@ -10,8 +10,8 @@
  * @module
  */
 import { Cluster, type Redis } from "ioredis";
-import { Changes } from "./changes.ts";
-import { disconnect } from "./redis_client.ts";
+import { Changes } from "../changes.ts";
+import { disconnect } from "./client.ts";
 
 /** How often the connection is tried, in milliseconds: one that only listens notices no loss. */
 const HEARTBEAT = 5000;

@@ -9,9 +9,9 @@
  * @module
  */
 import { z } from "zod";
-import { MIN_SECRET_LENGTH } from "./session_stores/cookie.ts";
-import { MAX_LIFETIME } from "./session_stores/session_store.ts";
-import { storeUrlProblem, withoutPassword } from "./stores/store.ts";
+import { MIN_SECRET_LENGTH } from "../sessions/cookie_store.ts";
+import { MAX_LIFETIME } from "../sessions/session_store.ts";
+import { storeUrlProblem, withoutPassword } from "../stores/open.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
 

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
-export const PROJECT = join(import.meta.dirname as string, "..");
+export const PROJECT = join(import.meta.dirname as string, "../..");
 
 /** A program that runs. Leaving its scope ends it. */
 export class Program implements AsyncDisposable {

@@ -16,7 +16,7 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
-import { InvalidArgument, type Page } from "./store.ts";
+import { InvalidArgument, type Page } from "../store.ts";
 
 /** How many of the keys that were met last are in a cursor. */
 const REMEMBERED = 64;

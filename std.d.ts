@@ -1,0 +1,75 @@
+/**
+ * Types of the parts of Deno's standard library that this project uses. The npm package `deno-std`
+ * carries the library's code without its types. `tests/std_test.ts` compares the names.
+ */
+
+declare module "@std/assert" {
+  type ErrorClass<E extends Error> = abstract new (...args: never[]) => E;
+
+  export class AssertionError extends Error {}
+  /** @throws {AssertionError} If `expr` is falsy */
+  export function assert(expr: unknown, msg?: string): asserts expr;
+  /** @throws {AssertionError} If the values are not deeply equal */
+  export function assertEquals<T>(actual: T, expected: T, msg?: string): void;
+  /** @throws {AssertionError} If the values are deeply equal */
+  export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void;
+  /** @throws {AssertionError} If `actual` does not match */
+  export function assertMatch(actual: string, expected: RegExp, msg?: string): void;
+  /** @throws {AssertionError} If `actual` matches */
+  export function assertNotMatch(actual: string, expected: RegExp, msg?: string): void;
+  /** @throws {AssertionError} If `actual` is not an instance of `expectedType` */
+  export function assertInstanceOf<E>(
+    actual: unknown,
+    expectedType: abstract new (...args: never[]) => E,
+    msg?: string,
+  ): asserts actual is E;
+  /** Returns the error that the promise rejects with. */
+  export function assertRejects(fn: () => PromiseLike<unknown>, msg?: string): Promise<unknown>;
+  export function assertRejects<E extends Error>(
+    fn: () => PromiseLike<unknown>,
+    errorClass: ErrorClass<E>,
+    msgIncludes?: string,
+    msg?: string,
+  ): Promise<E>;
+  /** Returns the error that is thrown. */
+  export function assertThrows(fn: () => unknown, msg?: string): unknown;
+  export function assertThrows<E extends Error>(
+    fn: () => unknown,
+    errorClass: ErrorClass<E>,
+    msgIncludes?: string,
+    msg?: string,
+  ): E;
+}
+
+declare module "@std/http/cookie" {
+  /** A cookie and its attributes (RFC 6265, section 4.1). */
+  export interface Cookie {
+    name: string;
+    value: string;
+    expires?: Date | number;
+    /** Seconds. */
+    maxAge?: number;
+    domain?: string;
+    path?: string;
+    secure?: boolean;
+    httpOnly?: boolean;
+    partitioned?: boolean;
+    sameSite?: "Strict" | "Lax" | "None";
+    unparsed?: string[];
+  }
+  /** Returns the cookies of a request, by name; of two with one name, the last. */
+  export function getCookies(headers: Headers): Record<string, string>;
+  /** Returns the cookies that a response sets. */
+  export function getSetCookies(headers: Headers): Cookie[];
+  /**
+   * Appends a `Set-Cookie` header.
+   *
+   * @throws {SyntaxError} If the name, the value, the path or the domain has a bad character
+   */
+  export function setCookie(headers: Headers, cookie: Cookie): void;
+}
+
+declare module "@std/uuid/v4" {
+  /** Whether `id` is a version 4 UUID (RFC 9562, section 5.4), in upper or lower case. */
+  export function validate(id: string): boolean;
+}

@@ -1,0 +1,107 @@
+/**
+ * JSON text: checked once, then kept as text, so that every number keeps its digits.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "./store.ts";
+
+declare const checked: unique symbol;
+
+/**
+ * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long.
+ * Stores keep text and not JavaScript values, so that every number comes back with all its digits.
+ * Made by {@linkcode json}.
+ */
+export type JsonText = string & { readonly [checked]: true };
+
+/**
+ * JSON text of a value. A number that {@linkcode parseJson} kept as it was written stays so.
+ *
+ * @throws {InvalidArgument} If the value has no JSON text (undefined, a function, a bigint, a cycle),
+ * or is nested deeper than {@linkcode MAX_DEPTH}
+ * @throws {ValueTooLarge} If the text is over {@linkcode MAX_VALUE_BYTES}
+ *
+ * @example
+ * ```ts
+ * import { json, parseJson } from "./json_text.ts";
+ *
+ * console.log(json(parseJson('{"price": 1.10}'))); // {"price":1.10}
+ * ```
+ */
+export function json(value: unknown): JsonText {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (cause) {
+    throw new InvalidArgument("value", `Cannot store the value: ${(cause as Error).message}`);
+  }
+  if (text === undefined) {
+    throw new InvalidArgument("value", `Cannot store ${typeof value}: expected a JSON value`);
+  }
+  if (byteLength(text, MAX_VALUE_BYTES) > MAX_VALUE_BYTES) throw new ValueTooLarge();
+  if (text.length > 2 * MAX_DEPTH && depthOf(text) > MAX_DEPTH) {
+    throw new InvalidArgument(
+      "value",
+      `Cannot store the value: it is nested deeper than ${MAX_DEPTH} levels`,
+    );
+  }
+  return text as JsonText;
+}
+
+/** How many arrays and objects are within one another in JSON text. */
+function depthOf(text: string): number {
+  let depth = 0;
+  let deepest = 0;
+  let isQuoted = false;
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i];
+    if (isQuoted && char === "\\") i++;
+    else if (char === '"') isQuoted = !isQuoted;
+    else if (isQuoted) continue;
+    else if (char === "[" || char === "{") deepest = Math.max(deepest, ++depth);
+    else if (char === "]" || char === "}") depth--;
+  }
+  return deepest;
+}
+
+/**
+ * Parses JSON text and keeps every digit: a number that JavaScript would print otherwise than it
+ * was written (`1.10`, `12345678901234567890`) comes as a `JSON.rawJSON` object, which
+ * `JSON.stringify` prints as it was.
+ *
+ * @throws {SyntaxError} If the text is no JSON
+ * @throws {RangeError} If such a number stands under thousands of nested brackets
+ */
+export function parseJson(text: string): unknown {
+  const value: unknown = JSON.parse(text);
+  // Parsing with source text is several times slower, and nearly every text needs no such number.
+  return JSON.stringify(value) === text ? value : SourceJson.parse(text, keepDigits);
+}
+
+function keepDigits(_key: string, value: unknown, context: { source?: string }): unknown {
+  return typeof value === "number" && context.source !== undefined &&
+      JSON.stringify(value) !== context.source
+    ? SourceJson.rawJSON(context.source)
+    : value;
+}
+
+/** Whether {@linkcode parseJson} kept this as it was written: a number, and no object. */
+export function isRawNumber(value: unknown): boolean {
+  return SourceJson.isRawJSON(value);
+}
+
+/** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
+const SourceJson = JSON as unknown as {
+  parse(
+    text: string,
+    reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
+  ): unknown;
+  rawJSON(text: string): object;
+  isRawJSON(value: unknown): boolean;
+};
+
+/** Bytes of UTF-8, counted only where the number of UTF-16 units leaves a doubt about the limit. */
+export function byteLength(text: string, limit: number): number {
+  return text.length * 3 <= limit ? text.length : Buffer.byteLength(text);
+}

@@ -1,0 +1,8 @@
+/**
+ * Stores: what an app opens, and what a store throws.
+ *
+ * @module
+ */
+export { json, type JsonText, parseJson } from "./json_text.ts";
+export { type OpenOptions, openStore } from "./open.ts";
+export * from "./store.ts";
