@@ -190,6 +190,12 @@ export function isInstalled(program: string): boolean {
   });
 }
 
+/** The Debian package that `tests/packages.txt` names for a program, if it names one. */
+export function packageOf(program: string): string | undefined {
+  const lines = Deno.readTextFileSync(join(PROJECT, "tests/packages.txt")).split("\n");
+  return lines.map((line) => line.split(/\s+/)).find(([name]) => name === program)?.[1];
+}
+
 /** Waits until `check` holds, at most `seconds`. */
 export async function eventually(
   what: string,
