@@ -40,7 +40,7 @@ export class RestoreStopped extends Error {
 interface Description {
   status: number;
   detail: string;
-  outcome?: string;
+  outcome?: "unchanged" | "unknown";
   /** Of a restore: the number of the bad line, and how many were written. */
   line?: number;
   restored?: number;

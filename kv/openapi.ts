@@ -6,8 +6,9 @@
 import { z } from "zod";
 import project from "../deno.json" with { type: "json" };
 import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
+import { MAX_OPERATIONS } from "../stores/wire.ts";
 import { NDJSON } from "./dumps.ts";
-import { MAX_OPERATIONS, Operation } from "./operations.ts";
+import { Operation } from "./operations.ts";
 import {
   HealthQuery,
   ListQuery,
@@ -39,7 +40,8 @@ const Problem = z.object({
   restored: z.int().optional().describe("How many lines of a restore were written"),
 });
 const Answer = z.union([
-  Contents.extend({ status: z.literal([200, 201, 412]) }),
+  Contents.extend({ status: z.literal([200, 412]) }).describe("To get, delete, or a condition"),
+  z.object({ status: z.literal([200, 201]), revision: z.string(), expires }).describe("To put"),
   Problem.pick({ status: true, detail: true, outcome: true }),
 ]);
 const Change = Contents.extend({ key: z.string() });

@@ -7,12 +7,16 @@ import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { isRawNumber, json } from "../stores/json_text.ts";
 import { RevisionConflict, type Store } from "../stores/store.ts";
-import { entryText } from "./responses.ts";
+import {
+  failureText,
+  foundText,
+  MAX_OPERATIONS,
+  type Operation as WireOperation,
+  writtenText,
+} from "../stores/wire.ts";
 import { describe, report } from "./errors.ts";
 import { check } from "./requests.ts";
 
-/** The most operations in one array. */
-export const MAX_OPERATIONS = 1000;
 /** About the most characters of an answer that is sent in one piece. */
 const WHOLE_LENGTH = 16 * 1024 * 1024;
 
@@ -31,7 +35,7 @@ export const Operation = z.discriminatedUnion("op", [
     key: z.string(),
     ifRevision: z.string().nullable().optional(),
   }),
-]);
+]) satisfies z.ZodType<WireOperation>;
 
 /**
  * Does the operations side by side. Writes to one key take effect in their order; a `get` may be done
@@ -66,17 +70,14 @@ export async function performAll(
 async function performOne(store: Store, operation: unknown): Promise<string> {
   try {
     const step = check(Operation, withPlainTtl(operation), "the operation");
-    if (step.op === "get") return entryText(await store.get(step.key), { status: 200 });
-    if (step.op === "delete") {
-      return entryText(await store.delete(step.key, step), { status: 200 });
-    }
-    const written = await store.set(step.key, json(step.value), step);
-    return entryText(written, { status: written.created ? 201 : 200 });
+    if (step.op === "get") return foundText(200, await store.get(step.key));
+    if (step.op === "delete") return foundText(200, await store.delete(step.key, step));
+    return writtenText(await store.set(step.key, json(step.value), step));
   } catch (error) {
-    if (error instanceof RevisionConflict) return entryText(error.current, { status: 412 });
-    const { status, detail, outcome } = describe(error);
+    if (error instanceof RevisionConflict) return foundText(412, error.current);
+    const { status, ...failure } = describe(error);
     report(status, error);
-    return JSON.stringify({ status, detail, outcome });
+    return failureText(status, failure);
   }
 }
 

@@ -8,11 +8,10 @@ import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { z } from "zod";
 import { isRawNumber, parseJson } from "../stores/json_text.ts";
+import { MAX_BODY_BYTES } from "../stores/wire.ts";
 
 /** The most keys that one object may set: more of them would hold up other requests. */
 export const MAX_MEMBERS = 10_000;
-/** The longest body, in bytes. */
-export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 /** How long a body is waited for, in milliseconds; each part of it, where it is read line by line. */
 export const BODY_TIMEOUT = 60_000;
 

@@ -7,13 +7,6 @@ import type { Context } from "hono";
 import type { JsonText } from "../stores/json_text.ts";
 import type { Entry } from "../stores/store.ts";
 
-/** The text of an object that has all of an entry; one that is not there has no revision. */
-export function entryText(entry: Entry | null, more: { status: number } | { key: string }): string {
-  const { value = "null", revision = null, expires = null } = entry ?? {};
-  return `${JSON.stringify(more).slice(0, -1)},"value":${value},` +
-    `"revision":${JSON.stringify(revision)},"expires":${expires}}`;
-}
-
 /** The text of an object of JSON texts; a value that is not there is null. */
 export function object(values: Iterable<readonly [string, JsonText | undefined]>): string {
   const parts = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value ?? "null"}`);

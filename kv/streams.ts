@@ -6,7 +6,7 @@
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
 import { ChangesLost, type Store, type Watch } from "../stores/store.ts";
-import { entryText } from "./responses.ts";
+import { changeText } from "../stores/wire.ts";
 import { report } from "./errors.ts";
 
 /** How often a stream of changes says that it is alive, in milliseconds. */
@@ -55,7 +55,7 @@ export function events(
       await stream.writeSSE({ event: "ready", id: watch.since, data: "{}" });
       for (let next = await reader.read(); !next.done; next = await reader.read()) {
         const { id, key, entry } = next.value;
-        await stream.writeSSE({ id, data: entryText(entry, { key }) });
+        await stream.writeSSE({ id, data: changeText(key, entry) });
       }
     } catch (error) {
       // The client comes again with its Last-Event-ID, and learns what is the matter.

@@ -8,14 +8,13 @@
  *
  * @module
  */
-import { z } from "zod";
-import { Contents, entryOf, IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
+import { IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
 import { checkKey, checkLimit, checkPrefix, closedStore, expiry } from "./checks.ts";
-import { type JsonText, parseJson } from "./json_text.ts";
 import type { OpenOptions } from "./open.ts";
 import {
   ChangesLost,
   DEADLINE,
+  type Entry,
   InvalidArgument,
   MAX_PAGE,
   RevisionConflict,
@@ -23,9 +22,21 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "./store.ts";
+import {
+  type Answer,
+  type Failure,
+  MAX_OPERATIONS,
+  type Operation,
+  operationText,
+  putText,
+  readAnswers,
+  readEcho,
+  readFailure,
+  readPage,
+  UnexpectedAnswer,
+} from "./wire.ts";
 
-/** The most operations in one request, and about how long its body may get, in characters. */
-const MAX_OPERATIONS = 1000;
+/** About how long the body of an array may get, in characters. */
 const BATCH_LENGTH = 4 * 1024 * 1024;
 
 /** What {@linkcode httpStore} takes. */
@@ -38,38 +49,25 @@ export interface HttpOptions extends OpenOptions {
   fetch?: typeof fetch;
 }
 
-/** A call that waits for its request. */
-interface Call {
-  /** Of an operation, which travels with others, or of a whole body, which travels alone. */
+/** A request, or a part of one, that waits to be sent. */
+interface Pending {
+  /** The text of an operation, which travels with others, or a whole body, which travels alone. */
   readonly body: string;
-  /** The query of a call that travels alone. */
-  readonly alone?: string;
+  /** What the answer is to; absent for a body that travels alone. */
+  readonly operation?: Pick<Operation, "op" | "key">;
+  /** The query of a body that travels alone. */
+  readonly query?: string;
   readonly isWrite: boolean;
   readonly calledAt: number;
-  resolve(answer: unknown): void;
+  resolve(answer: Answer | string): void;
   reject(error: unknown): void;
 }
 
-interface Operation {
-  readonly op: "get" | "put" | "delete";
-  readonly key: string;
-  readonly ttl?: number | undefined;
-  readonly ifRevision?: string | null | undefined;
+/** A status by which the service says that the caller gave a bad argument. */
+interface Mistake {
+  readonly status: number;
+  readonly argument: InvalidArgument["argument"];
 }
-
-/** Why a request was not done. */
-const Problem = z.object({
-  detail: z.string(),
-  outcome: z.enum(["unchanged", "unknown"]).optional(),
-});
-/** What an operation found or wrote. */
-const Found = Contents.extend({ status: z.literal([200, 201, 412]) });
-const Failed = Problem.extend({ status: z.number() });
-const Answers = z.array(z.union([Found, Failed]));
-type Problem = z.infer<typeof Problem>;
-type Found = z.infer<typeof Found>;
-type Answer = z.infer<typeof Answers>[number];
-const KeyPage = z.object({ keys: z.array(z.string()), next: z.string().nullable() });
 
 /**
  * Opens the store of the service at `url`. Nothing is sent before the first call.
@@ -99,14 +97,16 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   // A call waits for the request under way, then for its own: half of the deadline for each.
   const requestTimeout = deadline / 2;
   const service = url.replace(/\/+$/, "");
-  const queue: Call[] = [];
+  const queue: Pending[] = [];
   let sending: Promise<void> | null = null;
   const watches = new Set<AbortController>();
   let closed = false;
 
-  function enqueue(call: Pick<Call, "body" | "alone" | "isWrite">): Promise<unknown> {
+  function enqueue(
+    call: Omit<Pending, "calledAt" | "resolve" | "reject">,
+  ): Promise<Answer | string> {
     if (closed) throw closedStore();
-    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    const { promise, resolve, reject } = Promise.withResolvers<Answer | string>();
     queue.push({ ...call, calledAt: performance.now(), resolve, reject });
     sending ??= sendAll();
     return promise;
@@ -119,33 +119,35 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   /** Takes what goes into the next request from the queue. */
-  function nextBatch(): Call[] {
-    const isLate = ({ calledAt }: Call) => performance.now() - calledAt > requestTimeout;
+  function nextBatch(): Pending[] {
+    const isLate = ({ calledAt }: Pending) => performance.now() - calledAt > requestTimeout;
     while (queue[0] && isLate(queue[0])) {
       queue.shift()?.reject(unavailable("did not answer in time", "unchanged"));
     }
     let count = 0;
     let length = 0;
     while (count < Math.min(queue.length, MAX_OPERATIONS) && length < BATCH_LENGTH) {
-      const call = queue[count] as Call;
-      if (call.alone !== undefined) break;
+      const call = queue[count] as Pending;
+      if (call.operation === undefined) break;
       length += call.body.length;
       count++;
     }
     return queue.splice(0, Math.max(count, 1));
   }
 
-  async function send(batch: Call[]): Promise<void> {
+  async function send(batch: Pending[]): Promise<void> {
     const [first] = batch;
     try {
-      if (first?.alone !== undefined) {
-        first.resolve(await request(`/${first.alone}`, first.body));
+      if (first?.query !== undefined) {
+        const mistake: Mistake = { status: 413, argument: "value" };
+        first.resolve(await request(`/${first.query}`, first.body, mistake));
         return;
       }
       const body = `[${batch.map((call) => call.body).join(",")}]`;
-      const answers = expect(Answers, await request("/", body));
-      if (answers.length !== batch.length) throw noService(`${answers.length} answers`);
-      for (const [i, call] of batch.entries()) call.resolve(answers[i]);
+      const text = await request("/", body);
+      const operations = batch.flatMap(({ operation }) => operation ?? []);
+      const answers = reading(() => readAnswers(text, operations));
+      for (const [i, call] of batch.entries()) call.resolve(answers[i] as Answer);
     } catch (error) {
       for (const call of batch) call.reject(forCall(error, call.isWrite));
     }
@@ -158,8 +160,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       : error;
   }
 
-  /** Sends one request and gives the JSON of its 200. */
-  async function request(path: string, body?: string): Promise<unknown> {
+  /** Sends one request and returns the body of its 200. */
+  async function request(path: string, body?: string, mistake?: Mistake): Promise<string> {
     const headers = headersFor("application/json");
     if (body !== undefined) headers.set("Content-Type", "application/json");
     let status: number;
@@ -177,8 +179,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     } catch (cause) {
       throw requestFailed(cause);
     }
-    if (status !== 200) throw refused(status, text, path.includes("&after="));
-    return readJson(text);
+    if (status !== 200) throw refused(status, text, mistake);
+    return text;
   }
 
   function headersFor(type: string): Headers {
@@ -205,39 +207,39 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   function watchFailed(cause: unknown): unknown {
     if (cause instanceof ChangesLost) return cause;
     if (cause instanceof StoreUnavailable) return forCall(cause, false);
-    const isForeign = cause instanceof SyntaxError || cause instanceof z.ZodError;
+    const isForeign = cause instanceof UnexpectedAnswer;
     return forCall(isForeign ? noService("other events", cause) : requestFailed(cause), false);
   }
 
-  function refused(status: number, text: string, hasCursor = false): Error {
-    const problem = Problem.safeParse(tryJson(text));
+  /** What a response other than 200 means. */
+  function refused(status: number, text: string, mistake?: Mistake): Error {
     if (status === 401) return unavailable("wants another token: set KV_TOKEN", "unchanged");
-    if (!problem.success) return noService(`status ${status}`);
-    // Whatever else a call says was checked here.
-    if (hasCursor && status === 400) return new InvalidArgument("after", problem.data.detail);
-    return failure(status, problem.data);
+    try {
+      const failure = readFailure(text);
+      return mistake?.status === status
+        ? new InvalidArgument(mistake.argument, failure.detail)
+        : failed(status, failure);
+    } catch (cause) {
+      if (!(cause instanceof UnexpectedAnswer)) throw cause;
+      return noService(`status ${status}`, cause);
+    }
   }
 
-  function failure(status: number, { detail, outcome }: Problem): Error {
+  function failed(status: number, { detail, outcome }: Failure): Error {
     if (status === 507) return new StoreFull(`${service}: ${detail}`);
-    if (status === 413) return new InvalidArgument("value", `${service}: ${detail}`);
-    // A defect of the service says nothing of what was written before it.
+    // An internal error says nothing of what was written before it.
     const usual = status < 500 ? "unchanged" : "unknown";
     return unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
   }
 
-  function readJson(text: string): unknown {
+  /** Says of an answer in another form that the service is not a key-value service. */
+  function reading<T>(read: () => T): T {
     try {
-      return parseJson(text);
+      return read();
     } catch (cause) {
-      throw noService("no JSON", cause);
+      if (cause instanceof UnexpectedAnswer) throw noService(cause.message, cause);
+      throw cause;
     }
-  }
-
-  function expect<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
-    const result = schema.safeParse(value);
-    if (result.success) return result.data;
-    throw noService("other JSON", result.error);
   }
 
   function noService(what: string, cause?: unknown): StoreUnavailable {
@@ -248,46 +250,48 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     return new StoreUnavailable(`${service} ${what}`, { cause, outcome });
   }
 
-  async function operate(operation: Operation, value?: JsonText): Promise<Found> {
-    const { op, key } = operation;
-    checkKey(key);
-    const members = JSON.stringify(operation);
-    const body = value === undefined ? members : `${members.slice(0, -1)},"value":${value}}`;
-    const isWrite = op !== "get";
-    const answer = await enqueue({ body, isWrite }) as Answer;
-    if ("detail" in answer) throw forCall(failure(answer.status, answer), isWrite);
-    if (answer.status === 412) throw new RevisionConflict(key, entryOf(key, answer));
+  async function operate(operation: Pick<Operation, "op" | "key">, body: string) {
+    const isWrite = operation.op !== "get";
+    const answer = await enqueue({ body, operation, isWrite }) as Answer;
+    if ("failure" in answer) throw forCall(failed(answer.status, answer.failure), isWrite);
+    if (answer.status === 412 && "entry" in answer) {
+      throw new RevisionConflict(operation.key, answer.entry);
+    }
     return answer;
+  }
+
+  async function find(operation: Exclude<Operation, { op: "put" }>): Promise<Entry | null> {
+    checkKey(operation.key);
+    const answer = await operate(operation, operationText(operation));
+    return "entry" in answer ? answer.entry : null;
   }
 
   // The methods are async so that a bad argument rejects, as it does on every other engine.
   return {
     async get(key) {
-      return entryOf(key, await operate({ op: "get", key }));
+      return await find({ op: "get", key });
     },
 
-    async set(key, value, { ttl, ifRevision } = {}) {
-      expiry(ttl, 0);
-      const answer = await operate({ op: "put", key, ttl, ifRevision }, value);
-      const entry = entryOf(key, answer);
-      if (entry === null) throw noService("no revision");
-      return { ...entry, created: answer.status === 201 };
+    async set(key, value, options = {}) {
+      checkKey(key);
+      expiry(options.ttl, 0);
+      const answer = await operate({ op: "put", key }, putText(key, value, options));
+      if (!("written" in answer)) throw noService("no revision");
+      return { key, value, ...answer.written, created: answer.status === 201 };
     },
 
     async setAll(values, { ttl } = {}) {
       expiry(ttl, 0);
       for (const key of values.keys()) checkKey(key);
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
-      const alone = ttl === undefined ? "" : `?ttl=${ttl}`;
-      const echo = await enqueue({ body: `{${members.join(",")}}`, alone, isWrite: true });
-      const written = Object(echo);
-      for (const key of values.keys()) {
-        if (!Object.hasOwn(written, key)) throw noService("other JSON");
-      }
+      const query = ttl === undefined ? "" : `?ttl=${ttl}`;
+      const keys = [...values.keys()];
+      const text = await enqueue({ body: `{${members.join(",")}}`, query, isWrite: true });
+      reading(() => readEcho(text as string, keys));
     },
 
     async delete(key, { ifRevision } = {}) {
-      return entryOf(key, await operate({ op: "delete", key, ifRevision }));
+      return await find({ op: "delete", key, ifRevision });
     },
 
     async list(prefix, { after, limit = MAX_PAGE } = {}) {
@@ -296,8 +300,13 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       checkLimit(limit);
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
+      // Only the service's own store knows its cursors.
+      const mistake: Mistake | undefined = after === undefined
+        ? undefined
+        : { status: 400, argument: "after" };
       try {
-        return expect(KeyPage, await request(`/?${query}`));
+        const text = await request(`/?${query}`, undefined, mistake);
+        return reading(() => readPage(text));
       } catch (error) {
         throw forCall(error, false);
       }
@@ -342,14 +351,4 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       await sending;
     },
   };
-}
-
-/** What is no JSON is undefined. */
-function tryJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }

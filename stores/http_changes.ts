@@ -4,20 +4,11 @@
  * @module
  */
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { z } from "zod";
-import { json, parseJson } from "./json_text.ts";
-import { type Change, type Entry, MAX_VALUE_BYTES, type Watch } from "./store.ts";
+import { type Change, MAX_VALUE_BYTES, type Watch } from "./store.ts";
+import { readChange, UnexpectedAnswer } from "./wire.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
 export const IDLE_TIMEOUT = 45_000;
-
-/** What the service says of a key; without a revision, nothing is there. */
-export const Contents = z.object({
-  value: z.unknown(),
-  revision: z.string().nullable(),
-  expires: z.number().nullable(),
-});
-const Data = Contents.extend({ key: z.string() });
 
 /** What {@linkcode readChanges} takes beside the response. */
 interface ReadOptions {
@@ -36,13 +27,13 @@ interface ReadOptions {
 /**
  * Reads the stream of changes in a response. Resolves when the service has begun to watch.
  *
- * @throws {SyntaxError} If the response is no such stream
+ * @throws {UnexpectedAnswer} If the response is not such a stream
  */
 export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
   const { stop, idleTimeout, failed, isClosed, ended } = options;
   const type = response.headers.get("Content-Type");
   if (!type?.startsWith("text/event-stream") || response.body === null) {
-    throw new SyntaxError(`a body of type "${type}"`);
+    throw new UnexpectedAnswer(`a body of type "${type}"`);
   }
   const events = response.body
     .pipeThrough(endIdle(stop, idleTimeout))
@@ -54,7 +45,9 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
   stop.signal.addEventListener("abort", () => events.cancel().catch(() => {}));
   const { value: ready } = await events.read();
   stop.signal.throwIfAborted();
-  if (ready?.event !== "ready" || ready.id === undefined) throw new SyntaxError("other events");
+  if (ready?.event !== "ready" || ready.id === undefined) {
+    throw new UnexpectedAnswer("other events");
+  }
   const changes = new ReadableStream<Change>({
     async pull(controller) {
       try {
@@ -108,17 +101,8 @@ function endIdle(
   );
 }
 
-/** @throws {SyntaxError | z.ZodError} If the event is no change */
+/** @throws {UnexpectedAnswer} If the event does not report a change */
 function toChange(id: string | undefined, data: string): Change {
-  if (id === undefined) throw new SyntaxError("an event without an id");
-  const { key, ...contents } = Data.parse(parseJson(data));
-  return { id, key, entry: entryOf(key, contents) };
-}
-
-/** The entry under a key, or null. */
-export function entryOf(
-  key: string,
-  { value, revision, expires }: z.infer<typeof Contents>,
-): Entry | null {
-  return revision === null ? null : { key, value: json(value), revision, expires };
+  if (id === undefined) throw new UnexpectedAnswer("an event without an id");
+  return { id, ...readChange(data) };
 }

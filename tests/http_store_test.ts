@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
-import { MAX_BODY_BYTES } from "../kv/requests.ts";
+import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { type HttpOptions, httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, parseJson } from "../stores/json_text.ts";
@@ -350,16 +350,54 @@ Deno.test("httpStore() knows that a refused write changed nothing", async () => 
   }
 });
 
-Deno.test("httpStore() tells a full store and a value that is too large apart", async () => {
+Deno.test("httpStore() tells a full store from a body that is too large", async () => {
   const full = answeredBy(() => problem(507)).store;
   for (const [, call] of WRITES) await assertRejects(() => call(full), StoreFull);
   const single = answeredBy(() => Response.json([{ status: 507, detail: "a detail" }])).store;
   await assertRejects(() => single.set("a", json(1)), StoreFull);
   const large = answeredBy(() => problem(413)).store;
   await assertRejects(() => large.setAll(new Map([["a", json(1)]])), InvalidArgument);
-  const one = answeredBy(() => Response.json([{ status: 413, detail: "a detail" }])).store;
-  await assertRejects(() => one.set("a", json(1)), InvalidArgument);
-  for (const store of [full, single, large, one]) await store.close();
+  for (const store of [full, single, large]) await store.close();
+});
+
+Deno.test("httpStore() is unavailable where the service answers what no service of ours does", async () => {
+  const entry = { status: 200, value: 1, revision: "r", expires: null };
+  const deep = JSON.parse(`${"[".repeat(600)}${"]".repeat(600)}`);
+  const answers: unknown[] = [
+    { ...entry, value: deep },
+    { ...entry, value: "x".repeat(2 * MAX_VALUE_BYTES) },
+    { ...entry, value: undefined },
+    { ...entry, revision: 7 },
+    { ...entry, expires: "soon" },
+    { ...entry, status: "200" },
+    { ...entry, status: 299 },
+    { status: 200, detail: "done" },
+    { status: 413, detail: "too large" },
+    { status: 412, detail: "stale" },
+    null,
+    [],
+  ];
+  const unavailable = async (call: Promise<unknown>) => {
+    const error = await call.then(() => "it was done", (error) => error);
+    assert(error instanceof StoreUnavailable, String(error));
+  };
+  for (const answer of answers) {
+    const { store } = answeredBy(() => Response.json([answer]));
+    await unavailable(store.get("a"));
+    await unavailable(store.delete("a"));
+    await store.close();
+  }
+  for (const answer of answers.slice(3)) {
+    const { store } = answeredBy(() => Response.json([answer]));
+    await unavailable(store.set("a", json(1)));
+    await store.close();
+  }
+  const conflict = answeredBy(() => Response.json([{ ...entry, status: 412 }])).store;
+  await unavailable(conflict.get("a"));
+  const large = answeredBy(() => problem(413)).store;
+  for (const [, call] of READS) await unavailable(call(large));
+  await unavailable(large.set("a", json(1)));
+  for (const store of [conflict, large]) await store.close();
 });
 
 Deno.test("httpStore() gives the current entry of a conflict, with every digit", async () => {

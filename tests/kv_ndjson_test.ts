@@ -1,7 +1,7 @@
 /** Dumps of the service as newline-delimited JSON, and what restores them. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
-import { MAX_BODY_BYTES } from "../kv/requests.ts";
+import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_LINE_BYTES } from "../kv/dumps.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson } from "../stores/json_text.ts";

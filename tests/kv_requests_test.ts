@@ -1,6 +1,7 @@
 /** Requests that are turned away, and those that come slowly. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { BODY_TIMEOUT, MAX_BODY_BYTES, MAX_MEMBERS } from "../kv/requests.ts";
+import { BODY_TIMEOUT, MAX_MEMBERS } from "../kv/requests.ts";
+import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 

@@ -1,0 +1,179 @@
+/**
+ * The protocol between `kv.ts` and its client, `http.ts`: arrays of operations and their answers,
+ * changes, pages of keys and errors. The service writes with these functions and the client reads
+ * with them, so that both agree. Values travel as the JSON text that they are.
+ *
+ * @module
+ */
+import { json, type JsonText, parseJson } from "./json_text.ts";
+import type { Entry, Page, RevisionOption, TtlOption, Written } from "./store.ts";
+
+/** The most operations in one array. */
+export const MAX_OPERATIONS = 1000;
+/** The longest body of a request, in bytes. */
+export const MAX_BODY_BYTES = 16 * 1024 * 1024;
+
+/** One element of an array: a call of a store. */
+export type Operation =
+  | { op: "get"; key: string }
+  | { op: "put"; key: string; value: unknown } & TtlOption & RevisionOption
+  | { op: "delete"; key: string } & RevisionOption;
+
+/** An operation that was not done, or an error response's body (RFC 9457) as far as a client reads it. */
+export interface Failure {
+  readonly detail: string;
+  /** What became of a write: absent where the status tells. */
+  readonly outcome?: "unchanged" | "unknown" | undefined;
+}
+
+/** The answer to one operation, as the client sees it. */
+export type Answer =
+  | { readonly status: 200 | 412; readonly entry: Entry | null }
+  | { readonly status: 200 | 201; readonly written: Pick<Written, "revision" | "expires"> }
+  | { readonly status: number; readonly failure: Failure };
+
+/** The other side is not a key-value service: its answer has another form. */
+export class UnexpectedAnswer extends Error {
+  override readonly name = "UnexpectedAnswer";
+}
+
+// ---- What the client sends -----------------------------------------------------------------
+
+/** Returns the text of an operation, to be joined by commas into an array. */
+export function operationText(operation: Exclude<Operation, { op: "put" }>): string {
+  return JSON.stringify(operation);
+}
+
+/** Returns the text of a `put`. */
+export function putText(
+  key: string,
+  value: JsonText,
+  { ttl, ifRevision }: TtlOption & RevisionOption,
+): string {
+  return `${JSON.stringify({ op: "put", key, ttl, ifRevision }).slice(0, -1)},"value":${value}}`;
+}
+
+// ---- What the service answers --------------------------------------------------------------
+
+/** Answers a `get` or a `delete` (200), or names the entry in the way of a conditional write (412). */
+export function foundText(status: 200 | 412, entry: Entry | null): string {
+  return `{"status":${status},${contentsText(entry)}}`;
+}
+
+/** Answers a `put`. What the client gave is not sent back to it. */
+export function writtenText({ created, revision, expires }: Written): string {
+  return JSON.stringify({ status: created ? 201 : 200, revision, expires });
+}
+
+/** Answers an operation that was not done. */
+export function failureText(status: number, { detail, outcome }: Failure): string {
+  return JSON.stringify({ status, detail, outcome });
+}
+
+/** Returns the data of the event that reports a change. */
+export function changeText(key: string, entry: Entry | null): string {
+  return `{"key":${JSON.stringify(key)},${contentsText(entry)}}`;
+}
+
+/** An entry's members; where there is no entry, its revision is null. */
+function contentsText(entry: Entry | null): string {
+  const { value = "null", revision = null, expires = null } = entry ?? {};
+  return `"value":${value},"revision":${JSON.stringify(revision)},"expires":${expires}`;
+}
+
+// ---- How the client reads it ---------------------------------------------------------------
+
+/**
+ * Reads the answers to an array of operations.
+ *
+ * @param operations What was asked: the kind and the key of each
+ * @throws {UnexpectedAnswer} If the text is not their answers
+ */
+export function readAnswers(
+  text: string,
+  operations: readonly Pick<Operation, "op" | "key">[],
+): Answer[] {
+  const answers = parse(text);
+  if (!Array.isArray(answers)) throw new UnexpectedAnswer("other JSON");
+  if (answers.length !== operations.length) {
+    throw new UnexpectedAnswer(`${answers.length} answers`);
+  }
+  return operations.map(({ op, key }, i) => readAnswer(answers[i], op, key));
+}
+
+function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
+  const { status, detail } = Object(answer);
+  if (typeof status === "number" && status >= 400 && typeof detail === "string") {
+    return { status, failure: failureOf(answer) };
+  }
+  if (op !== "get" && status === 412 || op !== "put" && status === 200) {
+    return { status, entry: entryOf(key, answer) };
+  }
+  const { revision, expires } = Object(answer);
+  const isWritten = op === "put" && (status === 200 || status === 201);
+  if (!isWritten || typeof revision !== "string" || !isExpiry(expires)) {
+    throw new UnexpectedAnswer("other JSON");
+  }
+  return { status, written: { revision, expires } };
+}
+
+/** @throws {UnexpectedAnswer} If the text is not the body of an error response */
+export function readFailure(text: string): Failure {
+  const problem = parse(text);
+  if (typeof Object(problem).detail !== "string") throw new UnexpectedAnswer("other JSON");
+  return failureOf(problem);
+}
+
+function failureOf(problem: unknown): Failure {
+  const { detail, outcome } = Object(problem);
+  return {
+    detail,
+    outcome: outcome === "unchanged" || outcome === "unknown" ? outcome : undefined,
+  };
+}
+
+/** @throws {UnexpectedAnswer} If the text is not a page of keys */
+export function readPage(text: string): Page {
+  const { keys, next } = Object(parse(text));
+  const isPage = Array.isArray(keys) && keys.every((key) => typeof key === "string") &&
+    (next === null || typeof next === "string");
+  if (!isPage) throw new UnexpectedAnswer("other JSON");
+  return { keys, next };
+}
+
+/** @throws {UnexpectedAnswer} If the text does not echo an object with these keys */
+export function readEcho(text: string, keys: Iterable<string>): void {
+  const echo = Object(parse(text));
+  for (const key of keys) if (!Object.hasOwn(echo, key)) throw new UnexpectedAnswer("other JSON");
+}
+
+/** @throws {UnexpectedAnswer} If the text is not the data of an event that reports a change */
+export function readChange(text: string): { key: string; entry: Entry | null } {
+  const change = parse(text);
+  const { key } = Object(change);
+  if (typeof key !== "string") throw new UnexpectedAnswer("other JSON");
+  return { key, entry: entryOf(key, change) };
+}
+
+function entryOf(key: string, contents: unknown): Entry | null {
+  const { value, revision, expires } = Object(contents);
+  if (revision === null) return null;
+  if (typeof revision !== "string" || !isExpiry(expires)) throw new UnexpectedAnswer("other JSON");
+  try {
+    return { key, value: json(value), revision, expires };
+  } catch (cause) {
+    throw new UnexpectedAnswer("a value that no store keeps", { cause });
+  }
+}
+
+function isExpiry(expires: unknown): expires is number | null {
+  return expires === null || typeof expires === "number";
+}
+
+function parse(text: string): unknown {
+  try {
+    return parseJson(text);
+  } catch (cause) {
+    throw new UnexpectedAnswer("no JSON", { cause });
+  }
+}
