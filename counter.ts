@@ -92,8 +92,7 @@ async function openSessionStore(config: Config) {
     ...config.SESSION_ABSOLUTE_LIFETIME && { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
   };
   if (config.USE_SESSION_STORE) {
-    const { KV_URL, KV_TOKEN = [] } = config;
-    const kvStore: Store = await openStore(KV_URL, { token: [KV_TOKEN].flat()[0] });
+    const kvStore: Store = await openStore(config.KV_URL, { token: config.KV_TOKEN[0] });
     const store = new KeyValueSessionStore(kvStore, {
       ...lifetimes,
       hashIds: config.HASH_SESSION_IDS,
@@ -130,6 +129,7 @@ function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn">) 
         path: config.SESSION_COOKIE_PATH,
         secure: config.SESSION_COOKIE_SECURE,
         sameSite: config.SESSION_COOKIE_SAMESITE,
+        partitioned: config.SESSION_COOKIE_PARTITIONED,
       },
     });
   } catch (cause) {

@@ -279,15 +279,10 @@ function isRestore(c: Context): boolean {
 
 if (import.meta.main) {
   await run("kv", async () => {
-    const { DBM, HOST, PORT = 5100, KV_TOKEN = [], KV_READ_TOKEN = [] } = readConfig();
-    const tokens = [KV_TOKEN].flat();
-    const readTokens = [KV_READ_TOKEN].flat();
-    if (readTokens.length > 0 && tokens.length === 0) {
-      throw new ConfigError("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
-    }
+    const { DBM, HOST, PORT = 5100, KV_TOKEN: tokens, KV_READ_TOKEN: readTokens } = readConfig();
     if (!isLoopback(HOST) && tokens.length === 0) {
       throw new ConfigError(
-        `HOST is "${HOST}", which other machines reach: expected KV_TOKEN to be set as well`,
+        `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
       );
     }
     const store = await openStore(DBM);

@@ -1,10 +1,9 @@
 /**
- * The configuration of both servers: `counter.cfg.json` in the current directory, or the file that
- * `APP_CONFIG` names. An environment variable of the same name overrides a key; a value there that
- * is no text is written as JSON (`USE_SESSION_STORE=true`, `SECRET_KEY_FALLBACKS='["…"]'`).
+ * The configuration of both servers: `counter.cfg.json` in the current directory, or the file named
+ * by `APP_CONFIG`. An environment variable of the same name overrides a key; values other than
+ * strings are written as JSON (`USE_SESSION_STORE=true`, `SECRET_KEY_FALLBACKS='["…"]'`).
  *
- * The names are Flask's, since its users know them:
- * https://flask.palletsprojects.com/en/stable/config/
+ * The names are Flask's: https://flask.palletsprojects.com/en/stable/config/
  *
  * @module
  */
@@ -25,48 +24,52 @@ const token = z.string().regex(
   "expected at least 16 letters, digits, or any of - . _ ~ + /",
 );
 const tokenOrTokens = "expected a token, or a list of tokens";
-const tokens = z.union([token, z.array(token).min(1, tokenOrTokens)], tokenOrTokens);
+const tokens = z.union([token, z.array(token).min(1, tokenOrTokens)], tokenOrTokens).optional()
+  .transform((value = []) => [value].flat());
 const wholeSeconds = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
 const seconds = z.int(wholeSeconds).min(1, wholeSeconds).max(MAX_LIFETIME, wholeSeconds);
 const flag = z.boolean("expected true or false");
 
-/** Every key of the file. `counter.cfg.schema.json` is made of it, for editors. */
+/** The keys of the file. `deno task schema` turns them into `counter.cfg.schema.json`, for editors. */
 export const ConfigFile = z.strictObject({
   $schema: z.string().optional().describe("This file's JSON schema, for editors"),
   USE_SESSION_STORE: flag.default(false)
     .describe("false: sessions in a signed cookie; true: sessions in the store at KV_URL"),
   KV_URL: storeUrl.default("http://localhost:5100")
     .describe("The store that keeps the sessions: a store's URL"),
-  KV_TOKEN: tokens.optional().describe(
-    "Bearer token that the key-value service asks for; of several, clients send the first",
+  KV_TOKEN: tokens
+    .describe("Bearer token of the key-value service; of a list, clients send the first"),
+  KV_READ_TOKEN: tokens
+    .describe("Bearer token that can read from the key-value service, but not write"),
+  DBM: storeUrl.default("kv.db").describe(
+    "The store that the key-value service serves: a store's URL",
   ),
-  KV_READ_TOKEN: tokens.optional()
-    .describe("Bearer token with which the key-value service can be read, and not be changed"),
-  DBM: storeUrl.default("kv.db").describe("What the key-value service serves: a store's URL"),
   SECRET_KEY: secret.optional()
-    .describe("Signs the session cookie; without it a random one is made at each start"),
+    .describe("Signs the session cookie; the default is a random key at each start"),
   SECRET_KEY_FALLBACKS: z.array(secret, "expected a list of keys").default([])
-    .describe("Older keys, with which cookies are still accepted"),
+    .describe("Older keys; cookies signed with them are still accepted"),
   SESSION_COOKIE_NAME: z.string("expected a name").default("session"),
   SESSION_COOKIE_DOMAIN: z.string("expected a host name").optional(),
   SESSION_COOKIE_PATH: z.string("expected a path").default("/"),
   SESSION_COOKIE_SECURE: z.union([z.literal("auto"), z.boolean()], 'expected true, false or "auto"')
-    .default("auto").describe("auto: Secure when the request came by https"),
+    .default("auto").describe("auto: Secure if the request came over https"),
   SESSION_COOKIE_SAMESITE: z.enum(["Strict", "Lax", "None"], "expected Strict, Lax or None")
     .default("Lax"),
+  SESSION_COOKIE_PARTITIONED: flag.default(false)
+    .describe("true: one cookie for each top-level site (CHIPS); needs SESSION_COOKIE_SECURE true"),
   SESSION_COOKIE_DIGEST: z.enum(["sha1", "sha256"], "expected sha1 or sha256").default("sha256")
-    .describe("sha1: cookies that a Flask app with the same SECRET_KEY reads and writes"),
+    .describe("sha1: share cookies with a Flask app that has the same SECRET_KEY"),
   PERMANENT_SESSION_LIFETIME: seconds.default(31 * 24 * 60 * 60)
-    .describe("Seconds after which an unused session ends"),
+    .describe("Seconds after which an unused session expires"),
   SESSION_ABSOLUTE_LIFETIME: seconds.optional()
-    .describe("Seconds after which a session ends even if it is in use"),
+    .describe("Seconds after which a session expires even if it is in use"),
   HASH_SESSION_IDS: flag.default(false)
-    .describe("true: the store holds a hash of each session id, and not the id"),
+    .describe("true: the store holds a hash of each session id instead of the id"),
   TRUST_PROXY: flag.default(false)
     .describe("true: take the scheme of a request from X-Forwarded-Proto"),
 });
 
-/** Where a server listens: from the environment alone, since one file serves both servers. */
+/** Where a server listens: only from the environment, since both servers share the file. */
 const Listen = z.object({
   HOST: z.string().default("127.0.0.1"),
   PORT: z.int("expected a port, from 0 to 65535").min(0, "expected a port, from 0 to 65535")
@@ -76,7 +79,7 @@ const Listen = z.object({
 /** The checked configuration. */
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
 
-/** The configuration is wrong: one line for each problem. */
+/** The configuration is invalid: one line for each problem. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
@@ -86,8 +89,8 @@ export class ConfigError extends Error {
  *
  * @param environment The environment variables
  * @returns Every key with its value or default
- * @throws {ConfigError} With a line for each key that is wrong or unknown, or if the file that
- * `APP_CONFIG` names cannot be read. No file at all is no error: the defaults hold
+ * @throws {ConfigError} With a line for each key that is invalid or unknown, or if the file named by
+ * `APP_CONFIG` cannot be read. Without `APP_CONFIG`, a missing file means the defaults
  *
  * @example
  * ```ts
@@ -116,14 +119,33 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
       problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
     }
   }
+  if (problems.length === 0) problems.push(...conflictsOf(config as Config));
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return config as Config;
+}
+
+/** Combinations that are invalid although each key is valid by itself. */
+function conflictsOf(config: Config): string[] {
+  const problems: string[] = [];
+  if (config.SESSION_COOKIE_SECURE !== true) {
+    const wanted = "expected SESSION_COOKIE_SECURE to be true";
+    if (config.SESSION_COOKIE_PARTITIONED) {
+      problems.push(`SESSION_COOKIE_PARTITIONED is true: ${wanted}`);
+    }
+    if (config.SESSION_COOKIE_SAMESITE === "None") {
+      problems.push(`SESSION_COOKIE_SAMESITE is "None": ${wanted}`);
+    }
+  }
+  if (config.KV_READ_TOKEN.length > 0 && config.KV_TOKEN.length === 0) {
+    problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
+  }
+  return problems;
 }
 
 function readFile(path: string, required: boolean): Record<string, unknown> {
   let text: string;
   try {
-    // Each byte that is no UTF-8 would be the same sign, in a secret too. A byte order mark is left out.
+    // Fatal, since each invalid byte would become the same character, in a secret too.
     text = new TextDecoder("utf-8", { fatal: true }).decode(Deno.readFileSync(path));
   } catch (cause) {
     if (!required && cause instanceof Deno.errors.NotFound) return {};
@@ -134,9 +156,9 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    // V8 quotes the text around the place, which may be a secret.
+    // V8 quotes the text around the error, which may be a secret.
     const problem = (cause as Error).message.replace(/, (\.{3})?"[^]*$/, "");
-    throw new ConfigError(`Cannot read "${path}": no JSON: ${problem}`, { cause });
+    throw new ConfigError(`Cannot read "${path}": expected JSON: ${problem}`, { cause });
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new ConfigError(`Cannot read "${path}": expected a JSON object`);
@@ -144,7 +166,7 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** A variable's text as it is where a text is wanted, otherwise as JSON where it is JSON. */
+/** The text itself if the schema accepts a string; otherwise its JSON value, if it is JSON. */
 function fromText(text: string, schema: z.ZodType): unknown {
   if (schema.safeParse(text).success) return text;
   try {
@@ -155,13 +177,13 @@ function fromText(text: string, schema: z.ZodType): unknown {
   }
 }
 
-/** A value as an error message may show it: a secret is never printed, nor a URL's password. */
+/** A value as an error message may show it: without secrets and passwords. */
 function shown(key: string, value: unknown): string {
   if (!/SECRET|TOKEN/.test(key)) {
     return JSON.stringify(value, (_, it) => typeof it === "string" ? withoutPassword(it) : it);
   }
-  if (typeof value === "string") return `a text of ${value.length} characters`;
-  return Array.isArray(value) ? `a list of ${value.length}` : "not a text";
+  if (typeof value === "string") return `a string of ${value.length} characters`;
+  return Array.isArray(value) ? `a list of ${value.length}` : "not a string";
 }
 
 if (import.meta.main) {

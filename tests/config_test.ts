@@ -26,16 +26,19 @@ async function problems(text: string, environment: Record<string, string> = {}) 
   return [];
 }
 
-Deno.test("readConfig() gives each key its default", async () => {
+Deno.test("readConfig() returns the default of each key", async () => {
   assertEquals(await readText("{}"), {
     USE_SESSION_STORE: false,
     KV_URL: "http://localhost:5100",
+    KV_TOKEN: [],
+    KV_READ_TOKEN: [],
     DBM: "kv.db",
     SECRET_KEY_FALLBACKS: [],
     SESSION_COOKIE_NAME: "session",
     SESSION_COOKIE_PATH: "/",
     SESSION_COOKIE_SECURE: "auto",
     SESSION_COOKIE_SAMESITE: "Lax",
+    SESSION_COOKIE_PARTITIONED: false,
     SESSION_COOKIE_DIGEST: "sha256",
     PERMANENT_SESSION_LIFETIME: 2678400,
     HASH_SESSION_IDS: false,
@@ -44,7 +47,7 @@ Deno.test("readConfig() gives each key its default", async () => {
   });
 });
 
-Deno.test("readConfig() takes the environment over the file, as text or as JSON", async () => {
+Deno.test("readConfig() lets the environment override the file, as text or as JSON", async () => {
   const file = '{"USE_SESSION_STORE": false, "SECRET_KEY": "the key of the file"}';
   const config = await readText(file, {
     USE_SESSION_STORE: "true",
@@ -60,11 +63,11 @@ Deno.test("readConfig() takes the environment over the file, as text or as JSON"
   assertEquals(config.SECRET_KEY_FALLBACKS, ["an older secret key"]);
   assertEquals(config.SESSION_COOKIE_SECURE, false);
   assertEquals(config.PERMANENT_SESSION_LIFETIME, 60);
-  assertEquals(config.KV_TOKEN, undefined);
+  assertEquals(config.KV_TOKEN, []);
   assertEquals(config.PORT, 8080);
 });
 
-Deno.test("readConfig() names every problem: the key, what it holds, what is wanted", async () => {
+Deno.test("readConfig() reports every problem: the key, its value, what is expected", async () => {
   const file = {
     KV_URI: "x",
     toString: "x",
@@ -86,12 +89,36 @@ Deno.test("readConfig() names every problem: the key, what it holds, what is wan
     `KV_URL is "ftp://x": ${wantedUrl()}`,
     "KV_TOKEN is a list of 0: expected a token, or a list of tokens",
     "DBM is 5: expected a store's URL",
-    "SECRET_KEY is not a text: expected at least 16 characters",
-    "SECRET_KEY_FALLBACKS is a text of 1 characters: expected a list of keys",
+    "SECRET_KEY is not a string: expected at least 16 characters",
+    "SECRET_KEY_FALLBACKS is a string of 1 characters: expected a list of keys",
     'SESSION_COOKIE_SAMESITE is "lax": expected Strict, Lax or None',
     "PERMANENT_SESSION_LIFETIME is -1: expected whole seconds, from 1 to 34560000",
     'environment: PORT is "http": expected a port, from 0 to 65535',
   ]);
+});
+
+Deno.test("readConfig() turns one token and a list of tokens into a list", async () => {
+  const [one, other] = ["the-first-token-of-two", "the-second-token-of-two"];
+  const file = JSON.stringify({ KV_TOKEN: one, KV_READ_TOKEN: [one, other] });
+  const config = await readText(file, { KV_TOKEN: "" });
+  assertEquals([config.KV_TOKEN, config.KV_READ_TOKEN], [[one], [one, other]]);
+});
+
+Deno.test("readConfig() rejects keys that need another one, and names it", async () => {
+  const file = {
+    SESSION_COOKIE_PARTITIONED: true,
+    SESSION_COOKIE_SAMESITE: "None",
+    KV_READ_TOKEN: "a-token-that-only-reads",
+  };
+  const environment = { KV_TOKEN: "" };
+  const secure = "expected SESSION_COOKIE_SECURE to be true";
+  assertEquals(await problems(JSON.stringify(file), environment), [
+    `SESSION_COOKIE_PARTITIONED is true: ${secure}`,
+    `SESSION_COOKIE_SAMESITE is "None": ${secure}`,
+    "KV_READ_TOKEN is set: expected KV_TOKEN to be set as well",
+  ]);
+  const valid = { ...file, SESSION_COOKIE_SECURE: true, KV_TOKEN: "a-token-that-also-writes" };
+  assertEquals(await problems(JSON.stringify(valid)), []);
 });
 
 function wantedUrl(): string {
@@ -117,8 +144,11 @@ Deno.test("readConfig() never prints the password in a store's URL", async () =>
   assertMatch(line ?? "", /^KV_URL is \["redis:\/\/ann:\*{3}@x"\]: /);
 });
 
-Deno.test("readConfig() says of a file that cannot be read which one and why", async () => {
-  assertMatch((await problems("{"))[0] ?? "", /^Cannot read ".*": no JSON: Expected property name/);
+Deno.test("readConfig() says which file cannot be read, and why", async () => {
+  assertMatch(
+    (await problems("{"))[0] ?? "",
+    /^Cannot read ".*": expected JSON: Expected property name/,
+  );
   assertMatch((await problems("[]"))[0] ?? "", /^Cannot read ".*": expected a JSON object/);
   assertMatch((await problems("5"))[0] ?? "", /expected a JSON object/);
   assertMatch(
@@ -135,7 +165,7 @@ Deno.test("readConfig() says of a file that cannot be read which one and why", a
   assertEquals(await problems('\ufeff{"DBM":"a.db"}'), []);
 });
 
-Deno.test("counter.cfg.json and its schema fit the configuration", async () => {
+Deno.test("counter.cfg.json is valid, and its schema is up to date", async () => {
   readConfig({ APP_CONFIG: join(PROJECT, "counter.cfg.json") });
   const schema = await Deno.readTextFile(join(PROJECT, "counter.cfg.schema.json"));
   assertEquals(

@@ -8,7 +8,7 @@ import { json } from "../stores/json_text.ts";
 import type { Store } from "../stores/store.ts";
 import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
-test("writes nothing by a POST that has a condition", async ({ app, store }) => {
+test("rejects a POST with a condition, and writes nothing", async ({ app, store }) => {
   const types = { '{"a":1}': "application/json", '{"a": 1}\n': "application/x-ndjson" };
   for (const [body, type] of Object.entries(types)) {
     for (const name of ["If-Match", "If-None-Match"]) {
@@ -20,7 +20,7 @@ test("writes nothing by a POST that has a condition", async ({ app, store }) => 
   assertEquals(await store.get("a"), null);
 });
 
-test("answers 304 to a client that has the entry", async ({ app, store }) => {
+test("answers 304 if the client has the current entry", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1), { ttl: 60 });
   for (const tags of [`"${revision}"`, `W/"${revision}"`, `"x", "${revision}"`, "*"]) {
     for (const method of ["GET", "HEAD"]) {
@@ -44,7 +44,7 @@ test("answers 304 to a client that has the entry", async ({ app, store }) => {
   assertEquals(await missing.text(), '{"b":null}');
 });
 
-test("writes only over an entry that If-Match names", async ({ app, store }) => {
+test("writes only over an entry that matches If-Match", async ({ app, store }) => {
   for (const list of ["TAG", '"x","TAG', '"x" , TAG', '"a,b", TAG', 'W/"x", TAG', "*"]) {
     for (const init of [put("2"), { method: "DELETE" }]) {
       const { revision } = await store.set("a", json(1));
@@ -81,7 +81,7 @@ test("answers 412 with the current entry and its ETag", async ({ app, store }) =
   }
 });
 
-test("answers 412 to If-Match where nothing is there", async ({ app, store }) => {
+test("answers 412 to If-Match if there is no entry", async ({ app, store }) => {
   for (const tags of ["*", '"stale"']) {
     for (const init of [put("2"), { method: "DELETE" }, {}]) {
       const headers = { ...init.headers, "If-Match": tags };
@@ -94,14 +94,14 @@ test("answers 412 to If-Match where nothing is there", async ({ app, store }) =>
   }
 });
 
-test("writes where nothing is there, by If-None-Match: *", async ({ app }) => {
+test("creates an entry with If-None-Match: *, and only creates", async ({ app }) => {
   const only = { "If-None-Match": "*" };
   assertEquals((await app.request("/a", put("1", only))).status, 201);
   assertEquals((await app.request("/a", put("2", only))).status, 412);
   assertEquals(await (await app.request("/a")).text(), '{"a":1}');
 });
 
-test("lets one alone of 20 conditional writers at once through", async ({ app }) => {
+test("accepts one of 20 simultaneous conditional writes", async ({ app }) => {
   const created = await app.request("/a", put("0"));
   const headers = { "If-Match": etagOf(created) };
   const writers = Array.from({ length: 20 }, (_, i) => app.request("/a", put(`${i}`, headers)));
@@ -109,7 +109,7 @@ test("lets one alone of 20 conditional writers at once through", async ({ app })
   assertEquals(statuses.sort(), [200, ...Array(19).fill(412)]);
 });
 
-test("checks a condition again where another write came between", async ({ store }) => {
+test("checks a condition again after a write in between", async ({ store }) => {
   let writes = 0;
   const between = async (key: string) => {
     if (++writes < 4) await store.set(key, json(`between ${writes}`));
@@ -147,7 +147,7 @@ test("ignores empty elements in a list of tags, RFC 9110 section 5.6.1", async (
   }
 });
 
-test("turns away a condition that is none", async ({ app, store }) => {
+test("rejects a malformed condition", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1));
   const bad = [revision, "abc", '"abc', 'abc"', '"a" "b"', 'w/"a"', '*, "a"', '"a b"', "**"];
   for (const tags of bad) {
@@ -281,7 +281,7 @@ async function runAgainstModel(store: Store, steps: Step[]): Promise<void> {
 
 const stores = { memory: () => memoryStore(), SQLite: () => sqliteStore(":memory:") };
 for (const [name, open] of Object.entries(stores)) {
-  Deno.test(`kv() on ${name} does what RFC 9110 section 13 asks for, in any sequence`, async () => {
+  Deno.test(`kv() on ${name} follows RFC 9110 section 13 in any sequence of requests`, async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 25 }), async (steps) => {
         const store = open();

@@ -290,7 +290,7 @@ async function exchange(port: number, bytes: Uint8Array, end: RawRequest["end"])
 const PATIENCE = 1000;
 const CUT = ["BadResource", "Interrupted", "ConnectionReset", "BrokenPipe", "NotConnected"];
 
-Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", async () => {
+Deno.test("kv.ts survives malformed HTTP, and stores only what it acknowledges", async () => {
   const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
   await using program = startScript("kv.ts", [], { env });
   const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
@@ -322,7 +322,7 @@ Deno.test("kv.ts outlives broken HTTP, and stores only what it acknowledges", as
   assertNotMatch(program.output, /^kv: (?!http:)/m);
 });
 
-Deno.test("kv.ts takes a connection that is reset within a body for the client's doing", async () => {
+Deno.test("kv.ts answers 400, not 500, when the connection is reset within a body", async () => {
   const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
   await using program = startScript("kv.ts", [], { env });
   const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);

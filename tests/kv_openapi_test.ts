@@ -19,7 +19,7 @@ async function documentOf(app: ReturnType<typeof kv>): Promise<Document> {
   return await response.json();
 }
 
-Deno.test("kv() describes itself by OpenAPI 3.1", async () => {
+Deno.test("kv() serves a valid OpenAPI 3.1 document", async () => {
   const store = memoryStore();
   const app = kv(store);
   const validator = new Validator();
@@ -30,7 +30,7 @@ Deno.test("kv() describes itself by OpenAPI 3.1", async () => {
   await store.close();
 });
 
-Deno.test("kv() answers with the statuses, types and shapes of its description", async () => {
+Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI document", async () => {
   const store = memoryStore();
   const app = kv(store);
   const { paths, components } = await documentOf(app);

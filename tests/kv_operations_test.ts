@@ -5,7 +5,7 @@ import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { MAX_OPERATIONS } from "../stores/wire.ts";
 import { NOW, operate, post, readProblem, test } from "./helpers/kv_app.ts";
 
-test("answers each operation in its place, and sends no value back that it was given", async ({ app, store }) => {
+test("answers each operation in its place, and never returns a value it was given", async ({ app, store }) => {
   const { revision } = await store.set("old", json("was"));
   const answers = await operate(app, [
     { op: "get", key: "old" },
@@ -29,7 +29,7 @@ test("answers each operation in its place, and sends no value back that it was g
   ]);
 });
 
-test("does the operations on one key in their order", async ({ app, store }) => {
+test("executes operations on one key in order", async ({ app, store }) => {
   const answers = await operate(app, [
     { op: "put", key: "a", value: 1 },
     { op: "get", key: "a" },
@@ -53,7 +53,7 @@ test("does the operations on one key in their order", async ({ app, store }) => 
   assertEquals((await store.get("a"))?.value, "5");
 });
 
-test("does an operation on its condition alone", async ({ app, store }) => {
+test("executes an operation only if its condition holds", async ({ app, store }) => {
   const { revision } = await store.set("a", json(1));
   const current = { status: 412, value: 1, revision, expires: null };
   const missing = { status: 412, value: null, revision: null, expires: null };
@@ -76,7 +76,7 @@ test("does an operation on its condition alone", async ({ app, store }) => {
   assertEquals((await store.list("")).keys, ["a"]);
 });
 
-test("takes an operation's ttl however its whole number is written", async ({ app, store }) => {
+test("accepts a whole ttl in any notation of a number", async ({ app, store }) => {
   const puts = ["60", "60.0", "6e1", "1.5", "1e400"].map((ttl) =>
     `{"op":"put","key":"k${ttl}","value":1,"ttl":${ttl}}`
   );
@@ -125,7 +125,7 @@ test("answers 400 for a bad operation alone", async ({ app, store }) => {
   assertEquals((await store.list("")).keys, ["good"]);
 });
 
-test("does up to 1,000 operations in one array", async ({ app, store }) => {
+test("executes up to 1,000 operations in one array", async ({ app, store }) => {
   assertEquals(await operate(app, []), []);
   const operations = Array.from({ length: MAX_OPERATIONS }, (_, i) => ({
     op: "put",
@@ -143,7 +143,7 @@ test("does up to 1,000 operations in one array", async ({ app, store }) => {
   assertEquals((await store.list("k9", { limit: 1000 })).keys.length, 111);
 });
 
-test("answers an array whose values are together longer than a text can be", async ({ app, store }) => {
+test("answers an array whose values exceed the longest string", async ({ app, store }) => {
   const value = json("x".repeat(MAX_VALUE_BYTES - 2));
   const { revision } = await store.set("a", value);
   // V8's texts have 2 ** 29 - 24 characters at most.
@@ -164,7 +164,7 @@ test("answers an array whose values are together longer than a text can be", asy
   assert(first === `[${one}` && last === "]");
 });
 
-test("turns away a ttl beside an array, whose operations have their own", async ({ app, store }) => {
+test("rejects ?ttl with an array, whose operations have their own", async ({ app, store }) => {
   const response = await app.request("/?ttl=60", post('[{"op":"put","key":"a","value":1}]'));
   assertEquals(response.status, 400);
   assertMatch((await readProblem(response)).detail, /^Cannot read the query: .*ttl/);

@@ -7,7 +7,7 @@ import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 // ---- What is turned away --------------------------------------------------------------------
 
-test("turns away a body that is no JSON", async ({ app, store }) => {
+test("rejects a body that is not JSON", async ({ app, store }) => {
   const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);
   const surrogate = new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22]);
   // Where no number's digits have to be kept, V8 parses any depth.
@@ -28,7 +28,7 @@ test("turns away a body that is no JSON", async ({ app, store }) => {
   assertEquals((await store.list("")).keys, []);
 });
 
-test("turns away a path that is no key", async ({ app }) => {
+test("rejects a path that is not a key", async ({ app }) => {
   const paths: [string, RegExp][] = [
     [`/${"x".repeat(MAX_KEY_BYTES + 1)}`, /^Cannot use the key: it is over 1024 bytes/],
     [`/${encodeURIComponent("é".repeat(513))}`, /^Cannot use the key: it is over 1024 bytes/],
@@ -47,7 +47,7 @@ test("turns away a path that is no key", async ({ app }) => {
   }
 });
 
-test("turns away a query that it does not know, or a name twice", async ({ app, store }) => {
+test("rejects unknown and repeated query parameters", async ({ app, store }) => {
   const cases: [string, RequestInit][] = [
     ["/?x=1", {}],
     ["/?ttl=1", {}],
@@ -71,7 +71,7 @@ test("turns away a query that it does not know, or a name twice", async ({ app, 
   assertEquals(await store.get("a"), null);
 });
 
-test("turns away a method that it does not know, with Allow", async ({ app }) => {
+test("rejects other methods, with Allow", async ({ app }) => {
   for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS", "FOO"]) {
     const response = await app.request("/", { method });
     assertEquals(response.status, 405, method);
@@ -88,7 +88,7 @@ test("turns away a method that it does not know, with Allow", async ({ app }) =>
   }
 });
 
-test("turns away a body that is neither JSON nor a form", async ({ app, store }) => {
+test("rejects a body that is neither JSON nor a form", async ({ app, store }) => {
   const types = ["text/plain", "application/jsonx", "text/json", "application/xml", ""];
   for (const type of types) {
     for (const [path, init] of [["/a", put("1")], ["/", post("{}")]] as const) {
@@ -105,7 +105,7 @@ test("turns away a body that is neither JSON nor a form", async ({ app, store })
   assertEquals(await store.get("a"), null);
 });
 
-test("turns away a value over 1 MiB, and takes one of 1 MiB", async ({ app, store }) => {
+test("rejects a value over 1 MiB, and accepts one of 1 MiB", async ({ app, store }) => {
   const largest = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 2));
   assertEquals((await app.request("/a", put(largest))).status, 201);
   const larger = JSON.stringify("x".repeat(MAX_VALUE_BYTES - 1));
@@ -119,7 +119,7 @@ test("turns away a value over 1 MiB, and takes one of 1 MiB", async ({ app, stor
   assertEquals((await store.list("")).keys, ["a"]);
 });
 
-test("turns away a body over 16 MiB, told by its length or not", async ({ app }) => {
+test("rejects a body over 16 MiB, with or without Content-Length", async ({ app }) => {
   const chunk = new Uint8Array(1024 * 1024).fill(0x20);
   let sent = 0;
   const endless = new ReadableStream<Uint8Array>({
@@ -137,7 +137,7 @@ test("turns away a body over 16 MiB, told by its length or not", async ({ app })
   assert(sent < 2 * MAX_BODY_BYTES);
 });
 
-test("turns away an object of too many keys, and sets none of them", async ({ app, store }) => {
+test("rejects an object with too many keys, and sets none", async ({ app, store }) => {
   const keys = Array.from({ length: MAX_MEMBERS + 1 }, (_, i) => `k${i}`);
   const text = JSON.stringify(Object.fromEntries(keys.map((key) => [key, 1])));
   const form = new URLSearchParams(keys.map((key) => [key, "1"]));
@@ -150,7 +150,7 @@ test("turns away an object of too many keys, and sets none of them", async ({ ap
   assertEquals((await app.request("/", post(text.replace(',"k1":1', "")))).status, 200);
 });
 
-test("turns away a query whose escapes are no UTF-8", async ({ app }) => {
+test("rejects a query with invalid percent-encoding", async ({ app }) => {
   for (const search of ["?prefix=%FF", "?prefix=a%", "?prefix=a?%", "?%zz=1"]) {
     const response = await app.request(`/${search}`);
     assertEquals(response.status, 400, search);
@@ -160,7 +160,7 @@ test("turns away a query whose escapes are no UTF-8", async ({ app }) => {
 
 // ---- Slow clients ---------------------------------------------------------------------------
 
-test("waits for a body no longer than BODY_TIMEOUT", async ({ app, store }) => {
+test("waits no longer than BODY_TIMEOUT for a body", async ({ app, store }) => {
   const { setTimeout } = globalThis;
   const quick = (run: () => void, after = 0) => setTimeout(run, after / 600);
   const timers = globalThis as { setTimeout: unknown };
@@ -182,7 +182,7 @@ test("waits for a body no longer than BODY_TIMEOUT", async ({ app, store }) => {
   assertEquals((await store.list("")).keys, ["a"], "the line that came whole");
 });
 
-test("waits for a body in parts no longer than for a whole one", async ({ app }) => {
+test("waits no longer than BODY_TIMEOUT for a chunked body", async ({ app }) => {
   const { now } = performance;
   let passed = 0;
   performance.now = () => now.call(performance) + passed;

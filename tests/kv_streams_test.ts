@@ -1,7 +1,6 @@
-/** Streams of changes, and what the service tells of itself. */
+/** Streams of changes. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EventSource } from "eventsource";
-import parsePrometheus from "parse-prometheus-text-format";
 import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json_text.ts";
@@ -49,7 +48,7 @@ Deno.test("kv() streams the changes under a prefix as server-sent events", async
   assertEquals(await events.next(), "the end");
 });
 
-Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not know", async () => {
+Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one", async () => {
   const store = memoryStore();
   const app = kv(store);
   const first = eventsOf(await app.request("/", { headers: EVENTS }));
@@ -69,7 +68,7 @@ Deno.test("kv() goes on after Last-Event-ID, and answers 410 to one it does not 
   await store.close();
 });
 
-Deno.test("kv() says every 15 seconds that a stream of changes is alive", async () => {
+Deno.test("kv() sends a heartbeat every 15 seconds", async () => {
   const store = memoryStore();
   const app = kv(store);
   const timers = globalThis as { setInterval: unknown };
@@ -87,7 +86,7 @@ Deno.test("kv() says every 15 seconds that a stream of changes is alive", async 
   await store.close();
 });
 
-Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
+Deno.test("kv() answers HEAD for a stream without starting one", async () => {
   const store = memoryStore();
   const app = kv(store);
   for (let i = 0; i < 3; i++) {
@@ -99,7 +98,7 @@ Deno.test("kv() answers HEAD for a stream without beginning one", async () => {
   await store.close();
 });
 
-Deno.test("kv() lets no more watch than MAX_WATCHERS, though they come at once", async () => {
+Deno.test("kv() allows MAX_WATCHERS streams, even if all start at once", async () => {
   const store = memoryStore();
   const app = kv(store);
   const watching = Array.from(
@@ -119,7 +118,7 @@ Deno.test("kv() lets no more watch than MAX_WATCHERS, though they come at once",
   await store.close();
 });
 
-Deno.test("kv() gives a watcher's place free whose changes fail, and logs why in a line", async () => {
+Deno.test("kv() frees the place of a watcher whose stream fails, and logs one line", async () => {
   const store = memoryStore();
   const failing: Store = {
     ...store,
@@ -141,7 +140,7 @@ Deno.test("kv() gives a watcher's place free whose changes fail, and logs why in
   await store.close();
 });
 
-Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () => {
+Deno.test("kv.ts streams to an EventSource, and can be stopped meanwhile", async () => {
   await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const source = new EventSource(`${server.url}/?prefix=a`);
   const ready = Promise.withResolvers<void>();
@@ -165,101 +164,4 @@ Deno.test("kv.ts is watched by an EventSource, and stops while it is", async () 
   const end = new Response(body).text();
   assertEquals(await server.program.stop(), 0);
   assertMatch(await end, /^event: ready\n/);
-});
-
-Deno.test("kv() tells of its health, and of its store's", async () => {
-  const store = memoryStore();
-  const app = kv(store);
-  const well = await app.request("/?health");
-  assertEquals(well.status, 200);
-  assertEquals(well.headers.get("Cache-Control"), "no-store");
-  assertEquals(await well.json(), { status: "ok" });
-  const odd = await app.request("/?health=1");
-  assertEquals(odd.status, 400);
-  assertMatch((await readProblem(odd)).detail, /health: expected no value/);
-  await store.close();
-  const log = await logged(async () => {
-    const ill = await app.request("/?health");
-    assertEquals(ill.status, 503);
-    assertEquals(ill.headers.get("Retry-After"), "1");
-  });
-  assertMatch(log, /closed/);
-});
-
-/** What another's parser finds in a text in Prometheus' format: the type of each name. */
-function typesOf(text: string): Record<string, string> {
-  const families: { name: string; type: string }[] = parsePrometheus(text);
-  return Object.fromEntries(families.map(({ name, type }) => [name, type]));
-}
-
-/** The figures of a text in Prometheus' format, each under its name and labels. */
-function figures(text: string): Map<string, number> {
-  const samples = new Map<string, number>();
-  for (const line of text.trimEnd().split("\n")) {
-    if (line === "" || /^# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))$/.test(line)) {
-      continue;
-    }
-    const [, name, value] =
-      /^([a-z_]+(?:\{(?:[a-z]+="[^"\\\n]*",?)+\})?) ([\d.e+-]+)$/.exec(line) ?? [];
-    assert(name !== undefined && !samples.has(name), line);
-    samples.set(name, Number(value));
-  }
-  return samples;
-}
-
-Deno.test("kv() counts its requests and its store's calls, for Prometheus", async () => {
-  const memory = memoryStore();
-  let isBroken = false;
-  const store: Store = {
-    ...memory,
-    async get(key) {
-      if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
-      return await memory.get(key);
-    },
-    async count() {
-      if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
-      return await memory.count?.() ?? 0;
-    },
-  };
-  await store.set("b", json(1));
-  const app = kv(store);
-  const before = await app.request("/?metrics");
-  assertMatch(before.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
-  const text = await before.text();
-  assertEquals(typesOf(text), {
-    kv_entries: "GAUGE",
-    kv_request_duration_seconds: "HISTOGRAM",
-    kv_requests_total: "COUNTER",
-    kv_store_operations_total: "COUNTER",
-    kv_store_up: "GAUGE",
-    kv_watchers: "GAUGE",
-  });
-  assertEquals(figures(text).get("kv_store_up"), 1);
-  assertEquals(figures(text).get("kv_entries"), 1);
-
-  const set = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
-  await app.request("/a", set);
-  await app.request("/a", set);
-  await app.request("/a", { ...set, headers: { ...set.headers, "If-None-Match": "*" } });
-  await app.request("/a");
-  await app.request("/a", { method: "BREW" });
-  isBroken = true;
-  await logged(async () => void await app.request("/a"));
-  const after = figures(await (await app.request("/?metrics")).text());
-  for (
-    const [name, value] of [
-      ['kv_requests_total{method="PUT",status="201"}', 1],
-      ['kv_requests_total{method="PUT",status="200"}', 1],
-      ['kv_requests_total{method="PUT",status="412"}', 1],
-      ['kv_requests_total{method="GET",status="503"}', 1],
-      ['kv_requests_total{method="other",status="405"}', 1],
-      ['kv_store_operations_total{operation="set",outcome="ok"}', 2],
-      ['kv_store_operations_total{operation="get",outcome="unavailable"}', 1],
-      ['kv_request_duration_seconds_count{method="PUT"}', 3],
-      ["kv_watchers", 0],
-      ["kv_store_up", 0],
-      ["kv_entries", undefined],
-    ] as const
-  ) assertEquals(after.get(name), value, name);
-  await store.close();
 });

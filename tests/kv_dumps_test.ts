@@ -34,7 +34,7 @@ function restoring(body: BodyInit, type = "application/x-ndjson"): RequestInit {
   return { method: "POST", body, headers: { "Content-Type": type } };
 }
 
-Deno.test("kv() dumps every entry under a prefix, a line each", async () => {
+Deno.test("kv() dumps every entry under a prefix, one a line", async () => {
   await using t = setUp();
   await t.store.setAll(new Map([["b", json([1])], ['a"', json("x\ny")], ["c", json(1)]]));
   const response = await t.app.request("/", { headers: NDJSON });
@@ -66,7 +66,7 @@ Deno.test("kv() restores its dump: awkward keys, and numbers with every digit", 
   assertEquals(await contents(to.store), await contents(from.store));
 });
 
-Deno.test("kv() restores over what is there, with a ttl, and passes over blank lines", async () => {
+Deno.test("kv() restores over existing entries, with a ttl, and skips blank lines", async () => {
   await using t = setUp();
   await t.store.set("a", json("old"));
   const body = '\r\n{"a":1}\r\n\n{"b": 2}\n{"a": 3}';
@@ -114,7 +114,7 @@ Deno.test("kv() stops a restore at the first bad line, and says which", async ()
   }
 });
 
-Deno.test("kv() says how much it restored when its store fails on the way", async () => {
+Deno.test("kv() reports how many lines it restored before its store failed", async () => {
   await using t = setUp();
   let writes = 0;
   const failing: Store = {
@@ -136,7 +136,7 @@ Deno.test("kv() says how much it restored when its store fails on the way", asyn
   assertEquals(writes, 2);
 });
 
-Deno.test("kv() restores a body of any length, a few lines at a time", async () => {
+Deno.test("kv() restores a body of any length in batches", async () => {
   await using t = setUp();
   const value = "x".repeat(1000);
   const total = Math.ceil(MAX_BODY_BYTES / 1000) + 1000;
@@ -161,7 +161,7 @@ Deno.test("kv() restores a body of any length, a few lines at a time", async () 
   assertEquals(most, 1000);
 });
 
-Deno.test("kv() reads no further in a dump than its client does", async () => {
+Deno.test("kv() reads entries for a dump only as fast as the client does", async () => {
   await using t = setUp();
   const value = json("x".repeat(100_000));
   await t.store.setAll(new Map(Array.from({ length: 200 }, (_, i) => [`k${i}`, value])));
@@ -181,7 +181,7 @@ Deno.test("kv() reads no further in a dump than its client does", async () => {
   await reader?.cancel();
 });
 
-Deno.test("kv() cuts off a dump that fails on the way, rather than end it early", async () => {
+Deno.test("kv() aborts the response when a dump fails midway", async () => {
   await using t = setUp();
   const value = json("x".repeat(1000));
   await t.store.setAll(new Map(Array.from({ length: 1500 }, (_, i) => [`k${i}`, value])));
@@ -190,7 +190,7 @@ Deno.test("kv() cuts off a dump that fails on the way, rather than end it early"
   await assertRejects(() => response.text(), StoreUnavailable);
 });
 
-Deno.test("kv() answers 503 where a dump fails before any of it was sent", async () => {
+Deno.test("kv() answers 503 if a dump fails before its first byte", async () => {
   await using t = setUp();
   await t.store.setAll(new Map(Array.from({ length: 1500 }, (_, i) => [`k${i}`, json(i)])));
   const log = await logged(async () => {

@@ -1,0 +1,87 @@
+/** Errors of the store, as clients see them. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { kv } from "../kv.ts";
+import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { logged, operate, post, put, readProblem } from "./helpers/kv_app.ts";
+
+/** A store whose every call fails. */
+function failingStore(error: Error): Store {
+  const fail = () => Promise.reject(error);
+  return { get: fail, set: fail, setAll: fail, delete: fail, list: fail, watch: fail, close: fail };
+}
+
+const CALLS: [string, RequestInit][] = [
+  ["/", {}],
+  ["/a", {}],
+  ["/a", put("1")],
+  ["/a", put("1", { "If-Match": "*" })],
+  ["/a", { method: "DELETE" }],
+  ["/", post('{"a": 1}')],
+];
+const OPERATIONS = [
+  { op: "get", key: "a" },
+  { op: "put", key: "a", value: 1 },
+  { op: "delete", key: "a" },
+];
+
+Deno.test("kv() answers 503 with the outcome while its store is unavailable", async () => {
+  for (const outcome of ["unchanged", "unknown"] as const) {
+    const app = kv(failingStore(new StoreUnavailable("redis://secret cannot", { outcome })));
+    const log = await logged(async () => {
+      for (const [path, init] of CALLS) {
+        const response = await app.request(path, init);
+        assertEquals(response.status, 503);
+        assertEquals(response.headers.get("Retry-After"), "1");
+        assertEquals(await readProblem(response), {
+          title: "Service Unavailable",
+          status: 503,
+          detail: "The store does not answer",
+          outcome,
+        });
+      }
+      const answer = { status: 503, detail: "The store does not answer", outcome };
+      assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
+    });
+    assertEquals(new Set(log.split("\n")), new Set(["kv: redis://secret cannot"]));
+  }
+});
+
+Deno.test("kv() answers 507 while its store is full", async () => {
+  const app = kv(failingStore(new StoreFull("/var/secret is full")));
+  const log = await logged(async () => {
+    for (const [path, init] of CALLS) {
+      const response = await app.request(path, init);
+      assertEquals(response.status, 507);
+      assertEquals(await readProblem(response), {
+        title: "Insufficient Storage",
+        status: 507,
+        detail: "The store is full",
+      });
+    }
+    const answer = { status: 507, detail: "The store is full" };
+    assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
+  });
+  assertEquals(new Set(log.split("\n")), new Set(["kv: /var/secret is full"]));
+});
+
+Deno.test("kv() answers 500 to an internal error, logs the stack and hides it from the client", async () => {
+  const app = kv(failingStore(new Error("a secret")));
+  const problem = {
+    title: "Internal Server Error",
+    status: 500,
+    detail: "This is a defect of the service",
+  };
+  for (const [path, init] of CALLS) {
+    const log = await logged(async () => {
+      const response = await app.request(path, init);
+      assertEquals(response.status, 500);
+      assertEquals(await readProblem(response), problem);
+    });
+    assertMatch(log, /^kv: Error: a secret\n +at /);
+  }
+  const { title: _, ...answer } = problem;
+  const log = await logged(async () => {
+    assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
+  });
+  assertMatch(log, /^kv: Error: a secret\n +at /);
+});
