@@ -92,7 +92,7 @@ Deno.test("counter.ts and kv.ts tell every problem of the configuration in a lin
   }
 });
 
-Deno.test("counter.ts says which file is expected JSON, and prints nothing of its secrets", async () => {
+Deno.test("counter.ts says which file is not JSON, and prints nothing of its secrets", async () => {
   for (const text of [`{"SECRET_KEY": 's3cret'}`, `{"SECRET_KEY": s3cret`, "s3cret"]) {
     const { code, stderr } = await startWrong("counter.ts", text);
     assertMatch(stderr, /^counter: Cannot read "counter\.cfg\.json": expected JSON: [^\n]+\n$/);
