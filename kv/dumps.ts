@@ -8,7 +8,7 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { entries, line } from "../stores/entries.ts";
-import { checkKey, expiry } from "../stores/checks.ts";
+import { checkKey, checkTtl } from "../stores/checks.ts";
 import { json, type JsonText } from "../stores/json_text.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
 import { answer } from "./responses.ts";
@@ -60,7 +60,7 @@ export async function dump(c: Context, store: Store, prefix: string): Promise<Re
  * @throws {RestoreStopped} At the first line that cannot be written; those before it are
  */
 export async function restore(c: Context, store: Store, ttl: number | undefined) {
-  expiry(ttl, 0);
+  checkTtl(ttl);
   let values = new Map<string, JsonText>();
   let lines = 0;
   let bytes = 0;

@@ -1,5 +1,5 @@
 /**
- * The checks of a store's arguments.
+ * The checks of arguments, made once for every engine.
  *
  * @module
  */
@@ -7,14 +7,99 @@ import { byteLength } from "./json_text.ts";
 import {
   type Entry,
   InvalidArgument,
+  type JsonText,
   MAX_KEY_BYTES,
   MAX_PAGE,
   MAX_TTL,
+  type Page,
   RevisionConflict,
+  type RevisionOption,
+  type Store,
   StoreUnavailable,
+  type TtlOption,
+  type Watch,
+  type WatchOptions,
+  type Written,
 } from "./store.ts";
 
-/** @throws {InvalidArgument} If `key` is no key */
+/**
+ * What an engine implements: the calls of a {@linkcode Store}, with the same promises. Their
+ * arguments were checked, none comes after `close`, and `close` comes once.
+ */
+export interface Engine {
+  get(key: string): Promise<Entry | null>;
+  set(key: string, value: JsonText, options: TtlOption & RevisionOption): Promise<Written>;
+  setAll(values: ReadonlyMap<string, JsonText>, options: TtlOption): Promise<void>;
+  delete(key: string, options: RevisionOption): Promise<Entry | null>;
+  list(prefix: string, options: { after: string | undefined; limit: number }): Promise<Page>;
+  watch(prefix: string, options: WatchOptions): Promise<Watch>;
+  count?(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Returns the store of an engine: it checks the arguments of every call, and that it is open. */
+export function checked(engine: Engine): Store {
+  let closing: Promise<void> | undefined;
+
+  function checkOpen(): void {
+    if (closing) throw new StoreUnavailable("The store is closed", { outcome: "unchanged" });
+  }
+
+  // Async, so that a bad argument rejects.
+  const store: Store = {
+    async get(key) {
+      checkOpen();
+      checkKey(key);
+      return await engine.get(key);
+    },
+
+    async set(key, value, options = {}) {
+      checkOpen();
+      checkKey(key);
+      checkTtl(options.ttl);
+      return await engine.set(key, value, options);
+    },
+
+    async setAll(values, options = {}) {
+      checkOpen();
+      checkTtl(options.ttl);
+      for (const key of values.keys()) checkKey(key);
+      await engine.setAll(values, options);
+    },
+
+    async delete(key, options = {}) {
+      checkOpen();
+      checkKey(key);
+      return await engine.delete(key, options);
+    },
+
+    async list(prefix, { after, limit = MAX_PAGE } = {}) {
+      checkOpen();
+      checkPrefix(prefix);
+      checkLimit(limit);
+      return await engine.list(prefix, { after, limit });
+    },
+
+    async watch(prefix, options = {}) {
+      checkOpen();
+      checkPrefix(prefix);
+      return await engine.watch(prefix, options);
+    },
+
+    close() {
+      return closing ??= engine.close();
+    },
+  };
+  const count = engine.count?.bind(engine);
+  if (count === undefined) return store;
+  store.count = async () => {
+    checkOpen();
+    return await count();
+  };
+  return store;
+}
+
+/** @throws {InvalidArgument} If `key` is not a key */
 export function checkKey(key: string): void {
   if (key === "" || key === "." || key === "..") {
     throw new InvalidArgument("key", `Cannot use the key "${key}": expected any other text`);
@@ -27,31 +112,23 @@ export function checkKey(key: string): void {
   }
 }
 
-/**
- * The moment when an entry written `now` expires, in milliseconds, or null: never.
- *
- * @throws {InvalidArgument} If `ttl` is no whole number from 1 to {@linkcode MAX_TTL}
- */
-export function expiry(ttl: number | undefined, now: number): number | null {
-  if (ttl === undefined) return null;
-  if (!Number.isInteger(ttl) || ttl < 1 || ttl > MAX_TTL) {
+/** @throws {InvalidArgument} If `ttl` is not a whole number from 1 to {@linkcode MAX_TTL} */
+export function checkTtl(ttl: number | undefined): void {
+  if (ttl !== undefined && (!Number.isInteger(ttl) || ttl < 1 || ttl > MAX_TTL)) {
     throw new InvalidArgument(
       "ttl",
       `Cannot keep an entry for "${ttl}" seconds: expected a whole number from 1 to ${MAX_TTL}`,
     );
   }
-  return now + ttl * 1000;
 }
 
-/** @throws {InvalidArgument} If no key can begin with `prefix`, which is no well-formed text */
-export function checkPrefix(prefix: string): void {
+function checkPrefix(prefix: string): void {
   if (!prefix.isWellFormed()) {
     throw new InvalidArgument("prefix", "Cannot use the prefix: it has half of a surrogate pair");
   }
 }
 
-/** @throws {InvalidArgument} If `limit` is no whole number from 1 to {@linkcode MAX_PAGE} */
-export function checkLimit(limit: number): void {
+function checkLimit(limit: number): void {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
     throw new InvalidArgument(
       "limit",
@@ -60,7 +137,11 @@ export function checkLimit(limit: number): void {
   }
 }
 
-/** @throws {RevisionConflict} If `current` is not what `ifRevision` asks for */
+/**
+ * Checks the condition of a write, within the engine's atomic step.
+ *
+ * @throws {RevisionConflict} If `current` is not what `ifRevision` asks for
+ */
 export function checkRevision(
   key: string,
   current: Entry | null,
@@ -71,7 +152,7 @@ export function checkRevision(
   }
 }
 
-/** The error of every call to a store that was closed. */
-export function closedStore(): StoreUnavailable {
-  return new StoreUnavailable("The store is closed", { outcome: "unchanged" });
+/** When an entry with this ttl expires, in milliseconds since 1970, or null: never. */
+export function expiry(ttl: number | undefined, now: number): number | null {
+  return ttl === undefined ? null : now + ttl * 1000;
 }

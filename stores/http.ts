@@ -9,19 +9,18 @@
  * @module
  */
 import { IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
-import { checkKey, checkLimit, checkPrefix, closedStore, expiry } from "./checks.ts";
-import type { OpenOptions } from "./open.ts";
+import { checked } from "./checks.ts";
 import {
   ChangesLost,
   DEADLINE,
   type Entry,
   InvalidArgument,
-  MAX_PAGE,
   RevisionConflict,
   type Store,
   StoreFull,
   StoreUnavailable,
 } from "./store.ts";
+import { afterThisTurn } from "./timers.ts";
 import {
   type Answer,
   type Failure,
@@ -40,7 +39,9 @@ import {
 const BATCH_LENGTH = 4 * 1024 * 1024;
 
 /** What {@linkcode httpStore} takes. */
-export interface HttpOptions extends OpenOptions {
+export interface HttpOptions {
+  /** The bearer token that the service asks for. */
+  token?: string | undefined;
   /** How long a call may take, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
   /** How long a watched service may say nothing, in milliseconds: by default {@linkcode IDLE_TIMEOUT}. */
@@ -105,7 +106,6 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   function enqueue(
     call: Omit<Pending, "calledAt" | "resolve" | "reject">,
   ): Promise<Answer | string> {
-    if (closed) throw closedStore();
     const { promise, resolve, reject } = Promise.withResolvers<Answer | string>();
     queue.push({ ...call, calledAt: performance.now(), resolve, reject });
     sending ??= sendAll();
@@ -113,7 +113,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   async function sendAll(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise<void>(afterThisTurn);
     for (let batch = nextBatch(); batch.length > 0; batch = nextBatch()) await send(batch);
     sending = null;
   }
@@ -261,28 +261,22 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   async function find(operation: Exclude<Operation, { op: "put" }>): Promise<Entry | null> {
-    checkKey(operation.key);
     const answer = await operate(operation, operationText(operation));
     return "entry" in answer ? answer.entry : null;
   }
 
-  // The methods are async so that a bad argument rejects, as it does on every other engine.
-  return {
+  return checked({
     async get(key) {
       return await find({ op: "get", key });
     },
 
-    async set(key, value, options = {}) {
-      checkKey(key);
-      expiry(options.ttl, 0);
+    async set(key, value, options) {
       const answer = await operate({ op: "put", key }, putText(key, value, options));
       if (!("written" in answer)) throw noService("no revision");
       return { key, value, ...answer.written, created: answer.status === 201 };
     },
 
-    async setAll(values, { ttl } = {}) {
-      expiry(ttl, 0);
-      for (const key of values.keys()) checkKey(key);
+    async setAll(values, { ttl }) {
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
       const query = ttl === undefined ? "" : `?ttl=${ttl}`;
       const keys = [...values.keys()];
@@ -290,14 +284,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       reading(() => readEcho(text as string, keys));
     },
 
-    async delete(key, { ifRevision } = {}) {
+    async delete(key, { ifRevision }) {
       return await find({ op: "delete", key, ifRevision });
     },
 
-    async list(prefix, { after, limit = MAX_PAGE } = {}) {
-      if (closed) throw closedStore();
-      checkPrefix(prefix);
-      checkLimit(limit);
+    async list(prefix, { after, limit }) {
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
       // Only the service's own store knows its cursors.
@@ -312,9 +303,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       }
     },
 
-    async watch(prefix, { since } = {}) {
-      if (closed) throw closedStore();
-      checkPrefix(prefix);
+    async watch(prefix, { since }) {
       // No service gives an id that no header can carry.
       if (since !== undefined && /[^\x21-\x7e]/.test(since)) throw new ChangesLost(since);
       const headers = headersFor("text/event-stream");
@@ -350,5 +339,5 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       for (const watch of watches) watch.abort();
       await sending;
     },
-  };
+  });
 }

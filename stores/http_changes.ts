@@ -5,6 +5,7 @@
  */
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { type Change, MAX_VALUE_BYTES, type Watch } from "./store.ts";
+import { unref } from "./timers.ts";
 import { readChange, UnexpectedAnswer } from "./wire.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
@@ -84,7 +85,7 @@ function endIdle(
       if (controller.desiredSize === 0) rearm(controller);
       else stop.abort(new TypeError("it fell silent"));
     }, idleTimeout);
-    Deno.unrefTimer(timer);
+    unref(timer);
   };
   stop.signal.addEventListener("abort", () => clearTimeout(timer));
   return new TransformStream(

@@ -3,17 +3,15 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
-import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "./store.ts";
+import {
+  InvalidArgument,
+  type JsonText,
+  MAX_DEPTH,
+  MAX_VALUE_BYTES,
+  ValueTooLarge,
+} from "./store.ts";
 
-declare const checked: unique symbol;
-
-/**
- * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long.
- * Stores keep text and not JavaScript values, so that every number comes back with all its digits.
- * Made by {@linkcode json}.
- */
-export type JsonText = string & { readonly [checked]: true };
+export type { JsonText };
 
 /**
  * JSON text of a value. A number that {@linkcode parseJson} kept as it was written stays so.
@@ -101,7 +99,10 @@ const SourceJson = JSON as unknown as {
   isRawJSON(value: unknown): boolean;
 };
 
+const encoder = new TextEncoder();
+
 /** Bytes of UTF-8, counted only where the number of UTF-16 units leaves a doubt about the limit. */
 export function byteLength(text: string, limit: number): number {
-  return text.length * 3 <= limit ? text.length : Buffer.byteLength(text);
+  const isClear = text.length * 3 <= limit || text.length > limit;
+  return isClear ? text.length : encoder.encode(text).length;
 }

@@ -6,9 +6,9 @@
  * @module
  */
 import { Changes } from "./changes.ts";
-import { checkKey, checkLimit, checkPrefix, checkRevision, closedStore, expiry } from "./checks.ts";
-import type { JsonText } from "./json_text.ts";
-import { type Entry, MAX_PAGE, type Store } from "./store.ts";
+import { checked, checkRevision, expiry } from "./checks.ts";
+import type { Entry, JsonText, Store } from "./store.ts";
+import { unref } from "./timers.ts";
 
 /** How often expired entries are removed, in milliseconds. Readers never see them in any case. */
 const SWEEP_INTERVAL = 10_000;
@@ -40,9 +40,8 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
   // Another process or another run counts from 0 too: the prefix keeps its revisions apart.
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
-  let closed = false;
   const timer = setInterval(sweep, SWEEP_INTERVAL);
-  Deno.unrefTimer(timer);
+  unref(timer);
 
   function find(key: string): Entry | null {
     const entry = entries.get(key);
@@ -69,37 +68,24 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
     for (const entry of entries.values()) if (isExpired(entry)) remove(entry.key);
   }
 
-  function open(): void {
-    if (closed) throw closedStore();
-  }
-
-  // The methods are async so that a bad argument rejects, as it does on every other engine.
-  return {
+  return checked({
     async get(key) {
-      open();
-      checkKey(key);
       return find(key);
     },
 
-    async set(key, value, { ttl, ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async set(key, value, { ttl, ifRevision }) {
       const expires = expiry(ttl, now());
       const current = find(key);
       checkRevision(key, current, ifRevision);
       return { ...write(key, value, expires), created: current === null };
     },
 
-    async setAll(values, { ttl } = {}) {
-      open();
+    async setAll(values, { ttl }) {
       const expires = expiry(ttl, now());
-      for (const key of values.keys()) checkKey(key);
       for (const [key, value] of values) write(key, value, expires);
     },
 
-    async delete(key, { ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async delete(key, { ifRevision }) {
       const current = find(key);
       checkRevision(key, current, ifRevision);
       remove(key);
@@ -107,10 +93,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
       return current;
     },
 
-    async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
-      open();
-      checkPrefix(prefix);
-      checkLimit(limit);
+    async list(prefix, { after = "", limit }) {
       sortedKeys ??= [...entries.keys()].sort(byCodePoint);
       const start = byCodePoint(after, prefix) < 0 ? prefix : after;
       const keys: string[] = [];
@@ -125,24 +108,20 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
     },
 
     async count() {
-      open();
       return entries.size;
     },
 
-    async watch(prefix, { since } = {}) {
-      open();
-      checkPrefix(prefix);
+    async watch(prefix, { since }) {
       return changes.watch(prefix, since, (key) => Promise.resolve(find(key)));
     },
 
     async close() {
-      closed = true;
       changes.end();
       clearInterval(timer);
       entries.clear();
       sortedKeys = null;
     },
-  };
+  });
 }
 
 /** The index of the first key that is not before `start`, by binary search. */

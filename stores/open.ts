@@ -3,16 +3,55 @@
  *
  * @module
  */
-import { isRedisUrl, redisUrlProblem } from "./redis/url.ts";
+import { parsePrefix, prefixed } from "./prefix.ts";
+import { redisUrlProblem } from "./redis/url.ts";
 import { InvalidArgument, type Store } from "./store.ts";
 
 /** What {@linkcode openStore} takes beside the URL. */
 export interface OpenOptions {
   /** The bearer token that a key-value service asks for. */
   token?: string | undefined;
-  /** Whether a file that is not there is an error; by default it is made. */
+  /** Whether a file that does not exist is an error; by default it is created. */
   mustExist?: boolean;
 }
+
+/** A kind of store, as {@linkcode openStore} knows it. Its code is loaded when it is first opened. */
+interface EngineEntry {
+  /** Returns what is wrong with a URL, or null. */
+  problem(url: string): string | null;
+  open(url: string, options: OpenOptions): Promise<Store>;
+}
+
+const MEMORY: EngineEntry = withPrefix({
+  problem: () => null,
+  open: async () => (await import("./memory.ts")).memoryStore(),
+});
+const SQLITE: EngineEntry = withPrefix({
+  problem: (url) => (pathOf(url) === "" ? "expected the path of a file" : null),
+  open: async (url, options) => (await import("./sqlite.ts")).sqliteStore(pathOf(url), options),
+});
+const HTTP: EngineEntry = withPrefix({
+  problem: httpUrlProblem,
+  open: async (url, options) => (await import("./http.ts")).httpStore(url, options),
+});
+const REDIS: EngineEntry = {
+  problem: redisUrlProblem,
+  open: async (url) => (await import("./redis/store.ts")).redisStore(url),
+};
+
+/** The engines by the scheme of their URLs. */
+const ENGINES = new Map([
+  [":memory:", MEMORY],
+  ["sqlite:", SQLITE],
+  ["redis:", REDIS],
+  ["rediss:", REDIS],
+  ["redis+sentinel:", REDIS],
+  ["rediss+sentinel:", REDIS],
+  ["redis+cluster:", REDIS],
+  ["rediss+cluster:", REDIS],
+  ["http:", HTTP],
+  ["https:", HTTP],
+]);
 
 /**
  * Opens the store that a URL names.
@@ -20,13 +59,15 @@ export interface OpenOptions {
  * | URL | Store |
  * |---|---|
  * | `:memory:` | this process's memory |
- * | `kv.db`, `sqlite:path` | a SQLite file, made where there is none |
- * | `redis://…`, `rediss://…` | one Redis or Valkey, `rediss` by TLS; the forms are in `redis_url.ts` |
+ * | `kv.db`, `sqlite:path` | a SQLite file, created if it does not exist |
+ * | `redis://…`, `rediss://…` | one Redis or Valkey, `rediss` by TLS; `redis/url.ts` has the forms |
  * | `redis+sentinel://…`, `redis+cluster://…` | the master that Sentinels name, or a Cluster |
  * | `http://…`, `https://…` | a key-value service, `kv.ts` |
  *
- * @throws {InvalidArgument | StoreUnavailable} A sentence that names the URL, its password left out,
- * and what is wrong
+ * `?prefix=` (percent-encoded) after any of them goes before every key.
+ *
+ * @throws {InvalidArgument} With the URL, its password left out, and what is wrong with it
+ * @throws {StoreUnavailable} If a file cannot be opened
  *
  * @example
  * ```ts
@@ -41,36 +82,65 @@ export interface OpenOptions {
  */
 export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
   const problem = storeUrlProblem(url);
-  if (problem) {
-    const shown = withoutPassword(url);
-    throw new InvalidArgument("url", `Cannot open the store "${shown}": ${problem}`);
+  const engine = engineOf(url);
+  if (problem !== null || engine === undefined) {
+    throw new InvalidArgument("url", `Cannot open the store "${withoutPassword(url)}": ${problem}`);
   }
-  if (url === ":memory:") return (await import("./memory.ts")).memoryStore();
-  if (isRedisUrl(url)) return (await import("./redis/store.ts")).redisStore(url);
-  if (/^https?:/.test(url)) return (await import("./http.ts")).httpStore(url, options);
-  return (await import("./sqlite.ts")).sqliteStore(url.replace(/^sqlite:/, ""), options);
+  return await engine.open(url, options);
 }
 
-/** What is wrong with a store's URL, or null. */
+/** Returns what is wrong with a store's URL, or null. */
 export function storeUrlProblem(url: string): string | null {
-  if (url === ":memory:") return null;
-  if (isRedisUrl(url)) return redisUrlProblem(url);
-  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1];
-  if (scheme === undefined || scheme === "sqlite") {
-    return url.replace(/^sqlite:/, "") === "" ? "expected the path of a file" : null;
-  }
-  if (scheme !== "http" && scheme !== "https") {
-    return "expected :memory:, a file, sqlite:, redis:, rediss:, redis+sentinel:, redis+cluster:, " +
-      "http: or https:";
-  }
-  if (!URL.canParse(url)) return "expected a host after the scheme";
-  const { username, password, search, hash } = new URL(url);
-  if (username || password) return "expected no user or password: KV_TOKEN lets a client in";
-  return search || hash ? "expected nothing behind the path" : null;
+  const engine = engineOf(url);
+  if (engine) return engine.problem(url);
+  const [first, ...others] = [...ENGINES.keys()].filter((scheme) => !scheme.startsWith("rediss+"));
+  const last = others.pop();
+  return `expected ${first}, a file, ${others.join(", ")} or ${last}`;
 }
 
-/** A store's URL as it may be shown: `redis://ann:***@host`. What is no URL is shown as it is. */
+/** Returns a store's URL as it may be shown: `redis://ann:***@host`. Other text is returned as it is. */
 export function withoutPassword(url: string): string {
   // Up to the last @, since a password that is the problem may not be percent-encoded.
   return url.replace(/^([^:]*:\/*[^:@]*:).*@/s, "$1***@");
+}
+
+/** A name without a scheme is a file; a scheme has two letters or more, since Windows has drives. */
+function engineOf(url: string): EngineEntry | undefined {
+  if (/^:memory:(\?|$)/.test(url)) return MEMORY;
+  const scheme = /^[a-z][a-z0-9+.-]+:/i.exec(url)?.[0];
+  return scheme === undefined ? SQLITE : ENGINES.get(scheme);
+}
+
+function pathOf(url: string): string {
+  return url.replace(/^sqlite:/, "");
+}
+
+function httpUrlProblem(url: string): string | null {
+  if (!URL.canParse(url)) return "expected a host after the scheme";
+  const { username, password, hash } = new URL(url);
+  if (username || password) return "expected no user or password: KV_TOKEN lets a client in";
+  return hash ? "expected nothing behind the path but ?prefix=" : null;
+}
+
+/** Takes `?prefix=` off the URL, for an engine that does not read it itself. */
+function withPrefix(engine: EngineEntry): EngineEntry {
+  return {
+    problem(url) {
+      try {
+        return engine.problem(splitPrefix(url).address);
+      } catch (error) {
+        return (error as TypeError).message;
+      }
+    },
+    async open(url, options) {
+      const { address, prefix } = splitPrefix(url);
+      const store = await engine.open(address, options);
+      return prefix === "" ? store : prefixed(store, prefix);
+    },
+  };
+}
+
+function splitPrefix(url: string): { address: string; prefix: string } {
+  const [, address = url, query = ""] = /^([^?]*)\?(.*)$/s.exec(url) ?? [];
+  return { address, prefix: parsePrefix(query) };
 }

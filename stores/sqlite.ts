@@ -11,18 +11,19 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { statSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { Changes } from "./changes.ts";
-import { checkKey, checkLimit, checkPrefix, checkRevision, closedStore, expiry } from "./checks.ts";
-import type { JsonText } from "./json_text.ts";
+import { checked, checkRevision, expiry } from "./checks.ts";
 import {
   type Entry,
-  MAX_PAGE,
+  type JsonText,
   RevisionConflict,
   type Store,
   StoreFull,
   StoreUnavailable,
 } from "./store.ts";
+import { unref } from "./timers.ts";
 
 /** Marks the file as ours (`PRAGMA application_id`): "sess" in ASCII. */
 const APPLICATION_ID = 0x73657373;
@@ -129,7 +130,7 @@ export function sqliteStore(
   let changed: string[] = []; // the keys that this transaction writes or removes
   let closing: Promise<void> | undefined;
   const timer = setInterval(sweep, sweepInterval);
-  Deno.unrefTimer(timer);
+  unref(timer);
 
   function find(key: string): Entry | null {
     const row = selectEntry.get(Buffer.from(key)) as Row | undefined;
@@ -200,10 +201,6 @@ export function sqliteStore(
     }
   }
 
-  function open(): void {
-    if (closing) throw closedStore();
-  }
-
   /** Runs a read, and says what a failure of SQLite means. */
   function read<T>(query: () => T): T {
     try {
@@ -216,17 +213,12 @@ export function sqliteStore(
     }
   }
 
-  // The methods are async so that a bad argument rejects, as it does on every other engine.
-  return {
+  return checked({
     async get(key) {
-      open();
-      checkKey(key);
       return read(() => find(key));
     },
 
-    async set(key, value, { ttl, ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async set(key, value, { ttl, ifRevision }) {
       const expires = expiry(ttl, now());
       return await transact(() => {
         const current = find(key);
@@ -235,19 +227,15 @@ export function sqliteStore(
       });
     },
 
-    async setAll(values, { ttl } = {}) {
-      open();
+    async setAll(values, { ttl }) {
       const expires = expiry(ttl, now());
-      for (const key of values.keys()) checkKey(key);
       const copy = [...values];
       await transact(() => {
         for (const [key, value] of copy) write(key, value, expires);
       });
     },
 
-    async delete(key, { ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async delete(key, { ifRevision }) {
       return await transact(() => {
         const current = find(key);
         checkRevision(key, current, ifRevision);
@@ -257,10 +245,7 @@ export function sqliteStore(
       });
     },
 
-    async list(prefix, { after = "", limit = MAX_PAGE } = {}) {
-      open();
-      checkPrefix(prefix);
-      checkLimit(limit);
+    async list(prefix, { after = "", limit }) {
       // One lower bound: of two, SQLite would seek to the first and read on to the second.
       const start = after === "" ? "" : `${after}\0`; // what comes next behind `after`
       const [, from = ""] = [Buffer.from(prefix), Buffer.from(start)].sort(Buffer.compare);
@@ -272,31 +257,27 @@ export function sqliteStore(
     },
 
     async count() {
-      open();
       return (read(() => selectCount.get()) as { count: number }).count;
     },
 
-    async watch(prefix, { since } = {}) {
-      open();
-      checkPrefix(prefix);
+    async watch(prefix, { since }) {
       return changes.watch(prefix, since, (key) => read(() => Promise.resolve(find(key))));
     },
 
     close() {
-      if (closing) return closing;
       changes.end();
       clearInterval(timer);
       // Behind the writes that are pending. One of nothing would fail where nothing can be written.
       closing = new Promise(setImmediate).then(() => database.close());
       return closing;
     },
-  };
+  });
 }
 
 function openDatabase(path: string, mustExist: boolean): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {
-    if (mustExist) Deno.statSync(path);
+    if (mustExist) statSync(path);
     database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT });
     // Looked at before anything is changed: another program's file stays as it is.
     versionOf(database);

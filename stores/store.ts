@@ -7,8 +7,6 @@
  *
  * @module
  */
-import type { JsonText } from "./json_text.ts";
-
 /** The longest key, in bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1024;
 /** The largest value, in bytes of JSON text. */
@@ -24,6 +22,15 @@ export const MAX_PAGE = 1000;
  * that is busy with other things may stall for seconds; a service that is gone is told at once.
  */
 export const DEADLINE = 10_000;
+
+declare const checked: unique symbol;
+
+/**
+ * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long and
+ * {@linkcode MAX_DEPTH} deep. Stores keep text and not JavaScript values, so that every number comes
+ * back with all its digits. Made by `json()`.
+ */
+export type JsonText = string & { readonly [checked]: true };
 
 /** What is kept under one key. */
 export interface Entry {

@@ -11,6 +11,7 @@
  */
 import { Cluster, type Redis } from "ioredis";
 import { Changes } from "../changes.ts";
+import { unref } from "../timers.ts";
 import { disconnect } from "./client.ts";
 
 /** How often the connection is tried, in milliseconds: one that only listens notices no loss. */
@@ -56,7 +57,7 @@ export function subscribe(
     changes.end(failed(lastError));
   });
   const timer = setInterval(() => connection.ping().catch(giveUp), HEARTBEAT);
-  Deno.unrefTimer(timer);
+  unref(timer);
 
   function giveUp(cause: Error): void {
     isOver = true;

@@ -18,13 +18,12 @@ import { subscribe, type Subscription } from "./changes.ts";
 import { connect, disconnect, slotOf } from "./client.ts";
 import { listPage } from "./list.ts";
 import { parseRedisUrl } from "./url.ts";
-import { checkKey, checkLimit, checkPrefix, closedStore, expiry } from "../checks.ts";
-import type { JsonText } from "../json_text.ts";
+import { checked, expiry } from "../checks.ts";
 import {
   DEADLINE,
   type Entry,
   InvalidArgument,
-  MAX_PAGE,
+  type JsonText,
   RevisionConflict,
   type Store,
   StoreFull,
@@ -76,7 +75,6 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
    */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Subscription | undefined;
-  let closing: Promise<void> | undefined;
   let lastError: unknown = new Error("not connected yet");
   redis.on("error", (error: Error & { command?: { name: string } }) => {
     // ioredis would go on in database 0.
@@ -129,10 +127,6 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     }
   }
 
-  function open(): void {
-    if (closing) throw closedStore();
-  }
-
   async function put(
     entries: readonly (readonly [key: string, value: JsonText])[],
     condition: string,
@@ -148,8 +142,6 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   }
 
   async function get(key: string): Promise<Entry | null> {
-    open();
-    checkKey(key);
     return decode(key, await call(() => redis.get(prefix + key), "unchanged"));
   }
 
@@ -164,12 +156,10 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     return changes;
   }
 
-  return {
+  return checked({
     get,
 
-    async set(key, value, { ttl, ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async set(key, value, { ttl, ifRevision }) {
       const { reply, revision } = await put(
         [[key, value]],
         conditionOf(ifRevision),
@@ -180,10 +170,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       return { key, value, revision, expires: timeOf(expires), created: created === 1 };
     },
 
-    async setAll(values, { ttl } = {}) {
-      open();
+    async setAll(values, { ttl }) {
       const life = milliseconds(ttl);
-      for (const key of values.keys()) checkKey(key);
       const slots = Map.groupBy(
         values,
         ([key]) => target.kind === "cluster" ? slotOf(prefix + key) : 0,
@@ -201,9 +189,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       });
     },
 
-    async delete(key, { ifRevision } = {}) {
-      open();
-      checkKey(key);
+    async delete(key, { ifRevision }) {
       const name = prefix + key;
       const run = () => redis.remove(name, conditionOf(ifRevision), channel);
       const reply = await call(run, "unknown", [name]);
@@ -211,32 +197,24 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       return decode(key, reply[0]);
     },
 
-    async list(keyPrefix, { after, limit = MAX_PAGE } = {}) {
-      open();
-      checkPrefix(keyPrefix);
-      checkLimit(limit);
+    async list(keyPrefix, { after, limit }) {
       const start = prefix + keyPrefix;
       const run = () => listPage(redis, start, after, limit, deadline / 2);
       const { keys, next } = await call(run, "unchanged");
       return { keys: keys.map((key) => key.slice(prefix.length)), next };
     },
 
-    async watch(keyPrefix, { since } = {}) {
-      open();
-      checkPrefix(keyPrefix);
+    async watch(keyPrefix, { since }) {
       const changes = await call(heard, "unchanged");
       return changes.watch(keyPrefix, since, get);
     },
 
-    close() {
+    async close() {
       // An attempt to connect that is cut short leaves its timers behind: a call of nothing waits for it.
-      closing ??= Promise.allSettled([...pending, call(async () => {}, "unchanged")])
-        .then(async () => {
-          await Promise.all([subscription?.close(), disconnect(redis)]);
-        });
-      return closing;
+      await Promise.allSettled([...pending, call(async () => {}, "unchanged")]);
+      await Promise.all([subscription?.close(), disconnect(redis)]);
     },
-  };
+  });
 }
 
 /** What a failed call means. */

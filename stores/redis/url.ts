@@ -14,6 +14,8 @@
  * @module
  */
 
+import { decodePart, parsePrefix } from "../prefix.ts";
+
 /** What the URL of a Redis store says. */
 export interface RedisUrl {
   readonly kind: "alone" | "sentinel" | "cluster";
@@ -29,11 +31,6 @@ export interface RedisUrl {
 
 const REDIS_URL =
   /^redis(s?)(?:\+(sentinel|cluster))?:\/\/(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?(.*))?$/s;
-
-/** Whether `url` has a scheme of Redis stores. */
-export function isRedisUrl(url: string): boolean {
-  return /^rediss?(\+sentinel|\+cluster)?:/.test(url);
-}
 
 /** What is wrong with the URL of a Redis store, or null. */
 export function redisUrlProblem(url: string): string | null {
@@ -63,14 +60,14 @@ export function parseRedisUrl(url: string): RedisUrl {
     username,
     password,
     ...parsePath(path, kind),
-    prefix: parseQuery(query),
+    prefix: parsePrefix(query),
   };
 }
 
 function parseLogin(login: string): (string | undefined)[] {
   const colon = login.indexOf(":");
   const parts = colon < 0 ? [login] : [login.slice(0, colon), login.slice(colon + 1)];
-  return parts.map((part) => (part === "" ? undefined : decode(part)));
+  return parts.map((part) => (part === "" ? undefined : decodePart(part)));
 }
 
 function parseHosts(hosts: string, kind: RedisUrl["kind"]): RedisUrl["hosts"] {
@@ -92,7 +89,7 @@ function parseHosts(hosts: string, kind: RedisUrl["kind"]): RedisUrl["hosts"] {
 
 function parsePath(path: string, kind: RedisUrl["kind"]): Pick<RedisUrl, "master" | "database"> {
   const parts = path.split("/").slice(1);
-  const master = kind === "sentinel" ? decode(parts.shift() ?? "") : undefined;
+  const master = kind === "sentinel" ? decodePart(parts.shift() ?? "") : undefined;
   if (master === "") throw new TypeError("expected the name of the master after the hosts");
   const [database = "", ...rest] = parts;
   if (kind === "cluster" && database !== "") {
@@ -104,22 +101,4 @@ function parsePath(path: string, kind: RedisUrl["kind"]): Pick<RedisUrl, "master
     );
   }
   return { master, database: Number(database) };
-}
-
-function parseQuery(query: string): string {
-  let prefix = "";
-  for (const item of query === "" ? [] : query.split("&")) {
-    const [, name = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];
-    if (name !== "prefix") throw new TypeError(`expected no parameter but prefix, found "${name}"`);
-    prefix = decode(value);
-  }
-  return prefix;
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch (cause) {
-    throw new TypeError("expected percent-encoding that is well-formed", { cause });
-  }
 }

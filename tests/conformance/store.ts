@@ -1,6 +1,6 @@
 /**
  * What every store must pass, whatever keeps the data. `storeConformance()` registers the tests for
- * one engine; `tests/stores_test.ts` calls it for each.
+ * one engine: `tests/sqlite_test.ts` is an example.
  */
 import {
   assert,
@@ -40,6 +40,17 @@ export function testClock() {
   };
 }
 
+/** Opens a store for one test, with a clock that the test moves. */
+export function openWithClock(openWith: (now: () => number) => Store): Promise<TestStore> {
+  const { now, pass } = testClock();
+  const store = openWith(now);
+  return Promise.resolve({
+    store,
+    pass: async (seconds: number) => pass(seconds),
+    [Symbol.asyncDispose]: () => store.close(),
+  });
+}
+
 /** A store that is open for one test, and its clock. */
 export interface TestStore extends AsyncDisposable {
   readonly store: Store;
@@ -51,6 +62,8 @@ export interface ConformanceOptions {
   open(): Promise<TestStore>;
   /** Whether `list` is in the order of the keys. */
   ordered: boolean;
+  /** The longest key, in bytes: less than others' where a prefix counts towards it. */
+  longestKey?: number;
   /** Programs of the machine that `open` needs: without them the tests are reported as ignored. */
   needs?: string[];
 }
@@ -105,7 +118,7 @@ export const AWKWARD_KEYS = [
 const text = (value: string) => json(parseJson(value));
 
 export function storeConformance(name: string, options: ConformanceOptions): void {
-  const { open, ordered, needs = [] } = options;
+  const { open, ordered, longestKey = MAX_KEY_BYTES, needs = [] } = options;
   const test = (promise: string, check: (test: TestStore) => Promise<void>) =>
     testWith(needs, `${name}: ${promise}`, async () => {
       await using opened = await open();
@@ -162,15 +175,16 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 
   test("keys of every kind stay apart", async ({ store }) => {
-    await store.setAll(new Map(AWKWARD_KEYS.map((key, i) => [key, json(i)])));
-    for (const [i, key] of AWKWARD_KEYS.entries()) {
+    const keys = AWKWARD_KEYS.filter((key) => new TextEncoder().encode(key).length <= longestKey);
+    await store.setAll(new Map(keys.map((key, i) => [key, json(i)])));
+    for (const [i, key] of keys.entries()) {
       const entry = await store.get(key);
       assertEquals(entry?.key, key);
       assertEquals(entry?.value, json(i), JSON.stringify(key));
       assert((await store.list(key)).keys.includes(key), `list(${JSON.stringify(key)})`);
     }
-    assertEquals((await store.list("")).keys.length, AWKWARD_KEYS.length);
-    for (const key of AWKWARD_KEYS) assertEquals((await store.delete(key))?.key, key);
+    assertEquals((await store.list("")).keys.length, keys.length);
+    for (const key of keys) assertEquals((await store.delete(key))?.key, key);
     assertEquals((await store.list("")).keys, []);
   });
 

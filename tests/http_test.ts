@@ -4,6 +4,7 @@ import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { type HttpOptions, httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { sqliteStore } from "../stores/sqlite.ts";
 import { json, parseJson } from "../stores/json_text.ts";
 import {
   ChangesLost,
@@ -14,7 +15,26 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
+import { openWithClock, servedStore, storeConformance } from "./conformance/store.ts";
 import { eventually, freePort } from "./helpers/programs.ts";
+
+storeConformance("httpStore over kv() in memory", {
+  ordered: true,
+  open: () => openWithClock((now) => servedStore(memoryStore({ now }))),
+});
+
+storeConformance("httpStore over kv() on SQLite", {
+  ordered: true,
+  open: () =>
+    openWithClock((now) => {
+      const below = sqliteStore(":memory:", { now });
+      const app = kv(below);
+      const store = httpStore("http://localhost", {
+        fetch: async (input, init) => await app.request(String(input), init),
+      });
+      return { ...store, close: () => store.close().then(() => below.close()) };
+    }),
+});
 
 /** A deadline, in milliseconds, that no pause of the machine comes near. */
 const PATIENT = 240_000;

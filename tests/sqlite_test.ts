@@ -1,28 +1,11 @@
-import {
-  assert,
-  assertEquals,
-  assertMatch,
-  assertNotEquals,
-  assertNotMatch,
-  assertRejects,
-  assertThrows,
-} from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
-import { kv } from "../kv.ts";
-import { httpStore } from "../stores/http.ts";
-import { memoryStore } from "../stores/memory.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
 import { json, parseJson } from "../stores/json_text.ts";
-import { openStore } from "../stores/open.ts";
-import { InvalidArgument, type Store, StoreUnavailable } from "../stores/store.ts";
-import { servedStore, storeConformance, testClock } from "./conformance/store.ts";
-
-storeConformance("memoryStore", {
-  ordered: true,
-  open: () => openWithClock((now) => memoryStore({ now })),
-});
+import { sqliteStore } from "../stores/sqlite.ts";
+import { StoreUnavailable } from "../stores/store.ts";
+import { openWithClock, storeConformance, testClock } from "./conformance/store.ts";
 
 storeConformance("sqliteStore in memory", {
   ordered: true,
@@ -41,86 +24,6 @@ storeConformance("sqliteStore on disk", {
     };
     return opened;
   },
-});
-
-storeConformance("httpStore over kv() in memory", {
-  ordered: true,
-  open: () => openWithClock((now) => servedStore(memoryStore({ now }))),
-});
-
-storeConformance("httpStore over kv() on SQLite", {
-  ordered: true,
-  open: () =>
-    openWithClock((now) => {
-      const below = sqliteStore(":memory:", { now });
-      const app = kv(below);
-      const store = httpStore("http://localhost", {
-        fetch: async (input, init) => await app.request(String(input), init),
-      });
-      return { ...store, close: () => store.close().then(() => below.close()) };
-    }),
-});
-
-function openWithClock(openWith: (now: () => number) => Store) {
-  const { now, pass } = testClock();
-  const store = openWith(now);
-  return Promise.resolve({
-    store,
-    pass: async (seconds: number) => pass(seconds),
-    [Symbol.asyncDispose]: () => store.close(),
-  });
-}
-
-Deno.test("openStore() opens what a URL names", async () => {
-  const directory = await Deno.makeTempDir();
-  for (const url of [":memory:", join(directory, "a.db"), `sqlite:${join(directory, "b.db")}`]) {
-    const store = await openStore(url);
-    await store.set("a", json(1));
-    assertEquals((await store.get("a"))?.value, "1");
-    await store.close();
-  }
-  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
-    "a.db",
-    "b.db",
-  ]);
-  await Deno.remove(directory, { recursive: true });
-});
-
-Deno.test("openStore() names the URL that it cannot open, and what is wanted", async () => {
-  for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
-    const error = await assertRejects(() => openStore(url), Error);
-    assertMatch(error.message, /^Cannot open the store "/);
-    assert(error.message.includes(`"${url}": expected `), error.message);
-  }
-});
-
-Deno.test("openStore() says what is wrong with a Redis URL, and never the password", async () => {
-  const wrong = {
-    "redis://": "expected a host",
-    "redis:x": "expected a host",
-    "redis://a:1,b:2": "expected one host",
-    "redis://x:70000": "expected host:port",
-    "redis://x/first": "expected the number of a database",
-    "rediss://x?db=1": "expected no parameter but prefix",
-    "redis+sentinel://x": "expected the name of the master",
-    "redis+cluster://x/1": "expected no database",
-    "redis://:%zz@x": "expected percent-encoding",
-    "redis://ann:hun/ter2@x": "expected %2F",
-    "redis://ann:hun?ter2@x": "expected %2F",
-    "redis://ann:hun#ter2@x": "expected %2F",
-    "redis://ann:1/hunter2@x": "expected %2F",
-    "redis://ann:hun@ter2@x/y": "expected the number of a database",
-    "redis:ann:hunter2@x": "expected a host",
-    "http://ann:hunter2@x": "expected no user or password",
-    "mongodb://ann:hunter2@x": "expected :memory:",
-  };
-  for (const [url, problem] of Object.entries(wrong)) {
-    const error = await assertRejects(() => openStore(url), Error);
-    assert(error instanceof InvalidArgument);
-    assertMatch(error.message, /^Cannot open the store "/);
-    assert(error.message.includes(`": ${problem}`), error.message);
-    assertNotMatch(error.message, /hun|ter2/);
-  }
 });
 
 Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the next", async () => {

@@ -1,0 +1,111 @@
+/**
+ * A part of a store: the entries whose keys begin with a prefix, as a store of its own.
+ *
+ * @module
+ */
+import { checked } from "./checks.ts";
+import { type Change, type Entry, RevisionConflict, type Store } from "./store.ts";
+
+/**
+ * Returns the store of the entries under `prefix`, named without it. The prefix counts towards the
+ * length of a key. Closing it closes `store`.
+ *
+ * @example
+ * ```ts
+ * import { json } from "./json_text.ts";
+ * import { memoryStore } from "./memory.ts";
+ * import { prefixed } from "./prefix.ts";
+ *
+ * const store = memoryStore();
+ * const users = prefixed(store, "users:");
+ * await users.set("ada", json(1));
+ * console.log((await store.list("")).keys); // ["users:ada"]
+ * console.log((await users.list("")).keys); // ["ada"]
+ * await users.close();
+ * ```
+ */
+export function prefixed(store: Store, prefix: string): Store {
+  function named<T extends Entry>(entry: T): T {
+    return { ...entry, key: entry.key.slice(prefix.length) };
+  }
+
+  function found(entry: Entry | null): Entry | null {
+    return entry && named(entry);
+  }
+
+  function renamed(error: unknown): never {
+    if (!(error instanceof RevisionConflict)) throw error;
+    throw new RevisionConflict(error.key.slice(prefix.length), found(error.current));
+  }
+
+  return checked({
+    async get(key) {
+      return found(await store.get(prefix + key));
+    },
+
+    async set(key, value, options) {
+      return named(await store.set(prefix + key, value, options).catch(renamed));
+    },
+
+    async setAll(values, options) {
+      const entries = Array.from(values, ([key, value]) => [prefix + key, value] as const);
+      await store.setAll(new Map(entries), options);
+    },
+
+    async delete(key, options) {
+      return found(await store.delete(prefix + key, options).catch(renamed));
+    },
+
+    async list(keyPrefix, options) {
+      // The cursor stays as it is: on some engines it is not a key.
+      const { keys, next } = await store.list(prefix + keyPrefix, options);
+      return { keys: keys.map((key) => key.slice(prefix.length)), next };
+    },
+
+    async watch(keyPrefix, options) {
+      const { since, changes } = await store.watch(prefix + keyPrefix, options);
+      const reader = changes.getReader();
+      const named = new ReadableStream<Change>({
+        async pull(controller) {
+          const { value, done } = await reader.read();
+          if (done) return controller.close();
+          const { id, key, entry } = value;
+          controller.enqueue({ id, key: key.slice(prefix.length), entry: found(entry) });
+        },
+        cancel: (reason) => reader.cancel(reason),
+      }, { highWaterMark: 0 });
+      return { since, changes: named };
+    },
+
+    close: () => store.close(),
+  });
+}
+
+/**
+ * Reads the query of a store's URL.
+ *
+ * @returns The prefix, decoded; `""` where there is none
+ * @throws {TypeError} With what was expected
+ */
+export function parsePrefix(query: string): string {
+  let prefix = "";
+  for (const item of query === "" ? [] : query.split("&")) {
+    const [, name = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];
+    if (name !== "prefix") throw new TypeError(`expected no parameter but prefix, found "${name}"`);
+    prefix = decodePart(value);
+  }
+  return prefix;
+}
+
+/**
+ * Decodes the percent-encoding of a part of a store's URL.
+ *
+ * @throws {TypeError} If it is malformed
+ */
+export function decodePart(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (cause) {
+    throw new TypeError("expected percent-encoding that is well-formed", { cause });
+  }
+}

@@ -1,0 +1,88 @@
+import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import { join } from "node:path";
+import { kv } from "../kv.ts";
+import { json } from "../stores/json_text.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { openStore } from "../stores/open.ts";
+import { InvalidArgument } from "../stores/store.ts";
+
+Deno.test("openStore() opens what a URL names", async () => {
+  const directory = await Deno.makeTempDir();
+  for (const url of [":memory:", join(directory, "a.db"), `sqlite:${join(directory, "b.db")}`]) {
+    const store = await openStore(url);
+    await store.set("a", json(1));
+    assertEquals((await store.get("a"))?.value, "1");
+    await store.close();
+  }
+  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+    "a.db",
+    "b.db",
+  ]);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("openStore() names the URL that it cannot open, and what is wanted", async () => {
+  for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
+    const error = await assertRejects(() => openStore(url), Error);
+    assertMatch(error.message, /^Cannot open the store "/);
+    assert(error.message.includes(`"${url}": expected `), error.message);
+  }
+});
+
+Deno.test("openStore() says what is wrong with a Redis URL, and never the password", async () => {
+  const wrong = {
+    "redis://": "expected a host",
+    "redis:x": "expected a host",
+    "redis://a:1,b:2": "expected one host",
+    "redis://x:70000": "expected host:port",
+    "redis://x/first": "expected the number of a database",
+    "rediss://x?db=1": "expected no parameter but prefix",
+    "redis+sentinel://x": "expected the name of the master",
+    "redis+cluster://x/1": "expected no database",
+    "redis://:%zz@x": "expected percent-encoding",
+    "redis://ann:hun/ter2@x": "expected %2F",
+    "redis://ann:hun?ter2@x": "expected %2F",
+    "redis://ann:hun#ter2@x": "expected %2F",
+    "redis://ann:1/hunter2@x": "expected %2F",
+    "redis://ann:hun@ter2@x/y": "expected the number of a database",
+    "redis:ann:hunter2@x": "expected a host",
+    "http://ann:hunter2@x": "expected no user or password",
+    "mongodb://ann:hunter2@x": "expected :memory:",
+  };
+  for (const [url, problem] of Object.entries(wrong)) {
+    const error = await assertRejects(() => openStore(url), Error);
+    assert(error instanceof InvalidArgument);
+    assertMatch(error.message, /^Cannot open the store "/);
+    assert(error.message.includes(`": ${problem}`), error.message);
+    assertNotMatch(error.message, /hun|ter2/);
+  }
+});
+
+Deno.test("openStore() puts the prefix of its URL before every key", async () => {
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "a.db");
+  const memory = memoryStore();
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(memory).fetch);
+  for (const url of [file, `sqlite:${file}`, `http://127.0.0.1:${server.addr.port}`]) {
+    const [whole, part] = [await openStore(url), await openStore(`${url}?prefix=a%26%3A`)];
+    await part.set("k", json(1));
+    assertEquals((await whole.list("")).keys, ["a&:k"]);
+    assertEquals((await part.list("")).keys, ["k"]);
+    await part.delete("k");
+    for (const store of [whole, part]) await store.close();
+  }
+  await (await openStore(":memory:?prefix=a:")).close();
+  await server.shutdown();
+  await memory.close();
+  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["a.db"]);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("openStore() rejects a parameter that means nothing", async () => {
+  const urls = ["q.db?x=1", "sqlite:q.db?mode=ro", ":memory:?x", "http://x?y=1"];
+  for (const url of urls) {
+    const error = await assertRejects(() => openStore(url), InvalidArgument);
+    assert(error.message.includes(`"${url}": expected no parameter but prefix, found `));
+  }
+  await assertRejects(() => openStore("q.db?prefix=%zz"), InvalidArgument, "percent-encoding");
+});

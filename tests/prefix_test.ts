@@ -1,0 +1,37 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { json } from "../stores/json_text.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { prefixed } from "../stores/prefix.ts";
+import { RevisionConflict } from "../stores/store.ts";
+import { openWithClock, storeConformance } from "./conformance/store.ts";
+
+storeConformance("prefixed()", {
+  ordered: true,
+  longestKey: 1000,
+  open: () => openWithClock((now) => prefixed(memoryStore({ now }), "é:")),
+});
+
+Deno.test("prefixed() keeps the entries of two prefixes apart", async () => {
+  const store = memoryStore();
+  const a = prefixed(store, "a:");
+  const b = prefixed(store, "b:");
+  const { changes } = await a.watch("");
+  await b.set("k", json(1));
+  await a.set("k", json(2));
+  await a.setAll(new Map([["l", json(3)]]));
+  assertEquals((await store.list("")).keys, ["a:k", "a:l", "b:k"]);
+  assertEquals((await a.list("")).keys, ["k", "l"]);
+  assertEquals((await b.list("")).keys, ["k"]);
+  assertEquals((await b.get("k"))?.value, "1");
+  const reader = changes.getReader();
+  assertEquals((await reader.read()).value?.entry?.key, "k");
+  assertEquals((await reader.read()).value?.key, "l");
+  await reader.cancel();
+  const conflict = await assertRejects(
+    () => a.set("k", json(4), { ifRevision: null }),
+    RevisionConflict,
+  );
+  assertEquals([conflict.key, conflict.current?.key], ["k", "k"]);
+  assertEquals((await b.delete("k"))?.key, "k");
+  await a.close();
+});
