@@ -1,6 +1,6 @@
-/** What the documents say that a test shows: the tests exist, by these names. */
-import { assert } from "@std/assert";
-import { join } from "node:path";
+/** The documents: the tests they name exist, and their programs print what the comments say. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { dirname, join } from "node:path";
 import { PROJECT } from "./helpers/programs.ts";
 
 for (const document of ["SECURITY.md", "RELIABILITY.md"]) {
@@ -26,4 +26,66 @@ for (const document of ["SECURITY.md", "RELIABILITY.md"]) {
       assert(sources.has(name) || begins, `There is no test "${name}"`);
     }
   });
+}
+
+const pages = ["README.md", "docs/SESSIONS.md"];
+for await (const { name } of Deno.readDir(join(PROJECT, "docs/sessions"))) {
+  pages.push(`docs/sessions/${name}`);
+}
+for (const page of pages.sort()) {
+  Deno.test(`${page} has programs that print what their comments say`, async () => {
+    const text = await Deno.readTextFile(join(PROJECT, page));
+    const programs = [...text.matchAll(/^```ts\n([^]*?)^```$/gm)].map(([, code = ""]) => code);
+    for (const code of programs) {
+      const comments = code.matchAll(/^console\.log\(.*\); \/\/ (.*)$/gm);
+      assertEquals(await run(code), [...comments].map(([, comment]) => comment), code);
+    }
+  });
+}
+
+Deno.test("the documents link only to files and headings that exist", async () => {
+  const files = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+  for (const directory of ["docs", "docs/sessions"]) {
+    for await (const { name } of Deno.readDir(join(PROJECT, directory))) {
+      if (name.endsWith(".md")) files.push(`${directory}/${name}`);
+    }
+  }
+  for (const file of files) {
+    const text = await Deno.readTextFile(join(PROJECT, file));
+    for (const [, link = ""] of text.matchAll(/\]\((?!https?:)([^)\s]*)\)/g)) {
+      const [path = "", anchor] = link.split("#");
+      const target = path === "" ? join(PROJECT, file) : join(PROJECT, dirname(file), path);
+      if (anchor === undefined) await Deno.stat(target);
+      else {assertMatch(
+          slugs(await Deno.readTextFile(target)),
+          new RegExp(`^${anchor}$`, "m"),
+          link,
+        );}
+    }
+  }
+});
+
+/** Runs a program, and gives the lines that it prints. */
+async function run(code: string): Promise<string[]> {
+  const printed: string[] = [];
+  const { log } = console;
+  console.log = (...values: unknown[]) => void printed.push(values.map(String).join(" "));
+  try {
+    await import(`data:application/typescript;base64,${encodeBase64(code)}`);
+  } finally {
+    console.log = log;
+  }
+  return printed;
+}
+
+function encodeBase64(text: string): string {
+  return btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+}
+
+/** The anchors of a page's headings, one a line, as GitHub makes them. */
+function slugs(text: string): string {
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => heading);
+  return headings.map((heading) =>
+    heading.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-")
+  ).join("\n");
 }
