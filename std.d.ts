@@ -15,6 +15,8 @@ declare module "@std/assert" {
   export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void;
   /** @throws {AssertionError} If `actual` does not match */
   export function assertMatch(actual: string, expected: RegExp, msg?: string): void;
+  /** @throws {AssertionError} If `actual` does not contain `expected` */
+  export function assertStringIncludes(actual: string, expected: string, msg?: string): void;
   /** @throws {AssertionError} If `actual` matches */
   export function assertNotMatch(actual: string, expected: RegExp, msg?: string): void;
   /** @throws {AssertionError} If `actual` is not an instance of `expectedType` */
