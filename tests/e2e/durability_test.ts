@@ -1,4 +1,4 @@
-/** What a SQLite file keeps when its process is killed, its disk is full, or another process has it. */
+/** SQLite files whose process is killed, whose disk is full, or that another process has open. */
 import {
   assert,
   assertEquals,
@@ -16,7 +16,7 @@ import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 
 const KILLS = 25;
 const WRITERS = 8;
-/** Writes that are acknowledged before the process is killed. */
+/** Acknowledged writes before the process is killed. */
 const WRITES = 100;
 
 /** kv.ts over a file, and a client of it. Leaving the scope stops both. */
@@ -31,7 +31,7 @@ async function serve(file: string) {
   return { program, store, [Symbol.asyncDispose]: stop };
 }
 
-/** What a writer knows of its key. */
+/** What a writer knows about its key. */
 interface Known {
   key: string;
   acknowledged: number;
@@ -87,7 +87,7 @@ Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writin
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("two processes on one file lose no update", async () => {
+Deno.test("kv.ts in two processes on one file loses no update", async () => {
   const directory = await Deno.makeTempDir();
   const file = join(directory, "kv.db");
   await using first = await serve(file);

@@ -54,7 +54,7 @@ def index():
 
 @app.get("/fill")
 def fill():
-    """Makes the session one that Flask compresses."""
+    """Stores enough text for Flask to compress the session."""
     session["text"] = "again and " * 100
     return {**session}
 

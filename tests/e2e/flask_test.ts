@@ -1,4 +1,4 @@
-/** Sessions that a Flask app and the counter share, as one browser's cookie moves between them. */
+/** Sessions shared by a Flask app and the counter: one browser's cookie goes to both. */
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { Program, startServer, testWith } from "../helpers/programs.ts";
 
@@ -23,13 +23,13 @@ testWith(NEEDED, "counter.ts and a Flask app share live sessions in kv.ts", asyn
   const id = cookie.replace("session=", "");
   assertEquals(await (await fetch(`${kv.url}/${id}`)).json(), { [id]: { count: 3 } });
 
-  // Ended in Flask, it is ended in ours.
+  // A session ended in Flask is ended in the counter.
   assertEquals(await reset(flask.url, cookie), "session=");
   const second = await load(counter.url, cookie);
   assertEquals(second.count, 1);
   assertNotEquals(second.cookie, cookie);
 
-  // And the other way round, with a session that Flask has begun.
+  // The other way round, with a session started by Flask.
   const flasks = await load(flask.url);
   assertEquals(await load(counter.url, flasks.cookie), { count: 2, cookie: flasks.cookie });
   assertEquals(await reset(counter.url, flasks.cookie), "session=");
@@ -47,7 +47,7 @@ testWith(NEEDED, "counter.ts and Flask read each other's signed cookies", async 
   const third = await load(counter.url, second.cookie);
   assertEquals([first.count, second.count, third.count], [1, 2, 3]);
 
-  // A payload that Flask has compressed begins with a dot; the counter keeps what is not its own.
+  // Flask marks a compressed payload with a leading dot. The counter keeps keys it does not know.
   const filled = await load(`${flask.url}/fill`, third.cookie);
   assertMatch(filled.cookie, /^session=\./);
   const counted = await load(counter.url, filled.cookie);
@@ -83,7 +83,7 @@ testWith(NEEDED, "counter.ts takes a Flask cookie signed with a fallback key", a
   const first = await load(flask.url);
   const second = await load(counter.url, first.cookie);
   assertEquals(second.count, 2);
-  // It is signed with the new key now, which Flask does not have.
+  // The counter signed it with the new key, which Flask does not have.
   assertEquals((await load(flask.url, second.cookie)).count, 1);
 });
 
@@ -100,7 +100,7 @@ async function startFlask(env: Record<string, string>) {
   return { url, [Symbol.asyncDispose]: () => program[Symbol.asyncDispose]() };
 }
 
-/** Loads either app's page, and gives its count and the cookie that the browser then has. */
+/** Loads either app's page; returns its count and the cookie it sets. */
 async function load(url: string, cookie = "") {
   const response = await fetch(url, { headers: { Cookie: cookie } });
   const text = await response.text();
@@ -109,7 +109,7 @@ async function load(url: string, cookie = "") {
   return { count: Number(count?.[1] ?? count?.[2]), cookie: newCookie(response) };
 }
 
-/** Ends the session, and gives the cookie that the browser then has. */
+/** Ends the session; returns the cookie it sets. */
 async function reset(url: string, cookie: string) {
   const response = await fetch(`${url}/reset`, {
     method: "POST",

@@ -1,4 +1,4 @@
-/** What each page gets while the key-value service is killed, gone for a minute and back again. */
+/** What browsers see while the key-value service is killed, and comes back after a minute. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -9,21 +9,21 @@ const CLIENTS = 4;
 const ABSENCE = 60_000;
 /** How long each client waits between two loads, in milliseconds. */
 const PAUSE = 100;
-/** A load that takes longer hangs, in milliseconds. A store's deadline is ten seconds. */
+/** A load that takes longer than this hangs, in milliseconds. A store's deadline is 10 seconds. */
 const HANG = 60_000;
 
-/** A client with one session, and what it knows of that. */
+/** A client with one session, and what it knows about it. */
 interface Client {
   cookie: string;
-  /** The last count that it was shown. */
+  /** The last count it saw. */
   acknowledged: number;
-  /** Loads since then that were not answered, and that the service may have got. */
+  /** Failed loads since then that may have counted. */
   unknown: number;
-  /** How many pages and 503s it got: before, in the minute, and after. */
+  /** Pages before the outage, 503s during it, pages after it. */
   got: { served: number; refused: number; servedAgain: number };
 }
 
-Deno.test("a store that is gone for a minute costs no session and no count: each page is a 503", async () => {
+Deno.test("counter.ts answers 503 while the service is gone for a minute, and loses no session", async () => {
   const directory = await Deno.makeTempDir();
   const port = freePort();
   const serve = () => startServer("kv.ts", { port, env: { DBM: join(directory, "kv.db") } });
@@ -46,7 +46,7 @@ Deno.test("a store that is gone for a minute costs no session and no count: each
         await delay(PAUSE);
       }
     }),
-    visitAnew(counter.url, () => stop, () => service),
+    visitWithoutCookie(counter.url, () => stop, () => service),
   ]);
   const until = async (done: () => boolean) => {
     while (!done()) await Promise.race([delay(PAUSE), loads]);
@@ -64,14 +64,14 @@ Deno.test("a store that is gone for a minute costs no session and no count: each
   await loads;
   for (const { cookie } of clients) {
     const [, id = ""] = cookie.split("=");
-    assert(id !== "" && !counter.program.output.includes(id), "no id is logged");
+    assert(id !== "" && !counter.program.output.includes(id), "no session id is logged");
   }
   await Deno.remove(directory, { recursive: true });
 });
 
 type Service = "there" | "gone" | "back";
 
-/** Loads the page once, and checks the answer against what the client knows. */
+/** Loads the page once and checks it against what the client knows. */
 async function load(url: string, client: Client, service: () => Service): Promise<void> {
   const before = service();
   const signal = AbortSignal.timeout(HANG);
@@ -85,9 +85,9 @@ async function load(url: string, client: Client, service: () => Service): Promis
     return;
   }
   assertEquals(response.status, 200, page);
-  assert(!wasGone, "nobody counts without the service");
+  assert(!wasGone, "no page counts without the service");
   const cookie = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
-  if (client.cookie !== "") assertEquals(cookie, client.cookie, "never a new identity");
+  if (client.cookie !== "") assertEquals(cookie, client.cookie, "the session stays the same");
   const count = Number(/Count: (\d+)/.exec(page)?.[1]);
   const next = client.acknowledged + 1;
   assert(count >= next && count <= next + client.unknown, `${count}, expected ${next}`);
@@ -96,8 +96,12 @@ async function load(url: string, client: Client, service: () => Service): Promis
   else client.got.served++;
 }
 
-/** Loads without a cookie, each time the service is gone: no session is begun without it. */
-async function visitAnew(url: string, stop: () => boolean, service: () => Service): Promise<void> {
+/** Loads the page without a cookie: while the service is gone, no session starts. */
+async function visitWithoutCookie(
+  url: string,
+  stop: () => boolean,
+  service: () => Service,
+): Promise<void> {
   while (!stop()) {
     await delay(10 * PAUSE);
     const before = service();

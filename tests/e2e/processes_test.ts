@@ -1,4 +1,4 @@
-/** Sessions over several counter processes and one key-value service, as behind a balancer. */
+/** Sessions shared by several counter processes and one service, as behind a load balancer. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { freePort, startScript } from "../helpers/programs.ts";
 
@@ -28,8 +28,8 @@ async function startCounters(count: number) {
 }
 
 /**
- * Loads the page; null where the store did not answer in time, as may be on a machine that is busy
- * with other things. Then the load may have counted or not.
+ * Loads the page. Returns null on a 503, which a busy machine can cause; such a load may have
+ * counted or not.
  */
 async function load(url = "", cookie = ""): Promise<{ count: number; id: string } | null> {
   const response = await fetch(url, { headers: { Cookie: cookie } });
@@ -40,16 +40,16 @@ async function load(url = "", cookie = ""): Promise<{ count: number; id: string 
   return { count: Number(/Count: (\d+)/.exec(text)?.[1]), id };
 }
 
-/** Loads the page until the store answers. */
+/** Loads the page until it is not a 503. */
 async function loadAgain(url: string, cookie?: string): Promise<{ count: number; id: string }> {
   for (let tries = 0; tries < 20; tries++) {
     const loaded = await load(url, cookie);
     if (loaded !== null) return loaded;
   }
-  throw new Error(`${url} has answered 503 twenty times`);
+  throw new Error(`${url} answered 503 twenty times`);
 }
 
-/** Runs a call for each number, some at once. */
+/** Calls `call` with each number below `total`, several at once. */
 async function each(total: number, call: (i: number) => Promise<void>): Promise<void> {
   let next = 0;
   await Promise.all(Array.from({ length: AT_ONCE }, async () => {
@@ -57,7 +57,7 @@ async function each(total: number, call: (i: number) => Promise<void>): Promise<
   }));
 }
 
-Deno.test(`${UPDATES} loads of one session over 4 processes count ${UPDATES}`, async () => {
+Deno.test(`counter.ts in 4 processes counts ${UPDATES} loads of one session`, async () => {
   const { urls, stop } = await startCounters(4);
   const { id } = await loadAgain(urls[0] ?? "");
   const counts = new Set<number>();
@@ -70,14 +70,14 @@ Deno.test(`${UPDATES} loads of one session over 4 processes count ${UPDATES}`, a
       counts.add(loaded.count);
     }
   });
-  assertEquals(counts.size, UPDATES - unanswered, "each load has seen a count of its own");
+  assertEquals(counts.size, UPDATES - unanswered, "no two loads saw the same count");
   const { count } = await loadAgain(urls[0] ?? "", id);
   const least = counts.size + 2;
   assert(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
   await stop();
 });
 
-Deno.test(`of ${RESETS} sessions that are reset during loads none comes back`, async () => {
+Deno.test(`counter.ts in 2 processes keeps ${RESETS} sessions ended that were reset during loads`, async () => {
   const { urls, stop } = await startCounters(2);
   const [here = "", there = ""] = urls;
   await each(RESETS, async () => {
@@ -93,7 +93,7 @@ Deno.test(`of ${RESETS} sessions that are reset during loads none comes back`, a
     if (reset.status === 503) return;
     assertEquals(reset.status, 303);
     const after = await loadAgain(here, id);
-    assertNotEquals(after.id, id, "the id is not taken again");
+    assertNotEquals(after.id, id, "the old id is not accepted");
     assertEquals(after.count, 1);
   });
   await stop();

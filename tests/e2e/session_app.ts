@@ -1,6 +1,6 @@
 /**
- * The sessions of the conformance suite as a program of its own, over the store at `KV_URL`, so that
- * several processes can share them. `HASH_SESSION_IDS=true` has the ids kept as hashes.
+ * The app of the session conformance suite as a program, over the store at `KV_URL`, so that several
+ * processes can share sessions. With `HASH_SESSION_IDS=true`, the store holds hashes of the ids.
  */
 import { listen, run } from "../../server/listen.ts";
 import { KeyValueSessionStore } from "../../sessions.ts";

@@ -1,8 +1,8 @@
-/** Deno's own traces of both servers: that they come, and what does not stand in them. */
+/** Deno's own traces of both servers, and what they must not contain. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { eventually, startServer } from "../helpers/programs.ts";
 
-Deno.test("Deno traces the requests of both servers, and no session id stands in what it sends", async () => {
+Deno.test("counter.ts and kv.ts are traced by Deno, without session ids", async () => {
   const sent: string[] = [];
   await using collector = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
@@ -29,7 +29,7 @@ Deno.test("Deno traces the requests of both servers, and no session id stands in
   const second = await fetch(counter.url, { headers: { Cookie: cookie } });
   assertMatch(await second.text(), /Count: 2/);
 
-  // Of each page: what the counter serves, what it asks, and what the service serves.
+  // Three spans a page: the counter's response, its request to the service, the service's response.
   const spans = () => [...sent.join().matchAll(/"traceId":"([0-9a-f]+)","spanId"/g)];
   await eventually("every span", () => Promise.resolve(spans().length === 6));
   assertEquals(new Set(spans().map(([, trace]) => trace)).size, 2);

@@ -1,14 +1,14 @@
-/** Starts the programs that tests need, on free ports of loopback, and stops them again. */
+/** Starts programs for tests, on free ports of loopback, and stops them. */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
 export const PROJECT = join(import.meta.dirname as string, "../..");
 
-/** A program that runs. Leaving its scope ends it. */
+/** A running program. It is stopped when it goes out of scope. */
 export class Program implements AsyncDisposable {
-  /** What it has printed so far, standard output and standard error together. */
+  /** What it has printed so far, on standard output and standard error. */
   output = "";
-  /** Its exit code, once it has ended. */
+  /** Resolves to its exit code when it ends. */
   readonly exited: Promise<number>;
   readonly #process: Deno.ChildProcess;
   #wake = Promise.withResolvers<void>();
@@ -31,7 +31,7 @@ export class Program implements AsyncDisposable {
   }
 
   /**
-   * Waits until the output matches, and gives the match.
+   * Waits until the output matches, and returns the match.
    *
    * @throws {Error} With the output, if the program ends first or `seconds` pass
    */
@@ -53,14 +53,14 @@ export class Program implements AsyncDisposable {
     }
   }
 
-  /** Types into it, and ends its input; only where the options ask for a piped `stdin`. */
+  /** Writes to its input and closes it. The options have to ask for a piped `stdin`. */
   async type(text: string): Promise<void> {
     const input = this.#process.stdin.getWriter();
     await input.write(new TextEncoder().encode(text));
     await input.close();
   }
 
-  /** Sends the signal and waits for the end; after 30 seconds it kills. Gives the exit code. */
+  /** Sends the signal, waits for the end (after 30 seconds it kills), and returns the exit code. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
     this.signal(signal);
     const timer = setTimeout(() => this.signal("SIGKILL"), 30_000);
@@ -69,7 +69,7 @@ export class Program implements AsyncDisposable {
     return code;
   }
 
-  /** Sends a signal; nothing happens where the program has ended. */
+  /** Sends a signal. Does nothing if the program has ended. */
   signal(signal: Deno.Signal): void {
     try {
       this.#process.kill(signal);
@@ -94,13 +94,13 @@ export class Program implements AsyncDisposable {
 
 export interface ProgramOptions {
   cwd?: string;
-  /** Added to this process's own environment. */
+  /** Added to this process's environment. */
   env?: Record<string, string>;
-  /** By default it has no input. */
+  /** By default `null`: no input. */
   stdin?: "null" | "piped";
 }
 
-/** Runs a program that ends by itself, without a terminal and without input. */
+/** Runs a program until it ends, without a terminal and without input. */
 export async function runToEnd(command: string, args: string[], options: ProgramOptions = {}) {
   const { code, stdout, stderr } = await new Deno.Command(command, {
     args,
@@ -113,7 +113,7 @@ export async function runToEnd(command: string, args: string[], options: Program
   return { code, stdout: out ?? "", stderr: err ?? "" };
 }
 
-/** Starts one of the project's own programs, as its task in deno.json does. */
+/** Starts one of the project's programs, as its task in deno.json does. */
 export function startScript(script: string, args: string[] = [], options: ProgramOptions = {}) {
   return new Program(
     Deno.execPath(),
@@ -123,21 +123,21 @@ export function startScript(script: string, args: string[] = [], options: Progra
   );
 }
 
-/** One of the project's servers, started by itself. Leaving its scope stops it. */
+/** One of the project's servers. It is stopped when it goes out of scope. */
 export interface Server extends AsyncDisposable {
   program: Program;
   url: string;
 }
 
 export interface ServerOptions {
-  /** What its counter.cfg.json holds; by default there is none. */
+  /** The content of its counter.cfg.json; by default there is no such file. */
   config?: object;
   env?: Record<string, string>;
-  /** By default a free one. */
+  /** By default a free port. */
   port?: number;
 }
 
-/** Starts a server in a directory of its own, and waits until it listens. */
+/** Starts a server in its own directory, and waits until it listens. */
 export async function startServer(script: string, options: ServerOptions = {}): Promise<Server> {
   const { config, env, port = 0 } = options;
   const cwd = await Deno.makeTempDir();
@@ -151,7 +151,7 @@ export async function startServer(script: string, options: ServerOptions = {}): 
   return { program, url: `http://localhost:${listening}`, [Symbol.asyncDispose]: stop };
 }
 
-/** A port on which nothing listens at the moment. */
+/** Returns a port on which nothing listens. */
 export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
@@ -160,8 +160,8 @@ export function freePort(): number {
 }
 
 /**
- * Registers a test that needs programs of the machine, by name or by path. Where one is missing the
- * test is reported as ignored, with the reason; under `CI=true` it runs, and fails.
+ * Registers a test that needs programs, by name or by path. If one is missing, the test is reported
+ * as ignored, with the reason; under `CI=true` it runs and fails.
  */
 export function testWith(
   programs: string[],
@@ -175,7 +175,7 @@ export function testWith(
   Deno.test({ ...options, name: fullName, ignore, fn: run });
 }
 
-/** Whether the machine has a program, by name or by path. */
+/** Returns whether a program is installed, by name or by path. */
 export function isInstalled(program: string): boolean {
   const directories = program.startsWith("/") ? ["/"] : (Deno.env.get("PATH") ?? "").split(":");
   return directories.some((directory) => {
@@ -190,13 +190,13 @@ export function isInstalled(program: string): boolean {
   });
 }
 
-/** The Debian package that `tests/packages.txt` names for a program, if it names one. */
+/** Returns the Debian package of a program, if `tests/packages.txt` names one. */
 export function packageOf(program: string): string | undefined {
   const lines = Deno.readTextFileSync(join(PROJECT, "tests/packages.txt")).split("\n");
   return lines.map((line) => line.split(/\s+/)).find(([name]) => name === program)?.[1];
 }
 
-/** Waits until `check` holds, at most `seconds`. */
+/** Waits until `check` returns true, at most `seconds`. */
 export async function eventually(
   what: string,
   check: () => Promise<boolean>,
