@@ -107,6 +107,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
   const { stopping = new AbortController().signal } = options;
   const app = new Hono<Access>();
   let watchers = 0;
+  const countAll = store.count?.bind(store);
   const measured = metrics(store, () => watchers);
 
   app.use(measured.middleware, guardedHeaders, headLength);
@@ -157,6 +158,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
     const { prefix, limit, after } = query(c, ListQuery);
     const page = await store.list(prefix, { limit, after });
     if (limit === undefined && after === undefined) return allKeys(c, store, prefix, page);
+    const total = prefix === "" ? await countAll?.() : undefined;
     if (page.next !== null) {
       const next = new URLSearchParams({
         prefix,
@@ -165,6 +167,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
       });
       c.header("Link", `</?${next}>; rel="next"`);
     }
+    if (total !== undefined) c.header("X-Total-Count", String(total));
     return c.json(page);
   }
 

@@ -1,59 +1,78 @@
 /** @jsxImportSource hono/jsx */
 /** The key-value service's page: what it holds, as it changes. */
-import client from "./explorer_client.js" with { type: "text" };
+import dom from "./explorer/dom.js" with { type: "text" };
+import editor from "./explorer/editor.js" with { type: "text" };
+import main from "./explorer/main.js" with { type: "text" };
+import style from "./explorer/page.css" with { type: "text" };
+import row from "./explorer/row.js" with { type: "text" };
+import service from "./explorer/service.js" with { type: "text" };
 import { Layout, pageHeaders } from "../server/layout.tsx";
 
-const STYLE = `
-  body { display: block; }
-  main { width: auto; max-width: 70rem; margin: 2rem auto; text-align: left; }
-  h1 { font-size: 1.75rem; }
-  header, nav { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: center; }
-  header h1 { margin: 0 auto 0 0; }
-  input { font: inherit; padding: .4rem .75rem; border-radius: .5rem; background: transparent;
-    border: 1px solid light-dark(#767b85, #8a909c); color: inherit; }
-  table { width: 100%; margin: 1.5rem 0; border-collapse: collapse; table-layout: fixed; }
-  th, td { padding: .5rem .75rem .5rem 0; text-align: left; vertical-align: top; font-weight: normal;
-    border-bottom: 1px solid light-dark(#ddd, #3a3f48); overflow-wrap: anywhere; }
-  thead th { font-weight: 600; }
-  .key, .value { font: .9rem/1.6 ui-monospace, monospace; white-space: pre-wrap; }
-  col.key { width: 30%; } col.expires { width: 7rem; } col.actions { width: 11rem; }
-  button { margin: 0; padding: .15rem .8rem; font-size: .9rem; color: var(--accent);
-    background: transparent; border: 1px solid; }
-  td button { margin: 0 .25rem .25rem 0; }
-  button:hover { background: light-dark(#0001, #fff2); }
-  button:disabled { color: light-dark(#60656e, #9aa0aa); cursor: default; }
-  button.delete { color: light-dark(#b3261e, #f2b8b5); }
-  #live { font-size: .9rem; }
-  #live::before { content: "●"; margin-right: .35rem; color: light-dark(#946200, #ffd27a); }
-  #live.on::before { color: light-dark(#1a7f37, #57d37a); }
-  #status { min-height: 1.5em; }
-  @media (max-width: 40rem) {
-    main { margin: 0; padding: 1rem; border-radius: 0; width: auto; }
-    thead, col { display: none; }
-    tr { display: block; padding: .5rem 0; border-bottom: 1px solid light-dark(#ddd, #3a3f48); }
-    tbody :is(th, td) { display: block; border: 0; padding: .1rem 0; }
-    .expires::before { content: "expires: "; }
-  }
-`;
+/**
+ * The page's modules as one script, which can stand in the page, and needs no path that could be a
+ * key: each after those that it imports, without `import` and `export`. Their names must not clash.
+ */
+const SCRIPT = [dom, service, row, editor, main]
+  .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
+  .join("\n");
 
-/** The headers of {@linkcode ExplorerPage}: it runs its own script alone, and calls its own origin. */
-export const EXPLORER_HEADERS = await pageHeaders({ style: STYLE, script: client });
+/** The headers of {@linkcode ExplorerPage}: only its own script runs, and calls only its own origin. */
+export const EXPLORER_HEADERS = await pageHeaders({ style, script: SCRIPT });
 
-/** Every entry, with its value and the time that it has left. The script fills it. */
+/** Every entry, with its value and the time left. The script fills it. */
 export function ExplorerPage() {
   return (
-    <Layout title="Key-value store" style={STYLE} script={client}>
+    <Layout title="Key-value store" style={style} script={SCRIPT} mainId="explorer">
       <header>
-        <h1>Key-value store</h1>
-        <span id="live" role="status">Connecting</span>
-        <label>
+        <div class="name">
+          <h1>Key-value store</h1>
+          <span id="live" role="status">Connecting</span>
+        </div>
+        <label class="find">
           Prefix <input id="filter" type="search" autocomplete="off" spellcheck={false} />
         </label>
+        <button type="button" class="add">Add entry</button>
       </header>
       <noscript>
-        <p>This page needs JavaScript. Without it, any HTTP client that asks here gets the keys.</p>
+        <p>
+          This page needs JavaScript. Without it, use any HTTP client: a GET of this address lists
+          the keys.
+        </p>
       </noscript>
-      <table>
+      <Pages label="Pages" />
+      <Entries />
+      <Pages label="Pages, below the list" />
+      <div id="empty" class="notice" hidden>
+        <p>This store is empty. Add an entry here, or with HTTPie:</p>
+        <p>
+          <code id="command"></code>
+        </p>
+      </div>
+      <div id="nothing-found" class="notice" hidden>
+        <p>No key begins with this prefix.</p>
+        <button type="button" id="clear-filter" class="plain">Show all keys</button>
+      </div>
+      <p id="status" role="status"></p>
+      <Editor />
+    </Layout>
+  );
+}
+
+function Pages({ label }: { label: string }) {
+  return (
+    <nav aria-label={label} hidden>
+      <span class="range"></span>
+      <button type="button" class="previous plain">Previous</button>
+      <button type="button" class="next plain">Next</button>
+    </nav>
+  );
+}
+
+/** The roles are a table's own, which browsers forget where the style shows rows as blocks. */
+function Entries() {
+  return (
+    <>
+      <table role="table">
         <colgroup>
           <col class="key" />
           <col />
@@ -68,30 +87,59 @@ export function ExplorerPage() {
             <th scope="col">Actions</th>
           </tr>
         </thead>
-        <tbody id="entries"></tbody>
+        <tbody id="entries" role="rowgroup"></tbody>
       </table>
-      <p id="empty" hidden>There is nothing under this prefix.</p>
-      <nav aria-label="Pages">
-        <button type="button" id="previous" disabled>Previous</button>
-        <span id="page">Page 1</span>
-        <button type="button" id="next" disabled>Next</button>
-      </nav>
-      <p id="status" role="status"></p>
       <template id="entry">
-        <tr>
-          <th scope="row">
+        <tr role="row">
+          <th scope="row" role="rowheader">
             <bdi class="key"></bdi>
           </th>
-          <td>
+          <td role="cell">
             <bdi class="value"></bdi>
+            <details>
+              <summary>
+                <bdi></bdi>
+              </summary>
+              <pre></pre>
+            </details>
           </td>
-          <td class="expires"></td>
-          <td>
+          <td role="cell" class="expires"></td>
+          <td role="cell">
             <button type="button" class="copy">Copy</button>
+            <button type="button" class="edit">Edit</button>
             <button type="button" class="delete">Delete</button>
           </td>
         </tr>
       </template>
-    </Layout>
+    </>
+  );
+}
+
+function Editor() {
+  return (
+    <dialog id="editor" aria-labelledby="edit-title">
+      <form id="edit-form">
+        <h2 id="edit-title">Add an entry</h2>
+        <label for="edit-key">Key</label>
+        <input id="edit-key" required maxlength={1024} autocomplete="off" spellcheck={false} />
+        <label for="edit-value">
+          Value <span class="hint">in JSON: "text", 1.50, true, {"{"}"count": 1{"}"}</span>
+        </label>
+        <textarea id="edit-value" required rows={6} spellcheck={false}></textarea>
+        <label for="edit-ttl">Expires in seconds</label>
+        <input id="edit-ttl" type="number" min={1} step={1} aria-describedby="edit-ttl-hint" />
+        <p id="edit-ttl-hint" class="hint"></p>
+        <p id="edit-problem" role="alert"></p>
+        <div id="edit-conflict" role="alert" hidden>
+          <p id="edit-conflict-text"></p>
+          <pre id="edit-current"></pre>
+          <button type="button" id="edit-use-current" class="plain">Edit this value instead</button>
+        </div>
+        <div class="buttons">
+          <button type="button" id="edit-cancel" class="plain">Cancel</button>
+          <button type="submit" id="edit-save">Save</button>
+        </div>
+      </form>
+    </dialog>
   );
 }

@@ -61,7 +61,9 @@ export const PAGE_HEADERS = await pageHeaders();
 
 /** A whole page. */
 export function Layout(
-  { title, children, style, script }: Own & { title: string; children: Child },
+  { title, children, style, script, mainId }:
+    & Own
+    & { title: string; children: Child; mainId?: string },
 ) {
   return html`<!DOCTYPE html>${(
     <html lang="en">
@@ -75,7 +77,7 @@ export function Layout(
         {script && <script type="module">{raw(script)}</script>}
       </head>
       <body>
-        <main>{children}</main>
+        <main id={mainId}>{children}</main>
       </body>
     </html>
   )}`;

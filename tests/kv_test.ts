@@ -293,6 +293,16 @@ test("lists page by page, by next and by Link", async ({ app, store }) => {
   assertEquals(seen, names);
 });
 
+test("says how many entries there are, with a page of all of them", async ({ app, store }) => {
+  await store.setAll(new Map(["a", "b", "c"].map((key) => [key, json(1)])));
+  const total = async (path: string) => (await app.request(path)).headers.get("X-Total-Count");
+  assertEquals(await total("/?limit=2"), "3");
+  assertEquals(await total("/?limit=2&prefix=a"), null);
+  const { count: _, ...cannotCount } = store;
+  const response = await kv(cannotCount).request("/?limit=2");
+  assertEquals(response.headers.get("X-Total-Count"), null);
+});
+
 test("continues after a key without a limit, in pages of 1,000", async ({ app, store }) => {
   const names = Array.from({ length: 2500 }, (_, i) => `k${String(i).padStart(4, "0")}`);
   await store.setAll(new Map(names.map((key) => [key, json(1)])));

@@ -1,82 +1,113 @@
 /// <reference lib="dom" />
 /**
- * The service's page in Chromium and Firefox: what a person does with it, by mouse and keyboard,
- * and what pages of other sites try. The page takes no `eval`, which puppeteer's waiting needs: here
- * its text is asked for until it is as expected.
+ * The service's page in Chromium and Firefox, by mouse and keyboard. The page forbids `eval`, which
+ * puppeteer's waiting needs, so these tests ask for its text until it is as expected.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import axe from "axe-core";
 import type { Browser, Page } from "puppeteer-core";
 import { kv } from "../../kv.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { json } from "../../stores/json_text.ts";
+import { noViolations, resize, screenshot, testInBrowsers, visit } from "../helpers/browsers.ts";
+import { get, post, put, remove } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
-import { REBOUND_HOST, resize, screenshot, testInBrowsers, visit } from "../helpers/browsers.ts";
 
-const JSON_TYPE = { "Content-Type": "application/json" };
 const MARKUP = `<img src=x onerror="document.title='run'">`;
 
 testInBrowsers("The explorer page", async (t, browsers) => {
   for (const [name, browser] of Object.entries(browsers)) {
-    await t.step(`${name} shows the entries as they change`, () => showEntries(browser, name));
-    await t.step(`${name} goes through the pages, and filters`, () => turnPages(browser));
-    await t.step(`${name} copies and removes by the keyboard`, () => copyAndRemove(browser));
-    await t.step(`${name} keeps up with keys that come all the time`, () => keepUp(browser));
-    await t.step(`${name} watches where it is looked at`, () => openTabs(browser));
-    await t.step(`${name} finds the service again`, () => reconnect(browser));
+    await t.step(`${name} shows the entries as they change`, () => showEntries(browser));
+    await t.step(`${name} opens a value, with every digit`, () => openValue(browser));
+    await t.step(`${name} turns pages, and keeps the filter`, () => turnPages(browser));
+    await t.step(`${name} copies and deletes by the keyboard`, () => copyAndDelete(browser));
+    await t.step(`${name} adds and edits over the revision seen`, () => addAndEdit(browser));
+    await t.step(`${name} works under a path prefix, on a phone`, () => underPrefix(browser, name));
+    await t.step(`${name} keeps up with keys that keep coming`, () => keepUp(browser));
+    await t.step(`${name} watches only in the tab in front`, () => openTabs(browser));
+    await t.step(`${name} dims what may be stale, and reconnects`, () => reconnect(browser));
   }
-  await t.step("chromium asks its reader for a token", () => askForToken(browsers.chromium));
+  await t.step("chromium asks its user for a token", () => askForToken(browsers.chromium));
+  await t.step("chromium shows it to the README's reader", () => picture(browsers.chromium));
 });
 
-testInBrowsers("Pages of other sites neither read nor change the service", async (t, browsers) => {
-  for (const [name, browser] of Object.entries(browsers)) {
-    await t.step(`in ${name}`, () => attack(browser));
-    await t.step(`in ${name}, under a name that was pointed at it`, () => rebind(browser));
-  }
-});
-
-async function showEntries(browser: Browser, name: string): Promise<void> {
+async function showEntries(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
-  await post(kv.url, `{"price":1.10,"${MARKUP.replaceAll('"', '\\"')}":${JSON.stringify(MARKUP)}}`);
-  await put(`${kv.url}/long`, JSON.stringify("x".repeat(2000)));
-  await put(`${kv.url}/session?ttl=200000`, '{"count":12}');
   await using visited = await visit(browser, kv.url);
   const { page } = visited;
+  const command = async () => await text(page, "#empty:not([hidden]) #command");
+  await eventually("the first command", async () => (await command()) !== "");
+  assertEquals(await command(), `http ${new URL(kv.url).host} foo=bar`);
+
+  await post(kv.url, `{"price":1.10,"${MARKUP.replaceAll('"', '\\"')}":${JSON.stringify(MARKUP)}}`);
+  await put(`${kv.url}/session?ttl=200000`, '{"count":12}');
   await rowsAre(page, [
     [MARKUP, `"${MARKUP.replaceAll('"', '\\"')}"`, "never"],
-    ["long", `"${"x".repeat(299)}… (1702 more)`, "never"],
     ["price", "1.10", "never"],
     ["session", '{"count":12}', "in 2 days"],
   ]);
-  await noViolations(page);
-  await resize(page, { width: 360, height: 640 });
-  await noViolations(page);
-  await resize(page, { width: 900, height: 480 });
-  await screenshot(page, `explorer-${name}`);
+  assertEquals(await text(page, "nav:not([hidden])"), "3 entriesPreviousNext");
+  assertEquals(await page.$eval("nav .next", (e) => e.checkVisibility()), false, "one page");
+  const [iso, title] = await page.$eval("tbody time", (e) => [e.dateTime, e.title]);
+  const days = (Date.parse(iso ?? "") - Date.now()) / 86_400_000;
+  assert(days > 2.2 && days < 2.4, iso);
+  assertMatch(title ?? "", /day, .*20\d\d at .*:\d\d/, "the exact time on hover");
 
   await put(`${kv.url}/price`, "1.20");
   await put(`${kv.url}/new?ttl=2`, "[]");
-  await Promise.all(["long", encodeURIComponent(MARKUP)].map(async (key) => {
-    await (await fetch(`${kv.url}/${key}`, { method: "DELETE" })).body?.cancel();
-  }));
+  await remove(`${kv.url}/${encodeURIComponent(MARKUP)}`);
   await page.evaluate((ahead) => {
     const { now } = Date;
     Date.now = () => now() + ahead;
   }, 86_400_000);
   await put(`${kv.url}/by-the-service-s-clock?ttl=200000`, "1");
-  const days = /by-the-service-s-clock1in 2 days/;
+  const inTwoDays = /by-the-service-s-clock1in 2 days/;
   await eventually(
     "a time by the service's clock",
-    async () => days.test(await text(page, "tbody")),
+    async () => inTwoDays.test(await text(page, "tbody")),
   );
-  await (await fetch(`${kv.url}/by-the-service-s-clock`, { method: "DELETE" })).body?.cancel();
-  await eventually("the price", async () => /price1\.20/.test(await text(page, "tbody")));
+  await remove(`${kv.url}/by-the-service-s-clock`);
   await rowsAre(page, [["price", "1.20", "never"], ["session", '{"count":12}', "in 2 days"]]);
-  await fetch(`${kv.url}/session`, { method: "DELETE" }).then((it) => it.body?.cancel());
-  await fetch(`${kv.url}/price`, { method: "DELETE" }).then((it) => it.body?.cancel());
-  await eventually("no row", async () => await text(page, "#empty:not([hidden])") !== "");
+  await remove(`${kv.url}/session`);
+  await remove(`${kv.url}/price`);
+  await eventually("no entries", async () => await command() !== "");
   assertEquals(await page.title(), "Key-value store", "nothing of the markup ran");
+}
+
+async function openValue(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  const key = "k".repeat(900);
+  await put(`${kv.url}/${key}`, "1");
+  await put(
+    `${kv.url}/long`,
+    `{"price":1.10,"id":12345678901234567890,"text":"${"x".repeat(400)}"}`,
+  );
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  const start = `{"price":1.10,"id":12345678901234567890,"text":"`;
+  await rowsAre(page, [
+    [key, "1", "never"],
+    [
+      "long",
+      `${start}${"x".repeat(300 - start.length)}… (${402 + start.length - 300} more)`,
+      "never",
+    ],
+  ]);
+  const keyHeight = () => page.$eval("bdi.key", (e) => e.getBoundingClientRect().height);
+  assert(await keyHeight() < 80, "a long key takes three lines at most");
+  await page.focus("tr:first-child summary");
+  await page.keyboard.press("Enter");
+  await eventually("all of the key", async () => await keyHeight() > 80);
+  await page.focus("tr:last-child summary");
+  await page.keyboard.press("Enter");
+  const whole = async () => await text(page, "tr:last-child pre");
+  await eventually("the value", async () => await whole() !== "");
+  assertEquals(
+    await whole(),
+    `{\n  "price": 1.10,\n  "id": 12345678901234567890,\n  "text": "${"x".repeat(400)}"\n}`,
+  );
+  await put(`${kv.url}/long`, `{"price":1.20,"text":"${"y".repeat(400)}"}`);
+  await eventually("the new value, still open", async () => /1\.20/.test(await whole()));
 }
 
 async function turnPages(browser: Browser): Promise<void> {
@@ -88,28 +119,43 @@ async function turnPages(browser: Browser): Promise<void> {
   const keys = async () => (await rows(page)).map(([key]) => key);
   const shows = (what: string, expected: string[]) =>
     eventually(what, async () => `${await keys()}` === `${expected}`);
+  const range = async (expected: string) =>
+    await eventually(expected, async () => await text(page, "nav .range") === expected.repeat(2));
   await shows("the first page", names.slice(0, 50));
-  await doubleClick(page, "#next");
-  await eventually("page 2", async () => /^Page 2/.test(await text(page, "#page")));
-  await doubleClick(page, "#previous");
-  await eventually("page 1", async () => /^Page 1/.test(await text(page, "#page")));
-  await page.click("#next");
+  await range("1–50 of 61");
+  await doubleClick(page, "nav .next");
+  await range("51–61 of 61");
+  await doubleClick(page, "nav .previous");
+  await range("1–50 of 61");
+  await page.click("nav .next");
   await shows("the second page", [...names.slice(50), "b"]);
-  assertEquals(await text(page, "#page"), "Page 2");
-  assertEquals(await page.$eval("#next", (e) => (e as HTMLButtonElement).disabled), true);
+  await range("51–61 of 61");
+  assertEquals(await text(page, "#status"), "51–61 of 61", "a screen reader is told");
+  assertEquals(await page.$eval("nav .next", (e) => (e as HTMLButtonElement).disabled), true);
   const removed = [...names.slice(50), "b"].map((key) => ({ op: "delete", key }));
   await post(kv.url, JSON.stringify(removed));
   await shows("an empty page", []);
   await delay(1000); // the list comes after the changes
-  assertEquals(await text(page, "#empty:not([hidden])"), "", "there is the first page");
+  assertEquals(await text(page, ".notice:not([hidden])"), "", "the first page is not empty");
   await put(`${kv.url}/b`, "0");
-  await page.click("#previous");
+  await page.click("nav .previous");
   await shows("the first page again", names.slice(0, 50));
+
   await page.type("#filter", "b");
   await shows("what is under the prefix", ["b"]);
   await put(`${kv.url}/a99`, "1");
   await put(`${kv.url}/bb`, "1");
   await shows("a new key under the prefix", ["b", "bb"]);
+  await page.reload();
+  await shows("the same after a reload", ["b", "bb"]);
+  assertEquals(new URL(page.url()).search, "?prefix=b");
+  await page.type("#filter", "x");
+  await eventually(
+    "a word",
+    async () => /^No key/.test(await text(page, "#nothing-found:not([hidden])")),
+  );
+  await page.click("#clear-filter");
+  await shows("every key", names.slice(0, 50));
 }
 
 /** Clicks again before the first click has had an effect. */
@@ -119,7 +165,7 @@ async function doubleClick(page: Page, selector: string): Promise<void> {
   });
 }
 
-async function copyAndRemove(browser: Browser): Promise<void> {
+async function copyAndDelete(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
   await post(kv.url, '{"a":{"b":1.10},"c/d?":2}');
   await using visited = await visit(browser, kv.url);
@@ -132,21 +178,130 @@ async function copyAndRemove(browser: Browser): Promise<void> {
   });
   await page.focus("tbody .copy");
   await page.keyboard.press("Enter");
-  await eventually("a message", async () => /^Copied .*a$/.test(await text(page, "#status")));
+  await eventually("a word on the button", async () => await text(page, ".copy") === "CopiedCopy");
+  assertEquals(await text(page, "#status"), "Copied the value of a");
   assertEquals(await page.title(), '{"b":1.10}');
+  await eventually("the button as it was", async () => await text(page, ".copy") === "CopyCopy");
 
   const answers = [false, true];
   page.on("dialog", (dialog) => answers.shift() ? dialog.accept() : dialog.dismiss());
   await page.focus("tr:last-child .delete");
   await page.keyboard.press("Enter");
   await eventually("an answer", () => Promise.resolve(answers.length === 1));
-  assertEquals(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
+  assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
   await page.keyboard.press("Enter");
   await eventually("a message", async () => await text(page, "#status") === "Deleted c/d?");
-  assertEquals(await value(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
+  assert(
+    await page.$eval("#status", (e) => e.getBoundingClientRect().bottom <= innerHeight),
+    "seen",
+  );
+  assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
   await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
   const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
   await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
+}
+
+async function addAndEdit(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/taken?ttl=200000`, "1.10");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("the row", async () => (await rows(page)).length === 1);
+  const problem = (expected: RegExp) =>
+    eventually(
+      `${expected}`,
+      async () => expected.test(await text(page, "#edit-problem, #edit-conflict:not([hidden])")),
+    );
+  const save = () => page.keyboard.press("Enter");
+
+  // By the keyboard alone: the focus begins in the key.
+  await page.focus("button.add");
+  await save();
+  await page.keyboard.type("a//b");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("bare");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/is not JSON .* needs double quotes/);
+  assertEquals(await page.evaluate(() => document.activeElement?.id), "edit-value");
+  await retype(page, "#edit-value", '{"n": 1.50}');
+  await page.focus("#edit-save");
+  await save();
+  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "1.10", "in 2 days"]]);
+  assertEquals(await text(page, "#status"), "Saved a//b");
+
+  await page.click("button.add");
+  await page.type("#edit-key", "taken");
+  await page.type("#edit-value", "2");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/this key exists already.*1\.10/s);
+  assertEquals(await get(`${kv.url}/taken`), '{"taken":1.10}');
+  await noViolations(page, ["light"]);
+  const answers = [false, true];
+  page.on("dialog", (dialog) => answers.shift() ? dialog.accept() : dialog.dismiss());
+  await page.keyboard.press("Escape");
+  await eventually("a question", () => Promise.resolve(answers.length === 1));
+  assertEquals(await text(page, "dialog[open] h2"), "Add an entry", "what was typed is kept");
+  await page.click("#edit-cancel");
+  await eventually("no dialog", async () => await text(page, "dialog[open] h2") === "");
+
+  await page.click("tr:last-child .edit");
+  await retype(page, "#edit-value", "2.00");
+  await put(`${kv.url}/taken?ttl=400000`, "3.00");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/has changed meanwhile.*3\.00/s);
+  assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
+  await save();
+  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 4 days"]]);
+}
+
+async function retype(page: Page, selector: string, text: string): Promise<void> {
+  await page.$eval(selector, (field) => (field as HTMLTextAreaElement).value = "");
+  await page.type(selector, text);
+}
+
+/** Behind a proxy that serves the service under `/kv/`, as one more page of its site. */
+async function underPrefix(browser: Browser, name: string): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await using proxy = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      const { pathname, search } = new URL(request.url);
+      if (!pathname.startsWith("/kv/")) return new Response("not of the service", { status: 404 });
+      const headers = new Headers(request.headers);
+      headers.delete("Origin");
+      return fetch(kv.url + pathname.slice(3) + search, {
+        method: request.method,
+        headers,
+        body: request.body,
+      });
+    },
+  );
+  await using visited = await visit(browser, `http://localhost:${proxy.addr.port}/kv/`);
+  const { page } = visited;
+  await resize(page, { width: 360, height: 640 });
+  const command = async () => await text(page, "#command");
+  await eventually(
+    "its address",
+    async () => /^http localhost:\d+\/kv\/ foo=bar$/.test(await command()),
+  );
+  await page.click("button.add");
+  await page.type("#edit-key", "long");
+  await page.type("#edit-value", `"${"x".repeat(100)}"`);
+  await page.click("#edit-save");
+  await rowsAre(page, [["long", `"${"x".repeat(100)}"`, "never"]]);
+
+  assertEquals(await page.$eval("html", (e) => e.scrollWidth), 360, "it fits a phone");
+  const heights = await page.$$eval(
+    "button, summary, input",
+    (all) => all.filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().height),
+  );
+  assertEquals(heights.filter((height) => height < 40), [], "each target has 40 pixels");
+  await noViolations(page);
+  await screenshot(page, `explorer-phone-${name}`);
+  await page.close(); // its stream of changes would keep the proxy
 }
 
 /** Over a service whose lists take longer to come than new keys do. */
@@ -208,18 +363,23 @@ async function reconnect(browser: Browser): Promise<void> {
   await using visited = await visit(browser, first.url);
   const { page } = visited;
   await rowsAre(page, [["a", "1", "never"]]);
+  const opacity = () => page.$eval("tbody", (e) => Number(getComputedStyle(e).opacity));
+  assertEquals(await opacity(), 1);
   await first[Symbol.asyncDispose]();
-  await eventually("a word of it", async () => /^Not conn/.test(await text(page, "#live")));
+  const live = () => text(page, "#live");
+  await eventually("a word", async () => /^Not connected since \d/.test(await live()));
+  assertEquals(await opacity(), 0.6);
   await using second = await startServer("kv.ts", { port });
   await put(`${second.url}/b`, "2");
-  await eventually("the service", async () => await text(page, "#live") === "Live");
+  await eventually("the service", async () => await live() === "Live");
   await eventually("its entry", async () => (await rows(page)).some(([key]) => key === "b"));
+  assertEquals(await opacity(), 1);
 }
 
 async function askForToken(chromium: Browser): Promise<void> {
   const [KV_TOKEN, KV_READ_TOKEN] = ["a-token-that-writes", "a-token-that-reads"];
   await using kv = await startServer("kv.ts", { env: { KV_TOKEN, KV_READ_TOKEN } });
-  const headers = { ...JSON_TYPE, Authorization: `Bearer ${KV_TOKEN}` };
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${KV_TOKEN}` };
   await (await fetch(`${kv.url}/a`, { method: "PUT", body: "1", headers })).body?.cancel();
   const without = await fetch(kv.url, { headers: { Accept: "text/html" } });
   assertEquals(without.status, 401);
@@ -233,86 +393,31 @@ async function askForToken(chromium: Browser): Promise<void> {
   });
 }
 
-/** What a hostile page does in its visitor's browser. It shows what it could read. */
-function attackPage(kv: string): string {
-  return `<!DOCTYPE html><title>attack</title><img src="${kv}/secret"><iframe name="hole"></iframe>
-    <form id="plain" method="post" action="${kv}/" target="hole" enctype="text/plain">
-      <input name='{"form":"' value='"}'></form>
-    <form id="coded" method="post" action="${kv}/" target="hole"><input name="form" value="1"></form>
-    <script src="${kv}/?prefix="></script>
-    <script type="module">
-    const read = [];
-    const json = { "Content-Type": "application/json" };
-    const tries = [
-      ["${kv}/secret", {}],
-      ["${kv}/secret", { mode: "no-cors" }],
-      ["${kv}/", { method: "POST", body: '{"fetched":1}', mode: "no-cors" }],
-      ["${kv}/", { method: "POST", body: '{"fetched":1}', headers: json }],
-      ["${kv}/", { method: "POST", body: new URLSearchParams({ fetched: 1 }) }],
-      ["${kv}/secret", { method: "DELETE" }],
-      ["${kv}/secret", { method: "PUT", body: "1", headers: json }],
-    ];
-    for (const [url, init] of tries) {
-      try { read.push(await (await fetch(url, init)).text()); } catch { /* turned away */ }
-    }
-    navigator.sendBeacon("${kv}/", new Blob(['{"beacon":1}'], { type: "text/plain" }));
-    document.getElementById("plain").submit();
-    await new Promise((done) => setTimeout(done, 500));
-    document.getElementById("coded").submit();
-    await new Promise((done) => {
-      const source = new EventSource("${kv}/");
-      source.onerror = () => { source.close(); done(); };
-      source.addEventListener("ready", () => { read.push("events"); done(); });
-    });
-    document.title = "done:" + read.join("");
-    </script>`;
-}
-
-async function attack(browser: Browser): Promise<void> {
+/** As the README shows it. */
+async function picture(chromium: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
-  await put(`${kv.url}/secret`, '"of the service"');
-  // Another port is another origin, of one site with the service; another name is another site, too.
-  for (const target of [kv.url, kv.url.replace("localhost", "127.0.0.1")]) {
-    await using other = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      () => new Response(attackPage(target), { headers: { "Content-Type": "text/html" } }),
-    );
-    await using visited = await visit(browser, `http://localhost:${other.addr.port}`);
-    await eventually("the end of it", async () => /^done/.test(await visited.page.title()));
-    assertEquals(await visited.page.title(), "done:");
-  }
-  assertEquals(await value(`${kv.url}/`), '{"keys":["secret"]}');
-  assertEquals(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
+  await put(`${kv.url}/0f6b2c1e-6d0e-4a57-9f55-d2f7e1b0a001?ttl=2678400`, '{"count":12}');
+  await put(`${kv.url}/9c1f3f0a-2b57-4b8e-8f5e-6a1d2c3b4e5f?ttl=2578400`, '{"count":3}');
+  await put(`${kv.url}/cpsc449`, '{"room":"E-113","points":9.50}');
+  await put(`${kv.url}/github`, '"csuf"');
+  await put(`${kv.url}/one-time-code?ttl=95`, '{"code":"417"}');
+  await using visited = await visit(chromium, kv.url);
+  const { page } = visited;
+  await resize(page, { width: 1000, height: 500 });
+  await eventually("the rows", async () => (await rows(page)).length === 5);
+  await noViolations(page);
+  await screenshot(page, "explorer");
 }
 
-/** Points the name of a page that was loaded at the service: its origin is the service's then. */
-async function rebind(browser: Browser): Promise<void> {
-  const port = freePort();
-  const other = Deno.serve(
-    { hostname: "127.0.0.1", port, onListen() {} },
-    () => new Response("<!DOCTYPE html>", { headers: { "Content-Type": "text/html" } }),
-  );
-  await using visited = await visit(browser, `http://${REBOUND_HOST}:${port}`);
-  await other.shutdown();
-  await using kv = await startServer("kv.ts", { port });
-  await put(`${kv.url}/secret`, '"of the service"');
-  const statuses = await visited.page.evaluate(async () => {
-    const init = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
-    const answers = await Promise.all([fetch("/secret"), fetch("/secret", init), fetch("/")]);
-    return answers.map(({ status }) => status);
-  });
-  assertEquals(statuses, [403, 403, 403]);
-  assertEquals(await value(`${kv.url}/secret`), '{"secret":"of the service"}');
-}
-
-// ---- The page, and the service below it ----------------------------------------------------
+// ---- The page ------------------------------------------------------------------------------
 
 /** The texts of the rows: key, value and when it expires. */
 async function rows(page: Page): Promise<string[][]> {
   return await page.$$eval("tbody tr", (rows) =>
     rows.map((row) => {
-      const cells = row.querySelectorAll(".key, .value, .expires");
-      return Array.from(cells, (cell) => cell.textContent ?? "");
+      const value = row.querySelector(".value:not([hidden]), details:not([hidden]) summary");
+      const cells = [row.querySelector(".key"), value, row.querySelector(".expires")];
+      return Array.from(cells, (cell) => cell?.textContent ?? "");
     }));
 }
 
@@ -321,38 +426,11 @@ async function rowsAre(page: Page, expected: string[][]): Promise<void> {
   await eventually("the rows", async () => {
     shown = await rows(page);
     return JSON.stringify(shown) === JSON.stringify(expected);
-  }).catch(() => {}); // what is shown tells more
+  }, 20).catch(() => {}); // what is shown tells more
   assertEquals(shown, expected);
 }
 
 /** The text of what a selector finds, or nothing. */
 async function text(page: Page, selector: string): Promise<string> {
   return (await page.$$eval(selector, (all) => all.map((e) => e.textContent))).join("");
-}
-
-/** Asks axe, in the light and in the dark. */
-async function noViolations(page: Page): Promise<void> {
-  for (const scheme of ["dark", "light"]) {
-    await page.evaluate((it) => document.documentElement.style.colorScheme = it, scheme);
-    await page.evaluate(axe.source);
-    const { violations } = await page.evaluate(() => {
-      return (globalThis as unknown as { axe: typeof axe }).axe.run();
-    });
-    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`);
-    assertEquals(found, [], scheme);
-  }
-}
-
-async function value(url: string): Promise<string> {
-  return await (await fetch(url)).text();
-}
-
-async function put(url: string, body: string): Promise<void> {
-  const response = await fetch(url, { method: "PUT", body, headers: JSON_TYPE });
-  assert(response.ok, await response.text());
-}
-
-async function post(url: string, body: string): Promise<void> {
-  const response = await fetch(url, { method: "POST", body, headers: JSON_TYPE });
-  assert(response.ok, await response.text());
 }

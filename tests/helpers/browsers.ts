@@ -1,5 +1,7 @@
+/// <reference lib="dom" />
 /** Chromium and Firefox, as tests drive them. */
-import { assert } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import axe from "axe-core";
 import { join } from "node:path";
 import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
 import { PROJECT, testWith } from "./programs.ts";
@@ -8,14 +10,14 @@ const CHROMIUM = "/usr/bin/chromium";
 const FIREFOX = "/usr/bin/firefox-esr";
 /** A busy machine may take minutes to start a browser. In milliseconds. */
 const PATIENCE = 300_000;
-/** How long a page may keep a browser that runs waiting, in milliseconds: a broken one is told so. */
+/** How long a page may take, in milliseconds. */
 const PAGE_PATIENCE = 60_000;
 const SCREENSHOTS = join(PROJECT, "build", "screenshots");
 
-/** A name that both browsers take for this machine's, as a page's own name server could say. */
+/** A name that both browsers resolve to this machine, as in an attack by DNS rebinding. */
 export const REBOUND_HOST = "rebound.example";
 
-/** The two, running. */
+/** Both browsers, running. */
 export interface Browsers {
   chromium: Browser;
   firefox: Browser;
@@ -94,4 +96,17 @@ export async function resize(page: Page, size: { width: number; height: number }
 /** Writes a picture of the page to `build/screenshots`. */
 export async function screenshot(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
+}
+
+/** Asks axe-core about the page's accessibility, in light and dark colours. */
+export async function noViolations(page: Page, schemes = ["dark", "light"]): Promise<void> {
+  for (const scheme of schemes) {
+    await page.evaluate((it) => document.documentElement.style.colorScheme = it, scheme);
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate(() => {
+      return (globalThis as unknown as { axe: typeof axe }).axe.run();
+    });
+    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html)}`);
+    assertEquals(found, [], scheme);
+  }
 }

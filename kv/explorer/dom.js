@@ -1,0 +1,78 @@
+// @ts-check
+/// <reference lib="dom" />
+/** The page's elements, and texts that people read. */
+
+/**
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} type
+ */
+export function byId(id, type) {
+  const element = document.getElementById(id);
+  if (!(element instanceof type)) throw new Error(`The page has no ${id}`);
+  return element;
+}
+
+/**
+ * @param {DocumentFragment} fragment
+ * @param {string} selector
+ */
+export function part(fragment, selector) {
+  const element = fragment.querySelector(selector);
+  if (!(element instanceof HTMLElement)) throw new Error(`The page has no ${selector}`);
+  return element;
+}
+
+/** How long a message is shown, and an error, in milliseconds. */
+const MESSAGE_TIME = 5_000;
+const ERROR_TIME = 20_000;
+
+const status = byId("status", HTMLElement);
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let messageTimer;
+
+/**
+ * Shows a message at the foot of the window.
+ *
+ * @param {string} text
+ * @param {"done" | "error" | "spoken"} kind "spoken": only for screen readers
+ */
+export function say(text, kind = "done") {
+  status.textContent = text;
+  status.className = kind;
+  clearTimeout(messageTimer);
+  messageTimer = setTimeout(
+    () => status.textContent = "",
+    kind === "error" ? ERROR_TIME : MESSAGE_TIME,
+  );
+}
+
+/** @param {unknown} error */
+export function failed(error) {
+  say(error instanceof Error ? error.message : String(error), "error");
+}
+
+const relative = new Intl.RelativeTimeFormat("en", { style: "short" });
+const exact = new Intl.DateTimeFormat("en", { dateStyle: "full", timeStyle: "long" });
+const numbers = new Intl.NumberFormat("en");
+
+/** @param {number} count */
+export function grouped(count) {
+  return numbers.format(count);
+}
+
+/** @param {number} time In milliseconds since 1970 */
+export function exactTime(time) {
+  return exact.format(time);
+}
+
+/** @param {number} milliseconds From now */
+export function timeLeft(milliseconds) {
+  const seconds = Math.ceil(milliseconds / 1000);
+  for (
+    const [unit, length] of /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]])
+  ) {
+    if (seconds >= 2 * length) return relative.format(Math.floor(seconds / length), unit);
+  }
+  return relative.format(seconds, "second");
+}
