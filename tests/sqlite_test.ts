@@ -1,10 +1,17 @@
-import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertNotEquals,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, StatementSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { json, parseJson } from "../stores/json_text.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { StoreUnavailable } from "../stores/store.ts";
+import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { openWithClock, storeConformance, testClock } from "./conformance/store.ts";
 
 storeConformance("sqliteStore in memory", {
@@ -82,7 +89,7 @@ Deno.test("sqliteStore() waits for another process that makes the same file", as
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
   const code = `
-    import { DatabaseSync } from "node:sqlite";
+    import { DatabaseSync, StatementSync } from "node:sqlite";
     self.onmessage = ({ data }) => {
       const database = new DatabaseSync(data);
       database.exec("BEGIN IMMEDIATE");
@@ -211,5 +218,66 @@ Deno.test("sqliteStore() refuses what is no file of ours, and leaves it as it is
     assert(error.message.startsWith(`Cannot open the store "${path}": `), error.message);
     if (before) assertEquals(await Deno.readFile(path), before);
   }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() says unknown where the commit fails, and full where the disk is", async () => {
+  const store = sqliteStore(":memory:");
+  await store.set("a", json(1));
+  const { run } = StatementSync.prototype;
+  const SQLITE_FULL = 13;
+  const SQLITE_IOERR_FSYNC = 1034;
+  for (const errcode of [SQLITE_IOERR_FSYNC, SQLITE_FULL]) {
+    StatementSync.prototype.run = function (...values) {
+      if (this.sourceSQL === "COMMIT") throw Object.assign(new Error("it failed"), { errcode });
+      return Reflect.apply(run, this, values);
+    };
+    try {
+      const error = await assertRejects(() => store.set("a", json(2)), Error, "it failed");
+      if (errcode === SQLITE_FULL) assertInstanceOf(error, StoreFull);
+      else assertEquals((error as StoreUnavailable).outcome, "unknown");
+    } finally {
+      StatementSync.prototype.run = run;
+    }
+    assertEquals((await store.get("a"))?.value, "1");
+  }
+  await store.set("a", json(3));
+  await store.close();
+});
+
+Deno.test("sqliteStore() acknowledges no write once its file was deleted or replaced", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  await store.set("a", json(1));
+  for (const file of [path, `${path}-wal`]) {
+    await Deno.rename(file, `${file}.moved`);
+    for (const put of [() => {}, () => Deno.writeTextFileSync(file, "another file")]) {
+      put();
+      const write = () => store.set("a", json(2));
+      const error = await assertRejects(write, StoreUnavailable, "was deleted or replaced");
+      assertEquals(error.outcome, "unchanged");
+    }
+    await Deno.rename(`${file}.moved`, file);
+    await store.set("a", json(3));
+  }
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() serves other calls while another process has locked the file", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  await store.set("a", json(1));
+  const other = new DatabaseSync(path);
+  other.exec("BEGIN IMMEDIATE");
+  const write = store.set("a", json(2));
+  await delay(50);
+  assertEquals((await store.get("a"))?.value, "1");
+  other.exec("COMMIT");
+  assertEquals((await write).value, "2");
+  other.close();
+  await store.close();
   await Deno.remove(directory, { recursive: true });
 });

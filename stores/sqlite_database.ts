@@ -1,0 +1,135 @@
+/**
+ * The database of a SQLite store: opening the file, its tables, and whether it is still the file that
+ * was opened.
+ *
+ * @module
+ */
+import { statSync } from "node:fs";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { StoreUnavailable } from "./store.ts";
+
+/** How long a call waits for another process that has locked the file, in milliseconds. */
+export const LOCK_TIMEOUT = 3000;
+/** Marks the file as ours (`PRAGMA application_id`): "sess" in ASCII. */
+const APPLICATION_ID = 0x73657373;
+
+/**
+ * Each text takes the tables to the next version (`PRAGMA user_version`), also those of a file that
+ * an older program has created.
+ */
+const MIGRATIONS = [
+  `CREATE TABLE entries (
+    key      BLOB PRIMARY KEY,
+    value    BLOB NOT NULL,
+    revision INTEGER NOT NULL,
+    expires  INTEGER
+  ) WITHOUT ROWID;
+  CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
+  CREATE TABLE last_revision (revision INTEGER NOT NULL);
+  INSERT INTO last_revision VALUES (0);
+  PRAGMA application_id = ${APPLICATION_ID};
+  PRAGMA user_version = 1`,
+  // To count the entries SQLite would read all of the file.
+  `CREATE TABLE entry_count (count INTEGER NOT NULL);
+  INSERT INTO entry_count SELECT count(*) FROM entries;
+  CREATE TRIGGER entry_added AFTER INSERT ON entries
+    BEGIN UPDATE entry_count SET count = count + 1; END;
+  CREATE TRIGGER entry_removed AFTER DELETE ON entries
+    BEGIN UPDATE entry_count SET count = count - 1; END;
+  PRAGMA user_version = 2`,
+  // Values are written as TEXT from now on, which older programs cannot read.
+  `PRAGMA user_version = 3`,
+];
+
+/**
+ * Opens the file, and creates the tables if they are missing.
+ *
+ * @throws {StoreUnavailable} If the file cannot be opened, is damaged, or is not a store
+ */
+export function openDatabase(path: string, mustExist: boolean): DatabaseSync {
+  let database: DatabaseSync | undefined;
+  try {
+    if (mustExist) statSync(path);
+    database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT });
+    // Checked before anything is changed: another program's file stays as it is.
+    versionOf(database);
+    // SQLite's own waiting blocks the process, grows longer at each try, and does not cover WAL.
+    database.exec("PRAGMA synchronous = FULL; PRAGMA busy_timeout = 0");
+    untilUnlocked(database.prepare("PRAGMA journal_mode = WAL"));
+    untilUnlocked(database.prepare("BEGIN IMMEDIATE"));
+    // And again inside a transaction: another process may have created the tables meanwhile.
+    for (const migration of MIGRATIONS.slice(versionOf(database))) database.exec(migration);
+    database.exec("COMMIT");
+    return database;
+  } catch (cause) {
+    database?.close();
+    throw new StoreUnavailable(`Cannot open the store "${path}": ${(cause as Error).message}`, {
+      cause,
+      outcome: "unchanged",
+    });
+  }
+}
+
+/** Runs a statement, and again each millisecond while another process has locked the file. */
+function untilUnlocked(statement: StatementSync): void {
+  for (const start = performance.now();;) {
+    try {
+      statement.get();
+      return;
+    } catch (error) {
+      if (!isBusy(error) || performance.now() - start > LOCK_TIMEOUT) throw error;
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+  }
+}
+
+/**
+ * Returns the version of the file's tables; 0 where there are none.
+ *
+ * @throws {Error} If they are not ours, or those of a newer program
+ */
+function versionOf(database: DatabaseSync): number {
+  const { tables, application, version } = database.prepare(
+    `SELECT count(*) AS tables, application_id AS application, user_version AS version
+     FROM sqlite_schema, pragma_application_id, pragma_user_version`,
+  ).get() as { tables: number; application: number; version: number };
+  if (tables === 0) return 0;
+  if (application !== APPLICATION_ID) throw new Error("it is another program's database");
+  if (version > MIGRATIONS.length) {
+    throw new Error(`its tables have version ${version}, expected ${MIGRATIONS.length} at most`);
+  }
+  return version;
+}
+
+/** Whether another process has locked the file (SQLITE_BUSY and its extended codes). */
+export function isBusy(error: unknown): boolean {
+  const SQLITE_BUSY = 5;
+  return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY;
+}
+
+/** Whether the disk is full. */
+export function isFull(error: unknown): boolean {
+  const SQLITE_FULL = 13;
+  return (error as { errcode?: number }).errcode === SQLITE_FULL;
+}
+
+/**
+ * Returns a function that throws if another file has taken the place of the open one, or none:
+ * SQLite would go on writing to a file that is gone at the restart.
+ */
+export function replacementCheck(path: string): () => void {
+  const paths = [path, `${path}-wal`];
+  const opened = paths.map(identityOf);
+  return () => {
+    for (const [i, path] of paths.entries()) {
+      if (opened[i] !== identityOf(path)) {
+        throw new Error(`"${path}" was deleted or replaced: restart to use what is there now`);
+      }
+    }
+  };
+}
+
+function identityOf(path: string): string {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat ? `${stat.dev}:${stat.ino}` : "";
+}

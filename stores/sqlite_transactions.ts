@@ -1,0 +1,196 @@
+/**
+ * Transactions that the calls of one turn of the event loop share. A sync costs far more than a
+ * write, so all writes of a turn are committed together; beginning a transaction costs more than a
+ * read, so all reads of a turn are in one, too. A read may therefore miss what another process has
+ * committed since the turn began.
+ *
+ * @module
+ */
+import type { DatabaseSync } from "node:sqlite";
+import { setTimeout as delay } from "node:timers/promises";
+import { isBusy, isFull, LOCK_TIMEOUT } from "./sqlite_database.ts";
+import { RevisionConflict, StoreFull, StoreUnavailable } from "./store.ts";
+
+/** How long a process goes on writing before it lets others write, if any do, in milliseconds. */
+const TURN = 5;
+/** How long other processes are taken to be writing after one was seen to, in milliseconds. */
+const CONTENDED = 100;
+
+/** What every write transaction does, beside its writes. */
+export interface TransactionHooks {
+  /** Runs before the first write. What it throws fails them all, unchanged. */
+  begun(): void;
+  /** Runs after the last write. Returns whether there is anything to commit, which costs a sync. */
+  ending(): boolean;
+  /** Runs after the transaction. */
+  committed(): void;
+}
+
+/** A write that waits for the next transaction. */
+interface PendingWrite {
+  run(): unknown;
+  resolve(result: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** The transactions of one database. */
+export class Transactions {
+  readonly #path: string;
+  readonly #database: DatabaseSync;
+  readonly #hooks: TransactionHooks;
+  // Prepared, since an error of `exec` would not say by its code that the disk is full.
+  readonly #begin;
+  readonly #beginImmediate;
+  readonly #commit;
+  readonly #rollback;
+  #isReading = false;
+  #pending: PendingWrite[] = [];
+  #committing: Promise<void> | undefined;
+  /** When this process last had to wait for its turn, or did so of itself. */
+  #turnStart = -Infinity;
+  /** When another process was last seen writing. */
+  #lastBusy = -Infinity;
+
+  constructor(path: string, database: DatabaseSync, hooks: TransactionHooks) {
+    this.#path = path;
+    this.#database = database;
+    this.#hooks = hooks;
+    this.#begin = database.prepare("BEGIN");
+    this.#beginImmediate = database.prepare("BEGIN IMMEDIATE");
+    this.#commit = database.prepare("COMMIT");
+    this.#rollback = database.prepare("ROLLBACK");
+  }
+
+  /**
+   * Runs a query.
+   *
+   * @throws {StoreUnavailable} If it fails, or the file stays locked
+   */
+  async read<T>(query: () => T): Promise<T> {
+    for (const start = performance.now();;) {
+      try {
+        this.#beginReading();
+        return query();
+      } catch (cause) {
+        this.#endReading();
+        if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) {
+          throw this.#unavailable("read", cause, "unchanged");
+        }
+      }
+      await delay(1);
+    }
+  }
+
+  /**
+   * Runs `run` in the next write transaction, and resolves when that is on disk. It must not change
+   * anything if it throws a {@linkcode RevisionConflict}, which fails this write and no other.
+   *
+   * @throws {StoreFull | StoreUnavailable} If the transaction fails
+   */
+  write<T>(run: () => T): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.#pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
+      this.#committing ??= this.#commitPending();
+    });
+  }
+
+  /** Ends the writes that are pending and closes the database. */
+  async close(): Promise<void> {
+    // A transaction of nothing would fail on a file that cannot be written.
+    while (this.#committing) await this.#committing;
+    this.#endReading();
+    this.#database.close();
+  }
+
+  async #commitPending(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    const problem = await this.#lock();
+    const writes = this.#pending;
+    this.#pending = [];
+    this.#committing = undefined;
+    const settle: (() => void)[] = [];
+    let outcome: "unchanged" | "unknown" = "unchanged";
+    try {
+      if (problem) throw problem;
+      this.#hooks.begun();
+      for (const { run, resolve, reject } of writes) {
+        try {
+          const result = run();
+          settle.push(() => resolve(result));
+        } catch (error) {
+          if (!(error instanceof RevisionConflict)) throw error;
+          settle.push(() => reject(error));
+        }
+      }
+      if (this.#hooks.ending()) {
+        outcome = "unknown";
+        this.#commit.run();
+      } else {
+        this.#rollback.run();
+      }
+    } catch (cause) {
+      const error = this.#failed(cause, outcome);
+      for (const { reject } of writes) reject(error);
+      return;
+    }
+    this.#hooks.committed();
+    for (const done of settle) done();
+  }
+
+  /**
+   * Begins a write transaction. While another process writes, it tries again each millisecond, which
+   * gives each of them the same chance; SQLite's own waiting grows longer at each try.
+   *
+   * @returns Why it could not, or undefined
+   */
+  async #lock(): Promise<unknown> {
+    const start = performance.now();
+    const isContended = start - this.#lastBusy < CONTENDED;
+    // After its commit this process would be back before the others, which wait, have noticed.
+    let hasWaited = isContended && start - this.#turnStart > TURN;
+    if (hasWaited) await delay(1);
+    for (;;) {
+      try {
+        this.#endReading();
+        this.#beginImmediate.run();
+        if (hasWaited) this.#turnStart = performance.now();
+        return undefined;
+      } catch (cause) {
+        if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) return cause;
+        this.#lastBusy = performance.now();
+        hasWaited = true;
+      }
+      await delay(1);
+    }
+  }
+
+  #beginReading(): void {
+    if (this.#isReading) return;
+    this.#begin.run();
+    this.#isReading = true;
+    setImmediate(() => this.#endReading());
+  }
+
+  #endReading(): void {
+    if (!this.#isReading) return;
+    this.#isReading = false;
+    // An error may have ended the transaction.
+    if (this.#database.isTransaction) this.#rollback.run();
+  }
+
+  /** Rolls back, and says what became of the writes. */
+  #failed(cause: unknown, outcome: "unchanged" | "unknown"): StoreFull | StoreUnavailable {
+    // On a full disk SQLite has rolled back by itself.
+    if (this.#database.isTransaction) this.#rollback.run();
+    if (isFull(cause)) {
+      return new StoreFull(`Cannot write "${this.#path}": ${(cause as Error).message}`, { cause });
+    }
+    // A sync that failed may have brought the commit to the disk: after a crash it may be there.
+    return this.#unavailable("write", cause, isBusy(cause) ? "unchanged" : outcome);
+  }
+
+  #unavailable(verb: string, cause: unknown, outcome: "unchanged" | "unknown"): StoreUnavailable {
+    const reason = (cause as Error).message;
+    return new StoreUnavailable(`Cannot ${verb} "${this.#path}": ${reason}`, { cause, outcome });
+  }
+}

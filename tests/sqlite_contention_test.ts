@@ -1,0 +1,36 @@
+/** One key of a SQLite file that several processes change all the time, here as threads. */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { sqliteStore } from "../stores/sqlite.ts";
+import type { Score } from "./helpers/contender.ts";
+
+for (const contenders of [2, 4, 8]) {
+  Deno.test(`sqliteStore() gives each of ${contenders} writers of one key its share`, async () => {
+    const directory = await Deno.makeTempDir();
+    const path = join(directory, "kv.db");
+    const store = sqliteStore(path);
+    const url = import.meta.resolve("./helpers/contender.ts");
+    const workers = Array.from(
+      { length: contenders },
+      () => new Worker(url, { type: "module", name: "contender" }),
+    );
+    const scores = await Promise.all(workers.map((worker) => {
+      const score = new Promise<Score>((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = ({ message }) => reject(new Error(message));
+      });
+      worker.postMessage({ path, milliseconds: 3000 });
+      return score;
+    }));
+    const total = scores.reduce((sum, { updates }) => sum + updates, 0);
+    const least = Math.min(...scores.map(({ updates }) => updates));
+    const longest = Math.max(...scores.map(({ longest }) => longest));
+    console.log(`${total} updates, the least ${least}, the longest ${longest.toFixed()} ms`);
+    assertEquals((await store.get("count"))?.value, String(total), "no update is lost");
+    // Half of the share on a quiet machine; a quarter on one with other work.
+    assert(least >= total / contenders / 4, JSON.stringify(scores));
+    for (const worker of workers) worker.terminate();
+    await store.close();
+    await Deno.remove(directory, { recursive: true });
+  });
+}
