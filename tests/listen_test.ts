@@ -1,0 +1,74 @@
+/** server/listen.ts: what a server does when it runs out of file descriptors. */
+import { assertEquals } from "@std/assert";
+import { eventually, freePort, Program, PROJECT } from "./helpers/programs.ts";
+
+/** Fewer than the connections that a client opens, and enough for the server itself. */
+const DESCRIPTORS = 200;
+const CONNECTIONS = 300;
+
+for (const script of ["kv.ts", "counter.ts"]) {
+  Deno.test(`${script} outlives more connections than it has file descriptors`, async () => {
+    await using server = await startLimited(script);
+    using _ = await connectOften(server.port);
+    await server.printed(/: Error: Too many open files .*: closing idle connections\n/);
+    await eventually("an answer", () => answers(server.port));
+    assertEquals(await server.stop(), 0, server.output);
+  });
+}
+
+Deno.test("kv.ts goes on with a response when file descriptors run out", async () => {
+  await using server = await startLimited("kv.ts");
+  const url = `http://127.0.0.1:${server.port}/`;
+  const watch = await fetch(url, { headers: { Accept: "text/event-stream" } });
+  using _ = await connectOften(server.port);
+  await server.printed(/closing idle connections\n/);
+  await eventually("an answer", () => answers(server.port));
+  const headers = { "Content-Type": "application/json" };
+  const put = await fetch(`${url}foo`, { method: "PUT", headers, body: "1" });
+  assertEquals([put.status, await put.text()], [201, '{"foo":1}']);
+  let received = "";
+  for await (const text of watch.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    received += text;
+    if (received.includes('"foo"')) break;
+  }
+});
+
+/** Starts a server that may open few files. */
+async function startLimited(script: string) {
+  const port = freePort();
+  const run = `ulimit -n ${DESCRIPTORS} && exec "$0" run -A --no-check ${script}`;
+  const env = { PORT: String(port), DBM: ":memory:", SECRET_KEY: "a secret key for the tests" };
+  const program = new Program("sh", ["-c", run, Deno.execPath()], { cwd: PROJECT, env });
+  await program.printed(/: http:/);
+  return Object.assign(program, { port });
+}
+
+/** Opens connections that send nothing, or half a request, until one is refused. */
+async function connectOften(port: number): Promise<Disposable> {
+  const connections: Deno.TcpConn[] = [];
+  try {
+    while (connections.length < CONNECTIONS) {
+      const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+      connections.push(connection);
+      if (connections.length % 2) {
+        await connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\nH"));
+      }
+    }
+  } catch (error) {
+    const known = error instanceof Deno.errors.ConnectionRefused ||
+      error instanceof Deno.errors.ConnectionReset || error instanceof Deno.errors.BrokenPipe;
+    if (!known) throw error;
+  }
+  return { [Symbol.dispose]: () => connections.forEach((it) => it.close()) };
+}
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    const response = await fetch(`http://127.0.0.1:${port}/`);
+    await response.body?.cancel();
+    return response.status === 200;
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
+  }
+}
