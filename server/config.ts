@@ -8,8 +8,8 @@
  * @module
  */
 import { z } from "zod";
-import { MIN_SECRET_LENGTH } from "../sessions/cookie_store.ts";
-import { MAX_LIFETIME } from "../sessions/session_store.ts";
+import { MIN_SECRET_LENGTH } from "../sessions/signature.ts";
+import { MAX_LIFETIME } from "../sessions/lifetimes.ts";
 import { storeUrlProblem, withoutPassword } from "../stores/open.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";

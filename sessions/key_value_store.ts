@@ -1,18 +1,16 @@
 /**
- * Sessions kept in a store, with a random id in the cookie and the data under that id.
+ * Sessions in a key-value store, with a random id in the cookie and the data under that id.
  *
- * An update is compare-and-swap: it writes only over the revision that it was computed from, and is
- * computed again if another request was faster. Updates of one session in one process wait for each
- * other instead. The entry last seen is tried first, so that an update mostly costs one call; a
- * stale one is found out by the store, never believed.
+ * An update states the revision that it is based on, and the store rejects it if the entry has
+ * changed since; then it is computed again, on the newer entry. The entry seen last is cached and
+ * tried first, so that an update mostly costs one call. If it is outdated, the store says so.
  *
  * @module
  */
 import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
+import { validate as isUuid } from "@std/uuid/v4";
 import { LRUCache } from "lru-cache";
-import { Buffer } from "node:buffer";
-import { setTimeout as delay } from "node:timers/promises";
-import { checkRevision } from "../stores/checks.ts";
 import { json } from "../stores/json_text.ts";
 import {
   type Entry,
@@ -21,36 +19,33 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
-import {
-  type LifetimeOptions,
-  Lifetimes,
-  type LivingSession,
-  RotationUnknown,
-  SessionRotated,
-  type SessionStore,
-  type StoredSession,
-} from "./session_store.ts";
+import { RotationUnknown, SessionRotated } from "./errors.ts";
+import { type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
+import type { SessionStore, StoredSession } from "./session_store.ts";
 
-/** How often a change is tried before it is given up: each time another writer was faster. */
-const MAX_ATTEMPTS = 64;
-/** About how much memory the entries last seen may take, in bytes. */
-const REMEMBERED_BYTES = 32 * 1024 * 1024;
-/** What one of them takes beside its key and its value. */
+/** How long an update is tried while other writers are faster, in milliseconds. */
+const MAX_TRYING = 5000;
+/** About how much memory the cached entries may take, in bytes. */
+const CACHE_BYTES = 32 * 1024 * 1024;
+/** What a cached entry takes beside its key and its value. */
 const ENTRY_BYTES = 240;
-/** What stands under an id that was rotated away, so that requests under way are told. */
-const ROTATED = json({ _rotated: true });
-/** How long that stands there, in seconds. */
-const ROTATED_TTL = 10;
-const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+/** How long requests with an id that was rotated away are told so, in seconds. */
+const TOMBSTONE_TTL = 10;
+/** How long a rotation that is cut off may leave a copy of the session, in seconds. */
+const COPY_TTL = 60;
 
 /** What {@linkcode KeyValueSessionStore} takes beside the store. */
-export interface KeyValueStoreOptions extends LifetimeOptions {
+export interface KeyValueSessionOptions extends LifetimeOptions {
   /**
    * Whether the store's key is a hash of the id, so that whoever reads the store, or its logs, cannot
    * take over a session. By default the id itself, as in Flask apps that share the store.
    */
   hashIds?: boolean;
 }
+
+/** What a session store needs of a store: three methods of {@linkcode Store}. */
+export type SessionEntries = Pick<Store, "get" | "set" | "delete">;
 
 /**
  * Keeps sessions in a store, which stays the caller's to close.
@@ -62,193 +57,283 @@ export interface KeyValueStoreOptions extends LifetimeOptions {
  *
  * const store = await openStore(":memory:");
  * const sessionStore = new KeyValueSessionStore(store, { lifetime: 3600 });
- * const { cookie } = await sessionStore.update(null, () => Promise.resolve({ count: 1 }));
+ * const { cookie } = await sessionStore.create({ count: 1 });
  * console.log((await store.get(cookie))?.value); // {"count":1}
  * await store.close();
  * ```
  */
 export class KeyValueSessionStore implements SessionStore {
   readonly lifetime: number;
-  readonly #store: Store;
+  readonly #store: SessionEntries;
+  readonly #options: KeyValueSessionOptions & { prefix?: string };
   readonly #lifetimes: Lifetimes;
-  readonly #hashIds: boolean;
-  readonly #lastSeen = new LRUCache<string, Entry>({
-    maxSize: REMEMBERED_BYTES,
+  readonly #cache = new LRUCache<string, Entry>({
+    maxSize: CACHE_BYTES,
     sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
   });
   /** The last update of each session that has one under way. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #updates = new Map<string, Promise<unknown>>();
+  /** How far the store's clock is ahead of ours, in milliseconds; null until the first write. */
+  #clockAhead: number | null = null;
 
   /** @throws {TypeError} If a lifetime is invalid */
-  constructor(store: Store, options: KeyValueStoreOptions = {}) {
+  constructor(
+    store: SessionEntries,
+    options: KeyValueSessionOptions & { prefix?: string } = {},
+  ) {
     this.#store = store;
+    this.#options = options;
     this.#lifetimes = new Lifetimes(options);
     this.lifetime = this.#lifetimes.idle;
-    this.#hashIds = options.hashIds ?? false;
+  }
+
+  named(name: string): KeyValueSessionStore {
+    return new KeyValueSessionStore(this.#store, { ...this.#options, prefix: `${name}:` });
   }
 
   async load(id: string): Promise<StoredSession | null> {
-    if (!UUID4.test(id)) return null;
-    const key = this.#key(id);
+    const key = this.#keyOf(id);
+    if (key === null) return null;
     const entry = await this.#store.get(key);
-    const session = this.#unpack(entry);
-    if (entry === null || session === null) return null;
-    this.#lastSeen.set(key, entry);
-    const left = (entry.expires ?? 0) / 1000 - this.#lifetimes.now();
-    const renewed = this.#lifetimes.isStale(session, left) && await this.#renew(entry, session);
-    return { cookie: id, data: session.data, renewed };
+    const record = await this.#read(key, entry);
+    if (entry === null || record === null) return null;
+    this.#cache.set(key, entry);
+    return await this.#use(id, entry, record);
+  }
+
+  async create(data: object): Promise<StoredSession> {
+    const id = crypto.randomUUID();
+    const record = { data, created: this.#lifetimes.now(), isDated: true };
+    return await this.#write(id, this.#keyOf(id) as string, record, null);
   }
 
   async update(
-    id: string | null,
-    change: (data: unknown) => Promise<object>,
-  ): Promise<StoredSession> {
-    if (id === null || !UUID4.test(id)) return await this.#begin(change);
-    const key = this.#key(id);
-    return await this.#inTurn(key, () =>
-      this.#overLast(key, async (entry) => {
-        const before = this.#unpack(entry);
-        if (entry === null || before === null) return await this.#begin(change);
-        const data = await change(before.data).catch(async (error) => {
-          // What was last seen may be old, and the change refuse only that.
-          checkRevision(key, await this.#store.get(key), entry.revision);
-          throw error;
-        });
-        await this.#write(key, { ...before, data }, entry.revision);
-        return { cookie: id, data, renewed: true };
-      }));
-  }
-
-  async rotate(id: string): Promise<StoredSession | null> {
-    if (!UUID4.test(id)) return null;
-    const oldKey = this.#key(id);
-    const newId = crypto.randomUUID();
-    const newKey = this.#key(newId);
-    return await this.#inTurn(oldKey, async () => {
-      let entry = await this.#store.get(oldKey);
-      let copy: Entry | null = null;
-      for (;;) {
-        // The session was ended or rotated meanwhile, and so its copy has to go.
-        const isOver = entry === null || entry.value === ROTATED;
-        if (isOver && copy !== null) await this.#store.delete(newKey);
-        const session = this.#unpack(entry);
-        if (entry === null || session === null) return null;
-        copy = await this.#write(newKey, session, copy?.revision ?? null);
+    id: string,
+    change: (data: unknown) => Promise<object | null>,
+  ): Promise<StoredSession | null> {
+    const key = this.#keyOf(id);
+    if (key === null) return null;
+    return await this.#serialize(key, async () => {
+      const cached = this.#cache.get(key) ?? null;
+      let entry = cached ?? await this.#store.get(key);
+      const giveUpAt = performance.now() + MAX_TRYING;
+      while (performance.now() < giveUpAt) {
         try {
-          this.#lastSeen.delete(oldKey);
-          const ttl = ROTATED_TTL;
-          await this.#store.set(oldKey, ROTATED, { ttl, ifRevision: entry.revision });
-          return { cookie: newId, data: session.data, renewed: true };
+          return await this.#tryUpdate(id, key, entry, change, entry === cached);
         } catch (error) {
-          if (error instanceof StoreUnavailable) {
-            throw error.outcome === "unknown" ? new RotationUnknown(newId, error) : error;
-          }
-          if (!(error instanceof RevisionConflict)) {
-            await this.#store.delete(newKey);
-            throw error;
-          }
-          // Another request has changed the session: its data has to be copied.
+          if (!(error instanceof RevisionConflict)) throw error;
+          // At once, with the entry that was faster: who waits longer each time never wins.
           entry = error.current;
         }
       }
+      throw new StoreUnavailable("The session has too many writers", { outcome: "unchanged" });
     });
   }
 
-  async destroy(id: string): Promise<void> {
-    if (!UUID4.test(id)) return;
-    const key = this.#key(id);
-    await this.#inTurn(key, () =>
-      this.#overLast(key, async (entry) => {
-        // Not removed: the requests that come after this one have to be told, too.
-        if (entry?.value === ROTATED) throw new SessionRotated();
-        this.#lastSeen.delete(key);
-        if (entry !== null) await this.#store.delete(key, { ifRevision: entry.revision });
-      }));
-  }
-
   /**
-   * Runs `write` over the entry last seen, and over the current one each time that another writer
-   * was faster.
-   *
-   * @throws {StoreUnavailable} If that was so too often
+   * No other request can hold this up: the old entry is removed whatever its revision, and what was
+   * removed is what moves. Others are told first; a copy, short-lived until the move is done, keeps
+   * the data safe between the two calls.
    */
-  async #overLast<T>(key: string, write: (entry: Entry | null) => Promise<T>): Promise<T> {
-    let entry = this.#lastSeen.get(key) ?? await this.#store.get(key);
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+  async rotate(id: string): Promise<StoredSession | null> {
+    const oldKey = this.#keyOf(id);
+    if (oldKey === null) return null;
+    return await this.#serialize(oldKey, async () => {
+      const record = await this.#read(oldKey, await this.#store.get(oldKey));
+      if (record === null) return null;
+      const newId = crypto.randomUUID();
+      const newKey = this.#keyOf(newId) as string;
+      await this.#announceRotation(oldKey);
+      let removed: Entry | null;
       try {
-        return await write(entry);
+        const ttl = Math.min(COPY_TTL, this.#ttlFor(record));
+        await this.#store.set(newKey, this.#textOf(record), { ttl });
+        removed = await this.#removeRotated(oldKey, newId);
       } catch (error) {
-        if (!(error instanceof RevisionConflict)) throw error;
-        entry = error.current;
+        if (!(error instanceof RotationUnknown)) await this.#undoRotation(oldKey, newKey);
+        throw error;
       }
-      // Writers in step would meet again and again.
-      if (attempt > 2) await delay(Math.random() * attempt);
-    }
-    throw new StoreUnavailable("The session has too many writers", { outcome: "unchanged" });
-  }
-
-  async #begin(change: (data: unknown) => Promise<object>): Promise<StoredSession> {
-    const id = crypto.randomUUID();
-    const data = await change(null);
-    await this.#write(this.#key(id), { data, created: this.#lifetimes.now() }, null);
-    return { cookie: id, data, renewed: true };
-  }
-
-  async #write(key: string, session: LivingSession, ifRevision: string | null): Promise<Entry> {
-    this.#lastSeen.delete(key);
-    // The session's last second may have passed since it was read.
-    const ttl = Math.max(1, this.#lifetimes.left(session));
-    const entry = await this.#store.set(key, json(this.#lifetimes.pack(session)), {
-      ttl,
-      ifRevision,
+      if (removed === null) {
+        // Another request has destroyed the session.
+        await this.#undoRotation(oldKey, newKey);
+        return null;
+      }
+      try {
+        return await this.#write(newId, newKey, readRecord(removed.value, this.#lifetimes.now()));
+      } catch (error) {
+        throw error instanceof Error ? new RotationUnknown(newId, error) : error;
+      }
     });
-    this.#lastSeen.set(key, entry);
-    return entry;
   }
 
-  /**
-   * Whether it was renewed: somebody faster has done it already, or ended or rotated the session, or
-   * there is no room, and it lasts as long as it did.
-   */
-  async #renew({ key, revision }: Entry, session: LivingSession): Promise<boolean> {
+  /** One call, whatever other requests do: their update finds no session, and creates a new one. */
+  async destroy(id: string): Promise<void> {
+    const key = this.#keyOf(id);
+    if (key === null) return;
+    this.#cache.delete(key);
+    if (await this.#store.delete(key) === null) await this.#checkRotated(key);
+  }
+
+  /** @throws {RevisionConflict} If the entry is outdated */
+  async #tryUpdate(
+    id: string,
+    key: string,
+    entry: Entry | null,
+    change: (data: unknown) => Promise<object | null>,
+    isCached: boolean,
+  ): Promise<StoredSession | null> {
+    const record = await this.#read(key, entry);
+    if (entry === null || record === null) return null;
+    let data: object | null;
     try {
-      await this.#write(key, session, revision);
-      return true;
+      data = await change(record.data);
     } catch (error) {
-      if (error instanceof RevisionConflict || error instanceof StoreFull) return false;
+      // It may refuse only what is outdated.
+      if (isCached) await this.#checkCurrent(entry);
       throw error;
     }
+    if (data !== null) return await this.#write(id, key, { ...record, data }, entry.revision);
+    if (isCached) await this.#checkCurrent(entry);
+    return await this.#use(id, entry, record);
   }
 
-  /** @throws {SessionRotated} If the session lives on under another id */
-  #unpack(entry: Entry | null): LivingSession | null {
-    if (entry?.value === ROTATED) throw new SessionRotated();
-    return entry && this.#lifetimes.unpack(entry.value);
+  /** @throws {RevisionConflict} If the store has another entry by now */
+  async #checkCurrent({ key, revision }: Entry): Promise<void> {
+    const current = await this.#store.get(key);
+    if (current?.revision !== revision) throw new RevisionConflict(key, current);
   }
 
-  #key(id: string): string {
-    return this.#hashIds ? Buffer.from(sha256(Buffer.from(id))).toString("hex") : id;
+  /** @throws {SessionRotated} If another request is faster */
+  async #announceRotation(key: string): Promise<void> {
+    this.#cache.delete(key);
+    try {
+      const options = { ttl: TOMBSTONE_TTL, ifRevision: null };
+      await this.#store.set(tombstoneOf(key), json(true), options);
+    } catch (error) {
+      throw error instanceof RevisionConflict ? new SessionRotated() : error;
+    }
+  }
+
+  async #removeRotated(key: string, newId: string): Promise<Entry | null> {
+    try {
+      return await this.#store.delete(key);
+    } catch (error) {
+      const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
+      throw isUnknown ? new RotationUnknown(newId, error) : error;
+    }
+  }
+
+  async #undoRotation(oldKey: string, newKey: string): Promise<void> {
+    // Where this fails, too, both end by themselves.
+    await Promise.allSettled([
+      this.#store.delete(newKey),
+      this.#store.delete(tombstoneOf(oldKey)),
+    ]);
   }
 
   /**
-   * Runs one update of a session after the other. Those that wait behind one that the store did not
-   * answer fail with it: each would wait for another deadline.
+   * Returns the session that an entry holds, or null if there is none.
+   *
+   * @throws {SessionRotated} If it has just been moved away from this key
    */
-  async #inTurn<T>(key: string, run: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(key);
-    const turn = before === undefined ? run() : before.then(run);
-    const settled = turn.catch((error) => {
-      // Those that wait bear the old id, and are not to learn the new one.
+  async #read(key: string, entry: Entry | null): Promise<SessionRecord | null> {
+    if (entry === null) {
+      await this.#checkRotated(key);
+      return null;
+    }
+    const record = readRecord(entry.value, this.#lifetimes.now());
+    return this.#lifetimes.secondsLeft(record) > 0 ? record : null;
+  }
+
+  /** @throws {SessionRotated} If the session of this key has just been moved away */
+  async #checkRotated(key: string): Promise<void> {
+    if (await this.#store.get(tombstoneOf(key)) !== null) throw new SessionRotated();
+  }
+
+  /** Returns the session, renewed if it is time. */
+  async #use(id: string, entry: Entry, record: SessionRecord): Promise<StoredSession> {
+    const ttl = this.#ttlOf(entry);
+    if (this.#lifetimes.needsRenewal(record, ttl ?? 0)) {
+      try {
+        return await this.#write(id, entry.key, record, entry.revision);
+      } catch (error) {
+        // Another request was faster, or there is no room: the session lasts as long as it did.
+        const isHarmless = error instanceof RevisionConflict || error instanceof StoreFull;
+        if (!isHarmless) throw error;
+      }
+    }
+    return { cookie: id, data: record.data, ttl: ttl ?? this.#ttlFor(record), renewed: false };
+  }
+
+  async #write(
+    id: string,
+    key: string,
+    record: SessionRecord,
+    ifRevision?: string | null,
+  ): Promise<StoredSession> {
+    const ttl = this.#ttlFor(record);
+    try {
+      const entry = await this.#store.set(key, this.#textOf(record), { ttl, ifRevision });
+      this.#cache.set(key, entry);
+      const { expires } = entry;
+      if (expires !== null) this.#clockAhead = expires - ttl * 1000 - this.#lifetimes.now() * 1000;
+    } catch (error) {
+      this.#cache.delete(key);
+      throw error;
+    }
+    return { cookie: id, data: record.data, ttl, renewed: true };
+  }
+
+  #textOf(record: SessionRecord) {
+    return json(writeRecord(record, this.#lifetimes.absolute !== Infinity));
+  }
+
+  /** Seconds for which a session is stored. Its last one may have passed since it was read. */
+  #ttlFor(record: SessionRecord): number {
+    return Math.max(1, this.#lifetimes.secondsLeft(record));
+  }
+
+  /**
+   * Seconds until an entry expires, or null if that is not known: `expires` is a time of the store's
+   * clock, and how far that is from ours only a write tells.
+   */
+  #ttlOf({ expires }: Entry): number | null {
+    if (expires === null || this.#clockAhead === null) return null;
+    return Math.floor((expires - this.#clockAhead) / 1000) - this.#lifetimes.now();
+  }
+
+  /** Returns the store's key for an id, or null: a cookie that is not an id costs no call. */
+  #keyOf(id: string): string | null {
+    if (!isUuid(id)) return null;
+    const { hashIds = false, prefix = "" } = this.#options;
+    return prefix + (hashIds ? bytesToHex(sha256(utf8ToBytes(id))) : id);
+  }
+
+  /**
+   * Runs the updates of one session one after the other, since they would only fail against each
+   * other. Those that wait behind one whose store was unavailable fail with it: each would wait for
+   * another deadline.
+   */
+  async #serialize<T>(key: string, run: () => Promise<T>): Promise<T> {
+    const before = this.#updates.get(key);
+    const update = before === undefined ? run() : before.then(run);
+    const settled = update.catch((error) => {
+      // Those that wait have the old id, and are not to learn the new one.
       if (error instanceof RotationUnknown) throw error.cause;
       if (error instanceof StoreUnavailable) throw error;
     });
     // Nobody may be waiting behind this one.
     settled.catch(() => {});
-    this.#turns.set(key, settled);
+    this.#updates.set(key, settled);
     try {
-      return await turn;
+      return await update;
     } finally {
-      if (this.#turns.get(key) === settled) this.#turns.delete(key);
+      if (this.#updates.get(key) === settled) this.#updates.delete(key);
     }
   }
+}
+
+/** The key under which requests with an id that was rotated away are told so. */
+function tombstoneOf(key: string): string {
+  return `${key}.rotated`;
 }

@@ -4,7 +4,8 @@ import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json_text.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { Browser, captureErrors } from "./conformance/sessions.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { Browser } from "./helpers/session_app.ts";
 
 const KEPT_IN = "a place of the test";
 

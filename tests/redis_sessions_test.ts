@@ -3,7 +3,8 @@ import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { KeyValueSessionStore } from "../sessions.ts";
 import { redisStore } from "../stores/redis/store.ts";
-import { Browser, sessionsConformance, testApp } from "./conformance/sessions.ts";
+import { sessionsConformance } from "./conformance/sessions.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
 import { isInstalled, startScript, testWith } from "./helpers/programs.ts";
 import { REDIS, type Server, startRedis } from "./helpers/redis_servers.ts";
 

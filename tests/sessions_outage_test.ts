@@ -4,7 +4,7 @@ import { kv } from "../kv.ts";
 import { KeyValueSessionStore } from "../sessions.ts";
 import { httpStore } from "../stores/http.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { Browser, testApp } from "./conformance/sessions.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
 
 type Fetch = typeof fetch;
 const refused = () =>

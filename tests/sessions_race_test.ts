@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
-import { Browser, testApp } from "./conformance/sessions.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
 
 const PROCESSES = 3;
 const step = fc.record({

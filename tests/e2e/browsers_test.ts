@@ -191,7 +191,7 @@ async function heading(page: Page): Promise<string> {
 }
 
 function sessionId(cookie = ""): string {
-  const match = new RegExp(`^session=(${UUID4}); Path=/; HttpOnly; SameSite=Lax$`).exec(cookie);
+  const match = new RegExp(`^session=(${UUID4}); HttpOnly; SameSite=Lax; Path=/$`).exec(cookie);
   assert(match, `holds no session id alone: "${cookie}"`);
   return match[1] ?? "";
 }

@@ -5,7 +5,7 @@
 import { listen, run } from "../../server/listen.ts";
 import { KeyValueSessionStore } from "../../sessions.ts";
 import { openStore } from "../../stores/open.ts";
-import { testApp } from "../conformance/sessions.ts";
+import { testApp } from "../helpers/session_app.ts";
 
 if (import.meta.main) {
   await run("session_app", async () => {

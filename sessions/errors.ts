@@ -1,0 +1,63 @@
+/**
+ * What the calls of a session throw, and what the storage under them throws.
+ *
+ * @module
+ */
+import { HTTPException } from "hono/http-exception";
+import { StoreUnavailable } from "../stores/store.ts";
+
+/**
+ * The store is unavailable, or full (a {@linkcode StoreFull} as `cause`): a 503 that says when to
+ * try again. The browser keeps its cookie, except where the `cause` is a {@linkcode RotationUnknown}.
+ */
+export class SessionUnavailable extends HTTPException {
+  /** @param cause The store's error */
+  constructor(cause: unknown) {
+    const message = "The sessions are not available. Please try again in a moment";
+    const headers = { "Content-Type": "text/plain", "Retry-After": "1" };
+    super(503, { message, cause, res: new Response(message, { headers }) });
+    this.name = "SessionUnavailable";
+  }
+}
+
+/** Data that does not fit the schema, or that JSON cannot hold. Nothing was changed. */
+export class SessionDataInvalid extends TypeError {
+  override readonly name = "SessionDataInvalid";
+}
+
+/** The session is too large for a cookie or for a value of the store. Nothing was changed. */
+export class SessionTooLarge extends RangeError {
+  override readonly name = "SessionTooLarge";
+}
+
+/**
+ * The session has just moved to a new id, and the request has the old one. A session store throws
+ * this; the app sees an `HTTPException` with status 409 and this as its `cause`. The response
+ * carries no cookie, so that the browser keeps the new one, and a second try succeeds.
+ */
+export class SessionRotated extends Error {
+  override readonly name = "SessionRotated";
+
+  constructor() {
+    super("The session has a new id. Please try again");
+  }
+}
+
+/**
+ * The session is stored under its new id, but it is not known whether the old id has ended. The
+ * browser gets the new id, since the old one may be gone.
+ */
+export class RotationUnknown extends StoreUnavailable {
+  readonly #cookie: string;
+
+  /** @param cookie The cookie with the new id */
+  constructor(cookie: string, cause: Error) {
+    super(cause.message, { cause, outcome: "unknown" });
+    this.#cookie = cookie;
+  }
+
+  /** Private, so that logging the error does not show the id of a living session. */
+  get cookie(): string {
+    return this.#cookie;
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * How long sessions live.
+ *
+ * @module
+ */
+import type { SessionRecord } from "./session_record.ts";
+
+/** RFC 6265bis, section 5.5: browsers keep a cookie for 400 days at most. */
+export const MAX_LIFETIME = 400 * 24 * 60 * 60;
+
+/** The lifetimes that both session stores take. */
+export interface LifetimeOptions {
+  /** Seconds after which an unused session ends: by default 31 days, as in Flask. */
+  lifetime?: number;
+  /** Seconds after which a session ends even if it is in use: by default never. */
+  absoluteLifetime?: number;
+  /** The clock, in milliseconds since 1970. */
+  now?: () => number;
+}
+
+/** The idle and the absolute lifetime of one store's sessions, in seconds. */
+export class Lifetimes {
+  readonly idle: number;
+  readonly absolute: number;
+  readonly #now: () => number;
+
+  /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
+  constructor({ lifetime, absoluteLifetime, now = Date.now }: LifetimeOptions) {
+    this.idle = checkSeconds(lifetime ?? 31 * 24 * 60 * 60);
+    this.absolute = absoluteLifetime === undefined ? Infinity : checkSeconds(absoluteLifetime);
+    this.#now = now;
+  }
+
+  /** Whole seconds since 1970. */
+  now(): number {
+    return Math.floor(this.#now() / 1000);
+  }
+
+  /** Seconds that a session lives if it is used now and then no more. Not above 0: it has ended. */
+  secondsLeft({ created }: SessionRecord): number {
+    return this.absolute === Infinity
+      ? this.idle
+      : Math.min(this.idle, created + this.absolute - this.now());
+  }
+
+  /**
+   * Whether a session that would end in `ttl` seconds should be written again. That is at most once
+   * in a tenth of the lifetime, so that reading seldom costs a write.
+   */
+  needsRenewal(record: SessionRecord, ttl: number): boolean {
+    // Its first use must be stored, or an absolute lifetime would never end it.
+    if (!record.isDated && this.absolute !== Infinity) return true;
+    return ttl < this.secondsLeft(record) - this.idle / 10;
+  }
+}
+
+function checkSeconds(seconds: number): number {
+  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_LIFETIME) return seconds;
+  throw new TypeError(
+    `Cannot keep sessions for "${seconds}" seconds: expected whole seconds, from 1 to ` +
+      MAX_LIFETIME,
+  );
+}

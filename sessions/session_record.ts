@@ -1,0 +1,88 @@
+/**
+ * A session as JSON text: its data, and beside it what the store notes.
+ *
+ * @module
+ */
+import { parseJson } from "../stores/json_text.ts";
+
+/** A session, and when it was created. */
+export interface SessionRecord {
+  readonly data: unknown;
+  /** Seconds since 1970. */
+  readonly created: number;
+  /** Whether `created` was stored; otherwise it is the time of reading. */
+  readonly isDated: boolean;
+  /** The JSON text that was stored: it has the digits that JavaScript rounds. */
+  readonly text?: string;
+}
+
+/**
+ * Where an absolute lifetime is set, the session's creation is stored under this key. It is beside
+ * the data, as Flask's `_permanent` is, so that a Flask app which shares the session keeps it.
+ */
+const CREATED = "_created";
+/** How far the clock of another machine may be ahead, in seconds. */
+export const CLOCK_TOLERANCE = 60;
+
+/**
+ * Reads what was stored. Text that is not JSON becomes the data as it is, for the schema to reject
+ * or for `migrate` to convert: a Flask app may store a NaN, say.
+ *
+ * @param now Seconds since 1970
+ */
+export function readRecord(text: string, now: number): SessionRecord {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { data: text, created: now, isDated: false };
+  }
+  if (!isRecord(data) || !(CREATED in data)) return { data, created: now, isDated: false, text };
+  const { [CREATED]: created, ...others } = data;
+  const isDated = Number.isInteger(created) && Number(created) <= now + CLOCK_TOLERANCE;
+  return { data: others, created: isDated ? Number(created) : now, isDated, text };
+}
+
+/**
+ * Returns the value to store.
+ *
+ * @param withCreated Whether to note when the session was created
+ * @throws {TypeError} If the data has a key that {@linkcode readRecord} would remove
+ */
+export function writeRecord(record: SessionRecord, withCreated: boolean): unknown {
+  const { data, created, text } = record;
+  if (isRecord(data) && CREATED in data) {
+    throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is reserved`);
+  }
+  // Another program may have stored something that is not an object: it stays as it is.
+  const stored = withCreated && isRecord(data) ? { ...data, [CREATED]: created } : data;
+  return text === undefined || !MAY_ROUND.test(text) ? stored : withDigits(stored, text);
+}
+
+/** Whether a value is an object with named members. */
+export function isRecord(data: unknown): data is Record<string, unknown> {
+  return typeof data === "object" && data !== null && !Array.isArray(data);
+}
+
+/** Text without any of these has only integers that JavaScript keeps: no need to look closer. */
+const MAY_ROUND = /\d{16}|\d[.eE]|-0/;
+
+/**
+ * Puts back the digits of numbers that JavaScript rounds, such as another program's 64-bit ids,
+ * wherever `value` still has the rounded number.
+ */
+function withDigits(value: unknown, text: string): unknown {
+  const rounded: unknown = JSON.parse(text);
+  if (JSON.stringify(rounded) === text) return value;
+  return unrounded(JSON.parse(JSON.stringify(value)), rounded, parseJson(text));
+}
+
+function unrounded(value: unknown, rounded: unknown, exact: unknown): unknown {
+  if (JSON.stringify(value) === JSON.stringify(rounded)) return exact;
+  if (!isRecord(value) || !isRecord(rounded) || !isRecord(exact)) return value;
+  const members = Object.entries(value);
+  return Object.fromEntries(
+    members.map(([key, member]) => [key, unrounded(member, rounded[key], exact[key])]),
+  );
+}

@@ -1,0 +1,65 @@
+/** An app with sessions, and browsers that visit it. */
+import { Hono } from "hono";
+import { z } from "zod";
+import { sessions, type SessionsOptions } from "../../sessions.ts";
+
+/** What a session of the tests holds. */
+export const Counted = z.looseObject({ count: z.number().int().default(0) });
+
+/** An app with one route for each thing that a session can do. */
+export function testApp(options: Omit<SessionsOptions<object>, "schema">) {
+  return new Hono()
+    .use(sessions({ ...options, schema: Counted }))
+    .get("/untouched", (c) => c.text("hello"))
+    .get("/read", async (c) => c.json(await c.var.session.read()))
+    .post("/count", async (c) => {
+      const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return c.json({ count });
+    })
+    .post("/set", async (c) => {
+      const body = await c.req.json<Record<string, unknown>>();
+      return c.json(await c.var.session.update((s) => ({ ...s, ...body })));
+    })
+    .post("/rotate", async (c) => {
+      await c.var.session.rotate();
+      return c.json(await c.var.session.read());
+    })
+    .post("/destroy", async (c) => {
+      await c.var.session.destroy();
+      return c.redirect("/", 303);
+    });
+}
+
+/** A browser that keeps one cookie and sends it. */
+export class Browser {
+  cookie: string | null = null;
+  /** The last response's `Set-Cookie`. */
+  setCookie: string | null = null;
+
+  constructor(
+    readonly app: { request(url: string, init?: RequestInit): Response | Promise<Response> },
+    readonly origin = "http://localhost",
+  ) {}
+
+  async request(method: string, path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (this.cookie !== null && !headers.has("Cookie")) {
+      headers.set("Cookie", `session=${this.cookie}`);
+    }
+    const response = await this.app.request(this.origin + path, { ...init, method, headers });
+    this.setCookie = response.headers.get("Set-Cookie");
+    if (this.setCookie !== null) {
+      this.cookie = /^session=([^;]*)/.exec(this.setCookie)?.[1] || null;
+    }
+    return response;
+  }
+
+  async get(path: string): Promise<unknown> {
+    return await (await this.request("GET", path)).json();
+  }
+
+  async post(path: string, body?: unknown): Promise<unknown> {
+    const init = body === undefined ? {} : { body: JSON.stringify(body) };
+    return await (await this.request("POST", path, init)).json();
+  }
+}

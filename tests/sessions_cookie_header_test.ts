@@ -1,0 +1,87 @@
+/** The cookie's name and attributes. */
+import { assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
+import { CookieSessionStore, type SessionsOptions } from "../sessions.ts";
+import { testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+
+Deno.test("sessions() sets Secure when the request came by https", async () => {
+  const store = new CookieSessionStore(KEY);
+  const setCookie = async (options: Partial<SessionsOptions<object>>, url: string, proto = "") => {
+    const headers = proto ? { "X-Forwarded-Proto": proto } : {};
+    const app = testApp({ store, ...options });
+    const response = await app.request(`${url}/count`, { method: "POST", headers });
+    return response.headers.get("Set-Cookie") ?? "";
+  };
+  assertNotMatch(await setCookie({}, "http://x"), /Secure/);
+  assertMatch(await setCookie({}, "https://x"), /; Secure/);
+  assertNotMatch(await setCookie({}, "http://x", "https"), /Secure/);
+  assertMatch(await setCookie({ trustProxy: true }, "http://x", "https, http"), /; Secure/);
+  assertMatch(await setCookie({ trustProxy: true }, "http://x", "HTTPS"), /; Secure/);
+  assertNotMatch(await setCookie({ trustProxy: true }, "https://x", "http"), /Secure/);
+  assertNotMatch(await setCookie({ trustProxy: true }, "https://x", "http, https"), /Secure/);
+  assertMatch(await setCookie({ cookie: { secure: true } }, "http://x"), /; Secure/);
+  assertNotMatch(await setCookie({ cookie: { secure: false } }, "https://x"), /Secure/);
+});
+
+Deno.test("sessions() gives the cookie the name and attributes of its options", async () => {
+  const app = testApp({
+    store: new CookieSessionStore(KEY),
+    cookie: {
+      name: "id",
+      domain: "example.org",
+      path: "/app",
+      sameSite: "None",
+      secure: true,
+      partitioned: true,
+    },
+  });
+  const response = await app.request("/count", { method: "POST" });
+  assertMatch(
+    response.headers.get("Set-Cookie") ?? "",
+    /^id=[^;]+; Secure; HttpOnly; Partitioned; Domain=example\.org; SameSite=None; Path=\/app$/,
+  );
+});
+
+Deno.test("sessions() lets no option show the cookie to scripts", async () => {
+  const cookie = { name: "id", httpOnly: false };
+  const app = testApp({ store: new CookieSessionStore(KEY), cookie });
+  const response = await app.request("/count", { method: "POST" });
+  assertMatch(response.headers.get("Set-Cookie") ?? "", /; HttpOnly;/);
+});
+
+Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () => {
+  const store = new CookieSessionStore(KEY);
+  const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
+    [{ name: "a b" }, /Cannot use the cookie "a b": Invalid cookie name/],
+    [{ name: "" }, /Cannot use the cookie ""/],
+    [{ path: "/;x" }, /path must not contain/],
+    [{ domain: "x;y" }, /domain must not contain/],
+    [{ name: "__Host-session" }, /its prefix asks for Secure to be true/],
+    [{ name: "__Secure-session", secure: false }, /Secure/],
+    [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
+    [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
+    [{ path: "/\u20ac" }, /Cannot use the cookie "session": Cookie path .* invalid character/],
+    [{ partitioned: true, secure: false }, /Partitioned/],
+    [{ partitioned: true }, /Partitioned asks for Secure to be true/],
+    [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
+    [{ sameSite: "None" }, /SameSite=None asks for Secure to be true/],
+  ];
+  for (const [cookie, message] of bad) {
+    assertMatch(String(assertThrows(() => testApp({ store, ...cookie && { cookie } }))), message);
+  }
+  testApp({ store, cookie: { name: "__Host-session", secure: true } });
+});
+
+Deno.test("sessions() refuses a permanent cookie that would outlive what browsers allow", async () => {
+  class EndlessStore extends CookieSessionStore {
+    override readonly lifetime = 500 * 24 * 60 * 60;
+  }
+  const store = new EndlessStore(KEY);
+  assertMatch(
+    String(assertThrows(() => testApp({ store, permanent: true }))),
+    /Cannot use the cookie.*400 days/,
+  );
+  const response = await testApp({ store }).request("/count", { method: "POST" });
+  assertEquals(response.status, 200);
+});

@@ -1,0 +1,154 @@
+/** Sessions in a signed cookie. */
+import { assert, assertEquals, assertMatch, assertNotEquals, assertThrows } from "@std/assert";
+import { deflateSync } from "node:zlib";
+import { Hono } from "hono";
+import { z } from "zod";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  sessions,
+  SessionTooLarge,
+} from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { sessionsConformance } from "./conformance/sessions.ts";
+import { testClock } from "./conformance/store.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { flaskCookie } from "./helpers/flask_cookie.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+
+sessionsConformance("CookieSessionStore", {
+  open: (options) => ({
+    store: new CookieSessionStore(KEY, options),
+    close: () => Promise.resolve(),
+  }),
+});
+
+Deno.test("CookieSessionStore can be read, not changed", async () => {
+  const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
+  await browser.post("/set", { count: 41, user: "ada" });
+  const cookie = browser.cookie ?? "";
+  const [payload = "", timestamp, signature] = cookie.split(".");
+  assertEquals(JSON.parse(atob(payload)), { count: 41, user: "ada" });
+  const forged = btoa('{"count":9999}').replace(/=+$/, "");
+  for (
+    const value of [
+      `${forged}.${timestamp}.${signature}`,
+      `${payload}.AAAAAA.${signature}`,
+      `${payload}.${timestamp}.`,
+      `${payload}.${timestamp}.${"A".repeat(43)}`,
+      `.${payload}.${timestamp}.${signature}`,
+    ]
+  ) {
+    browser.cookie = value;
+    assertEquals(await browser.get("/read"), { count: 0 }, value);
+  }
+  browser.cookie = cookie;
+  assertEquals(await browser.get("/read"), { count: 41, user: "ada" });
+});
+
+Deno.test("CookieSessionStore accepts what an older key or no other key has signed", async () => {
+  const cookieOf = async (key: string) => {
+    return (await new CookieSessionStore(key).create({ count: 1 })).cookie;
+  };
+  const store = new CookieSessionStore(KEY, { fallbacks: ["an older secret key"] });
+  assertEquals((await store.load(await cookieOf(KEY)))?.data, { count: 1 });
+  assertEquals((await store.load(await cookieOf("an older secret key")))?.data, { count: 1 });
+  assertEquals(await store.load(await cookieOf("another secret key")), null);
+  const updated = await store.update(
+    await cookieOf("an older secret key"),
+    async () => ({ count: 2 }),
+  );
+  const cookie = updated?.cookie ?? "";
+  assertEquals((await new CookieSessionStore(KEY).load(cookie))?.data, { count: 2 });
+});
+
+Deno.test("CookieSessionStore takes one digest, not the other", async () => {
+  const sha1 = new CookieSessionStore(KEY, { digest: "sha1" });
+  const sha256 = new CookieSessionStore(KEY);
+  const { cookie } = await sha1.create({ count: 1 });
+  assertNotEquals(await sha1.load(cookie), null);
+  assertEquals(await sha256.load(cookie), null);
+});
+
+Deno.test("CookieSessionStore refuses a key that is too short", () => {
+  assertMatch(
+    String(assertThrows(() => new CookieSessionStore("short"))),
+    /5 characters: expected 16 at least/,
+  );
+  assertThrows(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
+});
+
+Deno.test("both session stores refuse a lifetime that is none", async () => {
+  const memory = memoryStore();
+  for (const lifetime of [0, -1, 1.5, NaN, Infinity, 401 * 86400]) {
+    assertMatch(
+      String(assertThrows(() => new CookieSessionStore(KEY, { lifetime }))),
+      /expected whole seconds/,
+    );
+    assertThrows(() => new KeyValueSessionStore(memory, { absoluteLifetime: lifetime }), TypeError);
+  }
+  await memory.close();
+});
+
+Deno.test("a session too large for a cookie is an error with its size, and stays", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: z.looseObject({}) }))
+    .post("/", async (c) => {
+      const { size } = await c.req.json<{ size: number }>();
+      try {
+        return c.json(await c.var.session.update(() => ({ text: "x".repeat(size) })));
+      } catch (error) {
+        assert(error instanceof SessionTooLarge);
+        return c.text(error.message, 400);
+      }
+    });
+  const browser = new Browser(app);
+  assertEquals((await browser.request("POST", "/", { body: '{"size":2900}' })).status, 200);
+  const response = await browser.request("POST", "/", { body: '{"size":3100}' });
+  assertMatch(await response.text(), /: 4\d\d\d bytes, expected 4093 at most$/);
+  assertEquals(browser.setCookie, null);
+});
+
+Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent anew", async () => {
+  const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(5000) }));
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  const browser = new Browser(testApp({ store }));
+  browser.cookie = flaskCookie(`.${bytes.toString("base64url")}`, 8 * 24 * 60 * 60, KEY);
+  assertEquals((await browser.get("/read") as { count: number }).count, 5);
+  assertEquals(browser.setCookie, null);
+  const logged = captureErrors();
+  assertEquals((await browser.request("POST", "/rotate")).status, 500);
+  assertMatch(logged.end(), /SessionTooLarge/);
+  assertEquals(browser.setCookie, null);
+});
+
+Deno.test("CookieSessionStore cannot do what needs a server: an old cookie counts again", async () => {
+  const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
+  await browser.post("/count");
+  const old = browser.cookie;
+  await browser.post("/count");
+  await browser.request("POST", "/destroy");
+  browser.cookie = old;
+  assertEquals(await browser.post("/count"), { count: 2 });
+});
+
+Deno.test("an absolute lifetime ends a session from before it was set, even if it is only read", async () => {
+  const { now, pass } = testClock();
+  const memory = memoryStore({ now });
+  const limited = { absoluteLifetime: 100, now };
+  for (
+    const [before, store] of [
+      [new CookieSessionStore(KEY, { now }), new CookieSessionStore(KEY, limited)],
+      [new KeyValueSessionStore(memory, { now }), new KeyValueSessionStore(memory, limited)],
+    ] as const
+  ) {
+    const { cookie } = await before.create({ count: 1 });
+    const loaded = await store.load(cookie);
+    assertEquals(loaded?.data, { count: 1 });
+    pass(101);
+    assertEquals(await store.load(loaded?.cookie ?? ""), null);
+  }
+  await memory.close();
+});

@@ -1,0 +1,119 @@
+/** What a response tells the browser of its session. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
+import { Hono } from "hono";
+import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { brokenStore } from "./helpers/faulty_stores.ts";
+import { Browser, Counted, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+
+Deno.test("an update that nobody awaited and that fails is the request's error", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted })).get("/", (c) => {
+    c.var.session.update((s) => ({ ...s, count: 5 }));
+    c.var.session.update((s) => ({ ...s, count: 6 }));
+    return c.redirect("/next");
+  });
+  const response = await app.request("/");
+  assertEquals(response.status, 503);
+  assertEquals(response.headers.get("Retry-After"), "1");
+  await memory.close();
+});
+
+Deno.test("a call that nobody awaited and that failed early is the request's error, not the end of the process", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted }))
+    .get("/forgotten", async (c) => {
+      c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text("");
+    })
+    .get("/awaited-late", async (c) => {
+      const update = c.var.session.update((s) => ({ ...s, count: 5 }));
+      await delay(20);
+      return c.text(await update.then(() => "done", () => "failed"));
+    });
+  assertEquals((await app.request("/forgotten")).status, 503);
+  assertEquals(await (await app.request("/awaited-late")).text(), "failed");
+  await memory.close();
+});
+
+Deno.test("sessions() leaves the app's other cookies and Vary alone", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s }));
+      c.header("Set-Cookie", "theme=dark");
+      c.header("Vary", "Accept");
+      return c.text("");
+    });
+  const { headers } = await app.request("/");
+  assertEquals(headers.getSetCookie().length, 2);
+  assertEquals(headers.get("Vary"), "Accept, Cookie");
+});
+
+Deno.test("a response whose headers cannot be changed carries the cookie, too", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s }));
+      return Response.redirect("http://localhost/elsewhere", 303);
+    });
+  const { status, headers } = await app.request("/");
+  assertEquals(status, 303);
+  assertEquals(headers.get("Location"), "http://localhost/elsewhere");
+  assertMatch(headers.get("Set-Cookie") ?? "", /^session=/);
+  assertEquals(headers.get("Vary"), "Cookie");
+  assertEquals(headers.get("Cache-Control"), "no-store");
+});
+
+Deno.test("a response that a handler gives to all requests carries nobody else's cookie", async () => {
+  const done = new Response(null, { status: 204 });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/read", async (c) => {
+      await c.var.session.read();
+      return done;
+    })
+    .get("/count", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return done;
+    });
+  for (const [path, cookies] of [["/count", 1], ["/count", 1], ["/read", 0]] as const) {
+    const { headers } = await app.request(path);
+    assertEquals(headers.getSetCookie().length, cookies, path);
+    assertEquals(headers.get("Vary"), "Cookie");
+  }
+});
+
+Deno.test("an error page still carries the cookie of an update that was done", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 3 }));
+      throw new Error("a defect behind the update");
+    });
+  const logged = captureErrors();
+  const response = await app.request("/");
+  logged.end();
+  assertEquals(response.status, 500);
+  assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
+
+Deno.test("the error of a call that nobody awaited leaves the cookie of the calls before it", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) }).post("/forgotten", async (c) => {
+    await c.var.session.update((s) => ({ ...s, count: 7 }));
+    c.var.session.update((s) => ({ ...s, count: 0.5 }));
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  const logged = captureErrors();
+  assertEquals((await browser.request("POST", "/forgotten")).status, 500);
+  logged.end();
+  assertEquals(await browser.get("/read"), { count: 7 });
+});

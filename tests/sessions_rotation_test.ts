@@ -1,0 +1,216 @@
+/** A session that moves to a new id. */
+import { assert, assertEquals, assertNotEquals, assertNotMatch, assertRejects } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
+import { Hono } from "hono";
+import {
+  KeyValueSessionStore,
+  RotationUnknown,
+  SessionRotated,
+  sessions,
+  type SessionsOptions,
+} from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { testClock } from "./conformance/store.ts";
+import { Browser, Counted, testApp } from "./helpers/session_app.ts";
+
+/** A session app over memory, and the memory. */
+async function withMemory(
+  check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
+  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
+): Promise<void> {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
+  try {
+    await check(testApp({ store, ...options }), memory);
+  } finally {
+    await memory.close();
+  }
+}
+
+Deno.test("rotate ends the old id: it gives no data, and its requests are asked to try again", () =>
+  withMemory(async (app, memory) => {
+    const browser = new Browser(app);
+    await browser.post("/set", { count: 3 });
+    const old = browser.cookie ?? "";
+    await browser.post("/rotate");
+    assertEquals((await memory.get(browser.cookie ?? ""))?.value, '{"count":3}');
+    const headers = { Cookie: `session=${old}` };
+    for (const [method, path] of [["GET", "/read"], ["POST", "/count"], ["POST", "/destroy"]]) {
+      const again = await app.request(path as string, { method: method as string, headers });
+      assertEquals(again.status, 409, path);
+      assertEquals(again.headers.get("Set-Cookie"), null, "the new cookie stays");
+      assertNotMatch(await again.text(), /3/);
+    }
+    assertEquals(await browser.get("/read"), { count: 3 });
+  }));
+
+Deno.test("a reset under an id that was rotated away leaves the answer to the next request as it is", () =>
+  withMemory(async (app) => {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const headers = { Cookie: `session=${browser.cookie}` };
+    await browser.post("/rotate");
+    for (const path of ["/destroy", "/destroy", "/count"]) {
+      const again = await app.request(path, { method: "POST", headers });
+      assertEquals(again.status, 409, path);
+      assertEquals(again.headers.get("Set-Cookie"), null, "the new cookie stays");
+    }
+    assertEquals(await browser.post("/count"), { count: 2 });
+  }));
+
+Deno.test("rotate loses no update that comes between, and no destroy", async () => {
+  const memory = memoryStore();
+  let between: (() => Promise<unknown>) | null = null;
+  const store: Store = {
+    ...memory,
+    async delete(key) {
+      // What a rotation does last under the old id.
+      const run = between;
+      between = null;
+      await run?.();
+      return await memory.delete(key);
+    },
+  };
+  const app = testApp({ store: new KeyValueSessionStore(store) });
+  const elsewhere = testApp({ store: new KeyValueSessionStore(memory) });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  const old = { Cookie: `session=${browser.cookie}` };
+  between = async () => await elsewhere.request("/count", { method: "POST", headers: old });
+  assertEquals(await browser.post("/rotate"), { count: 2 });
+  const rotated = { Cookie: `session=${browser.cookie}` };
+  between = async () => await elsewhere.request("/destroy", { method: "POST", headers: rotated });
+  assertEquals(await browser.post("/rotate"), { count: 0 });
+  const tombstone = `${old.Cookie.slice("session=".length)}.rotated`;
+  assertEquals((await memory.list("")).keys, [tombstone]);
+  await memory.close();
+});
+
+Deno.test("of two rotations at once one succeeds, and the other leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await here.create({ count: 1 });
+  const [first, second] = await Promise.allSettled([here.rotate(cookie), there.rotate(cookie)]);
+  assert(first?.status === "fulfilled" && second?.status === "rejected");
+  assert(second.reason instanceof SessionRotated);
+  const keys = [`${cookie}.rotated`, first.value?.cookie];
+  assertEquals(new Set((await memory.list("")).keys), new Set(keys));
+  await memory.close();
+});
+
+Deno.test("a request whose session is rotated meanwhile gets no cookie, after an update of its own", async () => {
+  const memory = memoryStore();
+  const elsewhere = new KeyValueSessionStore(memory);
+  const app = new Hono()
+    .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
+    .get("/:cookie", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      await elsewhere.rotate(c.req.param("cookie"));
+      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+      return c.text("");
+    });
+  const { cookie } = await elsewhere.create({ count: 1 });
+  const response = await app.request(`/${cookie}`, { headers: { Cookie: `session=${cookie}` } });
+  assertEquals(response.status, 409);
+  assertEquals(response.headers.get("Set-Cookie"), null);
+  await memory.close();
+});
+
+Deno.test("reading sends no cookie anew where the session is rotated meanwhile", async () => {
+  const { now, pass } = testClock();
+  const memory = memoryStore({ now });
+  const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
+  const rotating = {
+    ...memory,
+    async get(key: string) {
+      const entry = await memory.get(key);
+      await other.rotate(key);
+      return entry;
+    },
+  };
+  const { cookie } = await other.create({ count: 1 });
+  pass(50);
+  const loaded = await new KeyValueSessionStore(rotating, { lifetime: 100, now }).load(cookie);
+  assertEquals([loaded?.cookie, loaded?.renewed], [cookie, false]);
+  assertEquals(loaded?.data, { count: 1 });
+  await memory.close();
+});
+
+Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
+  for (const isDone of [true, false]) {
+    const memory = memoryStore();
+    const store: Store = {
+      ...memory,
+      async delete(key) {
+        if (isDone) await memory.delete(key);
+        throw new StoreUnavailable("cut", { outcome: "unknown" });
+      },
+    };
+    const app = testApp({ store: new KeyValueSessionStore(store) })
+      .post("/rotate-forgotten", (c) => {
+        c.var.session.rotate();
+        return c.text("");
+      });
+    const browser = new Browser(app);
+    await browser.post("/set", { count: 5 });
+    for (const path of ["/rotate", "/rotate-forgotten"]) {
+      const old = browser.cookie;
+      assertEquals((await browser.request("POST", path)).status, 503, path);
+      assertNotEquals(browser.cookie, old, path);
+      assertEquals(await browser.get("/read"), { count: 5 }, path);
+    }
+    await memory.close();
+  }
+});
+
+Deno.test("a rotation that is cut is logged without the new id", () => {
+  const cause = new StoreUnavailable("cut", { outcome: "unknown" });
+  const error = new RotationUnknown("the new id", cause);
+  assertEquals(error.cookie, "the new id");
+  assertNotMatch(Deno.inspect(error) + JSON.stringify(error), /the new id/);
+});
+
+Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
+  const memory = memoryStore();
+  const begun = Promise.withResolvers<void>();
+  const cut = Promise.withResolvers<void>();
+  const store: Store = {
+    ...memory,
+    async delete() {
+      begun.resolve();
+      await cut.promise;
+      throw new StoreUnavailable("cut", { outcome: "unknown" });
+    },
+  };
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  await browser.post("/set", { count: 5 });
+  const other = new Browser(browser.app);
+  other.cookie = browser.cookie;
+  const rotation = browser.request("POST", "/rotate");
+  await begun.promise;
+  const waiting = other.request("POST", "/count");
+  await delay(20); // until it waits
+  cut.resolve();
+  assertEquals((await waiting).status, 503);
+  assertEquals(other.setCookie, null);
+  assertEquals((await rotation).status, 503);
+  assertNotEquals(browser.cookie, other.cookie);
+  await memory.close();
+});
+
+Deno.test("a rotation for which there is no room leaves no copy behind", async () => {
+  const memory = memoryStore();
+  const store: Store = {
+    ...memory,
+    async set(key, value, options) {
+      if (value.includes("count") && key !== cookie) throw new StoreFull("full");
+      return await memory.set(key, value, options);
+    },
+  };
+  const { cookie } = await new KeyValueSessionStore(memory).create({ count: 5 });
+  const sessionStore = new KeyValueSessionStore(store);
+  await assertRejects(() => sessionStore.rotate(cookie), StoreFull);
+  assertEquals((await memory.list("")).keys, [cookie]);
+  await memory.close();
+});
