@@ -23,13 +23,14 @@ export interface Browsers {
   firefox: Browser;
 }
 
-/** Registers a test that needs both browsers. */
+/** Registers a test that needs both browsers, and other programs. */
 export function testInBrowsers(
   name: string,
   run: (t: Deno.TestContext, browsers: Browsers) => Promise<void>,
+  programs: string[] = [],
 ): void {
   testWith(
-    [CHROMIUM, FIREFOX],
+    [CHROMIUM, FIREFOX, ...programs],
     name,
     async (t) => {
       await Deno.mkdir(SCREENSHOTS, { recursive: true });
