@@ -64,6 +64,8 @@ import { openStore } from "./stores/open.ts";
 import { MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
 import { EXPLORER_HEADERS, ExplorerPage } from "./kv/explorer.tsx";
 
+export type { Access } from "./kv/tokens.ts";
+
 /** What `GET /` can answer. */
 const TYPES = ["application/json", "text/event-stream", NDJSON, "text/html"];
 /** The most streams of changes at one time. */

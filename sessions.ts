@@ -50,6 +50,7 @@ export type { SessionStore, StoredSession } from "./sessions/session_store.ts";
 
 /** What {@linkcode sessions} takes. */
 export interface SessionsOptions<T extends object> {
+  /** Where sessions are kept. */
   store: SessionStore;
   /**
    * What the data is: a zod schema, or any other Standard Schema, that accepts `{}`, with a default

@@ -12,6 +12,7 @@ import type { Store } from "../stores/store.ts";
 
 /** What a request may do to the store. */
 export interface Access {
+  /** The store, limited to what the request's token allows. */
   Variables: { store: Store };
 }
 

@@ -47,6 +47,8 @@ export class CookieSessionStore implements SessionStore {
   readonly #withSalt: (salt: string) => CookieSessionStore;
 
   /**
+   * Signs with the secret key.
+   *
    * @param secretKey At least 16 characters
    * @throws {TypeError} If a key is shorter, or a lifetime is invalid
    */

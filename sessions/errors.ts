@@ -11,23 +11,30 @@ import { StoreUnavailable } from "../stores/store.ts";
  * try again. The browser keeps its cookie, except where the `cause` is a {@linkcode RotationUnknown}.
  */
 export class SessionUnavailable extends HTTPException {
-  /** @param cause The store's error */
+  static {
+    this.prototype.name = "SessionUnavailable";
+  }
+
+  /** Keeps the store's error as `cause`. */
   constructor(cause: unknown) {
     const message = "The sessions are not available. Please try again in a moment";
     const headers = { "Content-Type": "text/plain", "Retry-After": "1" };
     super(503, { message, cause, res: new Response(message, { headers }) });
-    this.name = "SessionUnavailable";
   }
 }
 
 /** Data that does not fit the schema, or that JSON cannot hold. Nothing was changed. */
 export class SessionDataInvalid extends TypeError {
-  override readonly name = "SessionDataInvalid";
+  static {
+    this.prototype.name = "SessionDataInvalid";
+  }
 }
 
 /** The session is too large for a cookie or for a value of the store. Nothing was changed. */
 export class SessionTooLarge extends RangeError {
-  override readonly name = "SessionTooLarge";
+  static {
+    this.prototype.name = "SessionTooLarge";
+  }
 }
 
 /**
@@ -36,8 +43,11 @@ export class SessionTooLarge extends RangeError {
  * carries no cookie, so that the browser keeps the new one, and a second try succeeds.
  */
 export class SessionRotated extends Error {
-  override readonly name = "SessionRotated";
+  static {
+    this.prototype.name = "SessionRotated";
+  }
 
+  /** The message does not contain an id. */
   constructor() {
     super("The session has a new id. Please try again");
   }
@@ -50,7 +60,7 @@ export class SessionRotated extends Error {
 export class RotationUnknown extends StoreUnavailable {
   readonly #cookie: string;
 
-  /** @param cookie The cookie with the new id */
+  /** Takes the cookie with the new id. */
   constructor(cookie: string, cause: Error) {
     super(cause.message, { cause, outcome: "unknown" });
     this.#cookie = cookie;

@@ -76,7 +76,11 @@ export class KeyValueSessionStore implements SessionStore {
   /** How far the store's clock is ahead of ours, in milliseconds; null until the first write. */
   #clockAhead: number | null = null;
 
-  /** @throws {TypeError} If a lifetime is invalid */
+  /**
+   * Keeps sessions in `store`, which the caller closes.
+   *
+   * @throws {TypeError} If a lifetime is invalid
+   */
   constructor(
     store: SessionEntries,
     options: KeyValueSessionOptions & { prefix?: string } = {},

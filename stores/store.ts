@@ -23,18 +23,18 @@ export const MAX_PAGE = 1000;
  */
 export const DEADLINE = 10_000;
 
-declare const checked: unique symbol;
-
 /**
  * JSON text that was checked: well-formed, in one line, at most {@linkcode MAX_VALUE_BYTES} long and
  * {@linkcode MAX_DEPTH} deep. Stores keep text and not JavaScript values, so that every number comes
- * back with all its digits. Made by `json()`.
+ * back with all its digits. Made by `json()`; `checked` exists in the type only.
  */
-export type JsonText = string & { readonly [checked]: true };
+export type JsonText = string & { readonly checked: true };
 
 /** What is kept under one key. */
 export interface Entry {
+  /** The entry's name: 1 to {@linkcode MAX_KEY_BYTES} bytes of UTF-8. */
   readonly key: string;
+  /** What was stored under it. */
   readonly value: JsonText;
   /** Names the write that made this entry: no other write to this key ever has the same. */
   readonly revision: string;
@@ -50,6 +50,7 @@ export interface Written extends Entry {
 
 /** One page of a listing. */
 export interface Page {
+  /** In the order of their code points. */
   readonly keys: string[];
   /** What to give as `after` for the next page, or null: this was the last one. */
   readonly next: string | null;
@@ -130,6 +131,7 @@ export interface WatchOptions {
 export interface Watch {
   /** Where the watch begins: to resume it before its first change. */
   readonly since: string;
+  /** The changes; cancel it to end the watch. */
   readonly changes: ReadableStream<Change>;
 }
 
@@ -140,6 +142,7 @@ export interface Watch {
 export interface Change {
   /** Names this change, to resume from. */
   readonly id: string;
+  /** The key whose entry changed. */
   readonly key: string;
   /** What is under the key now, or null for nothing. */
   readonly entry: Entry | null;
@@ -147,9 +150,13 @@ export interface Change {
 
 /** A call that can never succeed as it is: a bad key, value, ttl, prefix, cursor or limit. */
 export class InvalidArgument extends TypeError {
-  override readonly name = "InvalidArgument";
+  static {
+    this.prototype.name = "InvalidArgument";
+  }
 
+  /** Takes the name of the argument, and what is wrong with it. */
   constructor(
+    /** Which argument is wrong. */
     readonly argument: "url" | "key" | "value" | "ttl" | "prefix" | "after" | "limit",
     message: string,
   ) {
@@ -159,6 +166,7 @@ export class InvalidArgument extends TypeError {
 
 /** A value over {@linkcode MAX_VALUE_BYTES}. */
 export class ValueTooLarge extends InvalidArgument {
+  /** The argument is `value`. */
   constructor() {
     super("value", `Cannot store the value: it is over ${MAX_VALUE_BYTES} bytes of JSON text`);
   }
@@ -166,9 +174,11 @@ export class ValueTooLarge extends InvalidArgument {
 
 /** The condition of `ifRevision` did not hold, and nothing was written. */
 export class RevisionConflict extends Error {
-  override readonly name = "RevisionConflict";
+  static {
+    this.prototype.name = "RevisionConflict";
+  }
 
-  /** @param current What is there instead, or null for nothing */
+  /** Takes the key, and the entry that it has instead, or null. */
   constructor(readonly key: string, readonly current: Entry | null) {
     super(
       `The condition for "${key}" does not hold: ` +
@@ -179,8 +189,11 @@ export class RevisionConflict extends Error {
 
 /** A watch cannot tell of every change since the one it was asked for: list the entries again. */
 export class ChangesLost extends Error {
-  override readonly name = "ChangesLost";
+  static {
+    this.prototype.name = "ChangesLost";
+  }
 
+  /** Takes the change that was asked for. */
   constructor(readonly since: string) {
     super(`Cannot watch since "${since}": the changes since then are no longer known`);
   }
@@ -188,10 +201,13 @@ export class ChangesLost extends Error {
 
 /** The store did not do the call: it cannot be reached, is closed, or took too long. */
 export class StoreUnavailable extends Error {
-  override readonly name = "StoreUnavailable";
+  static {
+    this.prototype.name = "StoreUnavailable";
+  }
   /** What became of a write: "unchanged", or "unknown" where it may have been done. */
   readonly outcome: "unchanged" | "unknown";
 
+  /** Takes what happened, and what became of a write. */
   constructor(message: string, options: ErrorOptions & { outcome: "unchanged" | "unknown" }) {
     super(message, options);
     this.outcome = options.outcome;
@@ -200,5 +216,7 @@ export class StoreUnavailable extends Error {
 
 /** There is no room for this write, and nothing was written. */
 export class StoreFull extends Error {
-  override readonly name = "StoreFull";
+  static {
+    this.prototype.name = "StoreFull";
+  }
 }

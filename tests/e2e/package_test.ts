@@ -1,10 +1,11 @@
-/** The package as another project takes it in: docs/SESSIONS.md, "From nothing to a session". */
-import { assertEquals } from "@std/assert";
+/** The package as another Deno project uses it, and as `deno publish` would upload it. */
+import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
-import { PROJECT, runToEnd } from "../helpers/programs.ts";
+import { firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
+import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
 
-const MAIN = `
+const EVERY_EXPORT = `
 import { KeyValueSessionStore, sessions } from "@counter/sessions";
 import { kv } from "@counter/sessions/kv";
 import { openStore } from "@counter/sessions/stores";
@@ -28,18 +29,89 @@ console.log(page.status, /<h1>.*?<\\/h1>/.exec(await page.text())?.[0]);
 await memory.close();
 `;
 
-Deno.test("an app in another directory links the package, and has all of its exports", async () => {
+/** Runs a program in an app of its own, which links the package and asks for these versions. */
+async function runLinked(program: string, imports: { hono: string; zod: string }): Promise<string> {
   const cwd = await Deno.makeTempDir();
-  const { hono, zod } = project.imports;
-  await Deno.writeTextFile(join(cwd, "deno.json"), JSON.stringify({ imports: { hono, zod } }));
-  await Deno.writeTextFile(join(cwd, "main.ts"), MAIN);
-  const commands = [["link", PROJECT], ["check", "main.ts"], ["run", "--allow-all", "main.ts"]];
-  let output = "";
-  for (const args of commands) {
-    const { code, stdout, stderr } = await runToEnd(Deno.execPath(), args, { cwd });
-    assertEquals(code, 0, stderr);
-    output = stdout;
-  }
-  assertEquals(output, "Count: 1\n200 <h1>Key-value store</h1>\n");
+  await Deno.writeTextFile(join(cwd, "deno.json"), JSON.stringify({ imports }));
+  await Deno.writeTextFile(join(cwd, "main.ts"), program);
+  await succeed(Deno.execPath(), ["link", PROJECT], cwd);
+  await succeed(Deno.execPath(), ["check", "main.ts"], cwd);
+  const output = await succeed(Deno.execPath(), ["run", "--allow-all", "main.ts"], cwd);
   await Deno.remove(cwd, { recursive: true });
+  return output;
+}
+
+Deno.test("an app in another directory links the package, and has all of its exports", async () => {
+  const { hono, zod } = project.imports;
+  const output = await runLinked(EVERY_EXPORT, { hono, zod });
+  assertEquals(output, "Count: 1\n200 <h1>Key-value store</h1>\n");
+});
+
+for (const which of ["oldest", "newest"]) {
+  testWith(
+    REGISTRY,
+    `the package type-checks and runs with the ${which} Hono and zod of its range`,
+    async () => {
+      const version = (range: string) =>
+        which === "oldest" ? range.replace("^", "") : range.replace(/\^(\d+).*/, "^$1");
+      const { hono, zod } = project.imports;
+      const imports = { hono: version(hono), zod: version(zod) };
+      assertEquals(await runLinked(await firstProgram(), imports), "Count: 1\n");
+    },
+  );
+}
+
+Deno.test("deno publish uploads the library only", async () => {
+  const args = ["publish", "--dry-run", "--allow-dirty", "--no-check"];
+  const { code, stderr } = await runToEnd(Deno.execPath(), args, { env: { NO_COLOR: "1" } });
+  assertEquals(code, 0, stderr);
+  const files = [...stderr.matchAll(/file:\/\/(\S+) \(/g)].map(([, path = ""]) =>
+    path.slice(PROJECT.length + 1)
+  );
+  assert(files.includes("sessions.ts"), stderr);
+  const library = /^(sessions|kv|stores|server)(\.ts|\/)|^(std\.d\.ts|deno\.json|[A-Z]+(\.md)?)$/;
+  assertEquals(files.filter((path) => !library.test(path)), []);
+});
+
+/** The entry points' files. */
+const ENTRIES = Object.values(project.exports);
+
+Deno.test("every export is documented: deno doc --lint", async () => {
+  const env = { NO_COLOR: "1" };
+  const { stderr } = await runToEnd(Deno.execPath(), ["doc", "--lint", ...ENTRIES], { env });
+  const errors = stderr.split(/^error(?=\[)/m).slice(1).map((text) => text.trim());
+  // A type of another package counts as private, since this one does not export it.
+  const ours = errors.filter((text) =>
+    !/references private type '(\w+)'/.test(text) || !isForeign(text)
+  );
+  assertEquals(ours, []);
+});
+
+/** Whether a problem is with a type that its file imports from another package. */
+function isForeign(problem: string): boolean {
+  const [, name] = /references private type '([\w.]+)'/.exec(problem) ?? [];
+  const [, path = ""] = /--> (\S+?):\d/.exec(problem) ?? [];
+  const source = Deno.readTextFileSync(path);
+  return new RegExp(`import [^;]*\\b${name}\\b[^;]* from "(?!\\.)`).test(source);
+}
+
+/** Errors of `stores/` and `sessions/` that never leave them. */
+const INTERNAL = ["UnexpectedAnswer"];
+
+Deno.test("every error that the package throws is exported", async () => {
+  const modules = await Promise.all(ENTRIES.map((path) => import(join(PROJECT, path))));
+  const exported = new Set(modules.flatMap((module) => Object.keys(module)));
+  const errors: string[] = [];
+  for (const directory of ["sessions", "stores", "stores/redis"]) {
+    for await (const { name, isFile } of Deno.readDir(join(PROJECT, directory))) {
+      if (!isFile) continue;
+      const source = await Deno.readTextFile(join(PROJECT, directory, name));
+      const classes = source.matchAll(
+        /class (\w+) extends (?:\w*(?:Error|Exception)|InvalidArgument|StoreUnavailable)\b/g,
+      );
+      errors.push(...Array.from(classes, ([, name = ""]) => name));
+    }
+  }
+  assert(errors.includes("SessionUnavailable") && errors.includes("StoreFull"), `${errors}`);
+  assertEquals(errors.filter((name) => !exported.has(name)), INTERNAL);
 });
