@@ -1,4 +1,4 @@
-/** docs/DEPLOY.md: its unit and its nginx configuration, as the page gives them. */
+/** docs/DEPLOY.md: its container file, unit and nginx configuration, as the page gives them. */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import {
@@ -11,6 +11,35 @@ import {
 } from "../helpers/programs.ts";
 
 const page = await Deno.readTextFile(join(PROJECT, "docs/DEPLOY.md"));
+
+testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two servers", async () => {
+  const directory = await Deno.makeTempDir();
+  const [app, data] = [join(directory, "app"), join(directory, "data")];
+  await copyProject(app);
+  const text = await Deno.readTextFile(join(PROJECT, "Containerfile"));
+  const steps = [...text.matchAll(/^([A-Z]+) (.*)$/gm)].map(([, name = "", rest = ""]) => {
+    return { name, rest: rest.replaceAll("/data", data).replace("deno:deno", String(Deno.uid())) };
+  });
+  const restOf = (step: string) => steps.filter(({ name }) => name === step).map((it) => it.rest);
+  assertEquals(restOf("FROM"), [`docker.io/denoland/deno:${Deno.version.deno}`]);
+
+  for (const command of restOf("RUN")) {
+    const { code, stderr } = await runToEnd("sh", ["-c", command], { cwd: app });
+    assertEquals(code, 0, stderr);
+  }
+  const settings = restOf("ENV").flatMap((rest) => rest.split(" "));
+  const env = Object.fromEntries(
+    [...settings, `KV_TOKEN=${"t".repeat(32)}`, "PORT=0"].map((it) => it.split("=")),
+  );
+  const [entry = ""] = restOf("ENTRYPOINT");
+  const [command = "", ...args] = JSON.parse(entry);
+  for (const task of ["kv", "counter"]) {
+    await using program = new Program(command, [...args, task], { cwd: app, env });
+    await program.printed(/http:\/\/0\.0\.0\.0:\d+/);
+  }
+  assertEquals((await Deno.stat(join(data, "kv.db"))).isFile, true);
+  await Deno.remove(directory, { recursive: true });
+});
 
 testWith(["systemd-analyze"], "DEPLOY.md has a unit that systemd accepts", async () => {
   const directory = await Deno.makeTempDir();
@@ -33,7 +62,7 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   const first = await get(`${https}/counter/`);
   assertMatch(await first.text(), /Count: 1/);
   const cookie = first.headers.get("Set-Cookie") ?? "";
-  assertMatch(cookie, /Path=\/counter\/;/);
+  assertMatch(cookie, /; Path=\/counter\/(;|$)/);
   assertMatch(cookie, /; Secure/);
   const headers = { Cookie: cookie.split(";")[0] ?? "", Origin: https };
   assertMatch(await (await get(`${https}/counter/`, { headers })).text(), /Count: 2/);
@@ -120,6 +149,17 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
     });
     await Deno.remove(directory, { recursive: true });
   });
+}
+
+/** Copies the project as `COPY . .` does: without what .dockerignore names. */
+async function copyProject(target: string): Promise<void> {
+  const ignored = (await Deno.readTextFile(join(PROJECT, ".dockerignore"))).trim().split("\n");
+  await Deno.mkdir(target);
+  for await (const { name } of Deno.readDir(PROJECT)) {
+    if (ignored.includes(name)) continue;
+    const { code, stderr } = await runToEnd("cp", ["-R", join(PROJECT, name), target]);
+    assertEquals(code, 0, stderr);
+  }
 }
 
 /** Starts nginx in the foreground, with all of its files in the directory. */
