@@ -1,6 +1,8 @@
 /** The documents: the tests they name exist, and their programs print what the comments say. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { dirname, join } from "node:path";
+import project from "../deno.json" with { type: "json" };
+import { ConfigFile } from "../server/config.ts";
 import { PROJECT } from "./helpers/programs.ts";
 
 for (const document of ["SECURITY.md", "RELIABILITY.md"]) {
@@ -63,6 +65,16 @@ Deno.test("the documents link only to files and headings that exist", async () =
         );}
     }
   }
+});
+
+Deno.test("README.md names every configuration key and every dependency", async () => {
+  const text = await Deno.readTextFile(join(PROJECT, "README.md"));
+  const keys = Object.keys(ConfigFile.shape).filter((key) => key !== "$schema");
+  const packages = Object.values(project.imports).map((specifier) =>
+    /^npm:\/?((?:@[^/]+\/)?[^@/]+)/.exec(specifier)?.[1] ?? specifier
+  );
+  const missing = [...keys, ...packages].filter((name) => !text.includes(name));
+  assertEquals(missing, []);
 });
 
 /** Runs a program, and gives the lines that it prints. */
