@@ -9,15 +9,18 @@
  * | Request | Answer |
  * |---|---|
  * | `GET /` | the page, with a count one higher |
- * | `POST /reset` | 303 to `/`; the session is ended and its cookie cleared |
+ * | `POST /reset` | 303 to the page; the session is ended and its cookie cleared |
+ *
+ * Its addresses are relative, so that a proxy can serve it under a path prefix. The page shows its
+ * own browser what the response did: the `Set-Cookie`, and what it holds.
  *
  * @module
  */
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { type Config, ConfigError, readConfig } from "./server/config.ts";
-import { sameOriginOnly } from "./server/guards.ts";
+import { isLoopback, sameOriginOnly } from "./server/guards.ts";
 import { listen, run } from "./server/listen.ts";
 import {
   CookieSessionStore,
@@ -28,16 +31,20 @@ import {
 } from "./sessions.ts";
 import { openStore } from "./stores/open.ts";
 import { type Store, StoreFull } from "./stores/store.ts";
-import { CounterPage, ErrorPage } from "./counter/page.tsx";
-import { PAGE_HEADERS } from "./server/layout.tsx";
+import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
 const CounterSession = z.looseObject({ count: z.number().int().default(0) });
 
+/** How soon a page that says "Temporarily unavailable" is loaded again, in seconds. */
+const RETRY_SECONDS = 5;
+
 /** What {@linkcode counter} takes. */
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
-  /** What the page says of where the count is kept, as in "a signed cookie". */
+  /** Where the count is kept, as the page words it: "a signed cookie". */
   keptIn: string;
+  /** The address of a page that shows the store; only browsers on this machine get a link to it. */
+  storePage?: string | undefined;
 }
 
 /**
@@ -53,36 +60,61 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
  * console.log((await (await app.request("/")).text()).includes("Count: 1")); // true
  * ```
  */
-export function counter({ keptIn, ...options }: CounterOptions) {
+export function counter({ keptIn, storePage, ...options }: CounterOptions) {
+  const page = counterPage({ keptIn });
+  const localPage = storePage === undefined ? page : counterPage({ keptIn, storePage });
+
   return new Hono()
     .use(sameOriginOnly({ safeMethods: true }))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
-      const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
-      return c.html(CounterPage({ count, keptIn }), 200, PAGE_HEADERS);
+      const { session } = c.var;
+      const data = await session.update((s) => ({ ...s, count: s.count + 1 }));
+      const show = localPage !== page && isLocal(c) ? localPage : page;
+      const html = show({ data, count: data.count, setCookie: session.setCookie ?? "" });
+      return c.body(html, 200, COUNTER_HEADERS);
     })
     .post("/reset", async (c) => {
       await c.var.session.destroy();
-      return c.redirect("/", 303);
+      return c.redirect("./", 303);
     })
     .notFound((c) => {
-      const message = "There is no such page here.";
-      const page = ErrorPage({ title: "Not found", message, action: "To the counter" });
-      return c.html(page, 404, PAGE_HEADERS);
+      const depth = c.req.path.split("/").length - 2;
+      const href = "../".repeat(depth) || "./";
+      const message = "There is no page at this address.";
+      const html = errorPage({ title: "Not found", message, href, action: "To the counter" });
+      return c.body(html, 404, COUNTER_HEADERS);
     })
     .onError((error, c) => {
-      if (error instanceof SessionUnavailable) {
-        console.error(`counter: ${(error.cause as Error).message}`);
-        const problem = error.cause instanceof StoreFull ? "is full" : "does not answer";
-        const message = `Your count is safe, but the store that keeps it ${problem}.`;
-        const page = ErrorPage({ title: "Please wait", message });
-        return c.html(page, 503, { ...PAGE_HEADERS, "Retry-After": "1" });
-      }
+      if (error instanceof SessionUnavailable) return unavailable(c, error);
       const status = error instanceof HTTPException ? error.status : 500;
       if (status === 500) console.error(error);
-      const message = status === 500 ? "This is a defect of the page." : error.message;
-      return c.html(ErrorPage({ title: "That failed", message }), status, PAGE_HEADERS);
+      const message = status === 500 ? "An internal error. It was logged." : `${error.message}.`;
+      return c.body(
+        errorPage({ title: "That failed", message, ...TRY_AGAIN }),
+        status,
+        COUNTER_HEADERS,
+      );
     });
+}
+
+const TRY_AGAIN = { href: "./", action: "Try again" };
+
+function unavailable(c: Context, { cause }: SessionUnavailable): Response {
+  console.error(`counter: ${(cause as Error).message}`);
+  const problem = cause instanceof StoreFull ? "is full" : "is unavailable";
+  const message = `Your count is safe, but the store that keeps it ${problem}. ` +
+    `This page tries again every ${RETRY_SECONDS} seconds.`;
+  return c.body(errorPage({ title: "Temporarily unavailable", message, ...TRY_AGAIN }), 503, {
+    ...COUNTER_HEADERS,
+    "Retry-After": String(RETRY_SECONDS),
+    // A header, so that it works without a script; relative, for a path prefix.
+    "Refresh": `${RETRY_SECONDS}; url=./`,
+  });
+}
+
+function isLocal(c: Context): boolean {
+  return isLoopback((c.req.header("Host") ?? "").replace(/:\d+$/, ""));
 }
 
 /** Where the configuration has sessions kept. */
@@ -100,6 +132,7 @@ async function openSessionStore(config: Config) {
     return {
       store,
       keptIn: "a key-value store, under an id in the cookie",
+      storePage: storePage(config.KV_URL),
       close: () => kvStore.close(),
     };
   }
@@ -117,8 +150,15 @@ async function openSessionStore(config: Config) {
   return { store, keptIn: "a signed cookie", close: () => Promise.resolve() };
 }
 
+/** The page of a key-value service that browsers on this machine can reach. */
+function storePage(kvUrl: string): string | undefined {
+  const url = URL.parse(kvUrl);
+  if (!/^https?:$/.test(url?.protocol ?? "") || !isLoopback(url?.hostname ?? "")) return undefined;
+  return `${url?.origin}${url?.pathname}${url?.search}`;
+}
+
 /** @throws {ConfigError} If the cookie's name and attributes break their rules */
-function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn">) {
+function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn" | "storePage">) {
   try {
     return counter({
       ...options,
@@ -141,9 +181,9 @@ function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn">) 
 if (import.meta.main) {
   await run("counter", async () => {
     const config = readConfig();
-    const { store, keptIn, close } = await openSessionStore(config);
+    const { close, ...options } = await openSessionStore(config);
     try {
-      await listen("counter", app(config, { store, keptIn }).fetch, {
+      await listen("counter", app(config, options).fetch, {
         hostname: config.HOST,
         port: config.PORT ?? 5000,
       });

@@ -62,7 +62,7 @@ import { type Access, bearersOnly } from "./kv/tokens.ts";
 import { json } from "./stores/json_text.ts";
 import { openStore } from "./stores/open.ts";
 import { MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
-import { EXPLORER_HEADERS, ExplorerPage } from "./kv/explorer.tsx";
+import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
 
 export type { Access } from "./kv/tokens.ts";
 
@@ -132,7 +132,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<Access> {
       case NDJSON:
         return await dump(c, c.var.store, query(c, PrefixQuery).prefix);
       case "text/html":
-        return c.html(ExplorerPage(), 200, EXPLORER_HEADERS);
+        return c.html(EXPLORER, 200, EXPLORER_HEADERS);
       default:
         return await list(c);
     }

@@ -16,11 +16,13 @@ const SCRIPT = [dom, service, row, editor, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
-/** The headers of {@linkcode ExplorerPage}: only its own script runs, and calls only its own origin. */
+/** The headers of {@linkcode EXPLORER}: only its own script runs, and calls only its own origin. */
 export const EXPLORER_HEADERS = await pageHeaders({ style, script: SCRIPT });
 
-/** Every entry, with its value and the time left. The script fills it. */
-export function ExplorerPage() {
+/** The page's HTML: every entry, with its value and the time left. The script fills it. */
+export const EXPLORER = String(Explorer());
+
+function Explorer() {
   return (
     <Layout title="Key-value store" style={style} script={SCRIPT} mainId="explorer">
       <header>

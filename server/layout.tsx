@@ -1,7 +1,8 @@
 /** @jsxImportSource hono/jsx */
-/** What every page shares. */
+/** What all pages have in common. */
 import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
+import { escapeToBuffer } from "hono/utils/html";
 
 /** Light and dark by the system's colours; nothing is fetched from anywhere. */
 const STYLE = `
@@ -10,12 +11,14 @@ const STYLE = `
     font: 1rem/1.5 system-ui, sans-serif; background: light-dark(#f6f7f9, #14161a); }
   main { box-sizing: border-box; width: min(31rem, 90vw); padding: 2.5rem; border-radius: 1rem;
     text-align: center; background: light-dark(#fff, #1e2127); box-shadow: 0 1px 4px #0003; }
-  h1 { margin: 0 0 .5rem; font-size: 2.5rem; font-variant-numeric: tabular-nums; }
+  h1 { margin: 0 0 .5rem; font-size: clamp(1.75rem, 8vw, 2.5rem); line-height: 1.2;
+    font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
   p { margin: .5rem 0; color: light-dark(#444, #bbb); }
   button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 0; border-radius: 2rem;
     font: inherit; cursor: pointer; display: inline-block; text-decoration: none;
     background: var(--accent); color: light-dark(#fff, #062e6f); }
   button:hover, .button:hover { filter: brightness(1.1); }
+  .outlined { color: var(--accent); background: transparent; border: 1px solid; }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
   code { font-size: .9em; overflow-wrap: anywhere; }
 `;
@@ -25,14 +28,16 @@ async function hash(text: string): Promise<string> {
   return `'sha256-${btoa(String.fromCharCode(...new Uint8Array(digest)))}'`;
 }
 
-/** What a page has of its own beside what every page shares. */
-interface Own {
+/** A page's style and script, beside what every page shares. */
+interface PageAssets {
   style?: string;
   script?: string;
 }
 
 /** The headers of a page: no script and no style but its own, no frame, no outside asset. */
-export async function pageHeaders({ style, script }: Own = {}): Promise<Record<string, string>> {
+export async function pageHeaders(
+  { style, script }: PageAssets = {},
+): Promise<Record<string, string>> {
   const styles = await Promise.all([STYLE, ...style ? [style] : []].map(hash));
   const policy = [
     "default-src 'none'",
@@ -56,13 +61,33 @@ export async function pageHeaders({ style, script }: Own = {}): Promise<Record<s
   };
 }
 
-/** The headers of a page without a script. */
-export const PAGE_HEADERS = await pageHeaders();
+/**
+ * Renders a page once. Returns a function that gives its HTML with other texts, which it escapes.
+ *
+ * @param names Of the texts
+ * @param page Renders the page with a mark in place of each text
+ */
+export function template<Name extends string>(
+  names: readonly Name[],
+  page: (texts: Record<Name, string>) => unknown,
+): (texts: Record<Name, string>) => string {
+  // A control character is no part of a page, and JSX leaves it as it is.
+  const marks = names.map((name) => [name, `\0${name}\0`]);
+  const [first = "", ...parts] = String(page(Object.fromEntries(marks))).split("\0");
+  return (texts) => {
+    const html: [string] = [first];
+    for (let i = 0; i < parts.length; i += 2) {
+      escapeToBuffer(texts[parts[i] as Name], html);
+      html[0] += parts[i + 1];
+    }
+    return html[0];
+  };
+}
 
 /** A whole page. */
 export function Layout(
   { title, children, style, script, mainId }:
-    & Own
+    & PageAssets
     & { title: string; children: Child; mainId?: string },
 ) {
   return html`<!DOCTYPE html>${(

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import { counter } from "../counter.ts";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -8,6 +8,7 @@ import { captureErrors } from "./helpers/captured_errors.ts";
 import { Browser } from "./helpers/session_app.ts";
 
 const KEPT_IN = "a place of the test";
+const LOCAL = { headers: { Host: "localhost:5000" } };
 
 function cookieCounter() {
   const store = new CookieSessionStore("a secret key for tests alone");
@@ -18,6 +19,12 @@ async function textOf(response: Response | Promise<Response>): Promise<string> {
   return (await (await response).text()).replace(/<style>.*<\/style>/s, "");
 }
 
+/** What a person reads of a page: without tags and escapes. */
+function readable(html: string): string {
+  return html.replace(/<[^>]*>/g, "").replaceAll("&quot;", '"').replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">");
+}
+
 Deno.test("counter() shows a page that counts, resets and says where the count is kept", async () => {
   const browser = new Browser(cookieCounter());
   for (const count of [1, 2, 3]) {
@@ -25,25 +32,79 @@ Deno.test("counter() shows a page that counts, resets and says where the count i
     assertEquals(response.status, 200);
     assertEquals(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
     const text = await textOf(response);
-    assertMatch(text, new RegExp(`<h1>Count: ${count}</h1>`));
+    assertMatch(text, new RegExp(`<title>Count: ${count}</title>.*<h1>Count: ${count}</h1>`));
     assertMatch(text, /^<!DOCTYPE html><html lang="en">/);
-    assertMatch(text, /<form method="post" action="\/reset"><button type="submit">Reset</);
-    assert(text.includes(KEPT_IN));
+    assertStringIncludes(text, KEPT_IN);
   }
   const reset = await browser.request("POST", "/reset");
   assertEquals(reset.status, 303);
-  assertEquals(reset.headers.get("Location"), "/");
   assertMatch(reset.headers.get("Set-Cookie") ?? "", /^session=; Max-Age=0;/);
   assertMatch(await textOf(browser.request("GET", "/")), /Count: 1</);
 });
 
-Deno.test("counter() lets nothing of another origin into its page", async () => {
+Deno.test("counter() has relative addresses only, for a proxy's path prefix", async () => {
+  const app = cookieCounter();
+  const html = await textOf(app.request("/"));
+  assertMatch(html, /<a class="button" href=".\/">Count again</);
+  assertMatch(html, /<form method="post" action="reset"><button [^>]*>Reset</);
+  const reset = await app.request("/reset", { method: "POST" });
+  assertEquals(reset.headers.get("Location"), "./");
+  for (const [path, href] of [["/no", "./"], ["/no/such", "../"], ["/no/such/page", "../../"]]) {
+    const response = await app.request(path ?? "");
+    assertEquals(response.status, 404);
+    assertStringIncludes(await textOf(response), `href="${href}">To the counter</a>`);
+  }
+});
+
+Deno.test("counter() shows the cookie that its response sets, and the session in it", async () => {
+  const browser = new Browser(cookieCounter());
+  for (const [count, change] of [[1, "first load"], [2, "went from 1 to 2, so the cookie is"]]) {
+    const response = await browser.request("GET", "/");
+    const text = readable(await textOf(response));
+    assertStringIncludes(text, `Set-Cookie: ${response.headers.get("Set-Cookie")}`);
+    assertStringIncludes(text, `{"count":${count}}`);
+    assertStringIncludes(text, `${change}`);
+    assertEquals(response.headers.get("Cache-Control"), "no-store");
+  }
+});
+
+Deno.test("counter() shows the id that its response sets, and what the store keeps", async () => {
+  const memory = memoryStore();
+  const browser = new Browser(
+    counter({ store: new KeyValueSessionStore(memory), keptIn: KEPT_IN }),
+  );
+  await browser.request("GET", "/");
+  const [id = ""] = (await memory.list("")).keys;
+  await memory.set(id, json({ count: 1, user: "<script>" }));
+  const response = await browser.request("GET", "/");
+  const html = await textOf(response);
+  assertStringIncludes(html, `<mark>${id}</mark>`);
+  assertNotMatch(html, /<script>/);
+  const text = readable(html);
+  assertStringIncludes(text, `Set-Cookie: ${response.headers.get("Set-Cookie")}`);
+  assertStringIncludes(text, (await memory.get(id))?.value ?? "");
+  assertStringIncludes(text, "went from 1 to 2 in the store. The cookie is the same.");
+  await memory.close();
+});
+
+Deno.test("counter() links to the store's page only in browsers on this machine", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const app = counter({ store, keptIn: KEPT_IN, storePage: "http://localhost:5100/" });
+  const link = /<a href="http:\/\/localhost:5100\/">/;
+  assertMatch(await textOf(app.request("/", LOCAL)), link);
+  const elsewhere = { headers: { Host: "counter.example" } };
+  assertNotMatch(await textOf(app.request("/", elsewhere)), link);
+  await memory.close();
+});
+
+Deno.test("counter() allows nothing of another origin in its page", async () => {
   const { headers } = await cookieCounter().request("/");
   assertMatch(headers.get("Content-Security-Policy") ?? "", /^default-src 'none';/);
   assertEquals(headers.get("X-Content-Type-Options"), "nosniff");
 });
 
-Deno.test("counter() turns away another site's form, and no client without a browser", async () => {
+Deno.test("counter() rejects another site's form, and serves clients that are not browsers", async () => {
   const browser = new Browser(cookieCounter());
   await browser.request("GET", "/");
   const foreign = [
@@ -61,7 +122,7 @@ Deno.test("counter() turns away another site's form, and no client without a bro
   }
   assertMatch(await textOf(browser.request("GET", "/")), /Count: 2</);
   const link = await browser.request("GET", "/", { headers: { "Sec-Fetch-Site": "cross-site" } });
-  assertEquals(link.status, 200, "a link from another site is let in");
+  assertEquals(link.status, 200, "another site may link to it");
   for (
     const headers of [
       { "Sec-Fetch-Site": "same-origin", Origin: "http://localhost" },
@@ -74,7 +135,7 @@ Deno.test("counter() turns away another site's form, and no client without a bro
   }
 });
 
-Deno.test("counter() shows a page that a person understands when the store is gone", async () => {
+Deno.test("counter() says that the store is unavailable, and tries again by itself", async () => {
   const memory = memoryStore();
   const gone = async () => {
     throw new StoreUnavailable("http://10.0.0.1:5100 cannot be reached", { outcome: "unchanged" });
@@ -85,16 +146,18 @@ Deno.test("counter() shows a page that a person understands when the store is go
   const response = await app.request("/");
   assertMatch(logged.end(), /^counter: http:\/\/10\.0\.0\.1:5100 cannot be reached$/m);
   assertEquals(response.status, 503);
-  assertEquals(response.headers.get("Retry-After"), "1");
+  assertEquals(response.headers.get("Retry-After"), "5");
+  assertEquals(response.headers.get("Refresh"), "5; url=./", "it tries again by itself");
   assertEquals(response.headers.get("Set-Cookie"), null);
   const text = await textOf(response);
-  assertMatch(text, /Your count is safe, but the store that keeps it does not answer/);
-  assertMatch(text, /<a class="button" href="\/">Try again<\/a>/);
-  assertNotMatch(text, /10\.0\.0\.1/, "the store's address is no visitor's business");
+  assertMatch(text, /<h1>Temporarily unavailable<\/h1>/);
+  assertMatch(text, /Your count is safe, but the store that keeps it is unavailable\./);
+  assertMatch(text, /<a class="button" href=".\/">Try again<\/a>/);
+  assertNotMatch(text, /10\.0\.0\.1/, "no visitor learns the store's address");
   await memory.close();
 });
 
-Deno.test("counter() says that the store is full, and counts on when there is room", async () => {
+Deno.test("counter() says that the store is full", async () => {
   const memory = memoryStore();
   const full = async () => {
     throw new StoreFull("/var/lib/kv.db is full");
@@ -128,5 +191,5 @@ Deno.test("counter() answers other paths with a page and counts nothing", async 
   assertEquals(response.headers.get("Set-Cookie"), null);
   const text = await textOf(response);
   assertMatch(text, /<h1>Not found<\/h1>/);
-  assertMatch(text, /<a class="button" href="\/">To the counter<\/a>/);
+  assertMatch(text, /<a class="button" href=".\/">To the counter<\/a>/);
 });

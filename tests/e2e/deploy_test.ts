@@ -69,7 +69,7 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   const reset = await get(`${https}/counter/reset`, { method: "POST", headers });
   await reset.body?.cancel();
   assertEquals(reset.status, 303);
-  assertEquals(new URL(reset.headers.get("Location") ?? "", https).href, `${https}/counter/`);
+  assertEquals(new URL(reset.headers.get("Location") ?? "", reset.url).href, `${https}/counter/`);
 });
 
 testWithNginx("asks for the service's token", async ({ get, https }) => {

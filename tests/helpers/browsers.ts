@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import axe from "axe-core";
 import { join } from "node:path";
 import puppeteer, { type Browser, type HTTPResponse, type Page } from "puppeteer-core";
-import { PROJECT, testWith } from "./programs.ts";
+import { eventually, PROJECT, testWith } from "./programs.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 const FIREFOX = "/usr/bin/firefox-esr";
@@ -92,6 +92,8 @@ export async function resize(page: Page, size: { width: number; height: number }
     // Firefox ESR 140 sets the size, and does not know the command that puppeteer sends with it.
     if (!/unknown command emulation.setScreenOrientationOverride/.test(error.message)) throw error;
   });
+  const hasSize = async () => await page.evaluate(() => innerWidth) === size.width;
+  await eventually("the page in its new size", hasSize);
 }
 
 /** Writes a picture of the page to `build/screenshots`. */
