@@ -1,31 +1,34 @@
 /**
- * Conditional requests: RFC 9110, section 13, without its dates.
+ * Conditional requests: RFC 9110, section 13, without dates.
  *
  * @module
  */
-import type { Context } from "hono";
-import { HTTPException } from "hono/http-exception";
-import { type Entry, RevisionConflict, type Store } from "../stores/store.ts";
+import { type Entry, RevisionConflict } from "../stores/store.ts";
+import { badRequest } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
 
-/** An entity tag, or `*`. */
-type Tags = { weak: boolean; revision: string }[] | "*" | undefined;
-interface Conditions {
-  ifMatch: Tags;
-  ifNoneMatch: Tags;
+/** A list of entity tags, or `*`. */
+type Tags = { weak: boolean; revision: string }[] | "*" | null;
+
+/** What the headers of a request require of the current entry. */
+export interface Conditions {
+  readonly ifMatch: Tags;
+  readonly ifNoneMatch: Tags;
 }
 
-export function readConditions(c: Context): Conditions | null {
-  const ifMatch = c.req.header("If-Match");
-  const ifNoneMatch = c.req.header("If-None-Match");
-  if (ifMatch === undefined && ifNoneMatch === undefined) return null;
+/** Returns the conditions of a request, or null. */
+export function readConditions({ headers }: Exchange): Conditions | null {
+  const ifMatch = headers.get("If-Match");
+  const ifNoneMatch = headers.get("If-None-Match");
+  if (ifMatch === null && ifNoneMatch === null) return null;
   return {
     ifMatch: readTags("If-Match", ifMatch),
     ifNoneMatch: readTags("If-None-Match", ifNoneMatch),
   };
 }
 
-function readTags(header: string, value: string | undefined): Tags {
-  if (value === undefined) return undefined;
+function readTags(header: string, value: string | null): Tags {
+  if (value === null) return null;
   if (value.trim() === "*") return "*";
   // A list may have empty elements, section 5.6.1.
   const tag = /[\s,]*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,[\s,]*|$)/y;
@@ -33,51 +36,59 @@ function readTags(header: string, value: string | undefined): Tags {
   while (tag.lastIndex < value.length) {
     const match = tag.exec(value);
     if (match === null) {
-      throw new HTTPException(400, {
-        message: `Cannot read ${header}: expected * or a list of tags in double quotes`,
-      });
+      throw badRequest(`Cannot read ${header}: expected * or a list of tags in double quotes`);
     }
     tags.push({ weak: match[1] !== undefined, revision: match[2] ?? "" });
   }
   return tags;
 }
 
-/** `If-Match` compares strongly: a weak tag never matches. */
+/** Whether `If-Match` holds. It compares strongly: a weak tag never matches. */
 export function matches(tags: Tags, entry: Entry | null): boolean {
-  if (tags === undefined) return true;
+  if (tags === null) return true;
   if (entry === null) return false;
   return tags === "*" || tags.some((tag) => !tag.weak && tag.revision === entry.revision);
 }
 
-/** `If-None-Match` compares weakly. */
+/** Whether `If-None-Match` holds. It compares weakly. */
 export function noneMatches(tags: Tags, entry: Entry | null): boolean {
-  if (tags === undefined || entry === null) return true;
+  if (tags === null || entry === null) return true;
   return tags !== "*" && !tags.some((tag) => tag.revision === entry.revision);
 }
 
 /**
- * Does a write if the request's conditions hold. They are checked on an entry that is then named to
- * the store as the one to write over, so that no other write can come between.
+ * Writes if the request's conditions hold. They are checked on an entry whose revision the write then
+ * names, so that no other write can come in between.
  *
+ * @param write Writes only over the revision that it is given
  * @throws {RevisionConflict} If they do not hold
  */
 export async function writeIf<T>(
-  c: Context,
-  store: Store,
+  exchange: Exchange,
   key: string,
   write: (ifRevision?: string | null) => Promise<T>,
 ): Promise<T> {
-  const conditions = readConditions(c);
+  const conditions = readConditions(exchange);
   if (conditions === null) return await write();
+  return await writeOver(exchange, key, conditions, (current) => write(current?.revision ?? null));
+}
+
+/** As {@linkcode writeIf}, with the entry itself. */
+export async function writeOver<T>(
+  { store }: Exchange,
+  key: string,
+  conditions: Conditions | null,
+  write: (current: Entry | null) => Promise<T>,
+): Promise<T> {
   let current = await store.get(key);
   for (;;) {
-    const holds = matches(conditions.ifMatch, current) &&
-      noneMatches(conditions.ifNoneMatch, current);
+    const holds = conditions === null ||
+      matches(conditions.ifMatch, current) && noneMatches(conditions.ifNoneMatch, current);
     if (!holds) throw new RevisionConflict(key, current);
     try {
-      return await write(current?.revision ?? null);
+      return await write(current);
     } catch (error) {
-      // Another write came between, and so some client has got on.
+      // Another write came in between; the conditions may hold for its entry, too.
       if (!(error instanceof RevisionConflict)) throw error;
       current = error.current;
     }

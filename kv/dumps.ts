@@ -1,66 +1,86 @@
 /**
- * A store as newline-delimited JSON, an entry a line: a dump, and what restores it. Either side
- * holds a few entries at a time, however many there are.
+ * A store as newline-delimited JSON, one entry a line: dumps, and restoring them. Either side holds a
+ * few entries at a time, however many there are.
  *
  * @module
  */
-import type { Context } from "hono";
-import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
-import { entries, line } from "../stores/entries.ts";
 import { checkKey, checkTtl } from "../stores/checks.ts";
-import { json, type JsonText } from "../stores/json_text.ts";
+import { line } from "../stores/entries.ts";
+import type { JsonText } from "../stores/json_text.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
-import { answer } from "./responses.ts";
-import { BadLine, RestoreStopped } from "./errors.ts";
-import { chunksInTime, members, parseBody } from "./requests.ts";
+import { badRequest, RestoreStopped, tooLarge } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./requests.ts";
+import { GUARD_HEADERS, jsonResponse } from "./responses.ts";
+import { sourceOf, streamResponse } from "./streams.ts";
 
 /** The media type. */
 export const NDJSON = "application/x-ndjson";
 /** The longest line that is read, in bytes: a key and a value, and room for escapes. */
 export const MAX_LINE_BYTES = 2 * MAX_VALUE_BYTES;
+const NEWLINE = 0x0a;
+/** White space within a line: space, tab, carriage return. */
+const BLANKS = [0x20, 0x09, 0x0d];
 /** How many lines, and about how many bytes, are written at once. */
 const BATCH_LINES = 1000;
 const BATCH_BYTES = 2 * 1024 * 1024;
-/** What JSON takes for white space within a line: space, tab, carriage return. */
-const BLANKS = [0x20, 0x09, 0x0d];
-/** How many entries a dump fetches at once: as many are held for each client that reads slowly. */
+/** The most entries that a dump fetches at once. */
 const FETCHED_AT_ONCE = 16;
-/** About how many characters are sent at once. */
+/** About how many characters of a dump are sent at once. */
 const CHUNK_LENGTH = 64 * 1024;
 
-/** Every entry under a prefix, read as the client reads. */
-export async function dump(c: Context, store: Store, prefix: string): Promise<Response> {
-  async function* text() {
-    let chunk = "";
-    for await (const entry of entries(store, prefix, FETCHED_AT_ONCE)) {
-      chunk += `${line(entry)}\n`;
+const HEADERS = { ...GUARD_HEADERS, "Content-Type": NDJSON, "Vary": "Accept" };
+
+/** Responds with every entry under a prefix, read as the client reads. */
+export function dump(exchange: Exchange, prefix: string): Response | Promise<Response> {
+  if (exchange.method === "HEAD") return new Response(null, { headers: HEADERS });
+  return streamResponse(exchange, sourceOf(chunksOf(exchange.store, prefix)), HEADERS);
+}
+
+/** The lines of a dump, many at a time. */
+async function* chunksOf(store: Store, prefix: string): AsyncGenerator<string> {
+  let atOnce = FETCHED_AT_ONCE;
+  let chunk = "";
+  let after: string | undefined;
+  do {
+    const { keys, next } = await store.list(prefix, { after });
+    while (keys.length > 0) {
+      const { text, used, isWhole } = await fetchLines(store, keys.slice(0, atOnce));
+      keys.splice(0, used);
+      // A slow client must not hold large entries that it will not read soon: fetch them again then.
+      atOnce = isWhole ? Math.min(2 * atOnce, FETCHED_AT_ONCE) : used;
+      chunk += text;
       if (chunk.length < CHUNK_LENGTH) continue;
       yield chunk;
       chunk = "";
     }
-    yield chunk;
+    after = next ?? undefined;
+  } while (after !== undefined);
+  yield chunk;
+}
+
+/** Fetches entries, and returns the lines of as many of them as a chunk may have. */
+async function fetchLines(store: Store, keys: string[]) {
+  const entries = await Promise.all(keys.map((key) => store.get(key)));
+  let text = "";
+  let used = 0;
+  for (const entry of entries) {
+    used++;
+    if (entry !== null) text += `${line(entry)}\n`;
+    if (text.length >= CHUNK_LENGTH) break;
   }
-  const headers = { "Content-Type": NDJSON };
-  if (c.req.method === "HEAD") return c.body(null, 200, headers);
-  const chunks = text();
-  // An error of the store can still be told by the status here, and later only by cutting off.
-  const first = await chunks.next();
-  async function* all() {
-    yield first.value ?? "";
-    yield* chunks;
-  }
-  const stream = ReadableStream.from(all()).pipeThrough(new TextEncoderStream());
-  return c.body(stream, 200, headers);
+  return { text, used, isWhole: used === entries.length };
 }
 
 /**
- * Writes the entry of each line, in the order of the lines, and lets them live `ttl` seconds.
+ * Writes the entry of each line, in the order of the lines, for `ttl` seconds.
  *
  * @throws {RestoreStopped} At the first line that cannot be written; those before it are
  */
-export async function restore(c: Context, store: Store, ttl: number | undefined) {
+export async function restore(exchange: Exchange, ttl: number | undefined): Promise<Response> {
   checkTtl(ttl);
+  exchange.hold(MAX_LINE_BYTES + BATCH_BYTES);
   let values = new Map<string, JsonText>();
   let lines = 0;
   let bytes = 0;
@@ -68,72 +88,88 @@ export async function restore(c: Context, store: Store, ttl: number | undefined)
   const write = async () => {
     const [writing, count] = [values, lines];
     [values, lines, bytes] = [new Map(), 0, 0];
-    if (count > 0) await store.setAll(writing, { ttl });
+    if (count > 0) await exchange.store.setAll(writing, { ttl });
     restored += count;
   };
   try {
     try {
-      for await (const [number, text] of readLines(c.req.raw.body)) {
-        const [key, value] = readEntry(number, text);
+      for await (const [number, line] of readLines(exchange)) {
+        const [key, value] = readEntry(number, line);
         values.set(key, value);
         lines++;
-        bytes += text.length;
+        bytes += line.length;
         if (lines === BATCH_LINES || bytes >= BATCH_BYTES) await write();
       }
     } finally {
-      // Before a bad line, too.
+      // The good lines before a bad one, too.
       await write();
     }
-  } catch (cause) {
-    throw new RestoreStopped(cause, restored);
+  } catch (error) {
+    const isLine = error instanceof RestoreStopped;
+    throw new RestoreStopped(
+      isLine ? error.cause : error,
+      isLine ? error.line : undefined,
+      restored,
+    );
   }
-  return answer(c, 200, JSON.stringify({ restored }));
+  return jsonResponse(exchange, { restored });
 }
 
 /**
- * The lines of a body that are not blank, with their numbers.
+ * The lines of a body that are not blank, with their numbers. A line is valid until the next one is
+ * asked for.
  *
- * @throws {BadLine} If a line is too long
+ * @throws {RestoreStopped} If a line is too long
  */
-async function* readLines(
-  body: ReadableStream<Uint8Array> | null,
-): AsyncGenerator<[number, Uint8Array]> {
+async function* readLines(exchange: Exchange): AsyncGenerator<[number, Buffer<ArrayBuffer>]> {
   let number = 1;
-  let parts: Uint8Array[] = [];
+  let line: Buffer<ArrayBuffer> = Buffer.alloc(4096);
   let length = 0;
-  const add = (part: Uint8Array) => {
-    parts.push(part);
-    length += part.length;
-    if (length <= MAX_LINE_BYTES) return;
-    const message = `It is over ${MAX_LINE_BYTES} bytes`;
-    throw new BadLine(new HTTPException(413, { message }), number);
+  // Copied, since a chunk is a view of a buffer of 64 KiB, however short it is.
+  const append = (part: Uint8Array) => {
+    const needed = length + part.length;
+    if (needed > MAX_LINE_BYTES) {
+      throw new RestoreStopped(tooLarge(`It is over ${MAX_LINE_BYTES} bytes`), number);
+    }
+    if (needed > line.length) {
+      const longer = Buffer.alloc(Math.min(Math.max(needed, 2 * line.length), MAX_LINE_BYTES));
+      line.copy(longer, 0, 0, length);
+      line = longer;
+    }
+    line.set(part, length);
+    length = needed;
   };
-  const isBlank = () => parts.every((part) => part.every((byte) => BLANKS.includes(byte)));
-  for await (const chunk of chunksInTime(body)) {
+  const isBlank = () => line.subarray(0, length).every((byte) => BLANKS.includes(byte));
+  for await (const chunk of readChunks(exchange, () => BODY_TIMEOUT)) {
     let start = 0;
-    for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {
-      add(chunk.subarray(start, end));
-      if (!isBlank()) yield [number, Buffer.concat(parts)];
-      [parts, length] = [[], 0];
+    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
+      append(chunk.subarray(start, end));
+      if (!isBlank()) yield [number, line.subarray(0, length)];
+      length = 0;
       start = end + 1;
       number++;
     }
-    add(chunk.subarray(start));
+    append(chunk.subarray(start));
   }
-  if (!isBlank()) yield [number, Buffer.concat(parts)];
+  if (!isBlank()) yield [number, line.subarray(0, length)];
 }
 
-/** @throws {BadLine} If the line is no entry */
-function readEntry(number: number, line: Uint8Array): [string, JsonText] {
+/** @throws {RestoreStopped} If the line is not an entry */
+function readEntry(number: number, line: Buffer<ArrayBuffer>): [string, JsonText] {
+  const wanted = 'expected one entry, {"key": value}';
   try {
-    const [entry, ...others] = members(parseBody(line));
-    if (entry === undefined || others.length > 0) {
-      throw new HTTPException(400, { message: 'Cannot set: expected one entry, {"key": value}' });
-    }
-    const [key, value] = entry;
-    checkKey(key);
-    return [key, json(value)];
+    const entries: [string, JsonText][] = [];
+    parseJson(line, (reader) => {
+      expectObject(reader, wanted);
+      reader.object((key) => {
+        if (entries.length > 0) throw badRequest(`Cannot set: ${wanted}`);
+        checkKey(key);
+        entries.push([key, reader.value()]);
+      });
+    });
+    if (entries[0] === undefined) throw badRequest(`Cannot set: ${wanted}`);
+    return entries[0];
   } catch (cause) {
-    throw new BadLine(cause, number);
+    throw new RestoreStopped(cause, number);
   }
 }

@@ -1,10 +1,10 @@
 /**
- * Errors as the service's clients see them: `application/problem+json`, RFC 9457.
+ * Errors as clients see them: `application/problem+json`, RFC 9457.
  *
  * @module
  */
-import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { Buffer } from "node:buffer";
 import { STATUS_CODES } from "node:http";
 import {
   ChangesLost,
@@ -14,24 +14,42 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../stores/store.ts";
-import { entryHeaders, object } from "./responses.ts";
+import { entryHeaders, GUARD_HEADERS, memberText } from "./responses.ts";
 
-/** RFC 9110's names of the statuses, of which Node has one in an older form. */
+/** RFC 9110's names of the statuses; Node has an older one. */
 const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: "Content Too Large" };
-/** What a client that got a 503 should wait, in seconds. */
+/** How long a client should wait after a 503, in seconds. */
 const RETRY_AFTER = "1";
 
-/** A line of a restore that cannot be written, and why. */
-export class BadLine extends Error {
-  constructor(override readonly cause: unknown, readonly line: number) {
-    super((cause as Error).message);
-  }
+/** The error of a request that can never succeed as it is. */
+export function badRequest(message: string, cause?: unknown): HTTPException {
+  return new HTTPException(400, { message, cause });
 }
 
-/** A restore that came to an end early, by whatever `cause`. */
+/** The error of a request that is over a limit. */
+export function tooLarge(message: string): HTTPException {
+  return new HTTPException(413, { message });
+}
+
+/** The error of a method that a path does not have. */
+export function notAllowed(method: string, allowed: string): HTTPException {
+  return new HTTPException(405, {
+    message: `Cannot ${method} here: expected ${allowed}`,
+    res: new Response(null, { headers: { Allow: allowed } }),
+  });
+}
+
+/** A restore that stopped early. */
 export class RestoreStopped extends Error {
-  /** @param restored How many lines were written before */
-  constructor(override readonly cause: unknown, readonly restored: number) {
+  /**
+   * @param line The number of the bad line, if a line is the cause
+   * @param restored How many lines were written
+   */
+  constructor(
+    override readonly cause: unknown,
+    readonly line: number | undefined,
+    readonly restored = 0,
+  ) {
     super((cause as Error).message);
   }
 }
@@ -41,68 +59,63 @@ interface Description {
   status: number;
   detail: string;
   outcome?: "unchanged" | "unknown";
-  /** Of a restore: the number of the bad line, and how many were written. */
-  line?: number;
+  line?: number | undefined;
   restored?: number;
 }
 
-/** Turns away every other method. */
-export function allow(methods: string): (c: Context) => never {
-  return (c) => {
-    throw new HTTPException(405, {
-      message: `${c.req.method} is not served here: expected ${methods}`,
-      res: new Response(null, { headers: { Allow: methods } }),
-    });
-  };
-}
-
-/** What an error means for a client. Anything else than these is a defect of ours. */
+/** Describes an error to a client. An error of any other kind is ours. */
 export function describe(error: unknown): Description {
   if (error instanceof RestoreStopped) {
-    return { ...describe(error.cause), restored: error.restored };
+    const { restored, line, cause } = error;
+    const description = describe(cause);
+    if (line === undefined) return { ...description, restored };
+    const detail = `Cannot restore line ${line}: ${description.detail}`;
+    return { ...description, detail, line, restored };
   }
-  if (error instanceof BadLine) {
-    const { line, cause } = error;
-    const { status, detail } = describe(cause);
-    return { status, detail: `Cannot restore line ${line}: ${detail}`, line };
-  }
-  if (error instanceof HTTPException) {
-    return { status: error.status, detail: error.message };
-  }
-  // Deno's words for a body whose sender went away, or broke off. Stores have errors of their own.
-  if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Http) {
-    return { status: 400, detail: "The body ended early" };
-  }
+  if (error instanceof HTTPException) return { status: error.status, detail: error.message };
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
   if (error instanceof ChangesLost) return { status: 410, detail: error.message };
   if (error instanceof StoreFull) return { status: 507, detail: "The store is full" };
   if (error instanceof StoreUnavailable) {
-    return { status: 503, detail: "The store does not answer", outcome: error.outcome };
+    return { status: 503, detail: "The store is unavailable", outcome: error.outcome };
   }
-  return { status: 500, detail: "This is a defect of the service" };
+  return { status: 500, detail: "Internal error" };
 }
 
-export function problem(error: Error): Response {
+/** Makes the response of an error. */
+export function problemResponse(method: string, error: unknown): Response {
   const { status, ...description } = describe(error);
-  report(status, error);
+  report(error);
   const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
-  headers.set("Content-Type", "application/problem+json");
-  if (status === 503) headers.set("Retry-After", RETRY_AFTER);
-  const title = TITLES[status] ?? "Error";
-  let text = JSON.stringify({ title, status, ...description });
+  let text = JSON.stringify({ title: TITLES[status] ?? "Error", status, ...description });
   if (error instanceof RevisionConflict) {
     const { key, current } = error;
     for (const [name, value] of Object.entries(entryHeaders(current))) headers.set(name, value);
-    text = `${text.slice(0, -1)},"current":${object([[key, current?.value]])}}`;
+    text = `${text.slice(0, -1)},"current":${memberText(key, current?.value)}}`;
   }
-  return new Response(text, { status, headers });
+  for (const [name, value] of Object.entries(GUARD_HEADERS)) headers.set(name, value);
+  headers.set("Content-Type", "application/problem+json");
+  if (status === 503) headers.set("Retry-After", RETRY_AFTER);
+  if (method === "HEAD") headers.set("Content-Length", String(Buffer.byteLength(text)));
+  return new Response(method === "HEAD" ? null : text, { status, headers });
 }
 
-/** Tells the operator of a failure: the client does not learn where and why. */
-export function report(status: number, error: unknown): void {
-  if (status < 500) return;
-  const { stack, message } = (error instanceof RestoreStopped ? error.cause : error) as Error;
-  console.error(`kv: ${status === 500 ? stack : message}`);
+/** Logs what the client does not learn: why a store failed, and where an error of ours is. */
+export function report(error: unknown): void {
+  if (error instanceof RestoreStopped) return report(error.cause);
+  const { status } = describe(error);
+  if (status < 500 || error instanceof HTTPException) return;
+  const { stack = "", message } = error as Error;
+  const shown = printable(message);
+  console.error(`kv: ${status === 500 ? stack.replace(message, () => shown) : shown}`);
+}
+
+/** A text without control characters, which a terminal would obey: a newline becomes `\u{a}`. */
+function printable(text: string): string {
+  return text.replace(
+    /\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu,
+    (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`,
+  );
 }

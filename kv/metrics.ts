@@ -1,9 +1,8 @@
 /**
- * What the service tells Prometheus of itself: its requests, and what it asked of its store.
+ * Metrics for Prometheus: the requests of the service, and the operations of its store.
  *
  * @module
  */
-import type { MiddlewareHandler } from "hono";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import {
   ChangesLost,
@@ -14,36 +13,44 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 
-/** The methods that have a series of their own: a client could make up any number of others. */
-const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"];
+/** The methods with a series of their own. A client could invent any number of others. */
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /** Bounds of the histogram, in seconds. */
 const BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** What {@linkcode metrics} gives. */
+/** What is measured from outside. */
+export interface Observed {
+  /** Returns the number of streams of changes. */
+  watchers(): number;
+  /** Returns the bytes held for slow clients. */
+  held(): number;
+}
+
+/** What {@linkcode metrics} returns. */
 export interface Metrics {
-  /** The same store, whose calls are counted. */
+  /** The same store; its operations are counted. */
   readonly store: Store;
-  /** Counts and times the requests: up to the answer's headers, where the body is a stream. */
-  readonly middleware: MiddlewareHandler;
+  /**
+   * Counts a request and its duration, up to the headers of its response.
+   *
+   * @param begun What `performance.now()` returned at its beginning
+   */
+  count(method: string, status: number, begun: number): void;
   /** The media type of the text. */
   readonly contentType: string;
-  /** The figures in Prometheus' text format. */
+  /** Returns the metrics in Prometheus' text format. */
   text(): Promise<string>;
 }
 
-/**
- * Measures a service, from now on.
- *
- * @param watchers Gives the number of streams of changes at the moment
- */
-export function metrics(store: Store, watchers: () => number): Metrics {
+/** Measures a service, from now on. */
+export function metrics(store: Store, observed: Observed): Metrics {
   const registry = new Registry();
   const registers = [registry];
   const requests = new Map<string, number>();
   const operations = new Map<string, number>();
   const durations = new Histogram({
     name: "kv_request_duration_seconds",
-    help: "Time until the headers of the answer",
+    help: "Time until the headers of the response",
     labelNames: ["method"],
     buckets: BUCKETS,
     registers,
@@ -52,10 +59,10 @@ export function metrics(store: Store, watchers: () => number): Metrics {
     [...METHODS, "other"].map((method) => [method, durations.labels(method)] as const),
   );
   const name = "kv_requests_total";
-  tallied(requests, { name, help: "Requests", labelNames: ["method", "status"], registers });
-  tallied(operations, {
+  countedBy(requests, { name, help: "Requests", labelNames: ["method", "status"], registers });
+  countedBy(operations, {
     name: "kv_store_operations_total",
-    help: "Calls of the store",
+    help: "Operations of the store",
     labelNames: ["operation", "outcome"],
     registers,
   });
@@ -64,26 +71,34 @@ export function metrics(store: Store, watchers: () => number): Metrics {
     help: "Streams of changes",
     registers,
     collect() {
-      this.set(watchers());
+      this.set(observed.watchers());
+    },
+  });
+  new Gauge({
+    name: "kv_held_bytes",
+    help: "Bytes of bodies and responses held for slow clients",
+    registers,
+    collect() {
+      this.set(observed.held());
     },
   });
   new Gauge({
     name: "kv_store_up",
-    help: "Whether the store answers",
+    help: "Whether the store is available",
     registers,
     async collect() {
-      const answered = await unlessGone(async () => (await store.get("health"), true));
-      this.set(answered ? 1 : 0);
+      const isUp = await ifAvailable(async () => (await store.get("health"), true));
+      this.set(isUp ? 1 : 0);
     },
   });
 
   if (store.count) {
     new Gauge({
       name: "kv_entries",
-      help: "Entries, with some that have just expired",
+      help: "Entries, including some that have just expired",
       registers,
       async collect() {
-        const count = await unlessGone(async () => await store.count?.());
+        const count = await ifAvailable(async () => await store.count?.());
         if (count === undefined) this.remove();
         else this.set(count);
       },
@@ -91,12 +106,10 @@ export function metrics(store: Store, watchers: () => number): Metrics {
   }
 
   return {
-    store: measured(store, (operation, outcome) => count(operations, `${operation} ${outcome}`)),
-    async middleware(c, next) {
-      const begun = performance.now();
-      await next();
-      const method = METHODS.includes(c.req.method) ? c.req.method : "other";
-      count(requests, `${method} ${c.res.status}`);
+    store: counted(store, (operation, outcome) => addOne(operations, `${operation} ${outcome}`)),
+    count(requestMethod, status, begun) {
+      const method = METHODS.includes(requestMethod) ? requestMethod : "other";
+      addOne(requests, `${method} ${status}`);
       times.get(method)?.observe((performance.now() - begun) / 1000);
     },
     contentType: registry.contentType,
@@ -105,10 +118,10 @@ export function metrics(store: Store, watchers: () => number): Metrics {
 }
 
 /**
- * A counter whose figures are looked up when they are asked for: adding one to a Map is several
- * times cheaper than prom-client's look-up of its labels.
+ * A counter whose values are looked up when they are read: adding one to a Map is several times
+ * cheaper than prom-client's look-up of labels.
  */
-function tallied(
+function countedBy(
   counts: ReadonlyMap<string, number>,
   options: { name: string; help: string; labelNames: string[]; registers: Registry[] },
 ): void {
@@ -121,28 +134,29 @@ function tallied(
   });
 }
 
-function count(counts: Map<string, number>, labels: string): void {
+function addOne(counts: Map<string, number>, labels: string): void {
   counts.set(labels, (counts.get(labels) ?? 0) + 1);
 }
 
-function measured(store: Store, counted: (operation: string, outcome: string) => void): Store {
-  async function measure<T>(operation: string, call: Promise<T>): Promise<T> {
+/** The same store, whose operations and their outcomes are reported to `add`. */
+function counted(store: Store, add: (operation: string, outcome: string) => void): Store {
+  async function count<T>(operation: string, call: Promise<T>): Promise<T> {
     try {
       const result = await call;
-      counted(operation, "ok");
+      add(operation, "ok");
       return result;
     } catch (error) {
-      counted(operation, outcomeOf(error));
+      add(operation, outcomeOf(error));
       throw error;
     }
   }
   return {
-    get: (...args) => measure("get", store.get(...args)),
-    set: (...args) => measure("set", store.set(...args)),
-    setAll: (...args) => measure("setAll", store.setAll(...args)),
-    delete: (...args) => measure("delete", store.delete(...args)),
-    list: (...args) => measure("list", store.list(...args)),
-    watch: (...args) => measure("watch", store.watch(...args)),
+    get: (key) => count("get", store.get(key)),
+    set: (...args) => count("set", store.set(...args)),
+    setAll: (...args) => count("setAll", store.setAll(...args)),
+    delete: (...args) => count("delete", store.delete(...args)),
+    list: (...args) => count("list", store.list(...args)),
+    watch: (...args) => count("watch", store.watch(...args)),
     close: () => store.close(),
   };
 }
@@ -155,8 +169,8 @@ function outcomeOf(error: unknown): string {
   return error instanceof StoreUnavailable ? "unavailable" : "error";
 }
 
-/** What a store answers, or nothing while it does not. */
-async function unlessGone<T>(call: () => Promise<T>): Promise<T | undefined> {
+/** What a call returns, or undefined while the store is unavailable. */
+async function ifAvailable<T>(call: () => Promise<T>): Promise<T | undefined> {
   try {
     return await call();
   } catch (error) {

@@ -1,5 +1,5 @@
 /**
- * The service described for programs: OpenAPI 3.1, made of the schemas that check the requests.
+ * The OpenAPI 3.1 document of the service, generated from the schemas that check the requests.
  *
  * @module
  */
@@ -14,8 +14,9 @@ import {
   ListQuery,
   MAX_MEMBERS,
   MetricsQuery,
-  NoQuery,
   OpenApiQuery,
+  RemoveQuery,
+  TtlQuery,
   WriteQuery,
 } from "./requests.ts";
 
@@ -34,19 +35,20 @@ const Problem = z.object({
   title: z.string(),
   status: z.int(),
   detail: z.string(),
-  outcome: z.enum(["unchanged", "unknown"]).optional().describe("Of a write that failed: 503"),
-  current: Entries.optional().describe("The entry that is there instead: 412"),
+  outcome: z.enum(["unchanged", "unknown"]).optional().describe("With 503: what became of a write"),
+  current: Entries.optional().describe("With 412: the current entry"),
   line: z.int().optional().describe("The first bad line of a restore"),
-  restored: z.int().optional().describe("How many lines of a restore were written"),
+  restored: z.int().optional().describe("How many lines were restored"),
 });
-const Answer = z.union([
+const Result = z.union([
   Contents.extend({ status: z.literal([200, 412]) }).describe("To get, delete, or a condition"),
   z.object({ status: z.literal([200, 201]), revision: z.string(), expires }).describe("To put"),
   Problem.pick({ status: true, detail: true, outcome: true }),
 ]);
+const Deleted = z.object({ deleted: z.int() });
 const Change = Contents.extend({ key: z.string() });
 
-const SCHEMAS = { Value, Entries, Page, Problem, Operation, Answer, Change };
+const SCHEMAS = { Value, Entries, Page, Problem, Operation, Result, Change, Deleted };
 
 /** A schema of {@linkcode SCHEMAS}. */
 function ref(name: keyof typeof SCHEMAS) {
@@ -58,7 +60,7 @@ function schemaOf(schema: z.ZodType) {
   return rest;
 }
 
-/** The parameters of a query. */
+/** Returns the parameters of a query. */
 function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {
@@ -70,22 +72,23 @@ function inHeader(...names: string[]) {
   return names.map((name) => ({ name, in: "header", schema: { type: "string" } }));
 }
 
-function body(content: Record<string, object>) {
-  return { content: typed(content) };
+/** Returns a body with a schema for each media type. */
+function content(schemas: Record<string, object>) {
+  const entries = Object.entries(schemas).map(([type, schema]) => [type, { schema }]);
+  return { content: Object.fromEntries(entries) };
 }
 
-function typed(content: Record<string, object>) {
-  return Object.fromEntries(Object.entries(content).map(([type, schema]) => [type, { schema }]));
+/** Returns the responses of a method; all errors are problem+json. */
+function responses(expected: Record<string, { description: string; content?: object }>) {
+  const problem = content({ "application/problem+json": ref("Problem") });
+  return {
+    ...expected,
+    default: { description: "What is wrong, and what is expected", ...problem },
+  };
 }
 
-/** The answers of an operation; every error that is not told apart is problem+json, too. */
-function responses(answers: Record<string, { description: string; content?: object }>) {
-  const problem = body({ "application/problem+json": ref("Problem") });
-  return { ...answers, default: { description: "What is wrong, and what is wanted", ...problem } };
-}
-
-const json = (name: keyof typeof SCHEMAS) => body({ "application/json": ref(name) });
-const NOT_MODIFIED = { 304: { description: "It has a tag of If-None-Match" } };
+const jsonOf = (name: keyof typeof SCHEMAS) => content({ "application/json": ref(name) });
+const NOT_MODIFIED = { 304: { description: "Its tag is in If-None-Match" } };
 const TEXT = { type: "string" };
 const KEY = {
   name: "key",
@@ -95,9 +98,9 @@ const KEY = {
   schema: { type: "string", minLength: 1 },
 };
 
-/** Everything that GET / can be asked for: health, metrics and openapi come alone. */
+/** All of `GET /`. Of health, metrics and openapi, each stands alone. */
 const LIST = {
-  summary: "Keys, entries, changes, or what the service tells of itself",
+  summary: "Keys, entries or changes; or health, metrics or this document",
   parameters: [
     ...inQuery(ListQuery),
     ...[HealthQuery, MetricsQuery, OpenApiQuery].flatMap((schema) =>
@@ -107,8 +110,9 @@ const LIST = {
   ],
   responses: responses({
     200: {
-      description: "Keys, or a page of them; by Accept, all entries, changes, or a page to look at",
-      ...body({
+      description:
+        "Keys, or a page of them; depending on Accept, all entries, changes, or an HTML page",
+      ...content({
         "application/json": { anyOf: [ref("Page"), { type: "object" }] },
         [NDJSON]: ref("Entries"),
         "text/event-stream": ref("Change"),
@@ -120,11 +124,11 @@ const LIST = {
 };
 
 const SET = {
-  summary: "Sets several keys, all or none; or restores a dump; or does an array of operations",
+  summary: "Sets several keys, all or none; or restores a dump; or executes an array of operations",
   parameters: inQuery(WriteQuery),
   requestBody: {
     required: true,
-    ...body({
+    ...content({
       "application/json": {
         oneOf: [{ ...ref("Entries"), maxProperties: MAX_MEMBERS }, {
           type: "array",
@@ -139,44 +143,66 @@ const SET = {
   },
   responses: responses({
     200: {
-      description: "What was set; {restored: number of lines}; or an answer for each operation",
-      ...body({
+      description: "What was set; {restored: number of lines}; or the result of each operation",
+      ...content({
         "application/json": {
-          oneOf: [ref("Entries"), { type: "array", items: ref("Answer") }],
+          oneOf: [ref("Entries"), { type: "array", items: ref("Result") }],
         },
       }),
     },
   }),
 };
 
+const REMOVE = {
+  summary: "Removes all keys under a prefix; an empty prefix needs all",
+  parameters: inQuery(RemoveQuery).map((parameter) =>
+    parameter.name === "all" ? { ...parameter, allowEmptyValue: true } : parameter
+  ),
+  responses: responses({
+    200: { description: "How many keys were removed", ...jsonOf("Deleted") },
+  }),
+};
+
 const ENTRY = {
   parameters: [KEY],
   get: {
-    summary: "Gets an entry; its value is null where there is none",
-    parameters: [...inQuery(NoQuery), ...inHeader("If-Match", "If-None-Match")],
+    summary: "Returns an entry; null if there is none",
+    parameters: inHeader("If-Match", "If-None-Match"),
     responses: responses({
-      200: { description: "The entry, with ETag and Expires", ...json("Entries") },
+      200: {
+        description: "The entry, with ETag and Expires; as plain text, a string itself",
+        ...content({ "application/json": ref("Entries"), "text/plain": TEXT }),
+      },
       ...NOT_MODIFIED,
     }),
   },
   put: {
     summary: "Sets a key",
     parameters: [...inQuery(WriteQuery), ...inHeader("If-Match", "If-None-Match")],
-    requestBody: { required: true, ...json("Value") },
+    requestBody: { required: true, ...jsonOf("Value") },
     responses: responses({
-      200: { description: "Written over another value", ...json("Entries") },
-      201: { description: "Written where nothing was", ...json("Entries") },
+      200: { description: "Replaced another value", ...jsonOf("Entries") },
+      201: { description: "Created", ...jsonOf("Entries") },
+    }),
+  },
+  patch: {
+    summary: "Extends the life of an entry; its value stays",
+    parameters: [...inQuery(TtlQuery), ...inHeader("If-Match", "If-None-Match")],
+    responses: responses({
+      200: { description: "The entry, with its new ETag and Expires", ...jsonOf("Entries") },
     }),
   },
   delete: {
-    summary: "Removes a key, and gives what it held",
+    summary: "Removes a key, and returns its value",
     parameters: inHeader("If-Match", "If-None-Match"),
-    responses: responses({ 200: { description: "What it held, or null", ...json("Entries") } }),
+    responses: responses({
+      200: { description: "The removed value, or null", ...jsonOf("Entries") },
+    }),
   },
 };
 
 /**
- * The description of the service, by version 3.1 of the OpenAPI Specification.
+ * Returns the OpenAPI document of the service.
  *
  * @example
  * ```ts
@@ -197,7 +223,7 @@ export function openApi() {
     },
     servers: [{ url: "/" }],
     security: [{}, { bearer: [] }, { basic: [] }],
-    paths: { "/": { get: LIST, post: SET }, "/{key}": ENTRY },
+    paths: { "/": { get: LIST, post: SET, delete: REMOVE }, "/{key}": ENTRY },
     components: {
       schemas: Object.fromEntries(schemas),
       securitySchemes: {

@@ -1,12 +1,13 @@
 /**
- * Arrays of operations, which many calls travel in as one request.
+ * Arrays of operations: many calls of a client in one request.
  *
  * @module
  */
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import { isRawNumber, json } from "../stores/json_text.ts";
-import { RevisionConflict, type Store } from "../stores/store.ts";
+import type { JsonReader } from "../stores/json_reader.ts";
+import type { JsonText } from "../stores/json_text.ts";
+import { InvalidArgument, RevisionConflict, type Store, ValueTooLarge } from "../stores/store.ts";
 import {
   failureText,
   foundText,
@@ -14,13 +15,30 @@ import {
   type Operation as WireOperation,
   writtenText,
 } from "../stores/wire.ts";
-import { describe, report } from "./errors.ts";
-import { check } from "./requests.ts";
+import { badRequest, describe, report, tooLarge } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import { SMALL_BYTES } from "./memory.ts";
+import { parseBy } from "./requests.ts";
+import { JSON_HEADERS, textResponse } from "./responses.ts";
+import { sourceOf, streamResponse } from "./streams.ts";
 
-/** About the most characters of an answer that is sent in one piece. */
-const WHOLE_LENGTH = 16 * 1024 * 1024;
+/** How many entries are fetched at once at first, and at most. */
+const FIRST_FETCHED = 32;
+const MOST_FETCHED = 128;
+/** About how many characters of results are sent at once; fewer are sent as one text. */
+const CHUNK_LENGTH = 256 * 1024;
+/** How many writes are under way at once. */
+const WRITTEN_AT_ONCE = 256;
+/** About the most characters of results of writes: previous and current values. */
+const MAX_WRITE_RESULTS = 16 * 1024 * 1024;
+const TOO_LARGE = failureText(503, {
+  detail: "The results of this array are too large: send fewer operations at once",
+  outcome: "unchanged",
+});
+/** No operation has more members than this. */
+const MAX_FIELDS = 5;
 
-/** One of an array. */
+/** One element of an array. */
 export const Operation = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("get"), key: z.string() }),
   z.strictObject({
@@ -36,53 +54,150 @@ export const Operation = z.discriminatedUnion("op", [
     ifRevision: z.string().nullable().optional(),
   }),
 ]) satisfies z.ZodType<WireOperation>;
+type Operation = z.infer<typeof Operation>;
 
 /**
- * Does the operations side by side. Writes to one key take effect in their order; a `get` may be done
- * before the writes that stand before it.
+ * Reads an array, all of it before anything is executed.
  *
- * @returns The text of an array of their answers, as a stream where one text might not hold it
+ * @throws {HTTPException} 400 at the first element that is not an operation
  */
-export async function performAll(
-  store: Store,
-  operations: unknown[],
-): Promise<string | ReadableStream<Uint8Array>> {
-  if (operations.length > MAX_OPERATIONS) {
-    throw new HTTPException(413, {
-      message: `Cannot do ${operations.length} operations: expected ${MAX_OPERATIONS} at most`,
-    });
+export function readOperations(reader: JsonReader): Operation[] {
+  const operations: Operation[] = [];
+  reader.array(() => {
+    if (operations.length === MAX_OPERATIONS) {
+      throw tooLarge(`Cannot execute more than ${MAX_OPERATIONS} operations at once`);
+    }
+    operations.push(readOperation(reader, `operation ${operations.length + 1}`));
+  });
+  return operations;
+}
+
+function readOperation(reader: JsonReader, name: string): Operation {
+  if (reader.peek() !== "{") throw badRequest(`Cannot read ${name}: expected an object`);
+  const fields: [string, unknown][] = [];
+  reader.object((field) => {
+    if (fields.length === MAX_FIELDS) throw badRequest(`Cannot read ${name}: too many members`);
+    // The value stays text; any notation of a number is one for a ttl.
+    if (field === "value") fields.push([field, readValueOf(reader, name)]);
+    else fields.push([field, reader.peek() === '"' ? reader.string() : JSON.parse(reader.value())]);
+  });
+  return parseBy(Operation, Object.fromEntries(fields), name);
+}
+
+/** @throws {HTTPException} 400 or 413 with the name of the operation */
+function readValueOf(reader: JsonReader, name: string): JsonText {
+  try {
+    return reader.value();
+  } catch (cause) {
+    if (!(cause instanceof InvalidArgument)) throw cause;
+    const status = cause instanceof ValueTooLarge ? 413 : 400;
+    throw new HTTPException(status, { message: `Cannot read ${name}: ${cause.message}`, cause });
   }
-  const answers = await Promise.all(operations.map((operation) => performOne(store, operation)));
-  const length = answers.reduce((sum, { length }) => sum + length, 0);
-  if (length <= WHOLE_LENGTH) return `[${answers.join(",")}]`;
-  function* text() {
-    let before = "[";
-    // Shifted, so that what was sent can be collected.
-    for (let text = answers.shift(); text !== undefined; text = answers.shift()) {
-      yield before + text;
-      before = ",";
+}
+
+/**
+ * Executes the operations. Writes to one key take effect in order; a `get` may see any state between
+ * the beginning and the end of the array.
+ *
+ * @returns A JSON array of the results, in the same order
+ */
+export async function execute(exchange: Exchange, operations: Operation[]): Promise<Response> {
+  const results = new Results(exchange.store, operations);
+  await results.write(exchange);
+  let text = "[";
+  for (;;) {
+    text += results.take();
+    if (results.isDone) return textResponse(exchange, 200, `${text}]`);
+    if (text.length >= CHUNK_LENGTH) break;
+    await results.fetch();
+  }
+  async function* texts() {
+    yield text;
+    while (!results.isDone) {
+      await results.fetch();
+      yield results.take();
     }
     yield "]";
   }
-  return ReadableStream.from(text()).pipeThrough(new TextEncoderStream());
+  return await streamResponse(exchange, sourceOf(texts()), JSON_HEADERS);
 }
 
-async function performOne(store: Store, operation: unknown): Promise<string> {
-  try {
-    const step = check(Operation, withPlainTtl(operation), "the operation");
-    if (step.op === "get") return foundText(200, await store.get(step.key));
-    if (step.op === "delete") return foundText(200, await store.delete(step.key, step));
-    return writtenText(await store.set(step.key, json(step.value), step));
-  } catch (error) {
-    if (error instanceof RevisionConflict) return foundText(412, error.current);
-    const { status, ...failure } = describe(error);
-    report(status, error);
-    return failureText(status, failure);
+/**
+ * The results of operations. Those of writes are all there at first; entries are fetched a few at a
+ * time, as the client reads.
+ */
+class Results {
+  readonly #texts: (string | undefined)[];
+  /** How many were taken. */
+  #taken = 0;
+  #atOnce = FIRST_FETCHED;
+
+  constructor(readonly store: Store, readonly operations: Operation[]) {
+    this.#texts = new Array(operations.length);
+  }
+
+  get isDone(): boolean {
+    return this.#taken === this.operations.length;
+  }
+
+  /** Executes the writes, all of them unless their results are too large, and the first fetches. */
+  async write(exchange: Exchange): Promise<void> {
+    let length = 0;
+    let fetched = 0;
+    for (let from = 0; from < this.operations.length; from += WRITTEN_AT_ONCE) {
+      const writes = this.operations.slice(from, from + WRITTEN_AT_ONCE);
+      await Promise.all(writes.map(async (operation, i) => {
+        if (operation.op === "get" && ++fetched > FIRST_FETCHED) return;
+        const text = length > MAX_WRITE_RESULTS ? TOO_LARGE : await perform(this.store, operation);
+        this.#texts[from + i] = text;
+        length += text.length;
+      }));
+    }
+    if (length > SMALL_BYTES) exchange.hold(length);
+  }
+
+  /** Fetches the next entries. */
+  async fetch(): Promise<void> {
+    const indexes: number[] = [];
+    for (let i = this.#taken; i < this.operations.length && indexes.length < this.#atOnce; i++) {
+      if (this.operations[i]?.op === "get" && this.#texts[i] === undefined) indexes.push(i);
+    }
+    await Promise.all(indexes.map(async (i) => {
+      this.#texts[i] = await perform(this.store, this.operations[i] as Operation);
+    }));
+  }
+
+  /** Returns the next results, about {@linkcode CHUNK_LENGTH} characters, and forgets them. */
+  take(): string {
+    let text = "";
+    const from = this.#taken;
+    for (; !this.isDone && text.length < CHUNK_LENGTH; this.#taken++) {
+      const next = this.#texts[this.#taken];
+      if (next === undefined) break;
+      text += this.#taken === 0 ? next : `,${next}`;
+      this.#texts[this.#taken] = "";
+    }
+    // A slow client must not hold large entries that it will not read soon: fetch them again then.
+    const isFull = text.length >= CHUNK_LENGTH;
+    this.#atOnce = isFull ? this.#taken - from : Math.min(2 * this.#atOnce, MOST_FETCHED);
+    for (let i = this.#taken; isFull && i < this.operations.length; i++) {
+      if (this.operations[i]?.op === "get") this.#texts[i] = undefined;
+    }
+    return text;
   }
 }
 
-/** A ttl that was kept as it was written, as Python writes a number of seconds: `60.0`. */
-function withPlainTtl(operation: unknown): unknown {
-  const { ttl } = Object(operation);
-  return isRawNumber(ttl) ? { ...Object(operation), ttl: Number(JSON.stringify(ttl)) } : operation;
+/** Executes one operation, and returns the text of its result. */
+async function perform(store: Store, operation: Operation): Promise<string> {
+  try {
+    const { op, key } = operation;
+    if (op === "get") return foundText(200, await store.get(key));
+    if (op === "delete") return foundText(200, await store.delete(key, operation));
+    return writtenText(await store.set(key, operation.value as JsonText, operation));
+  } catch (error) {
+    if (error instanceof RevisionConflict) return foundText(412, error.current);
+    const { status, ...failure } = describe(error);
+    report(error);
+    return failureText(status, failure);
+  }
 }

@@ -1,21 +1,28 @@
 /**
- * What a request to the service says: its key, its query, its body.
+ * What a request says: its key, its query and its body. Limits are checked on the bytes, before
+ * anything is parsed.
  *
  * @module
  */
-import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { parseAccept } from "hono/utils/accept";
 import { Buffer } from "node:buffer";
 import { z } from "zod";
-import { isRawNumber, parseJson } from "../stores/json_text.ts";
+import { json, type JsonText } from "../stores/json_text.ts";
+import { JsonReader } from "../stores/json_reader.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
+import { badRequest, tooLarge } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import { SMALL_BYTES } from "./memory.ts";
 
-/** The most keys that one object may set: more of them would hold up other requests. */
+/** The most keys that one object or form may set. */
 export const MAX_MEMBERS = 10_000;
-/** How long a body is waited for, in milliseconds; each part of it, where it is read line by line. */
+/** How long a body may take, in milliseconds; if it is read line by line, how long each chunk may. */
 export const BODY_TIMEOUT = 60_000;
+/** A longer `Accept` counts as none. */
+const MAX_ACCEPT_LENGTH = 2048;
 
-const wholeNumber = z.string().regex(/^-?\d+$/, "expected a whole number").transform(Number);
+const wholeNumber = z.string().regex(/^-?\d{1,20}$/, "expected a whole number").transform(Number);
 export const ListQuery = z.strictObject({
   prefix: z.string().default(""),
   limit: wholeNumber.optional(),
@@ -23,162 +30,279 @@ export const ListQuery = z.strictObject({
 });
 export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
 export const WriteQuery = z.strictObject({ ttl: wholeNumber.optional() });
+export const TtlQuery = z.strictObject({ ttl: wholeNumber });
 const noValue = z.literal("", "expected no value");
+export const RemoveQuery = z.strictObject({
+  prefix: z.string().default(""),
+  all: noValue.optional(),
+});
 export const HealthQuery = z.strictObject({ health: noValue });
 export const MetricsQuery = z.strictObject({ metrics: noValue });
 export const OpenApiQuery = z.strictObject({ openapi: noValue });
-export const NoQuery = z.strictObject({});
 
-/** The key in a URL's path, as it was sent: a parsed URL would have resolved its dots. */
-export function pathKey(c: Context): string {
-  const path = /^[^/]*\/\/[^/]*\/([^?#]*)/.exec(c.req.url)?.[1] ?? "";
-  return unescaped(path, "the key");
+// ---- The URL -------------------------------------------------------------------------------
+
+/** Returns the key in the path. */
+export function readKey({ path }: Exchange): string {
+  return path.includes("%") ? unescaped(path, "the key") : path;
 }
 
-export function query<T extends z.ZodType>(c: Context, schema: T): z.infer<T> {
-  // Hono would take bad escapes for the text that they are.
-  unescaped(/\?(.*)/.exec(c.req.url)?.[1] ?? "", "the query");
-  const values = Object.entries(c.req.queries()).map(([name, [value, ...more]]) => {
-    if (more.length === 0) return [name, value];
-    throw new HTTPException(400, { message: `Cannot read the query: ${name} stands twice` });
-  });
-  return check(schema, Object.fromEntries(values), "the query");
+/** Returns the parameters of the query. */
+export function readQuery<T extends z.ZodType>({ search }: Exchange, schema: T): z.infer<T> {
+  const values = new Map<string, string>();
+  if (search !== null) {
+    // URLSearchParams takes bad escapes for the text that they are.
+    unescaped(search, "the query");
+    for (const [name, value] of new URLSearchParams(search)) {
+      if (values.has(name)) throw badRequest(`Cannot read the query: "${name}" is repeated`);
+      values.set(name, value);
+    }
+  }
+  return parseBy(schema, Object.fromEntries(values), "the query");
+}
+
+/** @throws {HTTPException} 400 if there is a query */
+export function expectNoQuery({ search }: Exchange): void {
+  if (search !== null && search !== "") {
+    throw badRequest(`Cannot read the query: expected no parameters`);
+  }
+}
+
+/** Returns that of the media types which the client likes best; the first if it does not say. */
+export function acceptedType({ headers }: Exchange, types: [string, ...string[]]): string {
+  const accept = headers.get("Accept");
+  if (accept === null || accept === "*/*" || accept.length > MAX_ACCEPT_LENGTH) return types[0];
+  return parseAccept(accept).find(({ type }) => types.includes(type))?.type ?? types[0];
+}
+
+/** Returns what a schema makes of a value that a client sent. */
+export function parseBy<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const problems = result.error.issues.map(({ path, message }) => [...path, message].join(": "));
+  throw badRequest(`Cannot read ${what}: ${problems.join("; ")}`);
 }
 
 function unescaped(text: string, what: string): string {
   try {
     return decodeURIComponent(text);
   } catch (cause) {
-    throw new HTTPException(400, { message: `Cannot read ${what} "${text}": bad escapes`, cause });
+    throw badRequest(`Cannot read ${what} "${text}": bad escapes`, cause);
   }
 }
 
-export function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new HTTPException(400, { message: `Cannot read ${what}: ${explain(result.error)}` });
+// ---- The body ------------------------------------------------------------------------------
+
+/** The value of a `PUT`. */
+export async function readValue(exchange: Exchange): Promise<JsonText> {
+  expectJson(exchange);
+  return parseJson(await readBytes(exchange), (reader) => reader.value());
 }
 
-function explain(error: z.ZodError): string {
-  return error.issues.map(({ path, message }) => [...path, message].join(": ")).join("; ");
+/** Reads the members of an object. */
+export function readMembers(reader: JsonReader): Map<string, JsonText> {
+  expectObject(reader, "expected a JSON object or array");
+  const values = new Map<string, JsonText>();
+  let count = 0;
+  reader.object((name) => {
+    if (++count > MAX_MEMBERS) throw tooManyMembers();
+    values.set(name, reader.value());
+  });
+  return values;
 }
 
-/** The body of a `POST`: JSON, or a form, whose values are texts. */
-export async function readBody(c: Context): Promise<unknown> {
-  const type = c.req.header("Content-Type") ?? "";
-  if (!/^(application\/x-www-form-urlencoded|multipart\/form-data)\b/i.test(type)) {
-    return await readJson(c);
+/** @throws {HTTPException} 400 if the text is of another value, or of none */
+export function expectObject(reader: JsonReader, wanted: string): void {
+  if (reader.peek() === "{") return;
+  reader.value();
+  reader.end();
+  throw badRequest(`Cannot set: ${wanted}`);
+}
+
+/** Reads all of a JSON text. */
+export function parseJson<T>(bytes: Uint8Array<ArrayBuffer>, read: (reader: JsonReader) => T): T {
+  try {
+    const reader = new JsonReader(bytes);
+    const result = read(reader);
+    reader.end();
+    return result;
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw badRequest(`Cannot read the JSON: ${cause.message}`, cause);
   }
+}
+
+/** @throws {HTTPException} 415 if the body is not JSON */
+export function expectJson({ headers }: Exchange): void {
+  const type = headers.get("Content-Type") ?? "";
+  if (type === "application/json" || /^application\/([\w.-]+\+)?json\b/i.test(type)) return;
+  const message = `Cannot read a body of type ${JSON.stringify(type)}: expected application/json` +
+    ' (add the header "Content-Type: application/json")';
+  throw new HTTPException(415, { message });
+}
+
+/** Whether the body is a form. */
+export function isForm({ headers }: Exchange): boolean {
+  const type = headers.get("Content-Type") ?? "";
+  return /^(application\/x-www-form-urlencoded|multipart\/form-data)\b/i.test(type);
+}
+
+/** Returns the fields of a form as JSON strings. */
+export async function readForm(exchange: Exchange): Promise<Map<string, JsonText>> {
+  const bytes = await readBytes(exchange);
+  const type = formType(exchange.headers.get("Content-Type") ?? "", bytes);
   let form: FormData;
   try {
-    const bytes = await readBytes(c);
     form = await new Response(bytes, { headers: { "Content-Type": type } }).formData();
   } catch (cause) {
-    if (cause instanceof HTTPException) throw cause;
-    throw new HTTPException(400, { message: "Cannot read the form", cause });
+    throw badRequest("Cannot read the form", cause);
   }
-  const values = new Map<string, string>();
+  const values = new Map<string, JsonText>();
   for (const [key, value] of form) {
-    if (typeof value !== "string" || values.has(key)) {
-      const wanted = values.has(key) ? "expected each key once" : "expected a text, not a file";
-      throw new HTTPException(400, { message: `Cannot set "${key}" from the form: ${wanted}` });
-    }
-    values.set(key, value);
+    const problem = values.has(key)
+      ? "expected each key once"
+      : typeof value !== "string" && "expected a text, not a file";
+    if (problem) throw badRequest(`Cannot set "${key}" from the form: ${problem}`);
+    values.set(key, json(value));
   }
   return values;
 }
 
-export async function readJson(c: Context): Promise<unknown> {
-  const type = c.req.header("Content-Type") ?? "";
-  if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
-    throw new HTTPException(415, {
-      message: `Cannot read a body of type "${type}": expected application/json`,
-    });
+/**
+ * Returns the media type by which a form is parsed.
+ *
+ * @throws {HTTPException} 413 if the form has too many fields, 415 if it is JSON
+ */
+function formType(type: string, bytes: Buffer<ArrayBuffer>): string {
+  if (!/^multipart/i.test(type)) {
+    // `curl -d '{"foo": "bar"}'` says that it sends a form.
+    const text = bytes.subarray(0, 1).toString() + bytes.subarray(-1).toString();
+    if (text === "{}" || text === "[]") {
+      throw new HTTPException(415, {
+        message: 'Cannot read JSON as a form: add the header "Content-Type: application/json"',
+      });
+    }
+    if (occurrences(bytes, "&") >= MAX_MEMBERS) throw tooManyMembers();
+    return "application/x-www-form-urlencoded";
   }
-  return parseBody(await readBytes(c));
+  const [, quoted, plain] = /;\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))/i.exec(type) ?? [];
+  const boundary = quoted ?? plain;
+  if (boundary === undefined) throw badRequest("Cannot read the form: expected a boundary");
+  if (occurrences(bytes, `--${boundary}`) > MAX_MEMBERS + 1) throw tooManyMembers();
+  return `multipart/form-data; boundary="${boundary}"`;
 }
 
-async function readBytes(c: Context): Promise<Uint8Array<ArrayBuffer>> {
-  const length = c.req.header("Content-Length");
-  if (length !== undefined && c.req.header("Transfer-Encoding") === undefined) {
-    if (Number(length) > MAX_BODY_BYTES) throw tooLarge();
-    return new Uint8Array(await inTime(c.req.arrayBuffer()));
+/** How often a text is in the bytes, up to a few more than {@linkcode MAX_MEMBERS}. */
+function occurrences(bytes: Buffer, text: string): number {
+  let count = 0;
+  for (let at = bytes.indexOf(text); at !== -1; at = bytes.indexOf(text, at + text.length)) {
+    if (++count > MAX_MEMBERS + 1) break;
   }
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  const end = performance.now() + BODY_TIMEOUT;
-  const left = () => Math.max(0, end - performance.now());
-  for await (const chunk of chunksInTime(c.req.raw.body, left)) {
-    bytes += chunk.length;
-    if (bytes > MAX_BODY_BYTES) throw tooLarge();
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+  return count;
 }
 
-function tooLarge(): HTTPException {
-  return new HTTPException(413, { message: `The body is over ${MAX_BODY_BYTES} bytes` });
+function tooManyMembers(): HTTPException {
+  return tooLarge(`Cannot set more than ${MAX_MEMBERS} keys at once`);
 }
 
 /**
- * What is read of a body, if the client sends it in time.
+ * Returns all of the body.
  *
- * @throws {HTTPException} 408, when the milliseconds that are `left` are over
+ * @throws {HTTPException} 413 if it is too large, 503 if there is no memory for it; see also
+ * {@linkcode readChunks}
  */
-async function inTime<T>(reading: Promise<T>, left = BODY_TIMEOUT): Promise<T> {
+export async function readBytes(exchange: Exchange): Promise<Buffer<ArrayBuffer>> {
+  const length = lengthOf(exchange);
+  if (length !== undefined && length <= SMALL_BYTES) {
+    // Several times cheaper than a reader.
+    const bytes = Buffer.from(await inTime(exchange.request.arrayBuffer(), BODY_TIMEOUT));
+    if (bytes.length !== length) throw endedEarly();
+    return bytes;
+  }
+  if (length !== undefined && length > MAX_BODY_BYTES) throw bodyTooLarge();
+  let buffer: Buffer<ArrayBuffer> = Buffer.alloc(SMALL_BYTES);
+  let used = 0;
+  const end = performance.now() + BODY_TIMEOUT;
+  for await (const chunk of readChunks(exchange, () => Math.max(0, end - performance.now()))) {
+    const needed = used + chunk.length;
+    if (needed > MAX_BODY_BYTES) throw bodyTooLarge();
+    if (needed > buffer.length) {
+      const larger = Buffer.alloc(Math.min(Math.max(needed, 2 * buffer.length), MAX_BODY_BYTES));
+      exchange.hold(larger.length - buffer.length);
+      buffer.copy(larger, 0, 0, used);
+      buffer = larger;
+    }
+    // Copied, since a chunk is a view of a buffer of 64 KiB, however short it is.
+    buffer.set(chunk, used);
+    used = needed;
+  }
+  return buffer.subarray(0, used);
+}
+
+/** Returns the length of the body, if its sender tells. */
+function lengthOf({ headers, request, completed }: Exchange): number | undefined {
+  const length = headers.get("Content-Length");
+  if (headers.has("Transfer-Encoding")) return undefined;
+  if (length !== null && /^\d{1,15}$/.test(length)) return Number(length);
+  // An upload over HTTP/2 that is cancelled looks like one that ended.
+  if (completed !== undefined && request.body !== null) {
+    throw new HTTPException(411, { message: "Cannot read the body: expected a Content-Length" });
+  }
+  return undefined;
+}
+
+/**
+ * Gives the body chunk by chunk.
+ *
+ * @param timeLeft How long the next chunk may take, in milliseconds
+ * @throws {HTTPException} 400 if the body ended early, 408 if it is late, 411 if it cannot be known
+ * whether it ended
+ */
+export async function* readChunks(
+  exchange: Exchange,
+  timeLeft: () => number,
+): AsyncGenerator<Uint8Array> {
+  const { body } = exchange.request;
+  if (body === null) return;
+  const length = lengthOf(exchange);
+  let received = 0;
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { value, done } = await inTime(reader.read(), timeLeft());
+      if (done) break;
+      received += value.length;
+      yield value;
+    }
+    if (length !== undefined && received !== length) throw endedEarly();
+  } finally {
+    reader.cancel().catch(() => {}); // The rest of the body is of no use, nor is its error.
+  }
+}
+
+/**
+ * @throws {HTTPException} 400 if reading fails: the client went away or sent malformed chunks; 408 if
+ * it takes longer than `timeout` milliseconds
+ */
+async function inTime<T>(reading: Promise<T>, timeout: number): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    const message = `The body did not come within ${BODY_TIMEOUT / 1000} seconds`;
-    timer = setTimeout(() => reject(new HTTPException(408, { message })), left);
+    const message = `The body did not arrive within ${BODY_TIMEOUT / 1000} seconds`;
+    timer = setTimeout(() => reject(new HTTPException(408, { message })), timeout);
   });
   try {
     return await Promise.race([reading, late]);
+  } catch (cause) {
+    throw cause instanceof HTTPException ? cause : endedEarly(cause);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** A body as it comes: each chunk is waited for anew, unless `left` counts for all of them. */
-export async function* chunksInTime(
-  body: ReadableStream<Uint8Array> | null,
-  left = () => BODY_TIMEOUT,
-): AsyncGenerator<Uint8Array> {
-  if (body === null) return;
-  const reader = body.getReader();
-  try {
-    for (;;) {
-      const { value, done } = await inTime(reader.read(), left());
-      if (done) break;
-      yield value;
-    }
-  } finally {
-    reader.cancel().catch(() => {}); // neither the rest nor its error is of use
-  }
+function endedEarly(cause?: unknown): HTTPException {
+  return badRequest("The body ended early", cause);
 }
 
-/** The value of JSON in UTF-8. */
-export function parseBody(bytes: Uint8Array): unknown {
-  try {
-    return parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    // TypeError: no UTF-8. RangeError: nested too deeply.
-    const bad = cause instanceof SyntaxError || cause instanceof TypeError ||
-      cause instanceof RangeError;
-    if (!bad) throw cause;
-    throw new HTTPException(400, { message: `Cannot read the JSON: ${cause.message}`, cause });
-  }
-}
-
-/** The members of an object, or the fields of a form: {@linkcode MAX_MEMBERS} at most. */
-export function members(body: unknown): [string, unknown][] {
-  const isObject = typeof body === "object" && body !== null && !Array.isArray(body);
-  if (!isObject || isRawNumber(body)) {
-    throw new HTTPException(400, { message: "Cannot set: expected a JSON object or array" });
-  }
-  const all = body instanceof Map ? [...body] : Object.entries(body);
-  if (all.length > MAX_MEMBERS) {
-    const message = `Cannot set ${all.length} keys at once: expected ${MAX_MEMBERS} at most`;
-    throw new HTTPException(413, { message });
-  }
-  return all;
+function bodyTooLarge(): HTTPException {
+  return tooLarge(`The body is over ${MAX_BODY_BYTES} bytes`);
 }

@@ -1,9 +1,9 @@
 /**
- * Which requests the servers let in.
+ * Which requests the servers accept.
  *
  * @module
  */
-import type { Context, MiddlewareHandler } from "hono";
+import type { MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i;
@@ -13,46 +13,74 @@ export function isLoopback(host: string): boolean {
   return LOOPBACK.test(host);
 }
 
-/**
- * Turns away requests that a browser makes for a page of another origin, by `Sec-Fetch-Site`, and
- * by `Origin` where a browser does not send that. A request with neither is no browser's.
- *
- * @param safeMethods Whether GET and HEAD are let through: true for pages that others may link to
- */
-export function sameOriginOnly({ safeMethods }: { safeMethods: boolean }): MiddlewareHandler {
+/** What {@linkcode sameOriginOnly} takes. */
+export interface SameOriginOptions {
+  /** Whether cross-site GET and HEAD are allowed: true for pages that others may link to. */
+  safeMethods: boolean;
+  /** Whether a proxy in front sets `X-Forwarded-Host`. */
+  trustProxy?: boolean;
+}
+
+/** Rejects cross-site requests: {@linkcode isCrossSite}. */
+export function sameOriginOnly(
+  { safeMethods, trustProxy = false }: SameOriginOptions,
+): MiddlewareHandler {
   return async function sameOriginOnly(c, next) {
-    const safe = c.req.method === "GET" || c.req.method === "HEAD";
-    if (!(safe && safeMethods) && isFromAnotherOrigin(c)) {
-      throw new HTTPException(403, { message: "Requests of other sites' pages are turned away" });
-    }
+    const isSafe = c.req.method === "GET" || c.req.method === "HEAD";
+    if (!(isSafe && safeMethods) && isCrossSite(c.req.raw, trustProxy)) throw crossSite();
     await next();
   };
-}
-
-function isFromAnotherOrigin(c: Context): boolean {
-  const site = c.req.header("Sec-Fetch-Site");
-  if (site !== undefined) return site !== "same-origin" && site !== "none";
-  const origin = c.req.header("Origin");
-  if (origin === undefined) return false;
-  // The scheme is left out: behind a proxy that ends TLS it differs.
-  return !URL.canParse(origin) || new URL(origin).host !== c.req.header("Host");
 }
 
 /**
- * Turns away requests whose `Host` is neither a loopback name nor `host`: a page whose name was
- * pointed at this machine (DNS rebinding) is of one origin with us in its browser's eyes.
+ * Whether a browser sent the request for a page of another origin: by `Sec-Fetch-Site`, or by
+ * `Origin` from a browser without it. A request that has neither is not from a page.
+ *
+ * @param trustProxy Whether `X-Forwarded-Host` is the host that the browser asked for
  */
-export function knownHostOnly(host: string): MiddlewareHandler {
-  return async function knownHostOnly(c, next) {
-    const hostname = URL.parse(c.req.url)?.hostname;
-    if (hostname === undefined) {
-      throw new HTTPException(400, { message: "Cannot read the Host: expected a name and a port" });
-    }
-    if (!isLoopback(hostname) && hostname !== host) {
-      throw new HTTPException(403, {
-        message: `The Host "${hostname}" is not served here: use localhost, or set KV_TOKEN`,
-      });
-    }
-    await next();
-  };
+export function isCrossSite(request: Request, trustProxy: boolean): boolean {
+  const { headers } = request;
+  const site = headers.get("Sec-Fetch-Site");
+  if (site !== null) return site !== "same-origin" && site !== "none";
+  const origin = headers.get("Origin");
+  if (origin === null) return false;
+  const forwarded = trustProxy ? headers.get("X-Forwarded-Host")?.split(",")[0]?.trim() : undefined;
+  // HTTP/2 has no Host header.
+  const host = forwarded ?? headers.get("Host") ?? splitUrl(request.url).host;
+  // Either scheme: behind a proxy that terminates TLS they differ.
+  return origin !== `http://${host}` && origin !== `https://${host}`;
+}
+
+/** The error of a cross-site request. */
+export function crossSite(): HTTPException {
+  return new HTTPException(403, { message: "Cross-site requests are not allowed" });
+}
+
+/** The parts of a request's URL, as they were sent: a parsed URL would resolve dots in the path. */
+export interface UrlParts {
+  /** Name and port. */
+  readonly host: string;
+  /** Without the slash that it begins with. */
+  readonly path: string;
+  /** Without the question mark; null if there is none. */
+  readonly search: string | null;
+}
+
+/** Splits the URL of a request without parsing it. */
+export function splitUrl(url: string): UrlParts {
+  const start = url.indexOf("://") + 3;
+  const slash = url.indexOf("/", start);
+  if (slash === -1) return { host: url.slice(start), path: "", search: null };
+  const host = url.slice(start, slash);
+  const hash = url.indexOf("#", slash);
+  const end = hash === -1 ? url.length : hash;
+  const mark = url.indexOf("?", slash);
+  if (mark === -1 || mark > end) return { host, path: url.slice(slash + 1, end), search: null };
+  return { host, path: url.slice(slash + 1, mark), search: url.slice(mark + 1, end) };
+}
+
+/** Whether `host`, a name and a port, is a loopback name or `served`. */
+export function isKnownHost(host: string, served: string): boolean {
+  const name = /^(\[[^\]]*\]|[^:]*)(?::\d+)?$/.exec(host)?.[1];
+  return name !== undefined && (isLoopback(name) || name.toLowerCase() === served.toLowerCase());
 }

@@ -32,6 +32,7 @@ test("answers 304 if the client has the current entry", async ({ app, store }) =
         "cache-control": "no-cache",
         etag: `"${revision}"`,
         expires: new Date(NOW + 60_000).toUTCString(),
+        vary: "Accept",
       });
       assertEquals(await response.text(), "");
     }

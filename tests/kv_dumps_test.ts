@@ -88,8 +88,8 @@ Deno.test("kv() stops a restore at the first bad line, and says which", async ()
   const cases: [BlobPart, number, RegExp][] = [
     ["{", 400, /Cannot read the JSON/],
     ['{"a": 1} {"b": 2}', 400, /Cannot read the JSON/],
-    ["[1]", 400, /expected a JSON object/],
-    ["1.10", 400, /expected a JSON object/],
+    ["[1]", 400, /expected one entry/],
+    ["1.10", 400, /expected one entry/],
     ["{}", 400, /expected one entry/],
     ['{"a": 1, "b": 2}', 400, /expected one entry/],
     ['{"": 1}', 400, /Cannot use the key ""/],

@@ -35,11 +35,11 @@ Deno.test("kv() answers 503 with the outcome while its store is unavailable", as
         assertEquals(await readProblem(response), {
           title: "Service Unavailable",
           status: 503,
-          detail: "The store does not answer",
+          detail: "The store is unavailable",
           outcome,
         });
       }
-      const answer = { status: 503, detail: "The store does not answer", outcome };
+      const answer = { status: 503, detail: "The store is unavailable", outcome };
       assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
     });
     assertEquals(new Set(log.split("\n")), new Set(["kv: redis://secret cannot"]));
@@ -69,7 +69,7 @@ Deno.test("kv() answers 500 to an internal error, logs the stack and hides it fr
   const problem = {
     title: "Internal Server Error",
     status: 500,
-    detail: "This is a defect of the service",
+    detail: "Internal error",
   };
   for (const [path, init] of CALLS) {
     const log = await logged(async () => {

@@ -68,6 +68,7 @@ Deno.test("kv() counts requests and store operations for Prometheus", async () =
   const text = await before.text();
   assertEquals(typesOf(text), {
     kv_entries: "GAUGE",
+    kv_held_bytes: "GAUGE",
     kv_request_duration_seconds: "HISTOGRAM",
     kv_requests_total: "COUNTER",
     kv_store_operations_total: "COUNTER",

@@ -10,14 +10,12 @@ import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 test("rejects a body that is not JSON", async ({ app, store }) => {
   const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);
   const surrogate = new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22]);
-  // Where no number's digits have to be kept, V8 parses any depth.
-  const deep = `${"[".repeat(100_000)}1.10${"]".repeat(100_000)}`;
   const bodies = ["", " ", "{", "bar", "'bar'", "01", "NaN", "{}{}", '{"a":}', "[1,]", '"\n"'];
-  for (const body of [...bodies, "\x00", latin1, surrogate, deep]) {
+  for (const body of [...bodies, "\x00", latin1, surrogate]) {
     for (const [path, init] of [["/a", put(body)], ["/", post(body)]] as const) {
       const response = await app.request(path, init);
       assertEquals(response.status, 400);
-      assertMatch((await readProblem(response)).detail, /^Cannot read the JSON: ./);
+      assertMatch((await readProblem(response)).detail, /^Cannot read (the JSON|operation 1): ./);
     }
   }
   for (const body of ["null", "true", '"text"', "1", "1.10", "12345678901234567890"]) {
@@ -72,17 +70,17 @@ test("rejects unknown and repeated query parameters", async ({ app, store }) => 
 });
 
 test("rejects other methods, with Allow", async ({ app }) => {
-  for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS", "FOO"]) {
+  for (const method of ["PUT", "PATCH", "OPTIONS", "FOO"]) {
     const response = await app.request("/", { method });
     assertEquals(response.status, 405, method);
-    assertEquals(response.headers.get("Allow"), "GET, HEAD, POST");
-    assertMatch((await readProblem(response)).detail, /is not served here: expected GET, HEAD/);
+    assertEquals(response.headers.get("Allow"), "GET, HEAD, POST, DELETE");
+    assertMatch((await readProblem(response)).detail, /^Cannot [A-Z]+ here: expected GET, HEAD/);
   }
-  for (const method of ["POST", "PATCH", "OPTIONS", "FOO"]) {
+  for (const method of ["POST", "OPTIONS", "FOO"]) {
     for (const path of ["/a", "/a/b", "//"]) {
       const response = await app.request(path, { method });
       assertEquals(response.status, 405, method);
-      assertEquals(response.headers.get("Allow"), "GET, HEAD, PUT, DELETE");
+      assertEquals(response.headers.get("Allow"), "GET, HEAD, PUT, PATCH, DELETE");
       await readProblem(response);
     }
   }
@@ -144,7 +142,7 @@ test("rejects an object with too many keys, and sets none", async ({ app, store 
   for (const init of [post(text), { method: "POST", body: form }]) {
     const response = await app.request("/", init);
     assertEquals(response.status, 413);
-    assertMatch((await readProblem(response)).detail, /10001 keys at once: expected 10000/);
+    assertMatch((await readProblem(response)).detail, /^Cannot set more than 10000 keys at once$/);
   }
   assertEquals((await store.list("")).keys, []);
   assertEquals((await app.request("/", post(text.replace(',"k1":1', "")))).status, 200);
@@ -174,7 +172,7 @@ test("waits no longer than BODY_TIMEOUT for a body", async ({ app, store }) => {
       });
       const response = await app.request("/", post(body, { "Content-Type": type }));
       assertEquals(response.status, 408);
-      assertMatch((await readProblem(response)).detail, /did not come within 60 seconds/);
+      assertMatch((await readProblem(response)).detail, /did not arrive within 60 seconds/);
     }
   } finally {
     timers.setTimeout = setTimeout;

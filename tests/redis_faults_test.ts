@@ -333,7 +333,7 @@ testWith(
         assertEquals(response.status, 503);
         assertEquals(response.headers.get("Retry-After"), "1");
         assertEquals(response.headers.get("Content-Type"), "application/problem+json");
-        assertEquals((await response.json()).detail, "The store does not answer");
+        assertEquals((await response.json()).detail, "The store is unavailable");
       }
       proxy.heal();
       server.program.signal("SIGCONT");

@@ -1,0 +1,144 @@
+/** JSON read a value at a time: what it accepts, and what comes out, beside `JSON.parse`. */
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { JsonReader } from "../stores/json_reader.ts";
+import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
+
+function readValue(text: string | Uint8Array<ArrayBuffer>): string {
+  const reader = new JsonReader(typeof text === "string" ? new TextEncoder().encode(text) : text);
+  const value = reader.value();
+  reader.end();
+  return value;
+}
+
+/** Whether `JSON.parse` accepts a text. */
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test("JsonReader compacts a value and keeps every digit", () => {
+  const cases: [string, string][] = [
+    [' {"a" : [ 1.10 , -0 ] ,\r\n\t"b":null } ', '{"a":[1.10,-0],"b":null}'],
+    ["12345678901234567890", "12345678901234567890"],
+    ["[1e400,-1.0E+10,0.1e-7]", "[1e400,-1.0E+10,0.1e-7]"],
+    ['" a\\n\\" \\\\ "', '" a\\n\\" \\\\ "'],
+    ["[ ]", "[]"],
+    ["{ }", "{}"],
+    ["[true , false,null]", "[true,false,null]"],
+    ['"\ufeff"', '"\ufeff"'],
+    ['\ufeff"bom"', '"bom"'],
+  ];
+  for (const [text, compact] of cases) assertEquals(readValue(text), compact);
+});
+
+Deno.test("JsonReader replaces the escapes of printable characters", () => {
+  const cases: [string, string][] = [
+    ['"\\u00e9\\u20ac\\/\\u0041\\uD83D\\ude00"', '"é€/A\u{1f600}"'],
+    ['{"\\u00e9":"é"}', '{"é":"é"}'],
+    // Not printable, needed, or half of a pair.
+    ['"\\u0007\\u0022\\u005C"', '"\\u0007\\u0022\\u005C"'],
+    ['"\\ud83d \\ude00\\ud83dx\\ud83d\\u0041"', '"\\ud83d \\ude00\\ud83dx\\ud83dA"'],
+  ];
+  for (const [text, compact] of cases) {
+    assertEquals(readValue(text), compact);
+    assertEquals(JSON.parse(compact), JSON.parse(text));
+  }
+});
+
+Deno.test("JsonReader accepts what JSON.parse accepts, and nothing else", () => {
+  const bad = [
+    "",
+    " ",
+    "{",
+    "[1,]",
+    "[,1]",
+    "[1 2]",
+    "{,}",
+    '{"a"}',
+    '{"a":}',
+    '{"a":1,}',
+    "{a:1}",
+  ];
+  bad.push("01", "-", "1.", ".1", "1e", "1e+", "+1", "0x1", "NaN", "tru", "nul", "truex", "1 1");
+  bad.push("'a'", '"a', '"\\x"', '"\\u12g4"', '"\\u12', '"\n"', '"\\', "{]", "[}", "]", '{"a":1]');
+  for (const text of bad) {
+    assert(!isJson(text));
+    assertThrows(() => readValue(text), SyntaxError);
+  }
+  const token = fc.constantFrom(
+    ...'{}[],:"\\ 01-.eE+tfn/u\n',
+    '"a"',
+    "true",
+    "null",
+    "1.0",
+    "\\u00e9",
+  );
+  const text = fc.oneof(
+    fc.json(),
+    fc.jsonValue().map((value) => JSON.stringify(value, null, 1)),
+    fc.array(token, { maxLength: 12 }).map((tokens) => tokens.join("")),
+    fc.string({ unit: "binary" }).map((text) => JSON.stringify(text)),
+  );
+  fc.assert(
+    fc.property(text, (text) => {
+      if (!isJson(text)) {
+        assertThrows(() => readValue(text), SyntaxError);
+        return;
+      }
+      const compact = readValue(text);
+      assertEquals(JSON.parse(compact), JSON.parse(text));
+      assertEquals(readValue(compact), compact);
+      assert(compact.length <= text.length);
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+Deno.test("JsonReader reads objects and arrays element by element", () => {
+  const bytes = new TextEncoder().encode('[ {"\\u00e9\\n": 1.0 , "é":[ 2 ]}, "x\\t", {}, [] ]');
+  const reader = new JsonReader(bytes);
+  const seen: unknown[] = [];
+  reader.array(() => {
+    if (reader.peek() === "{") reader.object((name) => seen.push([name, reader.value()]));
+    else if (reader.peek() === "[") reader.array(() => seen.push(reader.value()));
+    else seen.push(reader.string());
+  });
+  reader.end();
+  assertEquals(seen, [["é\n", "1.0"], ["é", "[2]"], "x\t"]);
+});
+
+Deno.test("JsonReader says what is wrong, and where", () => {
+  const cases: [string, RegExp][] = [
+    ["[1,x]", /^unexpected "x" at 3$/],
+    ["[1", /^it ends too early$/],
+    ['"\n"', /^unexpected byte 10 at 1$/],
+    ["1 }", /^unexpected "}" at 2$/],
+  ];
+  for (const [text, message] of cases) {
+    assertMatch(assertThrows(() => readValue(text), SyntaxError).message, message);
+  }
+  const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);
+  assertEquals(assertThrows(() => readValue(latin1), SyntaxError).message, "expected UTF-8");
+});
+
+Deno.test("JsonReader limits the depth and the length of a value", () => {
+  const nested = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`;
+  assertEquals(readValue(nested(MAX_DEPTH)), nested(MAX_DEPTH));
+  const error = assertThrows(() => readValue(nested(MAX_DEPTH + 1)), InvalidArgument);
+  assertMatch(error.message, /nested deeper than 500 levels/);
+  const filled = (length: number) => `"${"x".repeat(length - 2)}"`;
+  assertEquals(readValue(filled(MAX_VALUE_BYTES)).length, MAX_VALUE_BYTES);
+  assertThrows(() => readValue(filled(MAX_VALUE_BYTES + 1)), ValueTooLarge);
+  // What is compacted away does not count.
+  const escaped = `"${"\\u0041".repeat(MAX_VALUE_BYTES - 2)}"`;
+  assertEquals(
+    readValue(`[ ${"1 , ".repeat(MAX_VALUE_BYTES / 2 - 1)}1]`).length,
+    MAX_VALUE_BYTES - 1 + 2,
+  );
+  assertEquals(readValue(escaped).length, MAX_VALUE_BYTES);
+});
