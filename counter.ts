@@ -21,7 +21,8 @@ import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { type Config, ConfigError, readConfig } from "./server/config.ts";
 import { isLoopback, sameOriginOnly } from "./server/guards.ts";
-import { listen, run } from "./server/listen.ts";
+import { listen } from "./server/listen.ts";
+import { run } from "./server/program.ts";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
@@ -29,7 +30,7 @@ import {
   type SessionsOptions,
   SessionUnavailable,
 } from "./sessions.ts";
-import { openStore } from "./stores/open.ts";
+import { openStore, withoutPassword } from "./stores/open.ts";
 import { type Store, StoreFull } from "./stores/store.ts";
 import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
 
@@ -138,8 +139,8 @@ async function openSessionStore(config: Config) {
   }
   if (config.SECRET_KEY === undefined) {
     console.warn(
-      "counter: SECRET_KEY is not set, so a random one was made: " +
-        "every count begins anew when the server does",
+      "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
+        "To make a key: deno eval 'console.log(crypto.randomUUID())'",
     );
   }
   const store = new CookieSessionStore(config.SECRET_KEY ?? crypto.randomUUID(), {
@@ -179,13 +180,17 @@ function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn" | 
 }
 
 if (import.meta.main) {
-  await run("counter", async () => {
+  await run("counter", async (program) => {
     const config = readConfig();
     const { close, ...options } = await openSessionStore(config);
+    const keptIn = config.USE_SESSION_STORE ? withoutPassword(config.KV_URL) : "a signed cookie";
     try {
-      await listen("counter", app(config, options).fetch, {
+      await listen(program, app(config, options).fetch, {
         hostname: config.HOST,
         port: config.PORT ?? 5000,
+        log: config.LOG,
+        logPaths: ["/", "/reset"],
+        about: `sessions in ${keptIn}`,
       });
     } finally {
       await close();

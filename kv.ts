@@ -77,9 +77,10 @@ import { allKeys, events, EVENTS_HEADERS, streamResponse } from "./kv/streams.ts
 import { accessOf, readOnlyToken } from "./kv/tokens.ts";
 import { ConfigError, readConfig } from "./server/config.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
-import { listen, run } from "./server/listen.ts";
+import { listen } from "./server/listen.ts";
+import { run } from "./server/program.ts";
 import type { JsonText } from "./stores/json_text.ts";
-import { openStore } from "./stores/open.ts";
+import { openStore, withoutPassword } from "./stores/open.ts";
 import { type Entry, MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
 
 /** What `GET /` can respond with. */
@@ -424,7 +425,7 @@ function notFound(key: string): HTTPException {
 // ---- The program ---------------------------------------------------------------------------
 
 if (import.meta.main) {
-  await run("kv", async () => {
+  await run("kv", async (program) => {
     const config = readConfig();
     const { DBM, HOST, PORT = 5100, KV_TOKEN: tokens, KV_READ_TOKEN: readTokens } = config;
     if (!isLoopback(HOST) && tokens.length === 0) {
@@ -436,8 +437,15 @@ if (import.meta.main) {
     const stop = new AbortController();
     const options = { tokens, readTokens, host: HOST, trustProxy: config.TRUST_PROXY };
     try {
+      const count = await store.count?.();
       const app = kv(store, { ...options, stopping: stop.signal });
-      await listen("kv", app.fetch, { hostname: HOST, port: PORT, onStop: () => stop.abort() });
+      await listen(program, app.fetch, {
+        hostname: HOST,
+        port: PORT,
+        about: `store ${withoutPassword(DBM)}` + (count === undefined ? "" : `, entries: ${count}`),
+        log: config.LOG,
+        onStop: () => stop.abort(),
+      });
     } finally {
       await store.close();
     }

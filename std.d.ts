@@ -75,3 +75,13 @@ declare module "@std/uuid/v4" {
   /** Whether `id` is a version 4 UUID (RFC 9562, section 5.4), in upper or lower case. */
   export function validate(id: string): boolean;
 }
+
+declare module "@std/text/closest-string" {
+  /** Returns the word with the fewest edits to `givenWord`; letter case is ignored. */
+  export function closestString(givenWord: string, possibleWords: readonly string[]): string;
+}
+
+declare module "@std/text/levenshtein-distance" {
+  /** Returns how many characters have to be changed, added or removed. */
+  export function levenshteinDistance(str1: string, str2: string): number;
+}

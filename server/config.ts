@@ -8,11 +8,14 @@
  * @module
  */
 import { z } from "zod";
+import { LOG_MODES } from "./log.ts";
 import { MIN_SECRET_LENGTH } from "../sessions/signature.ts";
 import { MAX_LIFETIME } from "../sessions/lifetimes.ts";
 import { storeUrlProblem, withoutPassword } from "../stores/open.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
+/** Where `kv.ts` listens by default. */
+export const DEFAULT_KV_URL = "http://localhost:5100";
 
 const storeUrl = z.string("expected a store's URL").refine((url) => storeUrlProblem(url) === null, {
   error: ({ input }) => storeUrlProblem(String(input)) ?? "",
@@ -28,6 +31,8 @@ const tokens = z.union([token, z.array(token).min(1, tokenOrTokens)], tokenOrTok
   .transform((value = []) => [value].flat());
 const wholeSeconds = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
 const seconds = z.int(wholeSeconds).min(1, wholeSeconds).max(MAX_LIFETIME, wholeSeconds);
+const anyPort = "expected a port, from 0 to 65535";
+const port = z.int(anyPort).min(0, anyPort).max(65535, anyPort);
 const flag = z.boolean("expected true or false");
 
 /** The keys of the file. `deno task schema` turns them into `counter.cfg.schema.json`, for editors. */
@@ -35,7 +40,7 @@ export const ConfigFile = z.strictObject({
   $schema: z.string().optional().describe("This file's JSON schema, for editors"),
   USE_SESSION_STORE: flag.default(false)
     .describe("false: sessions in a signed cookie; true: sessions in the store at KV_URL"),
-  KV_URL: storeUrl.default("http://localhost:5100")
+  KV_URL: storeUrl.default(DEFAULT_KV_URL)
     .describe("The store that keeps the sessions: a store's URL"),
   KV_TOKEN: tokens
     .describe("Bearer token of the key-value service; of a list, clients send the first"),
@@ -69,12 +74,16 @@ export const ConfigFile = z.strictObject({
     .describe("true: take the scheme of a request from X-Forwarded-Proto"),
 });
 
-/** Where a server listens: only from the environment, since both servers share the file. */
+/** Where a server listens and what it prints: from the environment only, since both servers share the file. */
 const Listen = z.object({
-  HOST: z.string().default("127.0.0.1"),
-  PORT: z.int("expected a port, from 0 to 65535").min(0, "expected a port, from 0 to 65535")
-    .max(65535, "expected a port, from 0 to 65535").optional(),
+  HOST: z.string().transform((host) => host.replace(/^\[(.*)\]$/, "$1")).default("127.0.0.1"),
+  PORT: port.optional(),
+  KV_PORT: port.optional(),
+  LOG: z.enum(LOG_MODES, "expected events, requests or json").default("events"),
 });
+
+/** The environment variables that are read. */
+export const SETTINGS = ["APP_CONFIG", ...Object.keys({ ...ConfigFile.shape, ...Listen.shape })];
 
 /** The checked configuration. */
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;

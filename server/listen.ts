@@ -1,23 +1,34 @@
 /**
- * How a server listens and stops, and how a program ends.
+ * How a server listens and stops.
  *
  * @module
  */
 import { ConfigError } from "./config.ts";
-import { InvalidArgument, StoreUnavailable } from "../stores/store.ts";
+import { type LogMode, logRequests } from "./log.ts";
+import { type Program, stopSignal } from "./program.ts";
 
 /** How long a stopping server waits for the requests under way, in milliseconds. */
 const STOP_GRACE = 10_000;
 /** How long a server waits before it listens again, in milliseconds. */
 const LISTEN_AGAIN_AFTER = 100;
 
-/** A server's address. */
-export interface Address {
+/** What {@linkcode listen} takes. */
+export interface ListenOptions {
   hostname: string;
   port: number;
+  /** What the server serves, for the line that gives its address. */
+  about?: string;
+  /** By default events only. */
+  log?: LogMode;
+  /** The paths that a line about a request may show; by default `/`. */
+  logPaths?: string[];
   /** Called when the server begins to stop: ends the responses that would go on forever. */
   onStop?: () => void;
 }
+
+/** Where a server listens. */
+type Address = Pick<ListenOptions, "hostname" | "port">;
+type Server = Deno.HttpServer<Deno.NetAddr>;
 
 /**
  * Serves until SIGINT or SIGTERM, then waits for the requests under way, for
@@ -27,31 +38,32 @@ export interface Address {
  * connections and incomplete requests are closed, the requests under way are answered, and the
  * server listens again.
  *
- * @param name The first word of every log line
  * @throws {ConfigError} If the server cannot listen on the address
  */
 export async function listen(
-  name: string,
+  program: Program,
   handler: Deno.ServeHandler,
-  { hostname, port, onStop }: Address,
+  options: ListenOptions,
 ): Promise<void> {
-  let server = serve(handler, { hostname, port });
+  const { hostname, port, about, log = "events", logPaths = ["/"], onStop } = options;
+  const logged = log === "events" ? handler : logRequests(handler, logPaths);
+  let server = serve(logged, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
-  console.log(`${name}: http://${hostPort(address)}`);
-  using stop = stopSignal();
+  console.log(shownUrl(address) + (about ? ` (${about})` : ""));
+  using stop = stopSignal(program);
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
   for (;;) {
     const failure = await Promise.race([stop.promise, failureOf(server)]);
-    if (failure) console.error(`${name}: ${failure.message}: closing idle connections`);
+    if (failure) console.error(`${failure.message}: closing idle connections`);
     // Closes idle connections at once, and the others after their responses.
     const closed = server.shutdown().finally(() => closing.delete(closed));
     closing.add(closed);
-    const next = failure && await listenAgain(name, () => serve(handler, address), stop.promise);
+    const next = failure && await listenAgain(() => serve(logged, address, program), stop.promise);
     if (!next) break;
     server = next;
   }
-  console.log(`${name}: stopping`);
+  console.log("stopping");
   onStop?.();
   await Promise.race([Promise.all(closing), delay(STOP_GRACE)]);
 }
@@ -61,79 +73,47 @@ function failureOf(server: Deno.HttpServer): Promise<Error | null> {
   return server.finished.then(() => null, (error) => error);
 }
 
-/** Listens as soon as it is possible again, unless the server is to stop. */
-async function listenAgain(
-  name: string,
-  serve: () => Deno.HttpServer<Deno.NetAddr>,
-  stop: Promise<null>,
-): Promise<Deno.HttpServer<Deno.NetAddr> | null> {
+/** Listens as soon as it is possible again; resolves to null if the server is to stop. */
+async function listenAgain(serve: () => Server, stop: Promise<null>): Promise<Server | null> {
   for (let wait = LISTEN_AGAIN_AFTER;; wait = Math.min(wait * 2, 5000)) {
     const stopped = await Promise.race([stop, delay(wait)]) === null;
     if (stopped) return null;
     try {
       return serve();
     } catch (error) {
-      console.error(`${name}: ${(error as Error).message}`);
+      console.error((error as Error).message);
     }
   }
 }
 
 /** @throws {ConfigError} If the server cannot listen */
-function serve(handler: Deno.ServeHandler, address: Address): Deno.HttpServer<Deno.NetAddr> {
+function serve(handler: Deno.ServeHandler, address: Address, program: Program): Server {
   try {
-    const { hostname, port } = address;
-    return Deno.serve({ hostname, port, onListen() {} }, handler);
+    return Deno.serve({ ...address, onListen() {} }, handler);
   } catch (cause) {
-    throw new ConfigError(listenProblem(cause, address), { cause });
+    throw new ConfigError(listenProblem(cause, address, program), { cause });
   }
 }
 
-function listenProblem(cause: unknown, { hostname, port }: Address): string {
+function listenProblem(cause: unknown, { hostname, port }: Address, program: Program): string {
   if (cause instanceof Deno.errors.AddrInUse) {
-    return `Port ${port} of ${hostname} is taken: stop the program that has it, ` +
-      "or set PORT to another one";
+    const other = port + 3000 > 65535 ? port - 3000 : port + 3000;
+    return `Port ${port} of ${hostname} is taken: stop the program that uses it, ` +
+      `or choose another port: ${program.startOn(other)}`;
   }
-  return `Cannot listen on ${hostPort({ hostname, port })}: ${(cause as Error).message}`;
+  return `Cannot listen on ${hostPort(hostname, port)}: ${(cause as Error).message}`;
 }
 
-function hostPort({ hostname, port }: Address): string {
+/** The URL to open: as the documentation names it, where the default address is meant. */
+function shownUrl({ hostname, port }: Address): string {
+  return `http://${hostPort(hostname === "127.0.0.1" ? "localhost" : hostname, port)}`;
+}
+
+function hostPort(hostname: string, port: number): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
-}
-
-/** Its promise resolves at the first SIGINT or SIGTERM; the second one ends the process. */
-function stopSignal(): Disposable & { promise: Promise<null> } {
-  const { promise, resolve } = Promise.withResolvers<null>();
-  let received = false;
-  const listener = () => {
-    if (received) Deno.exit(130);
-    received = true;
-    resolve(null);
-  };
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  for (const signal of signals) Deno.addSignalListener(signal, listener);
-  const dispose = () => signals.forEach((signal) => Deno.removeSignalListener(signal, listener));
-  return { promise, [Symbol.dispose]: dispose };
 }
 
 /** Waits, without keeping the process alive. */
 function delay(milliseconds: number): Promise<void> {
   return new Promise((resolve) => Deno.unrefTimer(setTimeout(resolve, milliseconds)));
-}
-
-/**
- * Runs an entry file's program, then ends the process. What a person can mend (the configuration,
- * the address, the store) is printed as sentences, and the exit code is 1; any other error is a
- * defect and keeps its trace.
- */
-export async function run(name: string, program: () => Promise<void>): Promise<void> {
-  try {
-    await program();
-    Deno.exit();
-  } catch (error) {
-    const mendable = error instanceof ConfigError || error instanceof InvalidArgument ||
-      error instanceof StoreUnavailable;
-    if (!mendable) throw error;
-    for (const line of error.message.split("\n")) console.error(`${name}: ${line}`);
-    Deno.exit(1);
-  }
 }

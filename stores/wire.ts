@@ -172,8 +172,7 @@ function isExpiry(expires: unknown): expires is number | null {
 
 function parse(text: string): unknown {
   try {
-    // Only a value may have digits that JavaScript would lose.
-    return text.includes('"value":') ? parseJson(text) : JSON.parse(text);
+    return parseJson(text);
   } catch (cause) {
     throw new UnexpectedAnswer("no JSON", { cause });
   }

@@ -44,6 +44,7 @@ Deno.test("readConfig() returns the default of each key", async () => {
     HASH_SESSION_IDS: false,
     TRUST_PROXY: false,
     HOST: "127.0.0.1",
+    LOG: "events",
   });
 });
 

@@ -307,7 +307,7 @@ const CUT = ["BadResource", "Interrupted", "ConnectionReset", "BrokenPipe", "Not
 Deno.test("kv.ts survives malformed HTTP, and stores only what it acknowledges", async () => {
   const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
   await using program = startScript("kv.ts", [], { env });
-  const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
+  const port = Number((await program.printed(/^kv: http:\/\/localhost:(\d+)/m))[1]);
   const refused = new Set<string>();
   let count = 0;
   const send = async (request: RawRequest) => {
@@ -339,7 +339,7 @@ Deno.test("kv.ts survives malformed HTTP, and stores only what it acknowledges",
 Deno.test("kv.ts answers 400, not 500, when the connection is reset within a body", async () => {
   const env = { DBM: ":memory:", PORT: "0", HOST: "127.0.0.1" };
   await using program = startScript("kv.ts", [], { env });
-  const port = Number((await program.printed(/^kv: http:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
+  const port = Number((await program.printed(/^kv: http:\/\/localhost:(\d+)/m))[1]);
   const framings = ["Content-Length: 9\r\n\r\n[", "Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n"];
   const types = ["json", "x-www-form-urlencoded", "x-ndjson"];
   const cases = framings.flatMap((framing) => types.map((type) => [framing, type] as const));

@@ -143,7 +143,7 @@ export async function startServer(script: string, options: ServerOptions = {}): 
   const cwd = await Deno.makeTempDir();
   if (config) await Deno.writeTextFile(join(cwd, "counter.cfg.json"), JSON.stringify(config));
   const program = startScript(script, [], { cwd, env: { PORT: String(port), ...env } });
-  const [, listening] = await program.printed(/: http:\/\/\S+:(\d+)\n/);
+  const [, listening] = await program.printed(/http:\/\/\S+:(\d+) \(/);
   const stop = async () => {
     await program.stop();
     await Deno.remove(cwd, { recursive: true });

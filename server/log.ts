@@ -1,0 +1,90 @@
+/**
+ * What the servers print: events, each with the program's name first. `LOG=requests` adds a line for
+ * each request, `LOG=json` prints all of it as JSON lines.
+ *
+ * @module
+ */
+
+/** The values of `LOG`. */
+export const LOG_MODES = ["events", "requests", "json"] as const;
+/** What is printed, and in which format. */
+export type LogMode = typeof LOG_MODES[number];
+
+/** Characters that control a terminal, end a line, or change the direction of text. */
+const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+
+/**
+ * Escapes unprintable characters as JSON does: others may have put them into a key or a message.
+ *
+ * @example
+ * ```ts
+ * import { printable } from "./log.ts";
+ *
+ * console.log(printable("a\nb\x1b[2J")); // a\u000ab\u001b[2J
+ * ```
+ */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (it) => `\\u${it.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** A request that was answered. Its query is left out, and its path may be. */
+class RequestEvent {
+  constructor(
+    readonly method: string,
+    readonly path: string,
+    readonly status: number,
+    /** Milliseconds until the response began. */
+    readonly ms: number,
+  ) {}
+
+  toString(): string {
+    return `${this.method} ${this.path} ${this.status} ${this.ms} ms`;
+  }
+}
+
+/**
+ * Makes `console` print log lines, for the rest of the process. The lines of a message after its
+ * first one, as of a stack trace, are indented, so that no message can imitate another.
+ *
+ * @param name What every line begins with
+ * @param prefix What a message may begin with already, which is left out
+ */
+export function logAs(name: string, prefix: string, mode: LogMode): void {
+  for (const method of ["log", "info", "warn", "error"] as const) {
+    const print = console[method].bind(console);
+    const level = method === "log" ? "info" : method;
+    console[method] = (...values: unknown[]) => {
+      const [event] = values;
+      const text = values.map((it) => typeof it === "string" ? it : textOf(it)).join(" ");
+      const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+      if (mode === "json") {
+        const fields = event instanceof RequestEvent ? event : { message };
+        const line = { time: new Date().toISOString(), level, program: name, ...fields };
+        print(printable(JSON.stringify(line)));
+      } else {
+        print(`${name}: ${message.split("\n").map(printable).join("\n    ")}`);
+      }
+    };
+  }
+}
+
+function textOf(value: unknown): string {
+  return value instanceof RequestEvent ? String(value) : Deno.inspect(value);
+}
+
+/**
+ * Logs each request that `handler` answers: its method, path and status, and how long it took.
+ *
+ * @param paths The paths that may be printed. Of any other path only `/…` is: it may hold a key
+ */
+export function logRequests(handler: Deno.ServeHandler, paths: string[]): Deno.ServeHandler {
+  return async function logged(request, info) {
+    const start = performance.now();
+    const response = await handler(request, info);
+    const { pathname } = new URL(request.url);
+    const path = paths.includes(pathname) ? pathname : "/…";
+    const ms = Math.round(performance.now() - start);
+    console.info(new RequestEvent(request.method, path, response.status, ms));
+    return response;
+  };
+}

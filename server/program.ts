@@ -1,0 +1,87 @@
+/**
+ * How a server's process begins and ends.
+ *
+ * @module
+ */
+import { InvalidArgument, StoreUnavailable } from "../stores/store.ts";
+import { ConfigError } from "./config.ts";
+import { LOG_MODES, logAs } from "./log.ts";
+import { misspelled } from "./misspelled.ts";
+
+/**
+ * The first argument of a server that `start.ts` has started. Behind it are the server's name in the
+ * log, the variable that has its port, and the task to start it by.
+ */
+export const CHILD = "--child";
+
+/** The signals that stop a program. */
+const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
+  ? ["SIGINT"]
+  : ["SIGINT", "SIGTERM"];
+
+/** A program that runs. */
+export interface Program {
+  /** Whether `start.ts` has started it: it stops when standard input ends. */
+  isChild: boolean;
+  /** Whether Deno restarts it when a file changes: then signals are Deno's. */
+  isWatched: boolean;
+  /** The command that starts it on another port. */
+  startOn(port: number): string;
+}
+
+/**
+ * Runs an entry file's program, then ends the process. What a person can fix (the configuration, the
+ * address, the store) is printed as a sentence, and the exit code is 1. Any other error is a defect
+ * and keeps its stack trace.
+ *
+ * @param task The program's task in `deno.json`, which its log lines begin with
+ */
+export async function run(task: string, main: (program: Program) => Promise<void>): Promise<void> {
+  const isChild = Deno.args[0] === CHILD;
+  const [, name = task, variable = "PORT", startedBy = task] = isChild ? Deno.args : [];
+  const startOn = (port: number) => `${variable}=${port} deno task ${startedBy}`;
+  logAs(name, `${task}: `, LOG_MODES.find((it) => it === Deno.env.get("LOG")) ?? "events");
+  addEventListener("unhandledrejection", (event) => crash(event.reason));
+  addEventListener("error", (event) => crash(event.error));
+  if (!isChild) misspelled(Object.keys(Deno.env.toObject())).forEach((it) => console.warn(it));
+  try {
+    await main({ isChild, isWatched: startedBy === "dev", startOn });
+  } catch (error) {
+    const fixable = error instanceof ConfigError || error instanceof InvalidArgument ||
+      error instanceof StoreUnavailable;
+    if (!fixable) crash(error);
+    for (const line of error.message.split("\n")) console.error(line);
+    Deno.exit(1);
+  }
+  Deno.exit();
+}
+
+function crash(error: unknown): never {
+  console.error(error);
+  Deno.exit(1);
+}
+
+/**
+ * Its promise resolves at the first SIGINT or SIGTERM, and for a child at the end of standard input,
+ * which comes even when its parent is killed. A second signal ends the process.
+ */
+export function stopSignal(
+  { isChild, isWatched }: Program,
+): Disposable & { promise: Promise<null> } {
+  const { promise, resolve } = Promise.withResolvers<null>();
+  let received = false;
+  const listener = () => {
+    if (received) Deno.exit(130);
+    received = true;
+    resolve(null);
+  };
+  const signals = isWatched ? [] : STOP_SIGNALS;
+  for (const signal of signals) Deno.addSignalListener(signal, listener);
+  if (isChild) inputEnd().then(() => resolve(null));
+  const dispose = () => signals.forEach((signal) => Deno.removeSignalListener(signal, listener));
+  return { promise, [Symbol.dispose]: dispose };
+}
+
+async function inputEnd(): Promise<void> {
+  for await (const _ of Deno.stdin.readable);
+}

@@ -1,0 +1,127 @@
+/** How a server stops: what it was asked before is answered. */
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { join } from "node:path";
+import { startServer } from "../helpers/programs.ts";
+
+const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  Deno.test(`kv.ts answers on ${signal} what was begun, and has it on disk`, async () => {
+    await using directory = await temporaryDirectory();
+    const env = { DBM: join(directory.path, "kv.db") };
+    const answered: string[] = [];
+    {
+      await using kv = await startServer("kv.ts", { env });
+      const enough = Promise.withResolvers<void>();
+      const writers = Array.from(
+        { length: 16 },
+        (_, writer) =>
+          putUntilRefused(kv.url, `writer${writer}`, (key) => {
+            if (answered.push(key) === 200) enough.resolve();
+          }),
+      );
+      await Promise.race([enough.promise, Promise.all(writers)]);
+      kv.program.signal(signal);
+      await Promise.all(writers);
+      assertEquals(await kv.program.exited, 0, kv.program.output);
+    }
+    await using kv = await startServer("kv.ts", { env });
+    assertEquals(JSON.parse(await page(kv.url)).keys, answered.sort());
+  });
+
+  Deno.test(`counter.ts answers on ${signal} the page that waits for the store`, async () => {
+    const arrived = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    await using kv = await startServer("kv.ts");
+    await using slowStore = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      async ({ method, headers, body }) => {
+        arrived.resolve();
+        await released.promise;
+        return await fetch(kv.url, { method, headers, body });
+      },
+    );
+    const KV_URL = `http://127.0.0.1:${slowStore.addr.port}`;
+    const config = { USE_SESSION_STORE: true, KV_URL };
+    await using counter = await startServer("counter.ts", { config });
+    const waiting = page(counter.url);
+    await arrived.promise;
+    counter.program.signal(signal);
+    await counter.program.printed(/^counter: stopping$/m);
+    released.resolve();
+    assertMatch(await waiting, /Count: 1/);
+    assertEquals(await counter.program.exited, 0);
+    assertMatch(await page(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
+  });
+}
+
+Deno.test("kv.ts stops once a long dump is read, or else after ten seconds", async () => {
+  await using kv = await startServer("kv.ts");
+  const value = "x".repeat(100_000);
+  for (const half of [0, 1]) {
+    const values = Array.from({ length: 100 }, (_, i) => [`${half}-${i}`, value]);
+    const body = JSON.stringify(Object.fromEntries(values));
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(kv.url, { method: "POST", body, headers });
+    assertEquals(response.status, 200);
+    await response.body?.cancel();
+  }
+  const headers = { Accept: "application/x-ndjson" };
+  const [read, leftAlone] = await Promise.all([1, 2].map(() => fetch(kv.url, { headers })));
+  kv.program.signal("SIGTERM");
+  await kv.program.printed(/^kv: stopping$/m);
+  assertEquals((await read?.text())?.split("\n").length, 201);
+  assertEquals(await kv.program.exited, 0, kv.program.output);
+  await assertRejects(async () => await leftAlone?.text(), "what is cut looks like nothing whole");
+});
+
+Deno.test("kv.ts ends at once on a second signal", async () => {
+  await using kv = await startServer("kv.ts");
+  using _request = await beginPut(kv.url);
+  kv.program.signal("SIGTERM");
+  await kv.program.printed(/^kv: stopping$/m);
+  kv.program.signal("SIGTERM");
+  assertEquals(await kv.program.exited, 130);
+});
+
+/** Writes key after key, until the server takes no more connections. */
+async function putUntilRefused(url: string, writer: string, onAnswer: (key: string) => void) {
+  const headers = { "Content-Type": "application/json" };
+  for (let i = 0;; i++) {
+    const key = `${writer}-${i}`;
+    let response: Response;
+    try {
+      response = await fetch(`${url}/${key}`, { method: "PUT", headers, body: String(i) });
+    } catch (error) {
+      // Any other error would be a request that was begun and not answered.
+      assertMatch(`${(error as Error).message} ${(error as Error).cause}`, /\(Connect\)/);
+      return;
+    }
+    assertEquals(response.status, 201, await response.text());
+    onAnswer(key);
+  }
+}
+
+/** Begins a request, and waits until the server wants its body. */
+async function beginPut(url: string): Promise<Deno.TcpConn> {
+  const connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+  const request = "PUT /key HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+    "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+  await connection.write(new TextEncoder().encode(request));
+  const buffer = new Uint8Array(1024);
+  const size = await connection.read(buffer);
+  assertMatch(new TextDecoder().decode(buffer.subarray(0, size ?? 0)), /^HTTP\/1\.1 100 /);
+  return connection;
+}
+
+async function page(url: string, headers: Record<string, string> = {}): Promise<string> {
+  const response = await fetch(url, { headers });
+  const text = await response.text();
+  assertEquals(response.status, 200, text);
+  return text;
+}
+
+async function temporaryDirectory() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}

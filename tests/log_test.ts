@@ -1,0 +1,74 @@
+/** What the servers print. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { printable } from "../server/log.ts";
+import { PROJECT, runToEnd, startServer } from "./helpers/programs.ts";
+
+Deno.test("printable() escapes what controls a terminal or reorders text", () => {
+  assertEquals(
+    printable("a\n\x1b[2J\x7f\x9b\u2028\u202e\u2066"),
+    [
+      "a\\u000a\\u001b[2J\\u007f\\u009b\\u2028\\u202e\\u2066",
+    ].join(),
+  );
+  const shown = "é 漢 👨‍👩‍👧 شما";
+  assertEquals(printable(shown), shown);
+});
+
+Deno.test("a log line holds one message, whatever text it quotes", async () => {
+  const log = await messages(`console.error("a\\x1b[2J", "b\\rc\\u202e\\nkv: forged")`);
+  assertEquals(log, "kv: a\\u001b[2J b\\u000dc\\u202e\n    kv: forged\n");
+});
+
+Deno.test("an error that nobody caught is logged as any other, and ends the program", async () => {
+  const error = `new Error("x\\x1b")`;
+  const forever = "await new Promise(() => {})";
+  const programs = [
+    `throw ${error}`,
+    `Promise.reject(${error}); ${forever}`,
+    `setTimeout(() => { throw ${error} }); ${forever}`,
+  ];
+  for (const main of programs) {
+    assertMatch(await messages(main, 1), /^kv: Error: x\\u001b\n( {8}at .*\n)+$/);
+  }
+});
+
+Deno.test("LOG=requests prints a line for each request, without keys and queries", async () => {
+  await using kv = await startServer("kv.ts", { env: { LOG: "requests", DBM: ":memory:" } });
+  await (await fetch(`${kv.url}/?prefix=secret`)).text();
+  await (await fetch(`${kv.url}/secret`, { method: "DELETE" })).text();
+  await kv.program.stop();
+  const lines = kv.program.output.split("\n").map((line) => line.replace(/\d+ ms$/, "n ms"));
+  assertEquals(lines, [
+    `kv: ${kv.url} (store :memory:, entries: 0)`,
+    "kv: GET / 200 n ms",
+    "kv: DELETE /… 200 n ms",
+    "kv: stopping",
+    "",
+  ]);
+});
+
+Deno.test("LOG=json prints every line as JSON", async () => {
+  await using counter = await startServer("counter.ts", { env: { LOG: "json" } });
+  await (await fetch(`${counter.url}/`)).text();
+  await counter.program.stop();
+  const lines = counter.program.output.trimEnd().split("\n").map((line) => JSON.parse(line));
+  for (const { time, program } of lines) {
+    assertEquals(new Date(time).toISOString(), time);
+    assertEquals(program, "counter");
+  }
+  assertMatch(lines[0].message, /^SECRET_KEY is not set; .* To make a key: deno eval /);
+  assertEquals(lines[0].level, "warn");
+  assertEquals(lines[1].message, `${counter.url} (sessions in a signed cookie)`);
+  const { method, path, status, ms, level } = lines[2];
+  assertEquals([method, path, status, typeof ms, level], ["GET", "/", 200, "number", "info"]);
+  assertEquals(lines[3].message, "stopping");
+});
+
+/** What a program with this code prints. */
+async function messages(main: string, wantedCode = 0): Promise<string> {
+  const code =
+    `import { run } from "./server/program.ts"; await run("kv", async () => { ${main} })`;
+  const result = await runToEnd(Deno.execPath(), ["eval", code], { cwd: PROJECT });
+  assertEquals(result.code, wantedCode, result.stderr);
+  return result.stderr;
+}

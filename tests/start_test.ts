@@ -1,0 +1,165 @@
+/** start.ts: both servers run, and end, together. */
+import { assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import { join } from "node:path";
+import { eventually, freePort, Program, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
+
+Deno.test("deno task start runs both servers and prints which line is whose", async () => {
+  await using both = await start("start");
+  await both.printed(both.counterLine);
+  await both.printed(both.kvLine);
+  assertMatch(await page(both.counterUrl), /Count: 1/);
+  assertEquals(await page(both.kvUrl), '{"keys":[]}');
+  assertEquals(await both.stop("SIGTERM"), 0, both.output);
+  assertMatch(both.output, /^counter: stopping$/m);
+  assertMatch(both.output, /^kv: stopping$/m);
+  await both.isGone();
+});
+
+Deno.test("start.ts leads its counter to the service, whatever its port", async () => {
+  await using both = await start("start", { USE_SESSION_STORE: "true" });
+  await both.printed(both.counterLine);
+  await both.printed(both.kvLine);
+  assertMatch(both.output, new RegExp(`\\(sessions in ${both.kvUrl}\\)`));
+  assertMatch(await page(both.counterUrl), /Count: 1/);
+  assertMatch(await page(both.kvUrl), /^\{"keys":\["[\w-]{36}"\]\}$/);
+});
+
+Deno.test("start.ts stops the counter when the service cannot start, and says what to type", async () => {
+  const port = freePorts();
+  using _taken = Deno.listen({ hostname: "127.0.0.1", port: port + 100 });
+  await using both = await start("start", { PORT: `${port}` });
+  assertEquals(await both.exited, 1, both.output);
+  const hint = `Port ${port + 100} of 127\\.0\\.0\\.1 is taken: .* KV_PORT=\\d+ deno task start`;
+  assertMatch(both.output, new RegExp(`^kv: ${hint}$`, "m"));
+  assertMatch(both.output, /^start: kv has ended with exit code 1: stopping$/m);
+  await assertRejects(() => fetch(both.counterUrl));
+});
+
+Deno.test("start.ts reports a wrong setting once", async () => {
+  await using both = await start("start", { USE_SESSION_STORE: "yes" });
+  assertEquals(await both.exited, 1);
+  const lines = both.output.split("\n").filter((line) => line.includes("USE_SESSION_STORE"));
+  assertEquals(lines, ['start: environment: USE_SESSION_STORE is "yes": expected true or false']);
+});
+
+testWith(["pgrep"], "start.ts ends both servers if one of them is killed, or itself", async () => {
+  for (const victim of ["kv.ts", "start.ts"]) {
+    await using both = await start("start");
+    await both.printed(both.counterLine);
+    await both.printed(both.kvLine);
+    const parent = await childOf(both.pid, "start.ts");
+    Deno.kill(victim === "start.ts" ? parent : await childOf(parent, victim), "SIGKILL");
+    assertNotMatch(`${await both.exited}`, /^0$/);
+    await both.isGone();
+  }
+});
+
+Deno.test("deno task dev restarts a server and keeps its cookies valid", async () => {
+  await using both = await start("dev", { SECRET_KEY: "" });
+  await both.printed(both.counterLine);
+  const cookie = await cookieOf(both.counterUrl);
+  // Counts as a change of the file.
+  await Deno.utime(join(PROJECT, "counter.ts"), new Date(), new Date());
+  await both.printed(new RegExp(`${both.counterLine.source}[^]*${both.counterLine.source}`, "m"));
+  assertMatch(await page(both.counterUrl, cookie), /Count: 2/);
+  assertNotMatch(both.output, /SECRET_KEY/);
+  await both.stop("SIGTERM");
+  await both.isGone();
+});
+
+Deno.test("deno task lesson runs a counter with a cookie beside one with the service", async () => {
+  await using both = await start("lesson");
+  const storeUrl = `http://localhost:${both.port + 1}`;
+  await both.printed(/^cookie: .*sessions in a signed cookie/m);
+  await both.printed(new RegExp(`^store: ${storeUrl} \\(sessions in ${both.kvUrl}\\)$`, "m"));
+  await both.printed(both.kvLine);
+  const cookies = await Promise.all([both.counterUrl, storeUrl].map(cookieOf));
+  assertMatch(cookies[0] ?? "", /^session=\w+\.\w+\.\w+/);
+  assertMatch(cookies[1] ?? "", /^session_id=[\w-]{36};/);
+  assertEquals(await both.stop("SIGTERM"), 0, both.output);
+});
+
+testWith(
+  ["foreman", "npx"],
+  "foreman start runs both servers 100 ports apart, and stops them on SIGTERM",
+  async () => {
+    const port = freePorts();
+    const args = ["start", "-t", "60", "-p", `${port}`];
+    const env = { DBM: ":memory:", SECRET_KEY: "a secret key for the tests" };
+    await using foreman = new Program("foreman", args, { env });
+    await foreman.printed(
+      new RegExp(`^[\\d:]+ counter.1 +\\| counter: http://localhost:${port} `, "m"),
+    );
+    await foreman.printed(
+      new RegExp(`^[\\d:]+ kv.1 +\\| kv: http://localhost:${port + 100} `, "m"),
+    );
+    assertMatch(await page(`http://localhost:${port}`), /Count: 1/);
+    assertEquals(await page(`http://localhost:${port + 100}`), '{"keys":[]}');
+    assertEquals(await foreman.stop("SIGTERM"), 0, foreman.output);
+    assertMatch(foreman.output, /counter.1 +\| exited with code 0\n/);
+    assertMatch(foreman.output, /kv.1 +\| exited with code 0\n/);
+    for (const it of [port, port + 100]) await assertRejects(() => fetch(`http://localhost:${it}`));
+  },
+);
+
+/** Both servers by a task, on ports of their own and over a store of their own. */
+async function start(task: string, env: Record<string, string> = {}) {
+  const port = Number(env.PORT ?? freePorts());
+  const program = new Program(Deno.execPath(), ["task", task], {
+    env: {
+      DBM: ":memory:",
+      SECRET_KEY: "a secret key for the tests",
+      NO_COLOR: "1",
+      PORT: `${port}`,
+      ...env,
+    },
+  });
+  const counterUrl = `http://localhost:${port}`;
+  const kvUrl = `http://localhost:${port + 100}`;
+  return Object.assign(program, {
+    port,
+    counterUrl,
+    kvUrl,
+    counterLine: new RegExp(`^(counter|cookie): ${counterUrl} \\(sessions in .*\\)$`, "m"),
+    kvLine: new RegExp(`^kv: ${kvUrl} \\(store :memory:, entries: 0\\)$`, "m"),
+    /** Waits until neither port is listened on. */
+    isGone: () =>
+      eventually("an end of both servers", async () => {
+        const fetched = await Promise.allSettled([counterUrl, kvUrl].map((url) => page(url)));
+        return fetched.every(({ status }) => status === "rejected");
+      }),
+  });
+}
+
+/** The child process of `pid` whose command line has this text. */
+async function childOf(pid: number, text: string): Promise<number> {
+  const { stdout } = await runToEnd("pgrep", ["--parent", `${pid}`, "--full", text]);
+  return Number(stdout);
+}
+
+async function page(url: string, cookie = ""): Promise<string> {
+  const response = await fetch(url, { headers: { Cookie: cookie } });
+  const text = await response.text();
+  assertEquals(response.status, 200, text);
+  return text;
+}
+
+async function cookieOf(url: string): Promise<string> {
+  const response = await fetch(url);
+  await response.body?.cancel();
+  return response.headers.get("Set-Cookie") ?? "";
+}
+
+/** A port that is free, and so are the next one and the one 100 above it. */
+function freePorts(): number {
+  for (;;) {
+    const port = freePort();
+    if (port + 100 > 65535) continue;
+    try {
+      for (const it of [1, 100]) Deno.listen({ hostname: "127.0.0.1", port: port + it }).close();
+      return port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+}
