@@ -108,17 +108,18 @@ function unavailable(c: Context, { cause }: SessionUnavailable): Response {
     `This page tries again every ${RETRY_SECONDS} seconds.`;
   return c.body(errorPage({ title: "Temporarily unavailable", message, ...TRY_AGAIN }), 503, {
     ...COUNTER_HEADERS,
-    "Retry-After": String(RETRY_SECONDS),
-    // A header, so that it works without a script; relative, for a path prefix.
+    "Retry-After": "1",
+    // For browsers, without a script; relative, for a path prefix.
     "Refresh": `${RETRY_SECONDS}; url=./`,
   });
 }
 
 function isLocal(c: Context): boolean {
-  return isLoopback((c.req.header("Host") ?? "").replace(/:\d+$/, ""));
+  // Not the Host header, which HTTP/2 does not have.
+  return isLoopback(/^\w+:\/\/(\[.*?\]|[^:/]*)/.exec(c.req.url)?.[1] ?? "");
 }
 
-/** Where the configuration has sessions kept. */
+/** Opens the store that the configuration names for sessions. */
 async function openSessionStore(config: Config) {
   const lifetimes = {
     lifetime: config.PERMANENT_SESSION_LIFETIME,

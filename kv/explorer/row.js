@@ -45,6 +45,7 @@ export class Row {
       button.setAttribute("aria-label", `${button.textContent} ${key}`);
     }
     this.editButton.disabled = !KEEPS_DIGITS;
+    if (!KEEPS_DIGITS) this.editButton.title = "This browser would round long numbers";
     this.copyButton.addEventListener("click", () => this.copy().catch(failed));
     this.editButton.addEventListener("click", () => events.edit(this));
     this.deleteButton.addEventListener("click", () => this.delete().catch(failed));

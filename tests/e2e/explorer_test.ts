@@ -270,13 +270,8 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
     (request) => {
       const { pathname, search } = new URL(request.url);
       if (!pathname.startsWith("/kv/")) return new Response("not of the service", { status: 404 });
-      const headers = new Headers(request.headers);
-      headers.delete("Origin");
-      return fetch(kv.url + pathname.slice(3) + search, {
-        method: request.method,
-        headers,
-        body: request.body,
-      });
+      const { method, headers, body } = request;
+      return fetch(kv.url + pathname.slice(3) + search, { method, headers, body });
     },
   );
   await using visited = await visit(browser, `http://localhost:${proxy.addr.port}/kv/`);
