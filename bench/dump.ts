@@ -1,81 +1,55 @@
-/**
- * What moving a service costs: `deno run --allow-all bench/dump.ts [keys]`.
- *
- * Fills a SQLite file (by default with 1,000,000 keys), serves it and an empty one, each by a
- * process of its own, pipes the dump of the one into the other, and prints how long that took, what
- * the memory of each process was before and at most, and whether both give the same dump then.
- */
+/** What moving a service costs: the dump of one `kv.ts` piped into another. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { NDJSON } from "../kv/dumps.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
-import { json } from "../stores/json_text.ts";
-import { MAX_PAGE } from "../stores/store.ts";
-import { type Server, startServer } from "../tests/helpers/programs.ts";
+import { memory, type Options, whole } from "./load.ts";
+import { Servers, type Started } from "./servers.ts";
+import { fill } from "./sqlite.ts";
+import { table } from "./tables.ts";
 
-const keys = Number(Deno.args[0] ?? 1_000_000);
+/**
+ * Moves `options.keys` keys from one SQLite file to another, each served by a process of its own.
+ *
+ * @throws {Error} If the two differ in the end
+ */
+export async function dump({ keys }: Options): Promise<string> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await using servers = new Servers();
+    const full = join(directory, "full.db");
+    const store = sqliteStore(full);
+    await fill(store, keys, (count) => ({ count, user: crypto.randomUUID() }));
+    await store.close();
+    const from = await servers.kv(full);
+    const to = await servers.kv(join(directory, "copy.db"));
+    const before = [from, to].map((server) => memory(server.pids[0] ?? 0).now);
 
-const directory = await Deno.makeTempDir();
-try {
-  const DBM = join(directory, "full.db");
-  await fill(DBM);
-  await using from = await startServer("kv.ts", { env: { DBM } });
-  await using to = await startServer("kv.ts", { env: { DBM: join(directory, "copy.db") } });
-  const servers = [from, to];
-  const before = await Promise.all(servers.map(memory));
-  const most = [...before];
-  let sampling = true;
-  const samples = (async () => {
-    while (sampling) {
-      const now = await Promise.all(servers.map(memory));
-      for (const [i, mebibytes] of now.entries()) most[i] = Math.max(most[i] ?? 0, mebibytes);
-      await new Promise((done) => setTimeout(done, 200));
-    }
-  })();
+    const start = performance.now();
+    const { body } = await dumpOf(from);
+    const headers = { "Content-Type": NDJSON };
+    const { restored } = await (await fetch(to.url, { method: "POST", body, headers })).json();
+    const seconds = (performance.now() - start) / 1000;
 
-  const start = performance.now();
-  const { body } = await dump(from);
-  const headers = { "Content-Type": NDJSON };
-  const answer = await fetch(to.url, { method: "POST", body, headers });
-  const { restored } = await answer.json();
-  const seconds = (performance.now() - start) / 1000;
-  sampling = false;
-  await samples;
-
-  const rate = Math.round(restored / seconds);
-  console.log(`${restored} keys moved in ${seconds.toFixed(1)} s, ${rate} a second`);
-  for (const [i, name] of ["dumping", "restoring"].entries()) {
-    console.log(`${name.padEnd(10)} ${before[i]} MiB before, ${most[i]} MiB at most`);
+    const peaks = [from, to].map((server) => memory(server.pids[0] ?? 0).peak);
+    if (await digest(from) !== await digest(to)) throw new Error("The copy differs");
+    return table(["", `${whole(restored)} keys`], [
+      ["keys moved a second", whole(restored / seconds)],
+      ["memory of either before, MiB", Math.max(...before)],
+      ["most memory while dumping, MiB", peaks[0] ?? ""],
+      ["most memory while restoring, MiB", peaks[1] ?? ""],
+    ]);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
   }
-  const [one, other] = await Promise.all([digest(from), digest(to)]);
-  console.log(one === other ? "Both hold the same" : "They differ");
-} finally {
-  await Deno.remove(directory, { recursive: true });
 }
 
-async function fill(path: string): Promise<void> {
-  const store = sqliteStore(path);
-  for (let i = 0; i < keys; i += MAX_PAGE) {
-    const page = Array.from({ length: Math.min(MAX_PAGE, keys - i) }, (_, j) => i + j);
-    const value = (n: number) => json({ count: n, user: crypto.randomUUID() });
-    await store.setAll(new Map(page.map((n) => [`key${n}`, value(n)])));
-  }
-  await store.close();
+async function dumpOf({ url }: Started): Promise<Response> {
+  return await fetch(url, { headers: { Accept: NDJSON } });
 }
 
-async function dump(server: Server): Promise<Response> {
-  return await fetch(server.url, { headers: { Accept: NDJSON } });
-}
-
-async function digest(server: Server): Promise<string> {
+async function digest(server: Started): Promise<string> {
   const hash = createHash("sha256");
-  for await (const chunk of (await dump(server)).body ?? []) hash.update(chunk);
+  for await (const chunk of (await dumpOf(server)).body ?? []) hash.update(chunk);
   return hash.digest("hex");
-}
-
-/** The memory of a server's process, in MiB. */
-async function memory({ program }: Server): Promise<number> {
-  const args = ["-o", "rss=", "-p", String(program.pid)];
-  const { stdout } = await new Deno.Command("ps", { args }).output();
-  return Math.round(Number(new TextDecoder().decode(stdout)) / 1024);
 }

@@ -1,124 +1,121 @@
-/**
- * What a page with a session costs: one counter page, with and without sessions, ours and others',
- * in one run.
- *
- * ```sh
- * deno task bench
- * ```
- *
- * The apps are called in this process, 32 browsers at once, without a server or a client of HTTP, so
- * that what differs is the sessions. They take turns, round after round, and the best round of each
- * counts: what else the machine does, and the warming up, fall out. Only the ratios of one run mean
- * something.
- */
-import { Hono } from "hono";
-import { getSignedCookie, setSignedCookie } from "hono/cookie";
-import { CookieStore, MemoryStore, sessionMiddleware } from "hono-sessions";
-import { z } from "zod";
-import { kv } from "../kv.ts";
-import {
-  CookieSessionStore,
-  KeyValueSessionStore,
-  sessions,
-  type SessionStore,
-} from "../sessions.ts";
-import { httpStore } from "../stores/http.ts";
-import { memoryStore } from "../stores/memory.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
+/** What a page with a session costs: ours, what it could cost at least, and others'. */
+import { installPeers, pageOf, Servers, type Started, visits } from "./servers.ts";
+import { type Options, takeTurns, type Variant } from "./load.ts";
+import { ratioTable, resultTable } from "./tables.ts";
 
-const ROUNDS = 15;
-const BROWSERS = 32;
-const PAGES = 5 * BROWSERS;
-const KEY = "a secret key for benchmarks alone";
-const page = (count: number) => `<!DOCTYPE html><h1>Count: ${count}</h1>`;
+const COOKIE = "ours, signed cookie";
+const MEMORY = "ours, memory";
+const SERVICE = "ours, kv.ts on SQLite, synced";
+const REDIS = "ours, Redis";
+const REDIS_SERVICE = "ours, kv.ts on Redis";
+const LIMIT = "Hono, same page and headers, no session";
+const BARE = "Deno.serve, one short text";
+const RAW_REDIS = "Hono, GET and SET of Redis, no session layer";
+const HONO_MEMORY = "hono-sessions, memory";
+const HONO_COOKIE = "hono-sessions, encrypted cookie";
+const HONO_SESSION = "@hono/session, encrypted cookie";
+const FASTIFY = "Fastify, secure-session, encrypted cookie";
+const EXPRESS_REDIS = "Express, connect-redis";
+const EXPRESS_COOKIE = "Express, cookie-session, signed cookie";
 
-/** An app, as Hono has it. */
-interface App {
-  fetch(request: Request): Response | Promise<Response>;
-}
-
-/** An app for each variant; the first is the limit. */
-const VARIANTS: Record<string, () => App> = {
-  "no session": () => {
-    let count = 0;
-    return new Hono().get("/", (c) => c.html(page(++count)));
-  },
-  "ours, signed cookie": () => ours(new CookieSessionStore(KEY)),
-  "ours, memory": () => ours(new KeyValueSessionStore(memoryStore())),
-  "ours, SQLite file": () =>
-    ours(new KeyValueSessionStore(sqliteStore(`${Deno.makeTempDirSync()}/kv.db`))),
-  "ours, key-value service on SQLite": () => {
-    const service = kv(sqliteStore(`${Deno.makeTempDirSync()}/kv.db`));
-    const { addr } = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, service.fetch);
-    return ours(new KeyValueSessionStore(httpStore(`http://127.0.0.1:${addr.port}`)));
-  },
-  "Hono's own signed cookie": () =>
-    new Hono().get("/", async (c) => {
-      const count = Number(await getSignedCookie(c, KEY, "count") || 0) + 1;
-      await setSignedCookie(c, "count", String(count), KEY, { httpOnly: true, sameSite: "Lax" });
-      return c.html(page(count));
-    }),
-  "hono-sessions, memory": () => theirs({ store: new MemoryStore() }),
-  // Its cookie store asks for a key and encrypts; its memory store needs neither.
-  "hono-sessions, encrypted cookie": () => theirs({ store: new CookieStore(), encryptionKey: KEY }),
-};
-
-function ours(store: SessionStore) {
-  const schema = z.object({ count: z.number().int().default(0) });
-  return new Hono().use(sessions({ store, schema })).get("/", async (c) => {
-    const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
-    return c.html(page(count));
-  });
-}
-
-function theirs(options: { store: MemoryStore | CookieStore; encryptionKey?: string }) {
-  const app = new Hono<
-    {
-      Variables: { session: { get(key: string): unknown; set(key: string, value: unknown): void } };
-    }
-  >();
-  app.use(sessionMiddleware({ ...options, expireAfterSeconds: 3600 }));
-  return app.get("/", (c) => {
-    const count = Number(c.get("session").get("count") ?? 0) + 1;
-    c.get("session").set("count", count);
-    return c.html(page(count));
-  });
-}
-
-/** Loads the pages, and gives the microseconds that one took. */
-async function load(app: App, cookies: string[]): Promise<number> {
-  const start = performance.now();
-  for (let pages = 0; pages < PAGES; pages += BROWSERS) {
-    await Promise.all(cookies.map(async (Cookie) => {
-      const response = await app.fetch(new Request("http://localhost/", { headers: { Cookie } }));
-      if (!response.ok) throw new Error(`A page was answered with ${response.status}`);
-      await response.text();
-    }));
+/** Every way to keep a session. */
+export async function pages(options: Options): Promise<string> {
+  await using servers = new Servers();
+  const page = await variants(servers, options);
+  const redis = await servers.redis();
+  const kv = await servers.kv();
+  const cookie = await servers.counter();
+  await page.add(COOKIE, "ours", cookie, true);
+  await page.add(MEMORY, "ours", await servers.counterOver(":memory:"));
+  await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
+  await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
+  await page.limit(cookie);
+  await page.add(BARE, "limit", await servers.limit("deno.js"));
+  if (options.peers) {
+    const REDIS_URL = redis.url;
+    await page.peer(RAW_REDIS, "deno", "hono_redis.js", { REDIS_URL }, [redis]);
+    await page.peer(HONO_MEMORY, "deno", "hono_sessions.js", { STORE: "memory" });
+    await page.peer(HONO_COOKIE, "deno", "hono_sessions.js", { STORE: "cookie" });
+    await page.peer(HONO_SESSION, "deno", "hono_session.js");
+    await page.peer(FASTIFY, "node", "fastify_secure_session.js");
+    await page.peer(EXPRESS_REDIS, "node", "express_redis.js", { REDIS_URL }, [redis]);
+    await page.peer(EXPRESS_COOKIE, "node", "express_cookie_session.js");
   }
-  return (performance.now() - start) * 1000 / PAGES;
+  const results = await takeTurns(page.variants, options);
+  const ratios = ratioTable(results, [
+    [COOKIE, LIMIT],
+    [COOKIE, HONO_SESSION],
+    [COOKIE, HONO_COOKIE],
+    [COOKIE, FASTIFY],
+    [COOKIE, EXPRESS_COOKIE],
+    [SERVICE, EXPRESS_REDIS],
+    [SERVICE, RAW_REDIS],
+    [REDIS, RAW_REDIS],
+    [REDIS, EXPRESS_REDIS],
+    [MEMORY, HONO_MEMORY],
+    [MEMORY, LIMIT],
+    [LIMIT, BARE],
+  ]);
+  return `${resultTable(results, "Page")}\n\n${ratios}`;
 }
 
-async function firstCookie(app: App): Promise<string> {
-  const response = await app.fetch(new Request("http://localhost/"));
-  await response.body?.cancel();
-  return response.headers.get("Set-Cookie")?.split(";")[0] ?? "none=";
-}
-
-const variants = await Promise.all(
-  Object.entries(VARIANTS).map(async ([name, open]) => {
-    const app = open();
-    const cookies = Array.from({ length: BROWSERS }, () => firstCookie(app));
-    return { name, app, cookies: await Promise.all(cookies), best: Infinity };
-  }),
-);
-for (let round = 0; round < ROUNDS; round++) {
-  for (const variant of variants) {
-    variant.best = Math.min(variant.best, await load(variant.app, variant.cookies));
+/** What keeps sessions in Redis. */
+export async function redisPages(options: Options): Promise<string> {
+  await using servers = new Servers();
+  const page = await variants(servers, options);
+  const redis = await servers.redis();
+  const kv = await servers.kv(redis.url, [redis]);
+  const counter = await servers.counterOver(redis.url, [redis]);
+  await page.add(REDIS, "ours", counter);
+  await page.add(REDIS_SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
+  await page.limit(counter);
+  if (options.peers) {
+    const REDIS_URL = redis.url;
+    await page.peer(RAW_REDIS, "deno", "hono_redis.js", { REDIS_URL }, [redis]);
+    await page.peer(EXPRESS_REDIS, "node", "express_redis.js", { REDIS_URL }, [redis]);
   }
+  const results = await takeTurns(page.variants, options);
+  const ratios = ratioTable(results, [
+    [REDIS, LIMIT],
+    [REDIS, RAW_REDIS],
+    [REDIS, EXPRESS_REDIS],
+    [REDIS_SERVICE, RAW_REDIS],
+    [REDIS_SERVICE, EXPRESS_REDIS],
+  ]);
+  return `${resultTable(results, "Page")}\n\n${ratios}`;
 }
-const limit = variants[0]?.best ?? NaN;
-console.log("| Page | Microseconds | Times the limit |\n|---|---|---|");
-for (const { name, best } of variants) {
-  console.log(`| ${name} | ${best.toFixed(1)} | ${(best / limit).toFixed(1)} |`);
+
+/** Collects variants of the counter's page. */
+async function variants(servers: Servers, options: Options) {
+  if (options.peers) await installPeers();
+  const env = await pageOf(await servers.counter());
+  const variants: Variant[] = [];
+  async function add(name: string, kind: Variant["kind"], started: Started, rolling = false) {
+    const lines = kind === "limit" ? variants[0]?.lines ?? [] : await visits(started, options);
+    variants.push({ name, kind, servers: started, lines, rolling });
+  }
+  return {
+    variants,
+    add,
+    async peer(
+      name: string,
+      runtime: "deno" | "node",
+      file: string,
+      more = {},
+      needs: Started[] = [],
+    ) {
+      const isRolling = [HONO_COOKIE, HONO_SESSION, FASTIFY].includes(name);
+      await add(
+        name,
+        "peer",
+        await servers.peer(runtime, file, { ...env, ...more }, needs),
+        isRolling,
+      );
+    },
+    /** The page of a counter, with all its headers, without a session. */
+    async limit(counter: Started) {
+      const own = await pageOf(counter);
+      await add(LIMIT, "limit", await servers.limit("hono.js", own));
+    },
+  };
 }
-Deno.exit(0);

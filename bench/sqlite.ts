@@ -1,102 +1,101 @@
 /**
- * What a large SQLite file costs: `deno run --allow-all bench/sqlite.ts [keys]`.
- *
- * Fills a file (by default with 1,000,000 keys), then opens it and an empty one, each in a process
- * of its own, and prints for both how long opening takes, what the memory is, and how it grows while
- * all keys are listed and many are read. What a cache would have to ask at each read, whether another
- * process has written, is measured beside. Then writes one by one and at once, for what gathering
- * the writes of a turn into one transaction gains.
+ * What a large SQLite file costs: one of many keys beside an empty one, each opened by a process of
+ * its own. `deno run -A bench/sqlite.ts FILE` is such a process.
  */
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { json } from "../stores/json_text.ts";
 import { MAX_PAGE, type Store } from "../stores/store.ts";
+import { type Options, progress, whole } from "./load.ts";
+import { table } from "./tables.ts";
 
 const READS = 100_000;
 const WRITES = 2_000;
 
-const [argument = "1000000", path] = Deno.args;
-if (argument === "measure") await measure(path ?? "");
-else await compare(Number(argument));
-
-async function compare(keys: number): Promise<void> {
+/** A file of `options.keys` keys beside an empty one. */
+export async function sqlite({ keys }: Options): Promise<string> {
   const directory = await Deno.makeTempDir();
-  const [full, empty] = [join(directory, "full.db"), join(directory, "empty.db")];
-  const store = sqliteStore(full);
-  const filled = await time(() => fill(store, keys));
-  await store.close();
-  await sqliteStore(empty).close();
-  const size = (await Deno.stat(full)).size / 2 ** 20;
-  console.log(`${keys} keys, ${size.toFixed(0)} MiB, written in ${filled.toFixed(0)} ms`);
-
-  for (const [name, file] of [["empty", empty], [`${keys} keys`, full]]) {
-    console.log(`\n${name}`);
-    const measuring = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--allow-all", import.meta.filename ?? "", "measure", file ?? ""],
-      stdout: "inherit",
-    });
-    await measuring.output();
+  try {
+    const [full, empty] = [join(directory, "full.db"), join(directory, "empty.db")];
+    const store = sqliteStore(full);
+    await fill(store, keys);
+    await store.close();
+    await sqliteStore(empty).close();
+    const { size } = await Deno.stat(full);
+    const columns = [await measured(empty), await measured(full)];
+    const rows = Object.keys(columns[0] ?? {}).map((name) => [
+      name,
+      ...columns.map((column) => column[name] ?? ""),
+    ]);
+    return table(["", "Empty", `${whole(keys)} keys, ${whole(size / 2 ** 20)} MiB`], rows);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
   }
-  await Deno.remove(directory, { recursive: true });
 }
 
-async function fill(store: Store, keys: number): Promise<void> {
+async function measured(file: string): Promise<Record<string, string>> {
+  progress(`measuring ${file}`);
+  const args = ["run", "--allow-all", import.meta.filename ?? "", file];
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args, stderr: "inherit" }).output();
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+/** Writes `key0`, `key1` and so on. */
+export async function fill(
+  store: Store,
+  keys: number,
+  value: (n: number) => unknown = (count) => ({ count }),
+): Promise<void> {
   for (let i = 0; i < keys; i += MAX_PAGE) {
     const page = Array.from({ length: Math.min(MAX_PAGE, keys - i) }, (_, j) => i + j);
-    await store.setAll(new Map(page.map((n) => [`key${n}`, json({ count: n })])));
+    await store.setAll(new Map(page.map((n) => [`key${n}`, json(value(n))])));
   }
 }
 
-async function measure(file: string): Promise<void> {
+async function measure(file: string): Promise<Record<string, string>> {
   const before = memory();
-  let store = sqliteStore(":memory:");
-  const opened = await time(async () => void (store = sqliteStore(file)));
-  report("open and read one", `${(opened + await time(() => store.get("key0"))).toFixed(1)} ms`);
-  report("memory before, and then", `${before} MiB, ${memory()} MiB`);
+  const start = performance.now();
+  const store = sqliteStore(file);
+  await store.get("key0");
+  const opened = performance.now() - start;
+  const after = memory();
 
   let keys = 0;
   let most = 0;
-  const listed = await time(async () => {
-    let after: string | undefined;
-    do {
-      const page = await store.list("", { after });
-      keys += page.keys.length;
-      most = Math.max(most, memory());
-      after = page.next ?? undefined;
-    } while (after !== undefined);
-  });
-  report("list all", `${keys} keys in ${listed.toFixed(0)} ms, at most ${most} MiB`);
+  let cursor: string | undefined;
+  do {
+    const page = await store.list("", { after: cursor });
+    keys += page.keys.length;
+    most = Math.max(most, memory());
+    cursor = page.next ?? undefined;
+  } while (cursor !== undefined);
 
-  const read = await time(async () => {
+  const reads = await perSecond(READS, async () => {
     for (let i = 0; i < READS; i++) await store.get(`key${(i * 7919) % Math.max(keys, 1)}`);
   });
-  report("read, one by one", `${perSecond(READS, read)} a second, then ${memory()} MiB`);
-
-  const database = new DatabaseSync(file);
-  const version = database.prepare("PRAGMA data_version");
-  const asked = await time(async () => {
-    for (let i = 0; i < READS; i++) version.get();
-  });
-  database.close();
-  report("ask whether it changed", `${perSecond(READS, asked)} a second: ${ratio(read, asked)}`);
-
-  const alone = await time(async () => {
+  const alone = await perSecond(WRITES, async () => {
     for (let i = 0; i < WRITES; i++) await store.set(`new${i}`, json(i));
   });
-  const together = await time(async () => {
+  const together = await perSecond(WRITES, async () => {
     const numbers = Array.from({ length: WRITES }, (_, i) => i);
     await Promise.all(numbers.map((i) => store.set(`new${i}`, json(i))));
   });
-  report("write, one by one", `${perSecond(WRITES, alone)} a second`);
-  report("write, at once", `${perSecond(WRITES, together)} a second: ${ratio(alone, together)}`);
   await store.close();
+  return {
+    "open and read one entry, ms": opened.toFixed(1),
+    "memory before, MiB": String(before),
+    "memory after, MiB": String(after),
+    "most memory while listing all keys, MiB": String(most),
+    "reads a second, one by one": whole(reads),
+    "synced writes a second, one by one": whole(alone),
+    "synced writes a second, at once": whole(together),
+  };
 }
 
-async function time(run: () => Promise<unknown>): Promise<number> {
+async function perSecond(count: number, run: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await run();
-  return performance.now() - start;
+  return count / (performance.now() - start) * 1000;
 }
 
 /** The memory of this process, in MiB. */
@@ -104,14 +103,4 @@ function memory(): number {
   return Math.round(Deno.memoryUsage().rss / 2 ** 20);
 }
 
-function perSecond(count: number, milliseconds: number): number {
-  return Math.round(count / milliseconds * 1000);
-}
-
-function ratio(slow: number, fast: number): string {
-  return `${(slow / fast).toFixed(1)} times as many`;
-}
-
-function report(what: string, figure: string): void {
-  console.log(`  ${what.padEnd(24)} ${figure}`);
-}
+if (import.meta.main) console.log(JSON.stringify(await measure(Deno.args[0] ?? "")));

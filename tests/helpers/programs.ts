@@ -36,20 +36,24 @@ export class Program implements AsyncDisposable {
    * @throws {Error} With the output, if the program ends first or `seconds` pass
    */
   async printed(pattern: RegExp, seconds = 120): Promise<RegExpExecArray> {
-    const signal = AbortSignal.timeout(seconds * 1000);
+    let over: string | undefined;
     const timedOut = Promise.withResolvers<void>();
-    signal.addEventListener("abort", () => timedOut.resolve());
-    let ended = false;
+    const timer = setTimeout(() => {
+      over ??= "Time is up";
+      timedOut.resolve();
+    }, seconds * 1000);
     const end = this.exited.then(() => {
-      ended = true;
+      over ??= "It ended";
     });
-    for (;;) {
-      const match = pattern.exec(this.output);
-      if (match) return match;
-      if (ended || signal.aborted) {
-        throw new Error(`${ended ? "It ended" : "Time is up"} before ${pattern}:\n${this.output}`);
+    try {
+      for (;;) {
+        const match = pattern.exec(this.output);
+        if (match) return match;
+        if (over) throw new Error(`${over} before ${pattern}:\n${this.output}`);
+        await Promise.race([this.#wake.promise, end, timedOut.promise]);
       }
-      await Promise.race([this.#wake.promise, end, timedOut.promise]);
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -1,0 +1,98 @@
+/** What a read and a write of the key-value service cost, beside other stores over HTTP. */
+import { type Line, load, type Options, takeTurns, type Variant } from "./load.ts";
+import { Servers, type Started } from "./servers.ts";
+import { ratioTable, resultTable } from "./tables.ts";
+
+/** How many keys are read and written, in turn. */
+const KEYS = 1000;
+const JSON_TYPE = "application/json";
+const FORM_TYPE = "application/x-www-form-urlencoded";
+
+const GET = "ours, GET /key, SQLite";
+const POST = "ours, POST /, SQLite, synced";
+const PUT = "ours, PUT /key, SQLite, synced";
+const MEMORY_GET = "ours, GET /key, memory";
+const MEMORY_POST = "ours, POST /, memory";
+const MEMORY_PUT = "ours, PUT /key, memory";
+const BARE = "Deno.serve, one short text";
+const WEBDIS_GET = "Webdis GET";
+const WEBDIS_SET = "Webdis SET, not synced";
+const ETCD_GET = "etcd, v2 GET";
+const ETCD_PUT = "etcd, v2 PUT, synced";
+const ETCD3_GET = "etcd, v3 range";
+const ETCD3_PUT = "etcd, v3 put, synced";
+
+/** Reads and writes of small values, a thousand keys in turn. */
+export async function keyValues(options: Options): Promise<string> {
+  await using servers = new Servers();
+  const variants: Variant[] = [];
+  const add = (
+    name: string,
+    kind: Variant["kind"],
+    started: Started,
+    line: (key: string) => Line,
+  ) => variants.push({ name, kind, servers: started, lines: forKeys(line) });
+
+  for (
+    const [store, get, post, put] of [
+      [await servers.kv(), GET, POST, PUT],
+      [await servers.kv(":memory:"), MEMORY_GET, MEMORY_POST, MEMORY_PUT],
+    ] as const
+  ) {
+    add(post, "ours", store, (key) => write("POST", "/", JSON_TYPE, `{"${key}":"value"}`));
+    add(put, "ours", store, (key) => write("PUT", `/${key}`, JSON_TYPE, '"value"'));
+    add(get, "ours", store, (key) => read(`/${key}`));
+  }
+  add(BARE, "limit", await servers.limit("deno.js"), (key) => read(`/${key}`));
+
+  const webdis = await servers.webdis(await servers.redis());
+  add(WEBDIS_SET, "peer", webdis, (key) => read(`/SET/${key}/value`));
+  add(WEBDIS_GET, "peer", webdis, (key) => read(`/GET/${key}`));
+
+  const etcd = await servers.etcd();
+  add(ETCD_PUT, "peer", etcd, (key) => write("PUT", `/v2/keys/${key}`, FORM_TYPE, "value=value"));
+  add(ETCD_GET, "peer", etcd, (key) => read(`/v2/keys/${key}`));
+  const v3 = (key: string) => ({ key: btoa(key) });
+  add(ETCD3_PUT, "peer", etcd, (key) => {
+    const body = JSON.stringify({ ...v3(key), value: btoa("value") });
+    return write("POST", "/v3/kv/put", JSON_TYPE, body);
+  });
+  add(ETCD3_GET, "peer", etcd, (key) => {
+    return write("POST", "/v3/kv/range", JSON_TYPE, JSON.stringify(v3(key)));
+  });
+
+  // Each key is there before any is read.
+  for (const { name, servers, lines } of variants) {
+    if (/PUT|SET|put/.test(name)) {
+      await load(servers, { lines, connections: 8, seconds: Math.min(1, options.seconds) });
+    }
+  }
+  const results = await takeTurns(variants, options);
+  const ratios = ratioTable(results, [
+    [GET, BARE],
+    [GET, WEBDIS_GET],
+    [GET, ETCD_GET],
+    [MEMORY_GET, BARE],
+    [MEMORY_GET, WEBDIS_GET],
+    [POST, ETCD_PUT],
+    [POST, WEBDIS_SET],
+    [PUT, ETCD_PUT],
+    [PUT, WEBDIS_SET],
+    [MEMORY_POST, WEBDIS_SET],
+    [MEMORY_PUT, WEBDIS_SET],
+    [POST, BARE],
+  ]);
+  return `${resultTable(results, "Request")}\n\n${ratios}`;
+}
+
+function forKeys(line: (key: string) => Line): Line[] {
+  return Array.from({ length: KEYS }, (_, i) => line(`key${i}`));
+}
+
+function read(path: string): Line {
+  return { method: "GET", path };
+}
+
+function write(method: "POST" | "PUT", path: string, type: string, body: string): Line {
+  return { method, path, type, body };
+}

@@ -1,0 +1,187 @@
+/** Loads servers by `wrk`, or by `autocannon` where it is missing, and lets variants take turns. */
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { isInstalled, Program } from "../tests/helpers/programs.ts";
+import type { Started } from "./servers.ts";
+
+/** What each part of the bench is told. */
+export interface Options {
+  rounds: number;
+  /** Of one round of one variant. */
+  seconds: number;
+  connections: number;
+  /** How many sessions the pages are loaded with, in turn. */
+  sessions: number;
+  /** The most keys or sessions of a store, where a part measures a large one. */
+  keys: number;
+  /** Whether the peers that npm installs are measured, too. */
+  peers: boolean;
+}
+
+/** One request of a load. Cookie, content type and body may be left out. */
+export interface Line {
+  method: "GET" | "POST" | "PUT";
+  path: string;
+  cookie?: string;
+  type?: string;
+  body?: string;
+}
+
+/** A load: its requests are sent in turn. */
+export interface Load {
+  lines: Line[];
+  /** In seconds; less than one is a test's. */
+  seconds: number;
+  connections: number;
+  /** Whether the newest cookie of a response is sent next, as browsers do. */
+  rolling?: boolean;
+  /** Requests a second; by default as many as can be. */
+  rate?: number;
+}
+
+/** What came of a load. */
+export interface Loaded {
+  requests: number;
+  /** Requests a second. */
+  rate: number;
+  /** The 99th percentile of the time to an answer, in milliseconds. */
+  p99: number;
+  /** The longest, in milliseconds. */
+  longest: number;
+  /** CPU time of the servers for a request, in microseconds; NaN where /proc is missing. */
+  cpu: number;
+}
+
+/** What is loaded in turns: a name, its servers, and what they are asked. */
+export interface Variant extends Pick<Load, "lines" | "rolling"> {
+  name: string;
+  kind: "ours" | "limit" | "peer";
+  servers: Started;
+}
+
+export interface Result extends Loaded {
+  name: string;
+  kind: Variant["kind"];
+}
+
+/**
+ * Loads the variants in turns, round after round.
+ *
+ * @returns The best round of each, since what slows a round is another program
+ */
+export async function takeTurns(variants: Variant[], options: Options): Promise<Result[]> {
+  const best = new Map<Variant, Loaded>();
+  for (let round = 1; round <= options.rounds; round++) {
+    for (const variant of variants) {
+      const { servers, lines, rolling = false } = variant;
+      const loaded = await load(servers, { ...options, lines, rolling });
+      progress(
+        `round ${round} of ${options.rounds}: ${variant.name}: ${whole(loaded.rate)} a second`,
+      );
+      if (loaded.rate > (best.get(variant)?.rate ?? 0)) best.set(variant, loaded);
+    }
+  }
+  return [...best].map(([{ name, kind }, loaded]) => ({ name, kind, ...loaded }));
+}
+
+/**
+ * Loads a server.
+ *
+ * @throws {Error} If an answer is not a success, or a connection fails
+ */
+export async function load(servers: Started, wanted: Load): Promise<Loaded> {
+  const before = cpuSeconds(servers.pids);
+  const output = isInstalled("wrk")
+    ? await wrk(servers, wanted)
+    : await autocannon(servers, wanted);
+  const cpu = cpuSeconds(servers.pids) - before;
+  const [, json] = /^RESULT (.*)$/m.exec(output) ?? [];
+  if (json === undefined) throw new Error(`The load of ${servers.url} failed:\n${output}`);
+  const { requests, microseconds, refused, failed, p99, longest } = JSON.parse(json);
+  if (refused + failed > 0 || requests === 0) {
+    throw new Error(`${servers.url}: of ${requests} requests ${refused} refused, ${failed} failed`);
+  }
+  return {
+    requests,
+    rate: requests / microseconds * 1e6,
+    p99: p99 / 1000,
+    longest: longest / 1000,
+    cpu: cpu * 1e6 / requests,
+  };
+}
+
+async function wrk({ url }: Started, { lines, seconds, connections, rolling, rate }: Load) {
+  const file = await Deno.makeTempFile();
+  try {
+    const texts = lines.map(({ method, path, cookie = "", type = "", body = "" }) =>
+      [method, path, cookie, type, body].join("\t")
+    );
+    await Deno.writeTextFile(file, texts.join("\n"));
+    const script = join(import.meta.dirname ?? "", "wrk.lua");
+    const duration = `${Math.ceil(seconds)}s`;
+    const args = ["-t1", `-c${connections}`, "-d", duration, "--timeout", "30s", "-s", script, url];
+    const env: Record<string, string> = { LOAD: file };
+    if (rolling) env["ROLLING"] = "1";
+    if (rate) env["RATE"] = String(rate);
+    const program = new Program("wrk", args, { env });
+    if (seconds < 1) {
+      // It counts whole seconds, and prints what it has when it is interrupted.
+      await delay(seconds * 1000 + 200);
+      program.signal("SIGINT");
+    }
+    await program.exited;
+    return program.output;
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+async function autocannon({ url }: Started, wanted: Load): Promise<string> {
+  const args = [join(PEERS, "autocannon.js"), JSON.stringify({ url, ...wanted })];
+  const program = new Program("node", args);
+  await program.exited;
+  return program.output;
+}
+
+/** The directory of the peers, which npm installs. */
+export const PEERS = join(import.meta.dirname ?? "", "peers");
+
+/** The CPU time that processes have had, in seconds; NaN where /proc is missing. */
+function cpuSeconds(pids: number[]): number {
+  let sum = 0;
+  for (const pid of pids) {
+    try {
+      const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+      // The name in parentheses may hold spaces. Times are in ticks, 100 a second on Linux.
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      sum += (Number(fields[11]) + Number(fields[12])) / 100;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      sum = NaN;
+    }
+  }
+  return sum;
+}
+
+/** Memory of a process in MiB: what it has now, and the most it has had. NaN where /proc is missing. */
+export function memory(pid: number): { now: number; peak: number } {
+  const field = (status: string, name: string) =>
+    Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024);
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return { now: field(status, "VmRSS"), peak: field(status, "VmHWM") };
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return { now: NaN, peak: NaN };
+  }
+}
+
+/** Says on standard error how far the bench is; standard output is for the tables. */
+export function progress(text: string): void {
+  console.error(text);
+}
+
+/** A whole number with commas. */
+export function whole(number: number): string {
+  return Math.round(number).toLocaleString("en-US");
+}

@@ -1,0 +1,27 @@
+/**
+ * The bench runs: each part ends and prints its tables, after loads of a fraction of a second. What
+ * they say is not looked at. The peers that npm installs are left out here.
+ */
+import { assertEquals, assertMatch } from "@std/assert";
+import { runToEnd, testWith } from "./helpers/programs.ts";
+import { REDIS } from "./helpers/redis_servers.ts";
+
+const SHORT = ["--rounds=1", "--seconds=0.1", "--sessions=2", "--keys=2000", "--no-peers"];
+
+for (
+  const [part, programs, row] of [
+    ["page", ["wrk", ...REDIS], /^\| ours, signed cookie +\| ours \| [\d,]+ \| [\d,]+ \|$/m],
+    ["kv", ["wrk", "webdis", "etcd", ...REDIS], /^\| Webdis GET \| peer \| [\d,]+ \| [\d,]+ \|$/m],
+    ["redis", ["wrk", ...REDIS], /^\| ours, Redis \| .+ \| limit \| [\d.]+ \|$/m],
+    ["sqlite", [], /^\| reads a second, one by one \| [\d,]+ \| [\d,]+ \|$/m],
+    ["dump", [], /^\| keys moved a second \| [\d,]+ \|$/m],
+  ] as const
+) {
+  testWith([...programs], `deno task bench ${part} prints its tables`, async () => {
+    const args = ["task", "bench", part, ...SHORT];
+    const { code, stdout, stderr } = await runToEnd(Deno.execPath(), args);
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, row);
+    assertMatch(stdout, /^Measured on \d{4}-\d\d-\d\d with \d+ cores: deno [\d.]+/m);
+  });
+}
