@@ -65,7 +65,7 @@ if (unknown !== undefined) {
 }
 for (const name of names) {
   progress(`bench ${name}`);
-  const text = `${await PARTS[name]?.(options)}\n\n${await versions()}`;
+  const text = `${await PARTS[name]?.(options)}\n\n${await versions(name)}`;
   console.log(`## ${name}\n\n${text}\n`);
   const document = ["contention", "hostile"].includes(name) ? "RELIABILITY.md" : "PERFORMANCE.md";
   if (values.write) await writeTables(document, name, text);

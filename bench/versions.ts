@@ -1,32 +1,39 @@
 /** The line under each table: when it was measured, on what, and with which versions. */
-import { join } from "node:path";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { isInstalled } from "../tests/helpers/programs.ts";
 import { PEERS } from "./load.ts";
 
-/** How the programs of the machine are asked for their version; webdis cannot be. */
-const PROGRAMS: [string, string[], RegExp][] = [
-  ["node", ["--version"], /v([\d.]+)/],
-  ["wrk", ["--version"], /([\d.]+)/],
-  ["redis-server", ["--version"], /v=([\d.]+)/],
-  ["etcd", ["--version"], /Version: ([\d.]+)/],
-  ["dpkg-query", ["-W", "-f=webdis ${Version}", "webdis"], /webdis ([\d.]+)/],
+/** The programs, how each is asked for its version (webdis cannot be), and the parts that use it. */
+const PROGRAMS = [
+  { name: "node", ask: ["node", "--version"], parts: ["page", "redis"] },
+  { name: "wrk", ask: ["wrk", "--version"], parts: ["page", "redis", "kv", "growth"] },
+  {
+    name: "redis-server",
+    ask: ["redis-server", "--version"],
+    parts: ["page", "redis", "kv", "growth", "contention"],
+  },
+  { name: "etcd", ask: ["etcd", "--version"], parts: ["kv"] },
+  { name: "webdis", ask: ["dpkg-query", "-W", "-f=${Version}", "webdis"], parts: ["kv"] },
 ];
 
 /** Date, machine and versions, as one sentence. */
-export async function versions(): Promise<string> {
-  const { dependencies } = JSON.parse(await Deno.readTextFile(join(PEERS, "package.json")));
-  const found = await Promise.all(PROGRAMS.map(version));
-  const peers = Object.entries(dependencies).map(([name, version]) => `${name} ${version}`);
-  const all = [`deno ${Deno.version.deno}`, ...found.filter((it) => it !== null), ...peers];
+export async function versions(part: string): Promise<string> {
+  const used = [`deno ${Deno.version.deno}`];
+  for (const { name, ask, parts } of PROGRAMS) {
+    if (parts.includes(part)) used.push(`${name} ${await version(ask)}`);
+  }
+  if (part === "page" || part === "redis") {
+    const { dependencies } = JSON.parse(await Deno.readTextFile(join(PEERS, "package.json")));
+    used.push(...Object.entries(dependencies).map(([name, version]) => `${name} ${version}`));
+  }
   const date = new Date().toISOString().slice(0, 10);
-  return `Measured on ${date} with ${availableParallelism()} cores: ${all.join(", ")}.`;
+  return `Measured on ${date} with ${availableParallelism()} cores: ${used.join(", ")}.`;
 }
 
-async function version([command, args, pattern]: typeof PROGRAMS[number]): Promise<string | null> {
-  if (!isInstalled(command)) return null;
+async function version([command = "", ...args]: string[]): Promise<string> {
+  if (!isInstalled(command)) return "(missing)";
   const { stdout, stderr } = await new Deno.Command(command, { args, stdin: "null" }).output();
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-  const found = pattern.exec(text)?.[1];
-  return found ? `${command === "dpkg-query" ? "webdis" : command} ${found}` : null;
+  return /\d+(\.\d+)+/.exec(text)?.[0] ?? "(unknown)";
 }
