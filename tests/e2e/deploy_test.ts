@@ -1,5 +1,5 @@
 /** docs/DEPLOY.md: its container file, unit and nginx configuration, as the page gives them. */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import {
   freePort,
@@ -65,17 +65,31 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   assertMatch(cookie, /; Path=\/counter\/(;|$)/);
   assertMatch(cookie, /; Secure/);
   const headers = { Cookie: cookie.split(";")[0] ?? "", Origin: https };
-  assertMatch(await (await get(`${https}/counter/`, { headers })).text(), /Count: 2/);
-  const reset = await get(`${https}/counter/reset`, { method: "POST", headers });
+  const second = await get(`${https}/counter/`, { headers });
+  const html = await second.text();
+  assertMatch(html, /Count: 2/);
+  const action = /<form[^>]* action="([^"]*)"/.exec(html)?.[1] ?? "";
+  const reset = await get(new URL(action, second.url).href, { method: "POST", headers });
   await reset.body?.cancel();
   assertEquals(reset.status, 303);
   assertEquals(new URL(reset.headers.get("Location") ?? "", reset.url).href, `${https}/counter/`);
 });
 
-testWithNginx("asks for the service's token", async ({ get, https }) => {
+testWithNginx("serves the service under a path prefix, to who has the token", async (site) => {
+  const { get, https, token } = site;
   const response = await get(`${https}/kv/`);
   assertEquals(response.status, 401);
   await response.body?.cancel();
+  const headers = { Authorization: token };
+  const body = new URLSearchParams({ a: "1", b: "2" });
+  await (await get(`${https}/kv/`, { method: "POST", headers, body })).body?.cancel();
+  const first = await get(`${https}/kv/?limit=1`, { headers });
+  assertEquals((await first.json()).keys, ["a"]);
+  const next = /^<([^>]*)>; rel="next"$/.exec(first.headers.get("Link") ?? "")?.[1] ?? "";
+  const second = await get(new URL(next, first.url).href, { headers });
+  assertEquals((await second.json()).keys, ["b"]);
+  const page = await get(`${https}/kv/`, { headers: { ...headers, Accept: "text/html" } });
+  assertNotMatch(await page.text(), /(?:href|src|action)="\//);
 });
 
 testWithNginx("hands the service each key as it was sent", async ({ get, https, token }) => {
