@@ -172,7 +172,8 @@ function isExpiry(expires: unknown): expires is number | null {
 
 function parse(text: string): unknown {
   try {
-    return parseJson(text);
+    // Only a value may have digits that JavaScript would lose.
+    return text.includes('"value":') ? parseJson(text) : JSON.parse(text);
   } catch (cause) {
     throw new UnexpectedAnswer("no JSON", { cause });
   }
