@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { parsePrefix, prefixed } from "./prefix.ts";
+import { prefixed } from "./prefix.ts";
+import { parseQuery } from "./query.ts";
 import { redisUrlProblem } from "./redis/url.ts";
 import { InvalidArgument, type Store } from "./store.ts";
 
@@ -47,6 +48,7 @@ const ENGINES = new Map([
   ["rediss:", REDIS],
   ["redis+sentinel:", REDIS],
   ["rediss+sentinel:", REDIS],
+  ["redis+unix:", REDIS],
   ["redis+cluster:", REDIS],
   ["rediss+cluster:", REDIS],
   ["http:", HTTP],
@@ -61,6 +63,7 @@ const ENGINES = new Map([
  * | `:memory:` | this process's memory |
  * | `kv.db`, `sqlite:path` | a SQLite file, created if it does not exist |
  * | `redis://…`, `rediss://…` | one Redis or Valkey, `rediss` by TLS; `redis/url.ts` has the forms |
+ * | `redis+unix:///…` | a Redis on this machine, by the path of its socket |
  * | `redis+sentinel://…`, `redis+cluster://…` | the master that Sentinels name, or a Cluster |
  * | `http://…`, `https://…` | a key-value service, `kv.ts` |
  *
@@ -101,7 +104,7 @@ export function storeUrlProblem(url: string): string | null {
 /** Returns a store's URL as it may be shown: `redis://ann:***@host`. Other text is returned as it is. */
 export function withoutPassword(url: string): string {
   // Up to the last @, since a password that is the problem may not be percent-encoded.
-  return url.replace(/^([^:]*:\/*[^:@]*:).*@/s, "$1***@");
+  return url.replace(/^([^:]*:\/*[^:@]*:).*@/s, "$1***@").replace(/(password=)[^&]*/gi, "$1***");
 }
 
 /** A name without a scheme is a file; a scheme has two letters or more, since Windows has drives. */
@@ -142,5 +145,5 @@ function withPrefix(engine: EngineEntry): EngineEntry {
 
 function splitPrefix(url: string): { address: string; prefix: string } {
   const [, address = url, query = ""] = /^([^?]*)\?(.*)$/s.exec(url) ?? [];
-  return { address, prefix: parsePrefix(query) };
+  return { address, prefix: parseQuery(query, ["prefix"]).prefix ?? "" };
 }

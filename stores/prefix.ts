@@ -80,32 +80,3 @@ export function prefixed(store: Store, prefix: string): Store {
     close: () => store.close(),
   });
 }
-
-/**
- * Reads the query of a store's URL.
- *
- * @returns The prefix, decoded; `""` where there is none
- * @throws {TypeError} With what was expected
- */
-export function parsePrefix(query: string): string {
-  let prefix = "";
-  for (const item of query === "" ? [] : query.split("&")) {
-    const [, name = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];
-    if (name !== "prefix") throw new TypeError(`expected no parameter but prefix, found "${name}"`);
-    prefix = decodePart(value);
-  }
-  return prefix;
-}
-
-/**
- * Decodes the percent-encoding of a part of a store's URL.
- *
- * @throws {TypeError} If it is malformed
- */
-export function decodePart(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch (cause) {
-    throw new TypeError("expected percent-encoding that is well-formed", { cause });
-  }
-}

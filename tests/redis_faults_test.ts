@@ -252,6 +252,29 @@ testWith(
   },
 );
 
+testWith(REDIS, "redisStore() fails at once while the server is loading its data", async () => {
+  const directory = await Deno.makeTempDir();
+  const port = freePort();
+  {
+    await using server = await startRedis({ port, directory });
+    await using store = open(`redis://127.0.0.1:${server.port}`);
+    await store.setAll(new Map(Array.from({ length: 2000 }, (_, i) => [`k${i}`, json(i)])));
+    await cli(port, "SAVE");
+  }
+  // Microseconds for each key: four seconds.
+  const settings = ["key-load-delay 2000", "loading-process-events-interval-bytes 1024"];
+  {
+    await using _server = await startRedis({ port, directory, settings, until: /LOADING/ });
+    await using store = open(`redis://127.0.0.1:${port}`);
+    const write = store.set("a", json(1));
+    assertEquals(await outcome(write, 0), "unchanged");
+    assertMatch(String(await write.catch((error) => error)), /loading/);
+    await eventually("a store that works", works(store));
+    assertEquals((await store.get("k1999"))?.value, "1999");
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
 testWith(REDIS, "redisStore() closes in time, whatever the server does", async () => {
   await using server = await startRedis();
   await using store = open(`redis://127.0.0.1:${server.port}`);

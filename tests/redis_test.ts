@@ -60,8 +60,8 @@ for (
   });
 }
 
-function openTestStore(url: string): Promise<TestStore> {
-  const store = redisStore(`${url}?prefix=test${prefixes++}:`, patient);
+function openTestStore(url: string, query = ""): Promise<TestStore> {
+  const store = redisStore(`${url}?prefix=test${prefixes++}:&${query}`, patient);
   return Promise.resolve({
     store,
     pass: (seconds) => delay(seconds * 1000),
@@ -70,9 +70,10 @@ function openTestStore(url: string): Promise<TestStore> {
 }
 
 testWith(REDIS, "redisStore() goes with the Sentinels to another master", async () => {
-  await using sentinels = await startSentinels("secret1");
+  await using sentinels = await startSentinels("secret1", "s%cret2");
   const url = `redis+sentinel://:secret1@${sentinels.hosts}/mymaster/1`;
-  await using opened = await openTestStore(url);
+  const query = `sentinelPassword=${encodeURIComponent("s%cret2")}`;
+  await using opened = await openTestStore(url, query);
   const { store } = opened;
   const { revision } = await store.set("a", json(1), { ttl: 60 });
   await store.set("a", json(2), { ifRevision: revision });
@@ -87,7 +88,8 @@ testWith(REDIS, "redisStore() goes with the Sentinels to another master", async 
   // Sentinels that notice a stall of their machine do nothing for half a minute.
   await eventually("a failover", async () => {
     if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;
-    await cli(sentinel?.port ?? 0, "SENTINEL", "FAILOVER", "mymaster");
+    const sentinelLogin = ["-a", "s%cret2", "--no-auth-warning"];
+    await cli(sentinel?.port ?? 0, ...sentinelLogin, "SENTINEL", "FAILOVER", "mymaster");
     await delay(1000);
     return false;
   }, 300);
@@ -164,6 +166,25 @@ testWith(
     }
   },
 );
+
+testWith(REDIS, "redisStore() reaches a server by the path of its socket", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "a redis.sock");
+  await using server = await startRedis({
+    settings: [`unixsocket "${path}"`, "requirepass secret1"],
+  });
+  const url = `redis+unix://:secret1@${encodeURI(path)}?db=3&prefix=a:`;
+  const store = redisStore(url, patient);
+  await store.set("k", json(1));
+  const login = ["-a", "secret1", "--no-auth-warning", "-n", "3"];
+  assertEquals(await cli(server.port, ...login, "KEYS", "*"), "a:k\n");
+  await store.close();
+  const missing = redisStore(`redis+unix://${encodeURI(path)}x`, patient);
+  const error = await assertRejects(() => missing.get("k"), StoreUnavailable);
+  assert(error.message.startsWith(`Cannot use Redis at "${path}x": `), error.message);
+  await missing.close();
+  await Deno.remove(directory, { recursive: true });
+});
 
 testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", async () => {
   for (const url of [aloneUrl(), clusterUrl()]) {

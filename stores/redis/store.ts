@@ -15,7 +15,8 @@ import { randomUUID } from "node:crypto";
 import { ReplyError } from "ioredis";
 import type { Changes } from "../changes.ts";
 import { subscribe, type Subscription } from "./changes.ts";
-import { connect, disconnect, slotOf } from "./client.ts";
+import { connect, disconnect, gatherCommands, isLoading, slotOf } from "./client.ts";
+import { Deadlines } from "./deadlines.ts";
 import { listPage } from "./list.ts";
 import { parseRedisUrl } from "./url.ts";
 import { checked, expiry } from "../checks.ts";
@@ -67,63 +68,69 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   // Redis's channels know no databases, and a prefix may be anything: the number stands last.
   const channel = `${prefix}changes@${target.database}`;
   const redis = connect(target, deadline);
-  const address = target.hosts.map(({ host, port }) => `${host}:${port}`).join(",");
-  const pending = new Set<Promise<unknown>>();
+  const address = target.path ??
+    target.hosts.map(({ host, port }) => `${host}:${port}`).join(",");
+  const deadlines = new Deadlines(deadline);
+  const beforeCommand = gatherCommands(redis);
   /**
-   * The last write under way to each key. The next one waits for it: on the way it could overtake one
-   * that a Cluster redirects, or whose script the server has forgotten.
+   * The last write under way to each key, for which the next one waits: on the way it could overtake
+   * one that a Cluster redirects, or whose script the server has forgotten.
    */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Subscription | undefined;
   let lastError: unknown = new Error("not connected yet");
-  redis.on("error", (error: Error & { command?: { name: string } }) => {
+  function noteError(error: Error & { command?: { name: string } }): void {
     // ioredis would go on in database 0.
     if (error.command?.name === "select") redis.disconnect(true);
     // What it cannot send any more then is not the reason.
     if (!error.message.startsWith("Stream isn't writeable")) lastError = error;
-  });
-  const firstAttempt = new Promise<void>((resolve) => {
-    for (const event of ["ready", "close", "end"]) redis.once(event, () => resolve());
+  }
+  redis.on("error", noteError);
+  const { promise: firstAttempt, resolve: firstAttemptEnded } = Promise.withResolvers<void>();
+  for (const event of ["ready", "close", "end"]) redis.once(event, firstAttemptEnded);
+  // While a server loads its data, ioredis is connected and not ready, and says nothing.
+  redis.on("connect", () => {
+    isLoading(redis).then((isLoading) => {
+      if (!isLoading || redis.status === "ready") return;
+      lastError = new Error("it is loading its data");
+      firstAttemptEnded();
+    }, noteError);
   });
 
   /** Runs a call to its end, or to the deadline; `outcome` is that of one which was sent and failed. */
-  async function call<T>(
+  function call<T>(
     run: () => Promise<T>,
     outcome: StoreUnavailable["outcome"],
-    inTurn: readonly string[] = [],
+    before?: Promise<unknown>,
   ): Promise<T> {
-    const turn = inTurn.flatMap((key) => lastWrites.get(key) ?? []);
-    const done = bounded(run, outcome, Date.now() + deadline, Promise.allSettled(turn));
-    pending.add(done);
-    for (const key of inTurn) lastWrites.set(key, done);
+    let sent = false;
+    const failed = (cause: unknown) => failure(address, cause, sent ? outcome : "unchanged");
+    const late = () => failed(new Error(`no answer within ${deadline} ms`));
+    return deadlines.run(async (isLate) => {
+      try {
+        if (redis.status !== "ready") await firstAttempt;
+        if (before) await before;
+        if (redis.status !== "ready") throw lastError;
+        // Its caller was told that nothing is changed.
+        if (isLate()) throw new Error("too late");
+        sent = true;
+        beforeCommand();
+        return await run();
+      } catch (cause) {
+        throw failed(cause);
+      }
+    }, late);
+  }
+
+  /** Runs a write after those to the same keys that are under way. */
+  async function write<T>(keys: readonly string[], run: () => Promise<T>): Promise<T> {
+    const before = keys.flatMap((key) => lastWrites.get(key) ?? []);
+    const done = call(run, "unknown", before.length > 0 ? Promise.allSettled(before) : undefined);
+    for (const key of keys) lastWrites.set(key, done);
     try {
       return await done;
     } finally {
-      pending.delete(done);
-      for (const key of inTurn) if (lastWrites.get(key) === done) lastWrites.delete(key);
-    }
-  }
-
-  async function bounded<T>(
-    run: () => Promise<T>,
-    outcome: StoreUnavailable["outcome"],
-    until: number,
-    turn: Promise<unknown>,
-  ): Promise<T> {
-    let sent = false;
-    const timeUp = Promise.withResolvers<never>();
-    const late = () => timeUp.reject(new Error(`no answer within ${deadline} ms`));
-    const timer = setTimeout(late, until - Date.now());
-    try {
-      if (redis.status !== "ready") await Promise.race([firstAttempt, timeUp.promise]);
-      await Promise.race([turn, timeUp.promise]);
-      if (redis.status !== "ready") throw lastError;
-      sent = true;
-      return await Promise.race([run(), timeUp.promise]);
-    } catch (cause) {
-      throw failure(address, cause, sent ? outcome : "unchanged");
-    } finally {
-      clearTimeout(timer);
+      for (const key of keys) if (lastWrites.get(key) === done) lastWrites.delete(key);
     }
   }
 
@@ -136,8 +143,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const revisions = entries.map(() => randomUUID());
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
     const args = [condition, channel, ttl, ...values];
-    const run = () => redis.put(keys.length, keys, args);
-    const reply = await call(run, "unknown", keys);
+    const reply = await write(keys, () => redis.put(keys.length, keys, args));
     return { reply, revision: revisions[0] as string };
   }
 
@@ -191,8 +197,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async delete(key, { ifRevision }) {
       const name = prefix + key;
-      const run = () => redis.remove(name, conditionOf(ifRevision), channel);
-      const reply = await call(run, "unknown", [name]);
+      const remove = () => redis.remove(name, conditionOf(ifRevision), channel);
+      const reply = await write([name], remove);
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
       return decode(key, reply[0]);
     },
@@ -211,7 +217,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async close() {
       // An attempt to connect that is cut short leaves its timers behind: a call of nothing waits for it.
-      await Promise.allSettled([...pending, call(async () => {}, "unchanged")]);
+      await call(async () => {}, "unchanged").catch(() => {}); // whether it succeeds does not matter
+      await deadlines.close();
       await Promise.all([subscription?.close(), disconnect(redis)]);
     },
   });

@@ -1,38 +1,44 @@
 /**
- * The URLs of Redis stores. They are no URLs of the WHATWG's, which knows one host each.
+ * The URLs of Redis stores. The WHATWG's parser cannot read them: it knows one host for each.
  *
  * | URL | Redis |
  * |---|---|
  * | `redis://user:password@host:port/2` | one server; user, password, port and database may be left out |
+ * | `redis+unix://user:password@/run/redis.sock?db=2` | one server, by the path of its socket |
  * | `redis+sentinel://host:port,host:port/name/2` | the master that these Sentinels call `name` |
  * | `redis+cluster://host:port,host:port` | a Cluster, found through any of these servers |
  *
- * `rediss` in place of `redis` means TLS. User and password are percent-encoded, and are the data
- * servers'; Sentinels are asked without. `?prefix=` (percent-encoded) goes before every key, for a
- * Redis that others use too.
+ * `rediss` instead of `redis` means TLS. All parts are percent-encoded. User and password are the data
+ * servers'; the Sentinels' are `?sentinelUsername=` and `?sentinelPassword=`. `?prefix=` goes before
+ * every key, for a Redis that others use too.
  *
  * @module
  */
 
-import { decodePart, parsePrefix } from "../prefix.ts";
+import { decodePart, parseQuery } from "../query.ts";
 
 /** What the URL of a Redis store says. */
 export interface RedisUrl {
   readonly kind: "alone" | "sentinel" | "cluster";
   readonly tls: boolean;
+  /** Empty where there is a path. */
   readonly hosts: { host: string; port: number }[];
+  /** The path of a socket. */
+  readonly path: string | undefined;
   readonly username: string | undefined;
   readonly password: string | undefined;
   /** The name that the Sentinels have for the master. */
   readonly master: string | undefined;
+  readonly sentinelUsername: string | undefined;
+  readonly sentinelPassword: string | undefined;
   readonly database: number;
   readonly prefix: string;
 }
 
 const REDIS_URL =
-  /^redis(s?)(?:\+(sentinel|cluster))?:\/\/(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?(.*))?$/s;
+  /^redis(s?)(?:\+(sentinel|cluster|unix))?:\/\/(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?(.*))?$/s;
 
-/** What is wrong with the URL of a Redis store, or null. */
+/** Returns what is wrong with the URL of a Redis store, or null. */
 export function redisUrlProblem(url: string): string | null {
   try {
     parseRedisUrl(url);
@@ -53,14 +59,26 @@ export function parseRedisUrl(url: string): RedisUrl {
   const [, tls, form, login = "", hosts = "", path = "", query = ""] = match;
   const kind = form === "sentinel" || form === "cluster" ? form : "alone";
   const [username, password] = parseLogin(login);
+  const { prefix = "", db = "", sentinelUsername, sentinelPassword } = parseQuery(query, [
+    "prefix",
+    ...form === "unix" ? ["db"] as const : [],
+    ...form === "sentinel" ? ["sentinelUsername", "sentinelPassword"] as const : [],
+  ]);
+  const isSocket = form === "unix";
+  if (isSocket && (hosts !== "" || path === "" || tls === "s")) {
+    throw new TypeError("expected redis+unix:///path/of/a/socket");
+  }
   return {
     kind,
     tls: tls === "s",
-    hosts: parseHosts(hosts, kind),
+    hosts: isSocket ? [] : parseHosts(hosts, kind),
+    path: isSocket ? decodePart(path) : undefined,
     username,
     password,
-    ...parsePath(path, kind),
-    prefix: parsePrefix(query),
+    sentinelUsername,
+    sentinelPassword,
+    ...isSocket ? { master: undefined, database: parseDatabase(db) } : parsePath(path, kind),
+    prefix,
   };
 }
 
@@ -95,10 +113,12 @@ function parsePath(path: string, kind: RedisUrl["kind"]): Pick<RedisUrl, "master
   if (kind === "cluster" && database !== "") {
     throw new TypeError(`expected no database, found "${database}": a Cluster has but one`);
   }
-  if (!/^\d{0,9}$/.test(database) || rest.length > 0) {
-    throw new TypeError(
-      `expected the number of a database, found "${[database, ...rest].join("/")}"`,
-    );
+  return { master, database: parseDatabase([database, ...rest].join("/")) };
+}
+
+function parseDatabase(database: string): number {
+  if (!/^\d{0,9}$/.test(database)) {
+    throw new TypeError(`expected the number of a database, found "${database}"`);
   }
-  return { master, database: Number(database) };
+  return Number(database);
 }

@@ -28,10 +28,12 @@ export interface ServerOptions {
   /** Lines for its redis.conf. */
   settings?: string[];
   args?: string[];
+  /** What it answers to PING when it has started; by default that it is ready. */
+  until?: RegExp;
 }
 
 export async function startRedis(options: ServerOptions = {}): Promise<Server> {
-  const { port = freePort(), settings = [], args = [] } = options;
+  const { port = freePort(), settings = [], args = [], until = /PONG|NOAUTH/ } = options;
   const directory = options.directory ?? await Deno.makeTempDir();
   const config = join(directory, `${port}.conf`);
   const lines = [`port ${port}`, "bind 127.0.0.1", `dir ${directory}`, 'save ""', ...settings];
@@ -40,7 +42,7 @@ export async function startRedis(options: ServerOptions = {}): Promise<Server> {
   const program = new Program("redis-server", [config, ...args]);
   await eventually(
     `a server on port ${port}`,
-    async () => /PONG|NOAUTH/.test(await cli(port, "PING")),
+    async () => until.test(await cli(port, "PING")),
   );
   return {
     port,
@@ -77,10 +79,17 @@ export async function startCluster(): Promise<Servers> {
 /**
  * A master with a replica, and three Sentinels that call it `mymaster`. Master and replica first.
  *
- * @param password That master and replica ask for; the Sentinels ask for none
+ * @param password That master and replica ask for
+ * @param sentinelPassword That the Sentinels ask for
  */
-export async function startSentinels(password?: string): Promise<Servers> {
+export async function startSentinels(
+  password?: string,
+  sentinelPassword?: string,
+): Promise<Servers> {
   const login = password === undefined ? [] : ["-a", password, "--no-auth-warning"];
+  const sentinelLogin = sentinelPassword === undefined
+    ? []
+    : ["-a", sentinelPassword, "--no-auth-warning"];
   const settings = ["repl-diskless-sync-delay 0"];
   if (password !== undefined) settings.push(`requirepass ${password}`, `masterauth ${password}`);
   const master = await startRedis({ settings });
@@ -95,10 +104,15 @@ export async function startSentinels(password?: string): Promise<Servers> {
         "sentinel down-after-milliseconds mymaster 2000",
         "sentinel failover-timeout mymaster 3000",
         ...(password === undefined ? [] : [`sentinel auth-pass mymaster ${password}`]),
+        ...(sentinelPassword === undefined
+          ? []
+          : [`requirepass ${sentinelPassword}`, `sentinel sentinel-pass ${sentinelPassword}`]),
       ],
     })));
   await eventually("Sentinels that know one another", async () => {
-    const states = await Promise.all(sentinels.map(({ port }) => cli(port, "INFO", "sentinel")));
+    const states = await Promise.all(
+      sentinels.map(({ port }) => cli(port, ...sentinelLogin, "INFO", "sentinel")),
+    );
     return states.every((state) => /status=ok,.*slaves=1,sentinels=3/.test(state)) &&
       /master_link_status:up/.test(await cli(replica.port, ...login, "INFO", "replication"));
   });

@@ -1,0 +1,42 @@
+/**
+ * The query of a store's URL.
+ *
+ * @module
+ */
+
+/**
+ * Reads the parameters of a query.
+ *
+ * @param query Without its `?`
+ * @param names Of the parameters that the store knows
+ * @returns The values by their names, decoded
+ * @throws {TypeError} With what was expected
+ */
+export function parseQuery<Name extends string>(
+  query: string,
+  names: readonly Name[],
+): Partial<Record<Name, string>> {
+  const values: Partial<Record<Name, string>> = {};
+  for (const item of query.split("&").filter((item) => item !== "")) {
+    const [, given = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];
+    const name = names.find((name) => name === given);
+    if (name === undefined) {
+      throw new TypeError(`expected no parameter but ${names.join(", ")}, found "${given}"`);
+    }
+    values[name] = decodePart(value);
+  }
+  return values;
+}
+
+/**
+ * Decodes the percent-encoding of a part of a store's URL.
+ *
+ * @throws {TypeError} If it is malformed
+ */
+export function decodePart(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (cause) {
+    throw new TypeError("expected percent-encoding that is well-formed", { cause });
+  }
+}
