@@ -12,7 +12,7 @@ import { listKeys, operate, parse, SERVICE } from "./service.js";
 const PAGE_SIZE = 50;
 /** How often the list is fetched again while keys come and go, in milliseconds. */
 const RELOAD_AFTER = 250;
-/** How soon a stream that the service has refused is asked for again, in milliseconds. */
+/** How soon a rejected stream is asked for again, in milliseconds. */
 const WATCH_AGAIN_AFTER = 2000;
 
 const filter = byId("filter", HTMLInputElement);
@@ -35,10 +35,10 @@ const rows = new Map();
 let pages = [{ after: "", before: 0 }];
 /** The cursor of the next page. @type {string | null} */
 let nextCursor = null;
-/** How often the list was begun to be fetched: an answer to an earlier time is too late. */
+/** Numbers the fetches of the list: an answer to any but the last comes too late. */
 let loads = 0;
 let reloading = false;
-/** Whether the list has changed since it was last begun to be fetched. */
+/** Whether the list has changed since its last fetch began. */
 let outdated = false;
 /** @type {EventSource | undefined} */
 let source;
@@ -68,8 +68,8 @@ async function load() {
   const shown = page.keys.flatMap((key, i) => {
     const contents = found[i];
     const row = rows.get(key) ?? new Row(key, rowEvents);
-    // What was told since this load began is newer.
-    if (row.toldIn === load) return [row];
+    // A change that has come since this load began is newer.
+    if (row.changedIn === load) return [row];
     if (contents === undefined || contents.revision === null) return [];
     if (row.contents.revision !== contents.revision) row.show(contents);
     return [row];
@@ -103,11 +103,15 @@ function showPosition(count, counted) {
   // The last page tells, too.
   const total = nextCursor === null ? before + count : counted;
   const range = count === 0 ? "0" : `${grouped(before + 1)}–${grouped(before + count)}`;
+  const focused = document.activeElement;
   for (const { nav, previous, next, range: text } of navs) {
     nav.hidden = isOnly && (count === 0 || nav !== navs[0]?.nav);
     previous.hidden = next.hidden = isOnly;
     previous.disabled = pages.length === 1;
     next.disabled = nextCursor === null;
+    // A disabled button loses the focus.
+    if (focused === next && next.disabled) previous.focus();
+    if (focused === previous && previous.disabled) next.focus();
     text.textContent = isOnly
       ? count === 1 ? "1 entry" : `${count} entries`
       : total === null
@@ -121,7 +125,7 @@ function showPosition(count, counted) {
   nothingFound.hidden = !isEmpty || filter.value === "";
 }
 
-/** Fetches the list once for all changes of a moment, and not before it has come. */
+/** Fetches the list, once for all changes of a moment; never twice at a time. */
 async function reloadSoon() {
   outdated = true;
   if (reloading) return;
@@ -134,7 +138,7 @@ async function reloadSoon() {
   reloading = false;
 }
 
-/** Begins to watch what is under the prefix. The list is fetched when the service is ready. */
+/** Follows the changes under the prefix. The list is fetched when the service is ready. */
 function watch() {
   source?.close();
   // A browser has six connections to a service, and each page that watches keeps one.
@@ -152,7 +156,7 @@ function watch() {
     const row = rows.get(key);
     if (contents.revision === null) row?.remove();
     else if (row) {
-      row.toldIn = loads;
+      row.changedIn = loads;
       row.show(contents);
     } else reloadSoon();
   });

@@ -19,8 +19,8 @@ const template = byId("entry", HTMLTemplateElement);
 export class Row {
   /** @type {import("./service.js").Contents} */
   contents = { value: null, revision: null, expires: null };
-  /** The load that was the last one when the service told of a change. */
-  toldIn = 0;
+  /** The number of the list's last fetch when a change of this entry came. */
+  changedIn = 0;
 
   /**
    * @param {string} key
@@ -42,7 +42,7 @@ export class Row {
     this.time = document.createElement("time");
     part(copy, ".key").textContent = key;
     for (const button of [this.copyButton, this.editButton, this.deleteButton]) {
-      button.setAttribute("aria-label", `${button.textContent} ${key}`);
+      label(button, button.textContent ?? "", key);
     }
     this.editButton.disabled = !KEEPS_DIGITS;
     if (!KEEPS_DIGITS) this.editButton.title = "This browser would round long numbers";
@@ -102,8 +102,8 @@ export class Row {
     }
     await navigator.clipboard.writeText(JSON.stringify(this.contents.value));
     say(`Copied the value of ${this.key}`, "spoken");
-    this.copyButton.textContent = "Copied";
-    setTimeout(() => this.copyButton.textContent = "Copy", COPIED_TIME);
+    label(this.copyButton, "Copied", this.key);
+    setTimeout(() => label(this.copyButton, "Copy", this.key), COPIED_TIME);
   }
 
   async delete() {
@@ -113,4 +113,14 @@ export class Row {
     if (current === null || current.revision === null) return say(`Deleted ${this.key}`);
     throw new Error(`${this.key} was not deleted, since it has just changed. Look at it again.`);
   }
+}
+
+/**
+ * @param {HTMLElement} button
+ * @param {string} text
+ * @param {string} key Named only for screen readers
+ */
+function label(button, text, key) {
+  button.textContent = text;
+  button.setAttribute("aria-label", `${text} ${key}`);
 }

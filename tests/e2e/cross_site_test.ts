@@ -3,15 +3,13 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Browser } from "puppeteer-core";
-import { REBOUND_HOST, testInBrowsers, visit } from "../helpers/browsers.ts";
+import { inBoth, REBOUND_HOST, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { get, put } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("Pages of other sites neither read nor change the service", async (t, browsers) => {
-  for (const [name, browser] of Object.entries(browsers)) {
-    await t.step(`in ${name}`, () => attack(browser));
-    await t.step(`in ${name}, after DNS rebinding`, () => rebind(browser));
-  }
+  await t.step("by any request", () => inBoth(browsers, attack));
+  await t.step("after DNS rebinding", () => inBoth(browsers, rebind));
 });
 
 /** What a hostile page does in its visitor's browser. It shows what it could read. */

@@ -43,6 +43,19 @@ export function testInBrowsers(
   );
 }
 
+/** Does the same in both browsers, side by side. */
+export async function inBoth(
+  browsers: Browsers,
+  run: (browser: Browser, name: string) => Promise<void>,
+): Promise<void> {
+  const entries = Object.entries(browsers);
+  const results = await Promise.allSettled(entries.map(([name, browser]) => run(browser, name)));
+  for (const [i, result] of results.entries()) {
+    if (result.status === "fulfilled") continue;
+    throw new Error(`In ${entries[i]?.[0]}: ${result.reason}`, { cause: result.reason });
+  }
+}
+
 function launchChromium(): Promise<Browser> {
   const args = [
     "--no-sandbox",
