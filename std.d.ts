@@ -43,6 +43,15 @@ declare module "@std/assert" {
   ): E;
 }
 
+declare module "@std/crypto/timing-safe-equal" {
+  /**
+   * Compares bytes in a time that depends on their number only.
+   *
+   * @throws {TypeError} If the lengths differ
+   */
+  export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
+}
+
 declare module "@std/http/cookie" {
   /** A cookie and its attributes (RFC 6265, section 4.1). */
   export interface Cookie {

@@ -65,7 +65,7 @@ export class CookieSessionStore implements SessionStore {
   }
 
   async load(cookie: string): Promise<StoredSession | null> {
-    const session = this.#verify(cookie);
+    const session = await this.#verify(cookie);
     return session && this.#use(cookie, session);
   }
 
@@ -77,14 +77,14 @@ export class CookieSessionStore implements SessionStore {
     cookie: string,
     change: (data: unknown) => Promise<object | null>,
   ): Promise<StoredSession | null> {
-    const session = this.#verify(cookie);
+    const session = await this.#verify(cookie);
     if (session === null) return null;
     const data = await change(session.record.data);
     return data === null ? this.#use(cookie, session) : this.#sign({ ...session.record, data });
   }
 
   async rotate(cookie: string): Promise<StoredSession | null> {
-    const session = this.#verify(cookie);
+    const session = await this.#verify(cookie);
     return session && this.#sign(session.record);
   }
 
@@ -106,8 +106,8 @@ export class CookieSessionStore implements SessionStore {
     return { cookie, data: record.data, ttl, renewed: true };
   }
 
-  #verify(cookie: string): VerifiedSession | null {
-    const signed = this.#signer.verify(cookie);
+  async #verify(cookie: string): Promise<VerifiedSession | null> {
+    const signed = await this.#signer.verify(cookie);
     if (signed === null) return null;
     const now = this.#lifetimes.now();
     const age = now - signed.signedAt;

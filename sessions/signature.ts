@@ -7,11 +7,10 @@
 import { hmac } from "@noble/hashes/hmac.js";
 import { sha1 } from "@noble/hashes/legacy.js";
 import { sha256 } from "@noble/hashes/sha2.js";
-import { utf8ToBytes } from "@noble/hashes/utils.js";
+import { hexToBytes } from "@noble/hashes/utils.js";
+import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
+import { decodeBase64Url, encodeBase64Url } from "hono/utils/encode";
 import { LRUCache } from "lru-cache";
-import { Buffer } from "node:buffer";
-import { timingSafeEqual } from "node:crypto";
-import { inflateSync } from "node:zlib";
 
 /** The shortest secret key, in characters. */
 export const MIN_SECRET_LENGTH = 16;
@@ -20,6 +19,11 @@ const MAX_INFLATED_BYTES = 64 * 1024;
 /** How many signed texts of about 4 KiB are remembered, so that they need not be verified again. */
 const REMEMBERED = 4096;
 const DIGESTS = { sha1, sha256 };
+const UTF8 = new TextEncoder();
+/** Base64 for URLs (RFC 4648, section 5). Node 24 lacks `toBase64`, which is three times as fast. */
+const encode: (bytes: Uint8Array) => string = "toBase64" in Uint8Array.prototype
+  ? (bytes) => bytes.toBase64({ alphabet: "base64url", omitPadding: true })
+  : (bytes) => encodeBase64Url(bytes.buffer).replaceAll("=", "");
 
 /** How texts are signed. */
 export interface SignatureOptions {
@@ -48,27 +52,27 @@ export class Signer {
 
   /** @param now Seconds since 1970 */
   sign(text: string, now: number): string {
-    const signed = `${Buffer.from(text).toString("base64url")}.${encodeTime(now)}`;
+    const signed = `${encode(UTF8.encode(text))}.${encodeTime(now)}`;
     const [key] = this.#keys as [PreparedKey];
-    const cookie = `${signed}.${Buffer.from(signature(signed, key)).toString("base64url")}`;
+    const cookie = `${signed}.${signature(signed, key)}`;
     this.#verified.set(cookie, { text, signedAt: now });
     return cookie;
   }
 
   /** Returns the text, or null if none of the keys has signed it. */
-  verify(cookie: string): SignedText | null {
+  async verify(cookie: string): Promise<SignedText | null> {
     const known = this.#verified.get(cookie);
     if (known !== undefined) return known;
     const [, signed, payload, time, given] = /^((\.?[\w-]+)\.([\w-]+))\.([\w-]+)$/.exec(cookie) ??
       [];
     if (!signed || !payload || !time || !given) return null;
-    const bytes = Buffer.from(given, "base64url");
+    const bytes = UTF8.encode(given);
     const isSigned = this.#keys.some((key) => {
-      const wanted = signature(signed, key);
+      const wanted = UTF8.encode(signature(signed, key));
       return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
     });
     if (!isSigned) return null;
-    const verified = { text: decodePayload(payload), signedAt: decodeTime(time) };
+    const verified = { text: await decodePayload(payload), signedAt: decodeTime(time) };
     this.#verified.set(cookie, verified);
     return verified;
   }
@@ -84,32 +88,51 @@ function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeo
         `${MIN_SECRET_LENGTH} at least`,
     );
   }
-  return hmac.create(digest, hmac(digest, utf8ToBytes(secretKey), utf8ToBytes(salt)));
+  return hmac.create(digest, hmac(digest, UTF8.encode(secretKey), UTF8.encode(salt)));
 }
 
-function signature(text: string, key: PreparedKey): Uint8Array {
-  return key.clone().update(utf8ToBytes(text)).digest();
+/** Returns the signature in base64. */
+function signature(text: string, key: PreparedKey): string {
+  return encode(key.clone().update(UTF8.encode(text)).digest());
+}
+
+/** Returns no bytes for what is not base64, as of an app with the same key and another layout. */
+function decode(text: string): Uint8Array<ArrayBuffer> {
+  return text.length % 4 === 1 ? new Uint8Array() : decodeBase64Url(text);
 }
 
 /** Seconds since 1970 as big-endian bytes, in base64. */
 function encodeTime(seconds: number): string {
   const hex = seconds.toString(16);
-  return Buffer.from(hex.padStart(hex.length + hex.length % 2, "0"), "hex").toString("base64url");
+  return encode(hexToBytes(hex.padStart(hex.length + hex.length % 2, "0")));
 }
 
 function decodeTime(text: string): number {
-  return parseInt(Buffer.from(text, "base64url").toString("hex"), 16);
+  return decode(text).reduce((seconds, byte) => seconds * 256 + byte, 0);
 }
 
 /** Returns the text of a payload. A leading dot says that Flask has compressed it. */
-function decodePayload(payload: string): string {
-  if (!payload.startsWith(".")) return Buffer.from(payload, "base64url").toString();
-  const bytes = Buffer.from(payload.slice(1), "base64url");
+async function decodePayload(payload: string): Promise<string> {
+  if (!payload.startsWith(".")) return new TextDecoder().decode(decode(payload));
   try {
-    return inflateSync(bytes, { maxOutputLength: MAX_INFLATED_BYTES }).toString();
+    return await inflate(decode(payload.slice(1)));
   } catch (error) {
     // Whoever has the key has signed it: it is data, though none that a schema accepts.
     if (error instanceof Error) return payload;
     throw error;
   }
+}
+
+/** @throws {RangeError} If there are more than {@linkcode MAX_INFLATED_BYTES} */
+async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const text = new TextDecoder();
+  let size = 0;
+  let result = "";
+  for await (const chunk of inflated) {
+    size += chunk.byteLength;
+    if (size > MAX_INFLATED_BYTES) throw new RangeError("The payload is too large");
+    result += text.decode(chunk, { stream: true });
+  }
+  return result + text.decode();
 }
