@@ -33,8 +33,8 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
   );
   const [entry = ""] = restOf("ENTRYPOINT");
   const [command = "", ...args] = JSON.parse(entry);
-  for (const task of ["kv", "counter"]) {
-    await using program = new Program(command, [...args, task], { cwd: app, env });
+  for (const script of ["kv.ts", "counter.ts"]) {
+    await using program = new Program(command, [...args, script], { cwd: app, env });
     await program.printed(/http:\/\/0\.0\.0\.0:\d+/);
   }
   assertEquals((await Deno.stat(join(data, "kv.db"))).isFile, true);

@@ -88,6 +88,20 @@ Deno.test("counter.ts and kv.ts say which command avoids a port that is taken", 
   }
 });
 
+Deno.test("a first start downloads no package that only tests need", async () => {
+  await using directory = await temporaryDirectory();
+  const args = ["cache", ...["start.ts", "counter.ts", "kv.ts"].map((it) => join(PROJECT, it))];
+  const options = { cwd: PROJECT, env: { DENO_DIR: directory.path } };
+  assertEquals((await runToEnd(Deno.execPath(), args, options)).code, 0);
+  const registries = await Array.fromAsync(Deno.readDir(join(directory.path, "npm")));
+  const packages = await Array.fromAsync(
+    Deno.readDir(join(directory.path, "npm", registries[0]?.name ?? "")),
+    ({ name }) => name,
+  );
+  assert(packages.includes("hono"));
+  for (const name of ["puppeteer-core", "fast-check"]) assert(!packages.includes(name));
+});
+
 // ---- Secrets and tokens --------------------------------------------------------------------
 
 Deno.test("counter.ts keeps a cookie valid over a restart if SECRET_KEY is set", async () => {
