@@ -44,14 +44,21 @@ export {
   KeyValueSessionStore,
   type SessionEntries,
 } from "./sessions/key_value_store.ts";
+export { StoreFull, StoreUnavailable } from "./stores/store.ts";
 export type { LifetimeOptions } from "./sessions/lifetimes.ts";
 export type { Session } from "./sessions/session.ts";
 export type { SessionStore, StoredSession } from "./sessions/session_store.ts";
 
 /** What {@linkcode sessions} takes. */
-export interface SessionsOptions<T extends object> {
+export interface SessionsOptions<T extends object, Name extends string = "session"> {
   /** Where sessions are kept. */
   store: SessionStore;
+  /**
+   * The name of the session's variable and of its cookie: by default `session`. An app has several
+   * sessions under several names. A cookie of one is never a cookie of another, even with one store
+   * or one key.
+   */
+  name?: Name;
   /**
    * What the data is: a zod schema, or any other Standard Schema, that accepts `{}`, with a default
    * for each key. What it drops is gone after the next update. See https://standardschema.dev
@@ -64,8 +71,12 @@ export interface SessionsOptions<T extends object> {
   migrate?: (data: unknown) => unknown;
   /** The cookie's name and attributes. */
   cookie?: CookieOptions;
-  /** Whether the cookie outlives the browser, as long as the session does. By default it does not. */
-  permanent?: boolean;
+  /**
+   * Whether the cookie outlives the browser, as long as the session does: for every session, or
+   * following from its data ("remember me"). By default only where a Flask app has said so
+   * (`_permanent`, which is stored beside the data).
+   */
+  permanent?: boolean | ((data: NoInfer<T>) => boolean);
   /** Whether `X-Forwarded-Proto` has the scheme of a request: only behind a proxy that sets it. */
   trustProxy?: boolean;
 }
@@ -73,7 +84,8 @@ export interface SessionsOptions<T extends object> {
 /**
  * Gives every request its session, as `c.var.session`.
  *
- * @throws {TypeError} If the cookie's name or an attribute is invalid, or the schema has no defaults
+ * @throws {TypeError} If the cookie's name or an attribute is invalid, if the schema has no defaults,
+ * or at the first request if the variable is set already
  *
  * @example
  * ```ts
@@ -98,24 +110,36 @@ export interface SessionsOptions<T extends object> {
  * await memory.close();
  * ```
  */
-export function sessions<T extends object>(
-  options: SessionsOptions<T>,
-): MiddlewareHandler<{ Variables: { session: Session<T> } }> {
-  const { store, schema, migrate, permanent = false, trustProxy = false } = options;
-  const cookie = { name: "session", ...options.cookie };
+export function sessions<T extends object, Name extends string = "session">(
+  options: SessionsOptions<T, Name>,
+): MiddlewareHandler<{ Variables: Record<Name, Session<T>> }> {
+  const { schema, migrate, permanent, trustProxy = false } = options;
+  const name = options.name ?? "session" as Name;
+  const store = name === "session" ? options.store : storeNamed(options.store, name);
   const settings: SessionSettings<T> = {
     store,
     schema: new DataSchema(schema, migrate),
-    cookie: new SessionCookie(cookie, permanent ? store.lifetime : 0),
+    cookie: new SessionCookie({ name, ...options.cookie }, permanent ? store.lifetime : 0),
     permanent,
     isHttps: (c) => isHttps(c, trustProxy),
   };
   return async function sessions(c, next) {
+    const existing: unknown = c.get(name);
+    if (existing instanceof RequestSession && existing.settings === settings) return await next();
+    if (existing !== undefined) {
+      const hint = "register sessions() once, or give each a name of its own";
+      throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
+    }
     const session = new RequestSession(settings, c);
-    c.set("session", session);
+    c.set(name, session as never);
     await next();
     await session.finish();
   };
+}
+
+function storeNamed(store: SessionStore, name: string): SessionStore {
+  if (store.named) return store.named(name);
+  throw new TypeError(`Cannot keep the session "${name}": its store has no method "named"`);
 }
 
 function isHttps(c: Context, trustProxy: boolean): boolean {

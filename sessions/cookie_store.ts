@@ -55,7 +55,7 @@ export class CookieSessionStore implements SessionStore {
   constructor(secretKey: string, options: CookieSessionOptions & { salt?: string } = {}) {
     const { salt = SALT, digest = "sha256", fallbacks = [] } = options;
     this.#lifetimes = new Lifetimes(options);
-    this.lifetime = this.#lifetimes.idle;
+    this.lifetime = this.#lifetimes.longest;
     this.#signer = new Signer(secretKey, { salt, digest, fallbacks });
     this.#withSalt = (salt) => new CookieSessionStore(secretKey, { ...options, salt });
   }
@@ -93,7 +93,7 @@ export class CookieSessionStore implements SessionStore {
 
   /** Signs again when a tenth of the lifetime has passed, since the signature has the time of use. */
   #use(cookie: string, { record, age }: VerifiedSession): StoredSession {
-    const ttl = Math.min(this.lifetime - age, this.#lifetimes.secondsLeft(record));
+    const ttl = Math.min(this.#lifetimes.idle(record) - age, this.#lifetimes.secondsLeft(record));
     return this.#lifetimes.needsRenewal(record, ttl)
       ? this.#sign(record)
       : { cookie, data: record.data, ttl, renewed: false };
@@ -114,6 +114,7 @@ export class CookieSessionStore implements SessionStore {
     // From far in the future it would outlive its lifetime.
     if (age > this.lifetime || age < -CLOCK_TOLERANCE) return null;
     const record = readRecord(signed.text, now);
+    if (age > this.#lifetimes.idle(record)) return null;
     return this.#lifetimes.secondsLeft(record) > 0 ? { record, age: Math.max(0, age) } : null;
   }
 }

@@ -44,9 +44,21 @@ export class DataSchema<T extends object> {
   /**
    * Parses what the app gives to be stored.
    *
+   * @param caller Has the stack of the app's call, for the error
    * @throws {SessionDataInvalid} If it does not fit, or would not come back from JSON as it is
    */
-  async parseGiven(data: unknown): Promise<T> {
+  async parseGiven(data: unknown, caller: { stack?: string }): Promise<T> {
+    try {
+      return await this.#parseGiven(data);
+    } catch (error) {
+      // The line of the app that called `update`: an asynchronous stack has lost it.
+      const [, ...frames] = caller.stack?.split("\n") ?? [];
+      if (error instanceof SessionDataInvalid) error.stack = [error, ...frames].join("\n");
+      throw error;
+    }
+  }
+
+  async #parseGiven(data: unknown): Promise<T> {
     if (data instanceof Promise) {
       // The promise's own error says less than this one.
       data.catch(() => {});

@@ -88,7 +88,7 @@ export class KeyValueSessionStore implements SessionStore {
     this.#store = store;
     this.#options = options;
     this.#lifetimes = new Lifetimes(options);
-    this.lifetime = this.#lifetimes.idle;
+    this.lifetime = this.#lifetimes.longest;
   }
 
   named(name: string): KeyValueSessionStore {

@@ -10,8 +10,12 @@ export const MAX_LIFETIME = 400 * 24 * 60 * 60;
 
 /** The lifetimes that both session stores take. */
 export interface LifetimeOptions {
-  /** Seconds after which an unused session ends: by default 31 days, as in Flask. */
-  lifetime?: number;
+  /**
+   * Seconds after which an unused session ends: by default 31 days, as in Flask. A function gives
+   * each session a lifetime of its own, following from its data, which may be anything that was
+   * stored.
+   */
+  lifetime?: number | ((data: unknown) => number);
   /** Seconds after which a session ends even if it is in use: by default never. */
   absoluteLifetime?: number;
   /** The clock, in milliseconds since 1970. */
@@ -20,13 +24,16 @@ export interface LifetimeOptions {
 
 /** The idle and the absolute lifetime of one store's sessions, in seconds. */
 export class Lifetimes {
-  readonly idle: number;
+  /** The longest idle lifetime. */
+  readonly longest: number;
   readonly absolute: number;
+  readonly #idle: number | ((data: unknown) => number);
   readonly #now: () => number;
 
   /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
-  constructor({ lifetime, absoluteLifetime, now = Date.now }: LifetimeOptions) {
-    this.idle = checkSeconds(lifetime ?? 31 * 24 * 60 * 60);
+  constructor({ lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now = Date.now }: LifetimeOptions) {
+    this.#idle = typeof lifetime === "function" ? lifetime : checkSeconds(lifetime);
+    this.longest = typeof this.#idle === "number" ? this.#idle : MAX_LIFETIME;
     this.absolute = absoluteLifetime === undefined ? Infinity : checkSeconds(absoluteLifetime);
     this.#now = now;
   }
@@ -36,11 +43,20 @@ export class Lifetimes {
     return Math.floor(this.#now() / 1000);
   }
 
+  /**
+   * Seconds after which a session ends if it is not used.
+   *
+   * @throws {TypeError} If the app's function returns something else
+   */
+  idle({ data }: SessionRecord): number {
+    return typeof this.#idle === "number" ? this.#idle : checkSeconds(this.#idle(data));
+  }
+
   /** Seconds that a session lives if it is used now and then no more. Not above 0: it has ended. */
-  secondsLeft({ created }: SessionRecord): number {
-    return this.absolute === Infinity
-      ? this.idle
-      : Math.min(this.idle, created + this.absolute - this.now());
+  secondsLeft(record: SessionRecord): number {
+    const idle = this.idle(record);
+    if (this.absolute === Infinity) return idle;
+    return Math.min(idle, record.created + this.absolute - this.now());
   }
 
   /**
@@ -50,7 +66,7 @@ export class Lifetimes {
   needsRenewal(record: SessionRecord, ttl: number): boolean {
     // Its first use must be stored, or an absolute lifetime would never end it.
     if (!record.isDated && this.absolute !== Infinity) return true;
-    return ttl < this.secondsLeft(record) - this.idle / 10;
+    return ttl < this.secondsLeft(record) - this.idle(record) / 10;
   }
 }
 

@@ -11,6 +11,7 @@ import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
 import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
 import type { DataSchema } from "./data_schema.ts";
 import { RotationUnknown, SessionRotated, SessionTooLarge, SessionUnavailable } from "./errors.ts";
+import { splitPermanent, withPermanent } from "./permanence.ts";
 import { freeze } from "./plain_data.ts";
 import type { Session } from "./session.ts";
 import { SessionCall } from "./session_call.ts";
@@ -21,13 +22,13 @@ export interface SessionSettings<T extends object> {
   readonly store: SessionStore;
   readonly schema: DataSchema<T>;
   readonly cookie: SessionCookie;
-  readonly permanent: boolean;
+  /** By default a session stays as permanent as it was stored, by a Flask app say. */
+  readonly permanent: boolean | ((data: T) => boolean) | undefined;
   isHttps(c: Context): boolean;
 }
 
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
-  readonly #settings: SessionSettings<T>;
   readonly #context: Context;
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
   #cookies: string[] | null = null;
@@ -35,19 +36,17 @@ export class RequestSession<T extends object> implements Session<T> {
   #ttl: number | null = null;
   /** Unmodified: null. Modified or destroyed: the header that says so. */
   #setCookie: string | null = null;
-  /** The header that was set before the handler made its response. */
-  #earlySetCookie: string | null = null;
+  #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
   #isFinished = false;
 
-  constructor(settings: SessionSettings<T>, context: Context) {
-    this.#settings = settings;
+  constructor(readonly settings: SessionSettings<T>, context: Context) {
     this.#context = context;
   }
 
   get cookie(): string | null {
-    return this.#settings.cookie.values(this.#context.req.raw.headers.get("Cookie"))[0] ?? null;
+    return this.settings.cookie.values(this.#context.req.raw.headers.get("Cookie"))[0] ?? null;
   }
 
   get setCookie(): string | null {
@@ -56,7 +55,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   get handle(): string | null {
     const id = this.#ttl === null ? undefined : this.#cookies?.[0];
-    if (id === undefined || this.#settings.store.dataInCookie) return null;
+    if (id === undefined || this.settings.store.dataInCookie) return null;
     return bytesToHex(sha256(utf8ToBytes(id)));
   }
 
@@ -67,10 +66,9 @@ export class RequestSession<T extends object> implements Session<T> {
   read(): Promise<T> {
     return this.#call(async () => {
       if (this.#data !== undefined && !this.#isFinished) return this.#data;
-      const { store, schema } = this.#settings;
       const cookie = await this.#livingCookie();
-      const stored = cookie === null ? null : await store.load(cookie);
-      const data = await schema.parseStored(stored?.data ?? {});
+      const stored = cookie === null ? null : await this.settings.store.load(cookie);
+      const data = await this.#parse(stored?.data ?? {});
       if (stored === null) this.#forget();
       else this.#keep(stored);
       // A cookie that Flask has compressed may be too large as ours, and stays valid as it is.
@@ -80,15 +78,18 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   update(change: (data: Readonly<T>) => T): Promise<T> {
+    const caller = {};
+    Error.captureStackTrace(caller, this.update);
     return this.#call(async () => {
-      const { store, schema } = this.#settings;
+      const { store, schema } = this.settings;
       if (store.dataInCookie) this.#requireResponse("change");
       let data: T | undefined;
-      const apply = async (stored: unknown): Promise<T | null> => {
-        const before = freeze(await schema.parseStored(stored ?? {}));
+      const apply = async (stored: unknown): Promise<object | null> => {
+        const before = freeze(await this.#parse(stored ?? {}));
         const after = change(before);
-        data = after === before ? before : await schema.parseGiven(after);
-        return after === before ? null : data;
+        data = after === before ? before : await schema.parseGiven(after, caller);
+        this.#setPermanent(data);
+        return after === before ? null : withPermanent(data, this.#isPermanent);
       };
       const cookie = await this.#livingCookie();
       let stored = cookie === null ? null : await store.update(cookie, apply);
@@ -110,15 +111,17 @@ export class RequestSession<T extends object> implements Session<T> {
     return this.#call(async () => {
       this.#requireResponse("rotate");
       const cookie = await this.#livingCookie();
-      const stored = cookie === null ? null : await this.#settings.store.rotate(cookie);
+      const stored = cookie === null ? null : await this.settings.store.rotate(cookie);
       this.#forget();
-      if (stored !== null) this.#send(stored);
+      if (stored === null) return;
+      this.#setPermanent(null, splitPermanent(stored.data).isPermanent);
+      this.#send(stored);
     });
   }
 
   destroy(): Promise<void> {
     return this.#call(async () => {
-      const { store, cookie, isHttps } = this.#settings;
+      const { store, cookie, isHttps } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       for (const value of this.#allCookies()) await store.destroy(value);
       this.#forget();
@@ -153,17 +156,9 @@ export class RequestSession<T extends object> implements Session<T> {
 
   /** Changes the headers in place: a new response around a text would be sent on a slow path. */
   #setHeaders(headers: Headers): void {
-    if (!/(?:^|,\s*)Cookie(?:,|$)/i.test(headers.get("Vary") ?? "")) {
-      headers.append("Vary", "Cookie");
-    }
-    const [early, final] = [this.#earlySetCookie, this.#setCookie];
-    if (early !== final && early !== null) {
-      const others = headers.getSetCookie().filter((header) => header !== early);
-      headers.delete("Set-Cookie");
-      for (const header of others) headers.append("Set-Cookie", header);
-    }
-    if (final === null) return;
-    if (!headers.getSetCookie().includes(final)) headers.append("Set-Cookie", final);
+    headers.append("Vary", "Cookie");
+    if (this.#setCookie === null) return;
+    headers.append("Set-Cookie", this.#setCookie);
     headers.set("Cache-Control", "no-store");
   }
 
@@ -174,7 +169,7 @@ export class RequestSession<T extends object> implements Session<T> {
     let rotated: SessionRotated | null = null;
     for (const cookie of cookies) {
       try {
-        if (await this.#settings.store.load(cookie) === null) continue;
+        if (await this.settings.store.load(cookie) === null) continue;
         this.#cookies = [cookie];
         return cookie;
       } catch (error) {
@@ -188,7 +183,20 @@ export class RequestSession<T extends object> implements Session<T> {
 
   #allCookies(): string[] {
     const header = this.#context.req.raw.headers.get("Cookie");
-    return this.#cookies ??= this.#settings.cookie.values(header);
+    return this.#cookies ??= this.settings.cookie.values(header);
+  }
+
+  async #parse(stored: unknown): Promise<T> {
+    const { data, isPermanent } = splitPermanent(stored);
+    const parsed = await this.settings.schema.parseStored(data);
+    this.#setPermanent(parsed, isPermanent);
+    return parsed;
+  }
+
+  #setPermanent(data: T | null, isStored = this.#isPermanent): void {
+    const { permanent } = this.settings;
+    if (typeof permanent === "boolean") this.#isPermanent = permanent;
+    else this.#isPermanent = permanent && data !== null ? permanent(data) : isStored;
   }
 
   #keep(stored: StoredSession): void {
@@ -203,8 +211,8 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   #header({ cookie, ttl }: StoredSession): string {
-    const { permanent, isHttps } = this.#settings;
-    return this.#settings.cookie.set(cookie, isHttps(this.#context), permanent ? ttl : null);
+    const isHttps = this.settings.isHttps(this.#context);
+    return this.settings.cookie.set(cookie, isHttps, this.#isPermanent ? ttl : null);
   }
 
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
@@ -217,19 +225,7 @@ export class RequestSession<T extends object> implements Session<T> {
       );
     }
     this.#keep(stored);
-    if (this.#isFinished) return;
-    this.#setCookie = header;
-    this.#setEarly(header);
-  }
-
-  /** Sets the headers before there is a response: afterwards it costs about 9 µs more. */
-  #setEarly(header: string): void {
-    const c = this.#context;
-    if (c.finalized || this.#earlySetCookie !== null) return;
-    this.#earlySetCookie = header;
-    c.header("Vary", "Cookie", { append: true });
-    c.header("Set-Cookie", header, { append: true });
-    c.header("Cache-Control", "no-store");
+    if (!this.#isFinished) this.#setCookie = header;
   }
 
   #requireResponse(what: "change" | "create" | "rotate" | "destroy"): void {
@@ -265,7 +261,7 @@ export class RequestSession<T extends object> implements Session<T> {
       return new HTTPException(409, { message: error.message, cause: error });
     }
     if (error instanceof RotationUnknown) {
-      const ttl = this.#settings.store.lifetime;
+      const ttl = this.settings.store.lifetime;
       this.#send({ cookie: error.cookie, data: null, ttl, renewed: true });
     }
     if (error instanceof ValueTooLarge) return new SessionTooLarge(error.message, { cause: error });

@@ -4,6 +4,7 @@
  * @module
  */
 import { parseJson } from "../stores/json_text.ts";
+import { SessionDataInvalid } from "./errors.ts";
 
 /** A session, and when it was created. */
 export interface SessionRecord {
@@ -48,12 +49,12 @@ export function readRecord(text: string, now: number): SessionRecord {
  * Returns the value to store.
  *
  * @param withCreated Whether to note when the session was created
- * @throws {TypeError} If the data has a key that {@linkcode readRecord} would remove
+ * @throws {SessionDataInvalid} If the data has a key that {@linkcode readRecord} would remove
  */
 export function writeRecord(record: SessionRecord, withCreated: boolean): unknown {
   const { data, created, text } = record;
   if (isRecord(data) && CREATED in data) {
-    throw new TypeError(`Cannot keep "${CREATED}" in a session: the name is reserved`);
+    throw new SessionDataInvalid(`Cannot keep "${CREATED}" in a session: the name is reserved`);
   }
   // Another program may have stored something that is not an object: it stays as it is.
   const stored = withCreated && isRecord(data) ? { ...data, [CREATED]: created } : data;

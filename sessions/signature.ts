@@ -17,7 +17,7 @@ export const MIN_SECRET_LENGTH = 16;
 /** What a compressed payload may become, in bytes: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
 /** How many signed texts of about 4 KiB are remembered, so that they need not be verified again. */
-const REMEMBERED = 4096;
+const REMEMBERED = 1024;
 const DIGESTS = { sha1, sha256 };
 const UTF8 = new TextEncoder();
 /** Base64 for URLs (RFC 4648, section 5). Node 24 lacks `toBase64`, which is three times as fast. */
@@ -42,7 +42,7 @@ export interface SignedText {
 
 /** Signs texts and verifies signatures. */
 export class Signer {
-  readonly #keys: PreparedKey[];
+  readonly #keys: Sign[];
   readonly #verified = new LRUCache<string, SignedText>({ max: REMEMBERED });
 
   /** @throws {TypeError} If a key is shorter than {@linkcode MIN_SECRET_LENGTH} */
@@ -53,8 +53,8 @@ export class Signer {
   /** @param now Seconds since 1970 */
   sign(text: string, now: number): string {
     const signed = `${encode(UTF8.encode(text))}.${encodeTime(now)}`;
-    const [key] = this.#keys as [PreparedKey];
-    const cookie = `${signed}.${signature(signed, key)}`;
+    const [sign] = this.#keys as [Sign];
+    const cookie = `${signed}.${sign(signed)}`;
     this.#verified.set(cookie, { text, signedAt: now });
     return cookie;
   }
@@ -67,8 +67,8 @@ export class Signer {
       [];
     if (!signed || !payload || !time || !given) return null;
     const bytes = UTF8.encode(given);
-    const isSigned = this.#keys.some((key) => {
-      const wanted = UTF8.encode(signature(signed, key));
+    const isSigned = this.#keys.some((sign) => {
+      const wanted = UTF8.encode(sign(signed));
       return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
     });
     if (!isSigned) return null;
@@ -78,22 +78,23 @@ export class Signer {
   }
 }
 
-/** An HMAC that has taken in the key: cloning it costs half of computing it from the key. */
-type PreparedKey = ReturnType<typeof hmac.create>;
+/** Returns the signature of a text, in base64. */
+type Sign = (text: string) => string;
 
-function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256) {
+/**
+ * The HMAC takes in the key once. A signature goes on from a copy of that state, which costs half;
+ * all use one object for the copy, which saves another third.
+ */
+function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
   if (secretKey.length < MIN_SECRET_LENGTH) {
     throw new TypeError(
       `Cannot sign with a secret key of ${secretKey.length} characters: expected ` +
         `${MIN_SECRET_LENGTH} at least`,
     );
   }
-  return hmac.create(digest, hmac(digest, UTF8.encode(secretKey), UTF8.encode(salt)));
-}
-
-/** Returns the signature in base64. */
-function signature(text: string, key: PreparedKey): string {
-  return encode(key.clone().update(UTF8.encode(text)).digest());
+  const state = hmac.create(digest, hmac(digest, UTF8.encode(secretKey), UTF8.encode(salt)));
+  const copy = state.clone();
+  return (text) => encode(state._cloneInto(copy).update(UTF8.encode(text)).digest());
 }
 
 /** Returns no bytes for what is not base64, as of an app with the same key and another layout. */

@@ -1,0 +1,195 @@
+/** What session data may be. */
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { Hono } from "hono";
+import { z } from "zod";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  SessionDataInvalid,
+  sessions,
+  type SessionStore,
+} from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { json } from "../stores/json_text.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { brokenStore } from "./helpers/faulty_stores.ts";
+import { flaskCookie } from "./helpers/flask_cookie.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+
+/** The error of an update that returns `data`, and the line that called it. */
+async function refusal(store: SessionStore, data: object, schema = z.looseObject({})) {
+  let error: unknown;
+  const app = new Hono().use(sessions({ store, schema })).get("/", async (c) => {
+    try {
+      await c.var.session.update(() => data as Record<string, unknown>);
+    } catch (caught) {
+      error = caught;
+    }
+    return c.text("");
+  });
+  const { headers } = await app.request("/");
+  assertEquals(headers.get("Set-Cookie"), error === undefined ? headers.get("Set-Cookie") : null);
+  return error;
+}
+
+Deno.test("update refuses what JSON does not give back as it is, with its path", async () => {
+  class Basket {}
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  const bad: [object, RegExp][] = [
+    [{ user: { since: new Date(0) } }, /"user\.since" is a Date$/],
+    [{ items: [1, { tags: new Set() }] }, /"items\.1\.tags" is a Set$/],
+    [{ map: new Map() }, /"map" is a Map$/],
+    [{ price: NaN }, /"price" is NaN$/],
+    [{ price: Infinity }, /"price" is Infinity$/],
+    [{ list: [1, undefined] }, /"list\.1" is undefined$/],
+    [{ basket: new Basket() }, /"basket" is a Basket$/],
+    [{ id: 5n }, /"id" is bigint$/],
+    [{ run: () => 1 }, /"run" is function$/],
+    [{ bytes: new Uint8Array(2) }, /"bytes" is a Uint8Array$/],
+    [cyclic, /nested over 500 levels/],
+    [{ _permanent: true }, /Cannot keep "_permanent" in a session: the name is reserved/],
+    [{ _created: 5 }, /Cannot keep "_created" in a session: the name is reserved/],
+  ];
+  for (const [data, message] of bad) {
+    const error = await refusal(new CookieSessionStore(KEY), data);
+    assert(error instanceof SessionDataInvalid, String(message));
+    assertMatch(error.message, message);
+  }
+});
+
+Deno.test("update keeps what JSON gives back", async () => {
+  const data = { a: null, b: [1, "x", { c: true }], d: undefined, e: Object.create(null), f: -1.5 };
+  assertEquals(await refusal(new CookieSessionStore(KEY), data), undefined);
+  // An object that looks like any note of the store's is data like other data.
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const { cookie } = await store.create({ _rotated: true });
+  assertEquals((await store.load(cookie))?.data, { _rotated: true });
+  await memory.close();
+});
+
+Deno.test("data that does not fit names the path, the schema's words and the app's line", async () => {
+  const schema = z.looseObject({ basket: z.array(z.number("A number, please")).default([]) });
+  const error = await refusal(new CookieSessionStore(KEY), { basket: [1, "two"] }, schema);
+  assert(error instanceof SessionDataInvalid);
+  assertMatch(error.message, /what update was given, .* basket\.1: A number, please$/);
+  assertMatch(
+    error.stack ?? "",
+    /^SessionDataInvalid: .*basket\.1.*\n.*sessions_data_test\.ts:\d+/,
+  );
+});
+
+Deno.test("update that returns its argument stores nothing and sends nothing", async () => {
+  const memory = memoryStore();
+  let writes = 0;
+  const counted = {
+    ...memory,
+    set: (...args: Parameters<typeof memory.set>) => {
+      writes++;
+      return memory.set(...args);
+    },
+  };
+  for (const store of [new KeyValueSessionStore(counted), new CookieSessionStore(KEY)]) {
+    const app = testApp({ store }).post("/same", async (c) => {
+      return c.json(await c.var.session.update((s) => s));
+    });
+    const browser = new Browser(app);
+    assertEquals(await browser.post("/same"), { count: 0 });
+    assertEquals(browser.setCookie, null, "no session is created");
+    await browser.post("/count");
+    const { cookie } = browser;
+    writes = 0;
+    assertEquals(await browser.post("/same"), { count: 1 });
+    assertEquals([browser.setCookie, writes], [null, 0]);
+    assertEquals(browser.cookie, cookie);
+  }
+  await memory.close();
+});
+
+Deno.test("update that returns its argument has seen what other processes stored", async () => {
+  const memory = memoryStore();
+  const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
+  const { cookie } = await here.create({ messages: [] });
+  await there.update(cookie, () => Promise.resolve({ messages: ["Saved"] }));
+  const seen: unknown[] = [];
+  const same = (data: unknown) => {
+    seen.push(data);
+    return Promise.resolve(null);
+  };
+  assertEquals((await here.update(cookie, same))?.data, { messages: ["Saved"] });
+  assertEquals(seen.at(-1), { messages: ["Saved"] });
+  await memory.close();
+});
+
+Deno.test("update gives frozen data, so that a change in place is an error", async () => {
+  const schema = z.object({ items: z.array(z.string()).default([]) });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => {
+        assertThrows(() => s.items.push("x"), TypeError);
+        return s;
+      });
+      return c.text("");
+    });
+  const response = await app.request("/");
+  assertEquals([response.status, response.headers.get("Set-Cookie")], [200, null]);
+});
+
+Deno.test("a signed payload that is not JSON is a SessionDataInvalid, after migrate", async () => {
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  for (const payload of [btoa('{"count": NaN}').replaceAll("=", ""), ".bm90LWRlZmxhdGVk"]) {
+    const browser = new Browser(testApp({ store }));
+    browser.cookie = flaskCookie(payload, 5, KEY);
+    const logged = captureErrors();
+    assertEquals((await browser.request("GET", "/read")).status, 500);
+    assertMatch(logged.end(), /SessionDataInvalid: The session's data, what is stored/);
+    const texts: unknown[] = [];
+    const migrate = (data: unknown) => {
+      texts.push(data);
+      return { count: 7 };
+    };
+    const migrated = new Browser(testApp({ store, migrate }));
+    migrated.cookie = browser.cookie;
+    assertEquals(await migrated.get("/read"), { count: 7 });
+    assertEquals(typeof texts[0], "string");
+  }
+});
+
+Deno.test("a creation time that is not one, or lies in the future, counts from now", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
+  for (const created of ["yesterday", null, 1.5, {}, 9e15, Date.now() / 1000 + 3600]) {
+    const id = crypto.randomUUID();
+    await memory.set(id, json({ count: 1, _created: created }));
+    const loaded = await store.load(id);
+    assertEquals(loaded?.data, { count: 1 }, String(created));
+    assert((loaded?.ttl ?? 0) <= 100, String(created));
+  }
+  await memory.close();
+});
+
+Deno.test("a store of one's own needs get, set and delete only", async () => {
+  const { get, set, delete: remove, ...rest } = brokenStore(memoryStore(), () => false);
+  const store = new KeyValueSessionStore({ get, set, delete: remove });
+  const browser = new Browser(testApp({ store }));
+  await browser.post("/count");
+  assertEquals(await browser.post("/rotate"), { count: 1 });
+  assertEquals(await browser.post("/count"), { count: 2 });
+  await browser.request("POST", "/destroy");
+  assertEquals(await browser.get("/read"), { count: 0 });
+  await rest.close();
+});
+
+Deno.test("a change that throws changes nothing", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const { cookie } = await store.create({ count: 1 });
+  const fail = () => Promise.reject(new RangeError("no"));
+  await assertRejects(() => store.update(cookie, fail), RangeError);
+  assertEquals((await store.load(cookie))?.data, { count: 1 });
+  await memory.close();
+});

@@ -1,0 +1,111 @@
+/** Calls after the response has begun, and calls that nobody awaits. */
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
+import { Hono } from "hono";
+import { stream } from "hono/streaming";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  type Session,
+  sessions,
+  SessionUnavailable,
+} from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { brokenStore } from "./helpers/faulty_stores.ts";
+import { Browser, Counted, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+
+Deno.test("a stream reads its session afresh, and changes it on a store", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) }).get("/stream", async (c) => {
+    const { session } = c.var;
+    await session.read();
+    return stream(c, async (out) => {
+      await delay(5);
+      await browser.post("/count"); // another request, meanwhile
+      const { count } = await session.read();
+      const updated = await session.update((s) => ({ ...s, count: s.count + 10 }));
+      await out.write(`${count} ${updated.count}`);
+    });
+  });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  const response = await browser.request("GET", "/stream");
+  assertEquals(await response.text(), "2 12");
+  assertEquals(response.headers.get("Set-Cookie"), null);
+  assertEquals(await browser.get("/read"), { count: 12 });
+  await memory.close();
+});
+
+Deno.test("a session can be ended after the response, and not be created again", async () => {
+  const memory = memoryStore();
+  let late: Session<{ count: number }> | undefined;
+  const app = testApp({ store: new KeyValueSessionStore(memory) }).get("/late", (c) => {
+    late = c.var.session;
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  await browser.request("GET", "/late");
+  await late?.destroy();
+  assertEquals((await memory.list("")).keys, []);
+  const update = () => late?.update(() => ({ count: 1 })) ?? Promise.resolve();
+  assertMatch(String(await assertRejects(update)), /Cannot create the session, its cookie can no/);
+  assertEquals((await memory.list("")).keys, []);
+  assertEquals(await late?.read(), { count: 0 });
+  await memory.close();
+});
+
+Deno.test("a call that nobody awaits and that fails after the response is logged, and ends nothing", async () => {
+  const memory = memoryStore();
+  let isBroken = false;
+  const stores = [
+    new CookieSessionStore(KEY),
+    new KeyValueSessionStore(brokenStore(memory, () => isBroken)),
+  ];
+  for (const store of stores) {
+    const app = testApp({ store }).get("/forgotten", (c) => {
+      setTimeout(() => {
+        isBroken = true;
+        c.var.session.update((s) => ({ ...s, count: 5 }));
+      }, 0);
+      return c.text("hello");
+    });
+    const browser = new Browser(app);
+    await browser.post("/count");
+    const logged = captureErrors();
+    const response = await browser.request("GET", "/forgotten");
+    assertEquals([response.status, await response.text()], [200, "hello"]);
+    await delay(20);
+    assertMatch(logged.end(), /A session's call failed, and nothing awaited it: (Error|Http|Sess)/);
+    isBroken = false;
+    assertEquals(await browser.get("/read"), { count: 1 });
+  }
+  await memory.close();
+});
+
+Deno.test("reading in onError, after a call that nobody awaited has failed, leaves the first error", async () => {
+  const memory = memoryStore();
+  let isBroken = false;
+  const store = new KeyValueSessionStore(brokenStore(memory, () => isBroken));
+  const seen: unknown[] = [];
+  const app = new Hono<{ Variables: { session: Session<{ count: number }> } }>()
+    .use(sessions({ store, schema: Counted }))
+    .get("/", (c) => {
+      isBroken = true;
+      c.var.session.update((s) => ({ ...s, count: 5 }));
+      return c.text("");
+    });
+  app.onError(async (error, c) => {
+    seen.push(error);
+    isBroken = false;
+    const { count } = await c.var.session.read();
+    return c.text(`${count}`, 503);
+  });
+  const response = await app.request("/");
+  assertEquals([response.status, await response.text()], [503, "0"]);
+  assertEquals(seen.map((error) => error instanceof SessionUnavailable), [true]);
+  await memory.close();
+});

@@ -1,0 +1,125 @@
+/** How long sessions and their cookies live. */
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { Hono } from "hono";
+import { z } from "zod";
+import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import { json } from "../stores/json_text.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { testClock } from "./conformance/store.ts";
+import { flaskCookie } from "./helpers/flask_cookie.ts";
+import { Browser, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+const MINUTES = 60_000;
+
+for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
+  Deno.test(`a session in use is renewed, and seldom, where the store's clock is ${ahead} ms ahead`, async () => {
+    const { now, pass } = testClock();
+    const memory = memoryStore({ now: () => now() + ahead });
+    let writes = 0;
+    const counted = {
+      ...memory,
+      set: (...args: Parameters<typeof memory.set>) => {
+        writes++;
+        return memory.set(...args);
+      },
+    };
+    const lifetime = 600;
+    const { cookie } = await new KeyValueSessionStore(memory, { lifetime, now }).create({ a: 1 });
+    const store = new KeyValueSessionStore(counted, { lifetime, now });
+    for (let i = 0; i < 40; i++) {
+      pass(30);
+      assertEquals((await store.load(cookie))?.data, { a: 1 });
+    }
+    assert(writes >= 10 && writes <= 21, `${writes} writes in 20 minutes`);
+    pass(601);
+    assertEquals(await store.load(cookie), null);
+    await memory.close();
+  });
+}
+
+Deno.test("a cookie dated in the future does not outlive its lifetime", async () => {
+  const { now } = testClock();
+  const future = new CookieSessionStore(KEY, { lifetime: 100, now: () => now() + 3600_000 });
+  const store = new CookieSessionStore(KEY, { lifetime: 100, now });
+  assertEquals(await store.load((await future.create({ count: 1 })).cookie), null);
+  const ahead = new CookieSessionStore(KEY, { lifetime: 100, now: () => now() + 30_000 });
+  const loaded = await store.load((await ahead.create({ count: 1 })).cookie);
+  assertEquals([loaded?.data, loaded?.ttl], [{ count: 1 }, 100], "a clock may be a little ahead");
+});
+
+const Remembered = z.object({
+  user: z.string().default(""),
+  remember: z.boolean().default(false),
+});
+
+for (const kind of ["cookie", "store"]) {
+  Deno.test(`"remember me" follows from a session's data, kept in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    const memory = memoryStore({ now });
+    const lifetime = (data: unknown) => Remembered.parse(data).remember ? 3000 : 100;
+    const store = kind === "cookie"
+      ? new CookieSessionStore(KEY, { lifetime, now })
+      : new KeyValueSessionStore(memory, { lifetime, now });
+    const permanent = ({ remember }: z.infer<typeof Remembered>) => remember;
+    const app = new Hono()
+      .use(sessions({ store, schema: Remembered, permanent }))
+      .get("/read", async (c) => c.json(await c.var.session.read()))
+      .post("/rotate", async (c) => {
+        await c.var.session.rotate();
+        return c.json({});
+      })
+      .post("/login", async (c) => {
+        const { remember } = await c.req.json<{ remember: boolean }>();
+        return c.json(await c.var.session.update(() => ({ user: "ada", remember })));
+      });
+
+    const [remembered, other] = [new Browser(app), new Browser(app)];
+    await remembered.post("/login", { remember: true });
+    assertMatch(remembered.setCookie ?? "", /; Max-Age=3000;/);
+    await other.post("/login", { remember: false });
+    assertNotMatch(other.setCookie ?? "", /Max-Age/);
+
+    pass(99);
+    assertEquals(await other.get("/read"), { user: "ada", remember: false });
+    assertNotMatch(other.setCookie ?? "", /Max-Age/);
+    pass(301);
+    assertEquals(await other.get("/read"), { user: "", remember: false });
+    assertEquals(await remembered.get("/read"), { user: "ada", remember: true });
+    assertMatch(remembered.setCookie ?? "", /; Max-Age=3000;/, "a page that renews keeps it");
+    await remembered.post("/rotate");
+    assertMatch(remembered.setCookie ?? "", /; Max-Age=3000;/, "a rotation keeps it");
+    pass(2999);
+    assertEquals(await remembered.get("/read"), { user: "ada", remember: true });
+    pass(3001);
+    assertEquals(await remembered.get("/read"), { user: "", remember: false });
+    await memory.close();
+  });
+}
+
+Deno.test("a permanent session is stored as Flask stores it, and Flask's stays permanent", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const ours = new Browser(testApp({ store, permanent: true }));
+  await ours.post("/count");
+  assertEquals((await memory.get(ours.cookie ?? ""))?.value, '{"count":1,"_permanent":true}');
+
+  const flasks = new Browser(testApp({ store }));
+  flasks.cookie = crypto.randomUUID();
+  await memory.set(flasks.cookie, json({ _permanent: true, count: 4 }));
+  assertEquals(await flasks.post("/count"), { count: 5 });
+  assertMatch(flasks.setCookie ?? "", /Max-Age=2678400/);
+  assertEquals((await memory.get(flasks.cookie))?.value, '{"count":5,"_permanent":true}');
+
+  const ending = new Browser(testApp({ store, permanent: false }));
+  ending.cookie = flasks.cookie;
+  await ending.post("/count");
+  assertNotMatch(ending.setCookie ?? "", /Max-Age/);
+  assertEquals((await memory.get(flasks.cookie))?.value, '{"count":6}');
+
+  const signed = new Browser(testApp({ store: new CookieSessionStore(KEY, { digest: "sha1" }) }));
+  signed.cookie = flaskCookie(btoa('{"_permanent":true,"count":1}').replaceAll("=", ""), 5, KEY);
+  assertEquals(await signed.post("/count"), { count: 2 });
+  assertMatch(signed.setCookie ?? "", /Max-Age=2678400/);
+  await memory.close();
+});

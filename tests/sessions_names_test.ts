@@ -1,0 +1,173 @@
+/** Several sessions in one app, several cookies of one name, and what a session says of itself. */
+import { assert, assertEquals, assertMatch, assertNotEquals, assertThrows } from "@std/assert";
+import { createHash } from "node:crypto";
+import { Hono } from "hono";
+import { z } from "zod";
+import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { Browser, Counted, testApp } from "./helpers/session_app.ts";
+
+const KEY = "a secret key for tests alone";
+const Prefs = z.object({ theme: z.string().default("light") });
+
+for (const kind of ["cookie", "store"]) {
+  Deno.test(`two sessions of one app are apart, kept in a ${kind}`, async () => {
+    const memory = memoryStore();
+    const store = kind === "cookie"
+      ? new CookieSessionStore(KEY)
+      : new KeyValueSessionStore(memory);
+    const app = new Hono()
+      .use(sessions({ store, schema: Counted }))
+      .use(sessions({ store, schema: Prefs, name: "prefs" }))
+      .get("/", async (c) => {
+        const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+        const { theme } = await c.var.prefs.update((s) => ({ ...s, theme: `${s.theme}!` }));
+        // @ts-expect-error: each has the type of its own schema
+        (await c.var.prefs.read()).count;
+        return c.json({ count, theme });
+      });
+    const first = await app.request("/");
+    assertEquals(await first.json(), { count: 1, theme: "light!" });
+    const cookies = first.headers.getSetCookie().map((header) => header.split(";")[0] ?? "");
+    assertEquals(cookies.map((cookie) => cookie.split("=")[0]).sort(), ["prefs", "session"]);
+    const again = await app.request("/", { headers: { Cookie: cookies.join("; ") } });
+    assertEquals(await again.json(), { count: 2, theme: "light!!" });
+    // Each value under the other's name.
+    const swapped = cookies.map((cookie) =>
+      cookie.startsWith("prefs=")
+        ? cookie.replace("prefs", "session")
+        : cookie.replace(/^\w+/, "prefs")
+    );
+    const strange = await app.request("/", { headers: { Cookie: swapped.join("; ") } });
+    assertEquals(await strange.json(), { count: 1, theme: "light!" });
+    await memory.close();
+  });
+}
+
+Deno.test("a second session needs a store that keeps it apart", () => {
+  const { load, create, update, rotate, destroy, lifetime } = new CookieSessionStore(KEY);
+  const store = { load, create, update, rotate, destroy, lifetime };
+  assertMatch(
+    String(assertThrows(() => sessions({ store, schema: Prefs, name: "prefs" }))),
+    /Cannot keep the session "prefs": its store has no method "named"/,
+  );
+});
+
+Deno.test("the same middleware registered twice gives one session", async () => {
+  const middleware = sessions({ store: new CookieSessionStore(KEY), schema: Counted });
+  const app = new Hono().use(middleware).use("/sub/*", middleware).get("/sub/count", async (c) => {
+    await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+    const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+    return c.json({ count });
+  });
+  const response = await app.request("/sub/count");
+  assertEquals(await response.json(), { count: 2 });
+  assertEquals(response.headers.getSetCookie().length, 1);
+});
+
+Deno.test("two sessions of one name are an error at the first request", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = new Hono()
+    .use(sessions({ store, schema: Counted }))
+    .use(sessions({ store, schema: Counted }))
+    .get("/", (c) => c.text(""));
+  const logged = captureErrors();
+  assertEquals((await app.request("/")).status, 500);
+  assertMatch(logged.end(), /Cannot set c\.var\.session, it is set already: .* a name of its own/);
+});
+
+for (const kind of ["cookie", "store"]) {
+  Deno.test(`of two cookies of one name the living one is used, kept in a ${kind}`, async () => {
+    const memory = memoryStore();
+    const store = kind === "cookie"
+      ? new CookieSessionStore(KEY)
+      : new KeyValueSessionStore(memory);
+    const app = testApp({ store });
+    const owner = new Browser(app);
+    await owner.post("/count");
+    for (const dead of [crypto.randomUUID(), "expired.or.forged", ""]) {
+      const headers = { Cookie: `theme=x; session=${dead}; session=${owner.cookie}` };
+      const read = await app.request("/read", { headers });
+      assertEquals(await read.json(), { count: 1 }, dead);
+      const counted = await app.request("/count", { method: "POST", headers });
+      assertEquals(await counted.json(), { count: 2 }, dead);
+      const [cookie] = counted.headers.getSetCookie();
+      if (kind === "store") {
+        assertMatch(cookie ?? "", new RegExp(`^session=${owner.cookie};`));
+        await owner.post("/set", { count: 1 });
+      }
+    }
+    assertEquals((await memory.list("")).keys.length, kind === "store" ? 1 : 0);
+    await memory.close();
+  });
+}
+
+Deno.test("a logout ends the sessions of all cookies that the browser sent", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) });
+  const [one, two] = [new Browser(app), new Browser(app)];
+  await one.post("/count");
+  await two.post("/count");
+  const headers = { Cookie: `session=${one.cookie}; session=${two.cookie}` };
+  assertEquals((await app.request("/destroy", { method: "POST", headers })).status, 303);
+  assertEquals((await memory.list("")).keys, []);
+  await memory.close();
+});
+
+Deno.test("an id that was rotated away, beside the living one, is not used", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  const old = browser.cookie;
+  await browser.post("/rotate");
+  const headers = { Cookie: `session=${old}; session=${browser.cookie}` };
+  assertEquals(await (await app.request("/read", { headers })).json(), { count: 1 });
+  await memory.close();
+});
+
+Deno.test("a session says what was sent, what will be, which one it is and until when", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { lifetime: 100 });
+  const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+    const { session } = c.var;
+    const before = [session.setCookie, session.handle, session.expires];
+    await session.update((s) => ({ ...s, count: s.count + 1 }));
+    const { cookie, setCookie, handle, expires } = session;
+    return c.json({ before, cookie, setCookie, handle, expires });
+  });
+  const browser = new Browser(app);
+  await browser.get("/");
+  const id = browser.cookie ?? "";
+  const { before, cookie, setCookie, handle, expires } = await browser.get("/") as {
+    [key: string]: unknown;
+  };
+  assertEquals(before, [null, null, null]);
+  assertEquals(cookie, id);
+  assertEquals(setCookie, browser.setCookie);
+  assertEquals(handle, createHash("sha256").update(id).digest("hex"));
+  const seconds = (Date.parse(String(expires)) - Date.now()) / 1000;
+  assert(seconds > 95 && seconds <= 100, `${seconds}`);
+  await memory.close();
+});
+
+Deno.test("a session in a signed cookie has no handle, and rotation changes a store's", async () => {
+  const memory = memoryStore();
+  for (const store of [new CookieSessionStore(KEY), new KeyValueSessionStore(memory)]) {
+    const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+      const { session } = c.var;
+      await session.update((s) => ({ ...s }));
+      const first = session.handle;
+      await session.rotate();
+      const second = session.handle;
+      await session.destroy();
+      return c.json([first, second, session.handle, session.expires]);
+    });
+    const [first, second, ...after] = await (await app.request("/")).json();
+    assertEquals(after, [null, null]);
+    if (store instanceof CookieSessionStore) assertEquals([first, second], [null, null]);
+    else assertNotEquals(first, second);
+  }
+  await memory.close();
+});
