@@ -1,23 +1,22 @@
 /**
- * The changes that a process has seen in its store, for {@linkcode Store.watch}: which key was
- * written or removed, in what order. Nothing but the keys is kept, the last
- * {@linkcode MAX_CHANGES} of them. A watcher reads at its own pace; one that falls further behind
- * than that is told so, and no writer ever waits for it.
+ * The recent changes of a store, for `Store.watch`: which keys were written or removed, in order.
+ * Only the keys are kept, the last {@linkcode MAX_CHANGES} of them. A watcher reads at its own pace.
+ * One that falls further behind gets an error, and no writer ever waits for it.
  *
  * @module
  */
 import { type Change, ChangesLost, type Entry, type Watch } from "./store.ts";
 
-/** How many changes can be resumed from, at least. */
+/** How many changes back a watch can be resumed, at least. */
 export const MAX_CHANGES = 10_000;
 
-/** The last changes of a store, in their order. */
+/** The recent changes of a store. */
 export class Changes {
-  /** Tells this list from that of another process or another run, which count from 0 too. */
+  /** Distinguishes this list from those of other processes, which also count from 0. */
   readonly #run = crypto.randomUUID().slice(0, 8);
   readonly #waiting = new Set<() => void>();
   #keys: string[] = [];
-  /** How many there were before the first of `#keys`. */
+  /** The number of changes before the first of `#keys`. */
   #forgotten = 0;
   #end: { error?: Error } | null = null;
 
@@ -40,7 +39,7 @@ export class Changes {
   /**
    * Watches the keys that begin with `prefix`.
    *
-   * @param read Gives the entry that is there now
+   * @param read Returns the entry that a key has now
    * @throws {ChangesLost} If `since` is not among the last changes
    */
   watch(
@@ -55,7 +54,7 @@ export class Changes {
     const next = async (): Promise<Change | null> => {
       while (!cancelled) {
         if (this.#end?.error) throw this.#end.error;
-        // What was not told yet could not be read any more.
+        // The entries of changes that were not reported yet can no longer be read.
         if (this.#end) return null;
         if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
         const key = this.#keys[seen - this.#forgotten];

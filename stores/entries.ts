@@ -1,16 +1,15 @@
 /**
- * Every entry of a store, and an entry as a line of newline-delimited JSON: what `dump.ts` prints
- * and `kv.ts` streams.
+ * Every entry of a store, and an entry as a line of newline-delimited JSON, for dumps.
  *
  * @module
  */
 import type { Entry, Store } from "./store.ts";
 
 /**
- * Every entry of a store, or those under a prefix. One that is written, removed or expires
- * meanwhile may be in it or not.
+ * Yields every entry of a store, or those under a prefix. One that is written, removed or expires
+ * meanwhile may be among them or not.
  *
- * @param atOnce How many are fetched at once, and so in memory at a time: each may be large
+ * @param atOnce How many are fetched, and so in memory, at a time: each may be large
  *
  * @example
  * ```ts
@@ -40,7 +39,7 @@ export async function* entries(
   } while (after !== undefined);
 }
 
-/** An entry without its revision and its end, as a line without its newline. */
+/** Returns the line of an entry, without its newline: `{"key": value}`. */
 export function line({ key, value }: Entry): string {
   return `{${JSON.stringify(key)}: ${value}}`;
 }

@@ -1,5 +1,5 @@
 /**
- * The stream of changes of a key-value service (server-sent events), as a {@linkcode Watch}.
+ * The stream of changes of a key-value service (server-sent events) as a `Watch`.
  *
  * @module
  */
@@ -8,25 +8,25 @@ import { type Change, MAX_VALUE_BYTES, type Watch } from "./store.ts";
 import { unref } from "./timers.ts";
 import { readChange, UnexpectedAnswer } from "./wire.ts";
 
-/** How long a stream may be silent, in milliseconds; `kv.ts` says something every 15 seconds. */
+/** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 15 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
-/** What {@linkcode readChanges} takes beside the response. */
+/** What {@linkcode readChanges} takes besides the response. */
 interface ReadOptions {
   /** Ends the request. */
   stop: AbortController;
   /** How long the stream may be silent, in milliseconds. */
   idleTimeout: number;
-  /** What goes wrong with the stream, in the words of the store. */
+  /** Returns the store's error for what went wrong with the stream. */
   failed(cause: unknown): unknown;
-  /** Whether the store was closed, so that the watch ends in good order. */
+  /** Whether the store was closed, which ends the watch without an error. */
   isClosed(): boolean;
   /** Called once, at the end of the stream. */
   ended(): void;
 }
 
 /**
- * Reads the stream of changes in a response. Resolves when the service has begun to watch.
+ * Reads the stream of changes in a response. Resolves once the service has begun to watch.
  *
  * @throws {UnexpectedAnswer} If the response is not such a stream
  */
@@ -41,8 +41,8 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
     .pipeThrough(new TextDecoderStream())
     .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
     .getReader();
-  // Deno forgets the signal of some requests once their body has begun. Where it does not, there is
-  // nothing left to cancel.
+  // Deno ignores the signal of some requests once their body has begun. If it does not, the stream
+  // has failed already, and cancelling it rejects.
   stop.signal.addEventListener("abort", () => events.cancel().catch(() => {}));
   const { value: ready } = await events.read();
   stop.signal.throwIfAborted();
@@ -71,7 +71,7 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
   return { since: ready.id, changes };
 }
 
-/** Ends a stream that was cut without a word. */
+/** Ends a stream whose connection was lost without notice. */
 function endIdle(
   stop: AbortController,
   idleTimeout: number,
@@ -81,7 +81,7 @@ function endIdle(
     clearTimeout(timer);
     if (stop.signal.aborted) return;
     timer = setTimeout(() => {
-      // Where what came last was not taken yet, it is the reader who takes his time.
+      // If the last chunk was not taken yet, the reader is slow and not the service.
       if (controller.desiredSize === 0) rearm(controller);
       else stop.abort(new TypeError("it fell silent"));
     }, idleTimeout);

@@ -1,15 +1,15 @@
 /**
- * Requests to a key-value service, and what goes wrong with them in the words of a store.
+ * Requests to a key-value service, and the store's errors for what goes wrong with them.
  *
  * @module
  */
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "./store.ts";
 import { type Failure, readFailure, UnexpectedAnswer } from "./wire.ts";
 
-/** Errors that say already what the caller is to know. */
+/** Errors that need no translation. */
 const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable];
 
-/** A status by which the service says that the caller gave a bad argument. */
+/** A status that means that the caller gave a bad argument. */
 export interface Mistake {
   readonly status: number;
   readonly argument: InvalidArgument["argument"];
@@ -79,7 +79,7 @@ export class Requests {
     });
   }
 
-  /** What it means that no response came, or only a part of one. */
+  /** Returns the error for a request that got no response, or only a part of one. */
   failed(cause: unknown): unknown {
     if (STORE_ERRORS.some((type) => cause instanceof type)) return cause;
     if (cause instanceof UnexpectedAnswer) return this.unexpected(cause);
@@ -88,7 +88,7 @@ export class Requests {
     if (cause.name === "TimeoutError") {
       return this.#unavailable("did not answer in time", "unknown", cause);
     }
-    // Where there is no connection nothing was sent. Deno says so in words only.
+    // Without a connection nothing was sent. Deno says so only in the message.
     const [unsent, reason] = /client error \(Connect\): (.+)|Requests to port \d+ are blocked/.exec(
       `${cause.message} ${cause.cause}`,
     ) ?? [];
@@ -97,7 +97,7 @@ export class Requests {
       : this.#unavailable("cut the connection", "unknown", cause);
   }
 
-  /** What a response other than a 200 means. */
+  /** Returns the error for a response other than a 200. */
   refused(status: number, text: string, mistake?: Mistake): Error {
     if (status === 401) return this.#unavailable("wants another token: set KV_TOKEN", "unchanged");
     try {
@@ -111,20 +111,21 @@ export class Requests {
     }
   }
 
-  /** What the failure of a request, or of one operation, means. */
+  /** Returns the error for a request, or one operation, that the service did not do. */
   notDone(status: number, { detail, outcome }: Failure): Error {
     if (status === 507) return new StoreFull(`${this.#service}: ${detail}`);
-    // An internal error says nothing of what was written before it.
+    // An internal error may have come after the write.
     const usual = status < 500 ? "unchanged" : "unknown";
     return this.#unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
   }
 
-  /** The error of an answer in another form. */
+  /** Returns the error for an answer in another form. */
   unexpected(cause: UnexpectedAnswer): StoreUnavailable {
     const what = `is no key-value service: it answered ${cause.message}`;
     return this.#unavailable(what, "unknown", cause);
   }
 
+  /** Returns the error for a call that could not be sent in time. */
   late(): StoreUnavailable {
     return this.#unavailable("did not answer in time", "unchanged");
   }
@@ -137,7 +138,7 @@ export class Requests {
 /**
  * Reads the text of a response.
  *
- * @throws {UnexpectedAnswer} If it is over `limit` bytes, of which no more is read then
+ * @throws {UnexpectedAnswer} If it is over `limit` bytes; the rest is not read
  */
 export async function readText(response: Response, limit: number): Promise<string> {
   const { headers, body } = response;
@@ -161,7 +162,7 @@ export async function readText(response: Response, limit: number): Promise<strin
   return text + decoder.decode();
 }
 
-/** A read leaves nothing in doubt, whatever became of its request. */
+/** Returns the error for a read, which changes nothing whatever became of its request. */
 export function ofRead(error: unknown): unknown {
   return error instanceof StoreUnavailable && error.outcome === "unknown"
     ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })

@@ -14,7 +14,7 @@ import {
 export type { JsonText };
 
 /**
- * JSON text of a value. A number that {@linkcode parseJson} kept as it was written stays so.
+ * Returns the JSON text of a value. A number that {@linkcode parseJson} kept as written stays so.
  *
  * @throws {InvalidArgument} If the value has no JSON text (undefined, a function, a bigint, a cycle),
  * or is nested deeper than {@linkcode MAX_DEPTH}
@@ -47,7 +47,7 @@ export function json(value: unknown): JsonText {
   return text as JsonText;
 }
 
-/** How many arrays and objects are within one another in JSON text. */
+/** Returns how deep arrays and objects are nested in JSON text. */
 function depthOf(text: string): number {
   let depth = 0;
   let deepest = 0;
@@ -64,16 +64,16 @@ function depthOf(text: string): number {
 }
 
 /**
- * Parses JSON text and keeps every digit: a number that JavaScript would print otherwise than it
- * was written (`1.10`, `12345678901234567890`) comes as a `JSON.rawJSON` object, which
- * `JSON.stringify` prints as it was.
+ * Parses JSON text and keeps every digit: a number that JavaScript would print in another way
+ * (`1.10`, `12345678901234567890`) becomes a `JSON.rawJSON` object, which `JSON.stringify` prints as
+ * it was written.
  *
- * @throws {SyntaxError} If the text is no JSON
- * @throws {RangeError} If such a number stands under thousands of nested brackets
+ * @throws {SyntaxError} If the text is not JSON
+ * @throws {RangeError} If such a number is inside thousands of nested brackets
  */
 export function parseJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
-  // Parsing with source text is several times slower, and nearly every text needs no such number.
+  // Parsing with source text is several times slower, and few texts have such a number.
   return JSON.stringify(value) === text ? value : SourceJson.parse(text, keepDigits);
 }
 
@@ -84,12 +84,12 @@ function keepDigits(_key: string, value: unknown, context: { source?: string }):
     : value;
 }
 
-/** Whether {@linkcode parseJson} kept this as it was written: a number, and no object. */
+/** Whether this is a number that {@linkcode parseJson} kept as written, and not an object. */
 export function isRawNumber(value: unknown): boolean {
   return SourceJson.isRawJSON(value);
 }
 
-/** ECMAScript's "JSON.parse source text access", which V8 has and TypeScript's library lacks. */
+/** ECMAScript's "JSON.parse source text access", which TypeScript's library lacks. */
 const SourceJson = JSON as unknown as {
   parse(
     text: string,
@@ -101,7 +101,7 @@ const SourceJson = JSON as unknown as {
 
 const encoder = new TextEncoder();
 
-/** Bytes of UTF-8, counted only where the number of UTF-16 units leaves a doubt about the limit. */
+/** Returns the bytes of UTF-8, counted only if the number of UTF-16 units leaves the limit in doubt. */
 export function byteLength(text: string, limit: number): number {
   const isClear = text.length * 3 <= limit || text.length > limit;
   return isClear ? text.length : encoder.encode(text).length;

@@ -1,7 +1,7 @@
 /**
- * A store in this process's memory, gone with it: for tests, for development, and for what may be
- * lost. Writing and reading take one look-up in a Map. A listing sorts the keys once after keys
- * were added or removed; for long listings beside many writes take SQLite.
+ * A store in this process's memory, for tests, for development, and for data that may be lost.
+ * Reading and writing are one look-up in a Map. A listing sorts all keys if some were added or
+ * removed since the last one; for long listings with many writes use SQLite.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { checked, checkRevision, expiry } from "./checks.ts";
 import type { Entry, JsonText, Store } from "./store.ts";
 import { unref } from "./timers.ts";
 
-/** How often expired entries are removed, in milliseconds. Readers never see them in any case. */
+/** How often expired entries are removed, in milliseconds. Readers never see them. */
 const SWEEP_INTERVAL = 10_000;
 
 /** What {@linkcode memoryStore} takes. */
@@ -37,7 +37,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
   const entries = new Map<string, Entry>();
   const changes = new Changes();
   let sortedKeys: string[] | null = null;
-  // Another process or another run counts from 0 too: the prefix keeps its revisions apart.
+  // Other processes also count from 0: the prefix keeps their revisions apart.
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
   const timer = setInterval(sweep, SWEEP_INTERVAL);
@@ -124,7 +124,7 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
   });
 }
 
-/** The index of the first key that is not before `start`, by binary search. */
+/** Returns the index of the first key that is not before `start`, by binary search. */
 function firstFrom(sortedKeys: string[], start: string): number {
   let low = 0;
   let high = sortedKeys.length;
@@ -136,7 +136,7 @@ function firstFrom(sortedKeys: string[], start: string): number {
   return low;
 }
 
-/** The order of UTF-8 bytes. JavaScript's own `<` puts a surrogate pair, U+10000 and up, too low. */
+/** Compares by UTF-8 bytes. JavaScript's `<` sorts surrogate pairs, U+10000 and up, too low. */
 function byCodePoint(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
   for (let i = 0; i < length; i++) {

@@ -59,8 +59,8 @@ export function sqliteStore(
 ): Store {
   const database = openDatabase(path, mustExist);
   const checkFile = path === ":memory:" ? () => {} : replacementCheck(path);
-  // An entry as an array is half as expensive as an object. The cast is for values that an older
-  // program has written as BLOBs, and costs nothing.
+  // An array costs half as much as an object. The cast is for values that an older program wrote as
+  // BLOBs, and costs nothing.
   const selectEntry = database.prepare(
     "SELECT CAST(value AS TEXT), revision, expires FROM entries WHERE key = ?",
   );
@@ -170,7 +170,7 @@ export function sqliteStore(
       transactions.write(() => {
         const current = find(key);
         checkRevision(key, current, ifRevision);
-        // One that has expired is not there, and is left to the sweep.
+        // An expired entry is left to the sweep.
         if (current === null) return null;
         deleteEntry.run(Buffer.from(key));
         noteChange(key);

@@ -11,12 +11,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { isBusy, isFull, LOCK_TIMEOUT } from "./sqlite_database.ts";
 import { RevisionConflict, StoreFull, StoreUnavailable } from "./store.ts";
 
-/** How long a process goes on writing before it lets others write, if any do, in milliseconds. */
+/** How long a process writes before it lets others write, if the file is contended, in milliseconds. */
 const TURN = 5;
-/** How long other processes are taken to be writing after one was seen to, in milliseconds. */
+/** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
 
-/** What every write transaction does, beside its writes. */
+/** What every write transaction does besides its writes. */
 export interface TransactionHooks {
   /** Runs before the first write. What it throws fails them all, unchanged. */
   begun(): void;
@@ -46,7 +46,7 @@ export class Transactions {
   #isReading = false;
   #pending: PendingWrite[] = [];
   #committing: Promise<void> | undefined;
-  /** When this process last had to wait for its turn, or did so of itself. */
+  /** When this process last waited before it could write. */
   #turnStart = -Infinity;
   /** When another process was last seen writing. */
   #lastBusy = -Infinity;
@@ -146,7 +146,7 @@ export class Transactions {
   async #lock(): Promise<unknown> {
     const start = performance.now();
     const isContended = start - this.#lastBusy < CONTENDED;
-    // After its commit this process would be back before the others, which wait, have noticed.
+    // Right after its commit this process would lock the file again before a waiting one looks.
     let hasWaited = isContended && start - this.#turnStart > TURN;
     if (hasWaited) await delay(1);
     for (;;) {

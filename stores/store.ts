@@ -1,25 +1,25 @@
 /**
- * What every store promises, whatever keeps the data: memory, a SQLite file, Redis or another
- * machine's key-value service. `openStore(url)` opens the one that a URL names.
+ * The contract of a store, which is the same for every engine: memory, a SQLite file, Redis, or a
+ * key-value service on another machine. `openStore(url)` opens the one that a URL names.
  *
- * The contract is written on {@linkcode Store}; every engine in this folder passes the same tests,
- * `tests/conformance/`.
+ * The promises are written on {@linkcode Store}. Every engine passes `tests/conformance/store.ts`.
  *
  * @module
  */
+
 /** The longest key, in bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1024;
 /** The largest value, in bytes of JSON text. */
 export const MAX_VALUE_BYTES = 1024 * 1024;
-/** The most arrays and objects within one another in a value: more, and not every reader can. */
+/** The deepest nesting of arrays and objects in a value: some JSON parsers fail beyond it. */
 export const MAX_DEPTH = 500;
-/** The longest life of an entry, in seconds: about 68 years. */
+/** The longest ttl, in seconds: about 68 years. */
 export const MAX_TTL = 2 ** 31 - 1;
-/** The most keys in one page of a listing, and the number where none is asked for. */
+/** The most keys in one page of a listing, and the default. */
 export const MAX_PAGE = 1000;
 /**
- * How long a call may take, in milliseconds, on stores that are reached over a network. A machine
- * that is busy with other things may stall for seconds; a service that is gone is told at once.
+ * How long a call over a network may take, in milliseconds. It is long, since a busy machine may
+ * stall for seconds; a call to a server that is known to be down fails at once.
  */
 export const DEADLINE = 10_000;
 
@@ -30,49 +30,49 @@ export const DEADLINE = 10_000;
  */
 export type JsonText = string & { readonly checked: true };
 
-/** What is kept under one key. */
+/** A key and what is stored under it. */
 export interface Entry {
   /** The entry's name: 1 to {@linkcode MAX_KEY_BYTES} bytes of UTF-8. */
   readonly key: string;
   /** What was stored under it. */
   readonly value: JsonText;
-  /** Names the write that made this entry: no other write to this key ever has the same. */
+  /** Identifies the write that made this entry: no other write to this key ever has the same. */
   readonly revision: string;
-  /** When the entry ends, in milliseconds since 1970, or null: never. */
+  /** When the entry expires, in milliseconds since 1970; null: never. */
   readonly expires: number | null;
 }
 
-/** An entry as it was just written. */
+/** An entry that was just written. */
 export interface Written extends Entry {
-  /** Whether there was nothing under this key before. */
+  /** Whether there was no entry under this key before. */
   readonly created: boolean;
 }
 
 /** One page of a listing. */
 export interface Page {
-  /** In the order of their code points. */
+  /** In code point order, except on Redis. */
   readonly keys: string[];
-  /** What to give as `after` for the next page, or null: this was the last one. */
+  /** The `after` of the next page; null if this is the last. */
   readonly next: string | null;
 }
 
-/** How long an entry lives. */
+/** How long an entry is kept. */
 export interface TtlOption {
-  /** Seconds, a whole number from 1 to {@linkcode MAX_TTL}; without it the entry stays for ever. */
+  /** Seconds, a whole number from 1 to {@linkcode MAX_TTL}; by default the entry never expires. */
   ttl?: number | undefined;
 }
 
-/** On what condition a write is done. */
+/** The condition of a write. */
 export interface RevisionOption {
-  /** Write only over this revision; null: only where there is nothing; absent: whatever is there. */
+  /** Write only over this revision; null: only if there is no entry; absent: in any case. */
   ifRevision?: string | null | undefined;
 }
 
 /**
  * Entries under keys.
  *
- * - A key is any well-formed string of 1 to 1,024 bytes of UTF-8 but `.` and `..`, which a URL
- *   cannot carry. Keys are compared by code point.
+ * - A key is any well-formed string of 1 to 1,024 bytes of UTF-8, except `.` and `..`, which a URL
+ *   cannot contain. Keys are compared by code point.
  * - A missing entry is `null`, never an error. An error means that the call was wrong
  *   ({@linkcode InvalidArgument}), that the condition did not hold ({@linkcode RevisionConflict}),
  *   or that the store could not do it ({@linkcode StoreUnavailable}, {@linkcode StoreFull}).
@@ -83,72 +83,72 @@ export interface RevisionOption {
  * - Every call ends within the store's deadline.
  */
 export interface Store {
-  /** The entry under `key`, or null. */
+  /** Returns the entry under `key`, or null. */
   get(key: string): Promise<Entry | null>;
-  /** Writes one entry, over whatever value and ttl it had. */
+  /** Writes one entry. An entry that is there loses its value and its ttl. */
   set(key: string, value: JsonText, options?: TtlOption & RevisionOption): Promise<Written>;
-  /** Writes all of these entries, or none. */
+  /** Writes all of these entries, or none of them. */
   setAll(values: ReadonlyMap<string, JsonText>, options?: TtlOption): Promise<void>;
-  /** Removes the entry and returns it; null where there was none, which is no error. */
+  /** Removes the entry and returns it, or null if there was none. */
   delete(key: string, options?: RevisionOption): Promise<Entry | null>;
   /**
-   * The keys that begin with `prefix`, a page at a time. A key that is there during the whole
-   * listing appears in it once. Memory and SQLite list in the order of the keys.
+   * Lists the keys that begin with `prefix`, a page at a time. A key that exists during the whole
+   * listing appears in it once. Redis lists in no particular order.
    */
   list(prefix: string, options?: ListOptions): Promise<Page>;
   /**
-   * Tells of the entries under `prefix` as they change, from now on or since a change that was seen:
-   * every change whose write is called after the promise resolved is in it. Memory and SQLite tell of
-   * what was written through this very store, Redis and a service of what anybody wrote.
+   * Reports the entries under `prefix` as they change, from now on or since an earlier change. Every
+   * write that is called after the promise resolved is reported. Memory and SQLite report what was
+   * written through this object; Redis and a service report what anyone wrote.
    *
-   * @throws {ChangesLost} If `since` is no longer known, which may end the stream later on, too
+   * @throws {ChangesLost} If `since` is no longer known; the stream may also end with this error
    */
   watch(prefix: string, options?: WatchOptions): Promise<Watch>;
   /**
-   * How many entries there are, with some that have just expired: on stores that can tell without
-   * listing them. Redis cannot, where others have keys in it, nor can a service.
+   * Counts the entries, including some that have just expired. Missing on stores that would have to
+   * list them: Redis, a service, and any store with a prefix.
    */
   count?(): Promise<number>;
-  /** Ends watches and pending writes, then lets go of files and connections. A second call does nothing. */
+  /** Ends watches, waits for pending writes, and closes files and connections. A second call does nothing. */
   close(): Promise<void>;
 }
 
 /** Which page of a listing. */
 export interface ListOptions {
-  /** The `next` of the page before; absent: the first page. */
+  /** The `next` of the previous page; absent: the first page. */
   after?: string | undefined;
-  /** The most keys wanted, from 1 to {@linkcode MAX_PAGE}, which is also the default. */
+  /** The most keys to return, from 1 to {@linkcode MAX_PAGE}, which is also the default. */
   limit?: number | undefined;
 }
 
-/** From where on to watch. */
+/** Where a watch begins. */
 export interface WatchOptions {
-  /** The `id` of the last change that was seen, or the `since` of a watch; absent: from now on. */
+  /** The `id` of the last change received, or the `since` of a watch; absent: from now on. */
   since?: string | undefined;
 }
 
 /** Changes as they happen. Cancelling the stream ends the watch. */
 export interface Watch {
-  /** Where the watch begins: to resume it before its first change. */
+  /** Where the watch begins, to resume it before its first change. */
   readonly since: string;
   /** The changes; cancel it to end the watch. */
   readonly changes: ReadableStream<Change>;
 }
 
 /**
- * An entry that changed. It is read when the change is delivered, so that of several changes of one
- * key in short time each may show the last. An entry that expires is not told of: its `expires` did.
+ * An entry that changed. It is read when the change is delivered, so several changes of one key in
+ * quick succession may all show the last. Expiry is not reported: the entry's `expires` tells it.
  */
 export interface Change {
   /** Names this change, to resume from. */
   readonly id: string;
   /** The key whose entry changed. */
   readonly key: string;
-  /** What is under the key now, or null for nothing. */
+  /** The entry that the key has now, or null. */
   readonly entry: Entry | null;
 }
 
-/** A call that can never succeed as it is: a bad key, value, ttl, prefix, cursor or limit. */
+/** The call can never succeed as it is: a bad key, value, ttl, prefix, cursor or limit. */
 export class InvalidArgument extends TypeError {
   static {
     this.prototype.name = "InvalidArgument";
@@ -164,7 +164,7 @@ export class InvalidArgument extends TypeError {
   }
 }
 
-/** A value over {@linkcode MAX_VALUE_BYTES}. */
+/** The value is over {@linkcode MAX_VALUE_BYTES}. */
 export class ValueTooLarge extends InvalidArgument {
   /** The argument is `value`. */
   constructor() {
@@ -187,7 +187,7 @@ export class RevisionConflict extends Error {
   }
 }
 
-/** A watch cannot tell of every change since the one it was asked for: list the entries again. */
+/** The watch cannot report every change since the given one: list the entries again. */
 export class ChangesLost extends Error {
   static {
     this.prototype.name = "ChangesLost";
@@ -199,12 +199,12 @@ export class ChangesLost extends Error {
   }
 }
 
-/** The store did not do the call: it cannot be reached, is closed, or took too long. */
+/** The call was not done, or perhaps not: the store cannot be reached, is closed, or took too long. */
 export class StoreUnavailable extends Error {
   static {
     this.prototype.name = "StoreUnavailable";
   }
-  /** What became of a write: "unchanged", or "unknown" where it may have been done. */
+  /** Of a write: "unchanged" if it was not done, "unknown" if it may have been. */
   readonly outcome: "unchanged" | "unknown";
 
   /** Takes what happened, and what became of a write. */

@@ -1,7 +1,7 @@
 /**
  * The protocol between `kv.ts` and its client, `http.ts`: arrays of operations and their answers,
  * changes, pages of keys and errors. The service writes with these functions and the client reads
- * with them, so that both agree. Values travel as the JSON text that they are.
+ * with them. Values are copied as JSON text and not parsed.
  *
  * @module
  */
@@ -19,10 +19,10 @@ export type Operation =
   | { op: "put"; key: string; value: unknown } & TtlOption & RevisionOption
   | { op: "delete"; key: string } & RevisionOption;
 
-/** An operation that was not done, or an error response's body (RFC 9457) as far as a client reads it. */
+/** An operation that was not done, or the members that a client reads of an error response (RFC 9457). */
 export interface Failure {
   readonly detail: string;
-  /** What became of a write: absent where the status tells. */
+  /** What became of a write; absent if the status says it. */
   readonly outcome?: "unchanged" | "unknown" | undefined;
 }
 
@@ -55,7 +55,7 @@ export function putText(
 
 // ---- What the service answers --------------------------------------------------------------
 
-/** Answers a `get` or a `delete` (200), or names the entry in the way of a conditional write (412). */
+/** Answers a `get` or a `delete` (200), or a conditional write whose condition does not hold (412). */
 export function foundText(status: 200 | 412, entry: Entry | null): string {
   return `{"status":${status},${contentsText(entry)}}`;
 }
@@ -75,7 +75,7 @@ export function changeText(key: string, entry: Entry | null): string {
   return `{"key":${JSON.stringify(key)},${contentsText(entry)}}`;
 }
 
-/** An entry's members; where there is no entry, its revision is null. */
+/** Returns the members of an entry; without an entry, the revision is null. */
 function contentsText(entry: Entry | null): string {
   const { value = "null", revision = null, expires = null } = entry ?? {};
   return `"value":${value},"revision":${JSON.stringify(revision)},"expires":${expires}`;
@@ -86,7 +86,7 @@ function contentsText(entry: Entry | null): string {
 /**
  * Reads the answers to an array of operations.
  *
- * @param operations What was asked: the kind and the key of each
+ * @param operations The kind and the key of each operation that was sent
  * @throws {UnexpectedAnswer} If the text is not their answers
  */
 export function readAnswers(

@@ -1,11 +1,11 @@
 /**
- * What anybody changes in a Redis store. The scripts of `redis_client.ts` publish the key of each
- * entry that they write; one more connection, opened at the first watch, hears of them.
+ * The changes that any client makes in a Redis store. The scripts of `client.ts` publish the key of
+ * each entry that they write, and a connection of its own, opened at the first watch, receives them.
  *
- * Redis keeps nothing for a listener who is away: when this connection is lost, every watch ends,
- * and none can be resumed from before. A Cluster carries a message from server to server without
- * asking whether it arrived: where two servers lose sight of each other for a moment, or a slot
- * moves, a change may go unheard.
+ * Redis keeps no messages for a subscriber that is disconnected: if this connection is lost, every
+ * watch ends, and none can be resumed from before. A Cluster forwards messages from server to server
+ * without acknowledgement: while two servers cannot reach each other, or a slot moves, a change may
+ * be missed.
  *
  * @module
  */
@@ -14,17 +14,17 @@ import { Changes } from "../changes.ts";
 import { unref } from "../timers.ts";
 import { disconnect } from "./client.ts";
 
-/** How often the connection is tried, in milliseconds: one that only listens notices no loss. */
+/** How often the connection is tested, in milliseconds: one that only listens does not notice its loss. */
 const HEARTBEAT = 5000;
 
-/** What is heard on one connection, for as long as it lasts. */
+/** One connection that receives changes. */
 export interface Subscription {
   readonly changes: Changes;
-  /** Resolves when every later write will be heard of, and rejects where that cannot be. */
+  /** Resolves once every later write will be received; rejects if the connection fails. */
   readonly ready: Promise<void>;
   /** Whether the connection could not be made, or is lost. */
   readonly isOver: boolean;
-  /** Ends the watches in good order, and the connection. */
+  /** Ends the watches without an error, and the connection. */
   close(): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export function subscribe(
   const changes = new Changes();
   const connection = anyServer(redis).duplicate({
     lazyConnect: true,
-    // One that came back by itself would hide that changes were missed.
+    // Reconnecting by itself would hide that changes were missed.
     retryStrategy: () => null,
     sentinelRetryStrategy: () => null,
   });
@@ -66,7 +66,7 @@ export function subscribe(
   }
 
   async function begin(): Promise<void> {
-    // It rejects without the reason, which came as an event.
+    // The rejection lacks the reason, which came as an event.
     await connection.connect().catch(() => Promise.reject(lastError));
     await connection.subscribe(channel);
   }
@@ -87,11 +87,11 @@ export function subscribe(
   };
 }
 
-/** The server, or one of a Cluster: each hears what is published on any. */
+/** Returns the server, or one of a Cluster: what is published on one reaches all. */
 function anyServer(redis: Redis | Cluster): Redis {
   if (!(redis instanceof Cluster)) return redis;
   const servers = redis.nodes().filter(({ status }) => status === "ready");
   const server = servers[Math.floor(Math.random() * servers.length)];
-  if (server === undefined) throw new Error("no server of the Cluster answers");
+  if (server === undefined) throw new Error("no server of the Cluster is available");
   return server;
 }

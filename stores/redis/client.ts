@@ -19,9 +19,9 @@ const CHECK = `
   end`;
 
 /**
- * Writes all KEYS, and publishes them: ARGV has the condition, the channel, the ttl in milliseconds
- * or "", then revisions and values. A key is published before it is written, so that a login that
- * may not publish can write nothing either. Nobody sees a script half done.
+ * Writes all KEYS and publishes them: ARGV has the condition, the channel, the ttl in milliseconds
+ * or "", then revisions and values. A key is published before it is written, so that a user who may
+ * not publish cannot write either. No client sees a script half done.
  */
 const PUT = `${CHECK}
   local expires = '-'
@@ -74,7 +74,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
     db: database,
     scripts,
     connectTimeout: deadline,
-    // A server that is silent for so long, with calls waiting, may be gone: connect again.
+    // A server that is silent for this long while calls wait may be gone: reconnect.
     socketTimeout: deadline,
     disconnectTimeout: CLOSE_TIMEOUT,
     disableClientInfo: true,
@@ -87,7 +87,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
     // A master that became a replica: ask the Sentinels again.
     reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
   };
-  // The scripts give ioredis these methods at run time.
+  // ioredis adds the scripts as methods at run time.
   if (target.kind === "cluster") {
     return new Cluster(hosts, {
       redisOptions: options,
@@ -153,7 +153,7 @@ export async function disconnect(redis: Redis | Cluster): Promise<void> {
   const open = connections.filter(({ status }) => status !== "end");
   const ended = open.map((it) => new Promise((resolve) => it.once("end", resolve)));
   if (open.length > 0) redis.disconnect();
-  // ioredis tells of no end where it was between two attempts to connect.
+  // ioredis emits no "end" if it was between two attempts to connect.
   const timeUp = Promise.withResolvers<void>();
   const timer = setTimeout(timeUp.resolve, 2 * CLOSE_TIMEOUT);
   await Promise.race([Promise.all(ended), timeUp.promise]);
@@ -161,8 +161,8 @@ export async function disconnect(redis: Redis | Cluster): Promise<void> {
 }
 
 /**
- * The hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, if any, or of all of it.
- * The package `cluster-key-slot`, which ioredis asks, sees a tag in `{}a}`, where Redis sees none.
+ * Returns the hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, or of all of it.
+ * The package `cluster-key-slot`, which ioredis uses, finds a tag in `{}a}`, where Redis finds none.
  */
 export function slotOf(key: string): number {
   let crc = 0;

@@ -13,10 +13,10 @@ interface PendingCall {
   end(): void;
 }
 
-/** Calls that all have the same time. */
+/** Calls that all have the same deadline. */
 export class Deadlines {
   readonly #timeout: number;
-  /** In the order in which they began, and so in which their time is up. */
+  /** In the order in which they began, and so in which they are due. */
   readonly #pending = new Set<PendingCall>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -28,7 +28,7 @@ export class Deadlines {
   /**
    * Runs a call to its end, or to its deadline.
    *
-   * @param run Is given a function that says whether the deadline has passed
+   * @param run Gets a function that returns whether the deadline has passed
    * @param late The error of a call that takes too long
    */
   run<T>(run: (isLate: () => boolean) => Promise<T>, late: () => Error): Promise<T> {

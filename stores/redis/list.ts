@@ -1,15 +1,14 @@
 /**
- * Pages of the keys in Redis, by SCAN on every master, one after another.
+ * Pages of the keys in Redis, by SCAN on one master after another.
  *
- * SCAN goes through a server's table in one direction, so that a key which is there all the while
- * is met. It may be met twice: where the table shrank, the part that the listing stands in is gone
- * through again. These are keys that were met last, so the cursor carries fingerprints of the last
- * {@linkcode REMEMBERED} and needs no memory of the process: any process that has the same Redis
- * can go on with a listing. A key may come twice only where, between two pages, so many keys are
- * removed that fewer than one in {@linkcode REMEMBERED} is left.
+ * SCAN walks a server's table in one direction, so it finds every key that exists all the time. It
+ * may find one twice: if the table shrank, the current part is walked again. Those are the keys
+ * found last, so the cursor carries fingerprints of the last {@linkcode REMEMBERED}. It needs no
+ * memory of the process: any process on the same Redis can continue a listing. A key comes twice
+ * only if, between two pages, fewer than one key in {@linkcode REMEMBERED} is left.
  *
- * Another server (a restart, a failover) has another order, so a cursor of before is refused. While
- * a Cluster moves slots from one master to another, keys of these may be missed or come twice.
+ * Another server (a restart, a failover) has another order, so an older cursor is rejected. While a
+ * Cluster moves slots from one master to another, their keys may be missed or come twice.
  *
  * @module
  */
@@ -18,30 +17,30 @@ import { createHash } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
 import { InvalidArgument, type Page } from "../store.ts";
 
-/** How many of the keys that were met last are in a cursor. */
+/** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
-/** The most keys that a server looks at in one go: some milliseconds in which it does nothing else. */
+/** The most keys that a server examines in one step, which blocks it for some milliseconds. */
 const MAX_SCAN = 10_000;
 
 /** Which listing, server, SCAN cursor, fingerprints, and keys ahead, as base64url of JSON. */
 const CURSOR = /^([\w-]{11})\.(\d{1,4})\.(\d{1,19})\.((?:[\w-]{11})*)\.([\w-]*)$/;
 
-/** Where a listing stands. */
+/** How far a listing has come. */
 interface Position {
-  /** Its place among the masters. */
+  /** The master's index. */
   server: number;
   scan: string;
-  /** Fingerprints of the keys that were met last. */
+  /** Fingerprints of the keys found last. */
   met: string[];
-  /** Keys that were met and did not fit into the page: SCAN takes its count as a hint. */
+  /** Keys that were found and did not fit into the page: SCAN takes its count as a hint. */
   ahead: string[];
 }
 
 /**
- * A page of the keys that begin with `start`, a URL's prefix and then the caller's.
+ * Returns a page of the keys that begin with `start`: the URL's prefix and then the caller's.
  *
- * @param timeout Milliseconds after which the page ends, short or even empty as it may be
- * @throws {InvalidArgument} If `after` is no cursor of this listing
+ * @param timeout Milliseconds after which the page ends, even if it is short or empty
+ * @throws {InvalidArgument} If `after` is not a cursor of this listing
  */
 export async function listPage(
   redis: Redis | Cluster,
@@ -70,7 +69,7 @@ export async function listPage(
     }
     scan = next;
     if (scan === "0") server++;
-    // Enough to fill the page, if the rest of the table is like what was just looked at.
+    // Enough to fill the page, if the rest of the table is like the part just examined.
     const enough = names.length === 0 ? 2 * count : (limit - keys.length) * count / names.length;
     count = Math.min(Math.ceil(enough), MAX_SCAN);
   }
@@ -109,7 +108,7 @@ function parseAhead(rest: string): string[] | null {
   }
 }
 
-/** The masters in the order of their run ids, which are random and new at each start. */
+/** Returns the masters in the order of their run ids, which are random and new at each start. */
 async function findServers(redis: Redis | Cluster): Promise<{ run: string; node: Redis }[]> {
   const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
   const servers = await Promise.all(nodes.map(async (node) => {
@@ -121,17 +120,17 @@ async function findServers(redis: Redis | Cluster): Promise<{ run: string; node:
   return servers.sort((a, b) => a.run < b.run ? -1 : 1);
 }
 
-/** A master that is down, or not yet known here, would be left out of the listing. */
+/** Fails if a master is down or not known here yet: the listing would leave out its keys. */
 async function checkMasters(cluster: Cluster, node: Redis, known: number): Promise<void> {
   const state = String(await node.cluster("INFO"));
   const size = /^cluster_size:(\d+)/m.exec(state)?.[1];
   if (/^cluster_state:ok/m.test(state) && Number(size) === known) return;
-  // Redirections tell ioredis of a new master, but no listing is ever redirected.
+  // ioredis learns of a new master by redirections, which a listing never gets.
   cluster.refreshSlotsCache();
-  throw new Error("not every master of the Cluster answers");
+  throw new Error("not every master of the Cluster is available");
 }
 
-/** 66 bits of a hash: among the keys of one page and the next, none are taken for one another. */
+/** Returns 66 bits of a hash: enough to keep the keys of two pages apart. */
 function fingerprint(text: string): string {
   return createHash("sha1").update(text).digest("base64url").slice(0, 11);
 }

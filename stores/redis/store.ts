@@ -1,13 +1,13 @@
 /**
  * A store in Redis 6.2 or later, or in Valkey: one server, the master that Sentinels name, or a
- * Cluster (`redis_url.ts` has the forms of the URL). A promise resolves when the master has
- * acknowledged the write; what a crash or a failover may still lose is in docs/SCALING.md.
+ * Cluster (`url.ts` has the forms of the URL). A promise resolves when the master has acknowledged
+ * the write; docs/SCALING.md says what a crash or a failover may still lose.
  *
  * An entry is one Redis string under the prefix and the key, `<revision> <expires or -> <value>`,
- * so that a read is one GET. A write is one Lua script, which checks and writes in one step. Times
- * are those of the server's clock, and Redis itself lets an entry go when its time has come.
+ * so that a read is one GET. A write is one Lua script, which checks and writes in one step. The
+ * server's clock decides, and Redis itself removes an entry when it expires.
  *
- * Without a prefix the database has to be this store's alone.
+ * Without a prefix no other program may use the database.
  *
  * @module
  */
@@ -33,24 +33,24 @@ import {
 
 /** What {@linkcode redisStore} takes. */
 export interface RedisOptions {
-  /** How long a call may take, connecting included, in milliseconds: by default {@linkcode DEADLINE}. */
+  /** How long a call may take, including connecting, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
 }
 
 /**
  * Opens the store in the Redis that `url` names. It returns at once and connects in the background:
- * a call made meanwhile waits for the first attempt, and later ones fail at once while there is no
- * connection. It connects again by itself, within a second of the server's return.
+ * the first calls wait for that, and later ones fail at once while there is no connection. It
+ * reconnects by itself, within a second of the server's return.
  *
- * A write that is `unknown` may be done later still, even after a later write to the same key.
+ * A write whose outcome is `unknown` may still be done, even after a later write to the same key.
  *
- * In a Cluster `setAll` is all or nothing for the keys of each hash slot (`{tag}` in a key or in
- * the prefix brings keys into one): where only some slots could be written, it fails as `unknown`.
+ * In a Cluster `setAll` is all or nothing for the keys of each hash slot (a `{tag}` in the keys or
+ * the prefix puts them in one). If only some slots could be written, its outcome is `unknown`.
  *
- * `watch` tells of what any process writes. Every write publishes its key, so a Redis user who writes
+ * `watch` reports what any process writes. Every write publishes its key, so a Redis user who writes
  * needs access to the channel `<prefix>changes@<database>` (`&channel` in its ACL).
  *
- * @throws {TypeError} If `url` is none of Redis's
+ * @throws {TypeError} If `url` is not a Redis URL
  *
  * @example
  * ```ts ignore
@@ -65,7 +65,7 @@ export interface RedisOptions {
 export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = {}): Store {
   const target = parseRedisUrl(url);
   const { prefix } = target;
-  // Redis's channels know no databases, and a prefix may be anything: the number stands last.
+  // Channels are shared by all databases. The number is last, since a prefix may be any text.
   const channel = `${prefix}changes@${target.database}`;
   const redis = connect(target, deadline);
   const address = target.path ??
@@ -73,8 +73,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const deadlines = new Deadlines(deadline);
   const beforeCommand = gatherCommands(redis);
   /**
-   * The last write under way to each key, for which the next one waits: on the way it could overtake
-   * one that a Cluster redirects, or whose script the server has forgotten.
+   * The last write under way to each key, for which the next one waits: it could overtake one that a
+   * Cluster redirects, or whose script the server has forgotten.
    */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Subscription | undefined;
@@ -82,13 +82,13 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   function noteError(error: Error & { command?: { name: string } }): void {
     // ioredis would go on in database 0.
     if (error.command?.name === "select") redis.disconnect(true);
-    // What it cannot send any more then is not the reason.
+    // Commands that it could no longer send only follow from the reason.
     if (!error.message.startsWith("Stream isn't writeable")) lastError = error;
   }
   redis.on("error", noteError);
   const { promise: firstAttempt, resolve: firstAttemptEnded } = Promise.withResolvers<void>();
   for (const event of ["ready", "close", "end"]) redis.once(event, firstAttemptEnded);
-  // While a server loads its data, ioredis is connected and not ready, and says nothing.
+  // While a server loads its data, ioredis is connected but not ready, and emits no event.
   redis.on("connect", () => {
     isLoading(redis).then((isLoading) => {
       if (!isLoading || redis.status === "ready") return;
@@ -97,7 +97,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     }, noteError);
   });
 
-  /** Runs a call to its end, or to the deadline; `outcome` is that of one which was sent and failed. */
+  /** Runs a call to its end, or to the deadline. `outcome` is that of a call that was sent and failed. */
   function call<T>(
     run: () => Promise<T>,
     outcome: StoreUnavailable["outcome"],
@@ -111,7 +111,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
         if (redis.status !== "ready") await firstAttempt;
         if (before) await before;
         if (redis.status !== "ready") throw lastError;
-        // Its caller was told that nothing is changed.
+        // The caller has been told that nothing is changed.
         if (isLate()) throw new Error("too late");
         sent = true;
         beforeCommand();
@@ -151,8 +151,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     return decode(key, await call(() => redis.get(prefix + key), "unchanged"));
   }
 
-  /** The changes that are heard of since the first watch. */
-  async function heard(): Promise<Changes> {
+  /** Returns the changes that are received since the first watch. */
+  async function receivedChanges(): Promise<Changes> {
     if (subscription === undefined || subscription.isOver) {
       const failed = (cause: Error) => failure(address, cause, "unchanged");
       subscription = subscribe(redis, channel, prefix, failed);
@@ -211,12 +211,12 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     async watch(keyPrefix, { since }) {
-      const changes = await call(heard, "unchanged");
+      const changes = await call(receivedChanges, "unchanged");
       return changes.watch(keyPrefix, since, get);
     },
 
     async close() {
-      // An attempt to connect that is cut short leaves its timers behind: a call of nothing waits for it.
+      // An attempt to connect that is cut short leaves its timers behind: an empty call waits for it.
       await call(async () => {}, "unchanged").catch(() => {}); // whether it succeeds does not matter
       await deadlines.close();
       await Promise.all([subscription?.close(), disconnect(redis)]);
@@ -224,13 +224,13 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   });
 }
 
-/** What a failed call means. */
+/** Returns the store's error for a failed call. */
 function failure(address: string, cause: unknown, outcome: StoreUnavailable["outcome"]): Error {
   if (cause instanceof InvalidArgument) return cause;
-  // A Cluster's error holds that of the server which was asked last.
+  // A Cluster's error contains that of the last server.
   const { lastNodeError } = cause as { lastNodeError?: unknown };
   const error = (lastNodeError ?? cause) as Error & { command?: unknown };
-  // ioredis hangs the command on its error: the password of the login, or the values of a session.
+  // ioredis attaches the command to its error: a password, or the values of a session.
   delete error.command;
   const reason = error.name === "MaxRetriesPerRequestError"
     ? "the connection was lost"
@@ -239,7 +239,7 @@ function failure(address: string, cause: unknown, outcome: StoreUnavailable["out
   if (!(error instanceof ReplyError)) {
     return new StoreUnavailable(message, { cause: error, outcome });
   }
-  // The server refused, and a script of ours writes only after all that can be refused.
+  // The server refused. A script writes only after everything that can be refused.
   return /\bOOM\b/.test(reason)
     ? new StoreFull(message, { cause: error })
     : new StoreUnavailable(message, { cause: error, outcome: "unchanged" });
@@ -250,7 +250,7 @@ function conditionOf(ifRevision: string | null | undefined): string {
   return ifRevision === null ? "!" : `=${ifRevision}`;
 }
 
-/** A ttl as the script takes it. */
+/** Returns a ttl as the script takes it. */
 function milliseconds(ttl: number | undefined): string {
   return String(expiry(ttl, 0) ?? "");
 }

@@ -17,7 +17,7 @@
 
 import { decodePart, parseQuery } from "../query.ts";
 
-/** What the URL of a Redis store says. */
+/** The parts of a Redis store's URL. */
 export interface RedisUrl {
   readonly kind: "alone" | "sentinel" | "cluster";
   readonly tls: boolean;
@@ -50,7 +50,7 @@ export function redisUrlProblem(url: string): string | null {
 
 /** @throws {TypeError} With what was expected, and without the password */
 export function parseRedisUrl(url: string): RedisUrl {
-  // The rest of such a password would be taken for a host or a database, and be shown.
+  // The rest of such a password would be read as a host or a database, and be shown.
   if (/^[^:]*:\/\/[^/?#]*[/?#].*@/s.test(url)) {
     throw new TypeError("expected %2F, %3F, %23 or %40 for each /, ?, # or @ but the separators");
   }
