@@ -6,7 +6,7 @@ import { ChangesLost, type Entry } from "../stores/store.ts";
 const read = (key: string): Promise<Entry | null> =>
   Promise.resolve({ key, value: json(1), revision: "1", expires: null });
 
-Deno.test("Changes tells a watcher that fell too far behind, and holds up no writer", async () => {
+Deno.test("Changes ends the watch of a reader too far behind, and delays no writer", async () => {
   const changes = new Changes();
   const { since, changes: stream } = changes.watch("", undefined, read);
   for (let i = 0; i < 3 * MAX_CHANGES; i++) changes.add(`key${i}`);
@@ -14,7 +14,7 @@ Deno.test("Changes tells a watcher that fell too far behind, and holds up no wri
   assertThrows(() => changes.watch("", since, read), ChangesLost);
 });
 
-Deno.test("Changes can be resumed from any of the last MAX_CHANGES", async () => {
+Deno.test("Changes resumes from any of the last MAX_CHANGES", async () => {
   const changes = new Changes();
   const ids: string[] = [];
   const reader = changes.watch("", undefined, read).changes.getReader();
@@ -31,7 +31,7 @@ Deno.test("Changes can be resumed from any of the last MAX_CHANGES", async () =>
   }
 });
 
-Deno.test("Changes ends a watch with the error of the store, or of the reading", async () => {
+Deno.test("Changes ends a watch with the error of the store or of a read", async () => {
   const changes = new Changes();
   const failing = changes.watch("", undefined, () => Promise.reject(new Error("no answer")));
   const waiting = changes.watch("z", undefined, read);

@@ -163,7 +163,7 @@ interface EventsOptions extends HttpOptions {
 
 // ---- A service that is not there -----------------------------------------------------------
 
-Deno.test("httpStore() says that a service which is gone cannot be reached", async () => {
+Deno.test("httpStore() says that a stopped service cannot be reached", async () => {
   const url = `http://127.0.0.1:${freePort()}`;
   const store = httpStore(url, { deadline: PATIENT });
   for (const [, call] of CALLS) {
@@ -179,7 +179,7 @@ Deno.test("httpStore() says that a service which is gone cannot be reached", asy
   await blocked.close();
 });
 
-Deno.test("httpStore() ends calls to a service that hangs, within the deadline", async () => {
+Deno.test("httpStore() ends calls to a hanging service within the deadline", async () => {
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
     await request.text();
     const body = new ReadableStream({
@@ -204,7 +204,7 @@ Deno.test("httpStore() ends calls to a service that hangs, within the deadline",
   await server.shutdown();
 });
 
-Deno.test("httpStore() knows no outcome where the connection is cut after a write", async () => {
+Deno.test("httpStore() does not know the outcome of a write whose connection is cut", async () => {
   const halves = ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[", "no HTTP at all\r\n\r\n"];
   for (const text of halves) {
     await using server = rawServer(text);
@@ -221,7 +221,7 @@ Deno.test("httpStore() knows no outcome where the connection is cut after a writ
 
 // ---- Something else that answers -----------------------------------------------------------
 
-Deno.test("httpStore() says that what answers otherwise is no key-value service", async () => {
+Deno.test("httpStore() says that another server is no key-value service", async () => {
   const html = { headers: { "Content-Type": "text/html" } };
   const location = { Location: "http://localhost:5100/elsewhere" };
   const answers: [() => Response, RegExp][] = [
@@ -277,7 +277,7 @@ Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", as
   await below.close();
 });
 
-Deno.test("httpStore() gives no call the answer of another", async () => {
+Deno.test("httpStore() gives no call the answer to another", async () => {
   const one = { status: 200, value: 1, revision: "r", expires: null };
   for (const answers of [[], [one], [one, one, one]]) {
     const { store } = answeredBy(() => Response.json(answers));
@@ -290,7 +290,7 @@ Deno.test("httpStore() gives no call the answer of another", async () => {
   }
 });
 
-Deno.test("httpStore() takes no answer without a revision for a missing key", async () => {
+Deno.test("httpStore() does not take an answer without a revision for a missing key", async () => {
   const answers = [{ status: 200 }, { status: 200, value: 1 }, { status: 200, revision: "r" }];
   for (const answer of answers) {
     const { store } = answeredBy(() => Response.json([answer]));
@@ -304,7 +304,7 @@ Deno.test("httpStore() takes no answer without a revision for a missing key", as
 
 // ---- A service that refuses ----------------------------------------------------------------
 
-Deno.test("httpStore() takes a cursor that the service refuses for the caller's mistake", async () => {
+Deno.test("httpStore() reports a cursor that the service rejects as the caller's mistake", async () => {
   const detail = 'Cannot list after "x": expected the "next" of this listing';
   const problem = { title: "Bad Request", status: 400, detail };
   const { store } = answeredBy(() => Response.json(problem, { status: 400 }));
@@ -330,7 +330,7 @@ Deno.test("httpStore() names KV_TOKEN where the service wants another token", as
   await below.close();
 });
 
-Deno.test("httpStore() passes on what a 503 says of the outcome", async () => {
+Deno.test("httpStore() passes on the outcome that a 503 states", async () => {
   for (const outcome of ["unchanged", "unknown"] as const) {
     const operation = { status: 503, detail: "a detail", outcome };
     const { store } = answeredBy(() => problem(503, { outcome }));
@@ -351,7 +351,7 @@ Deno.test("httpStore() passes on what a 503 says of the outcome", async () => {
   }
 });
 
-Deno.test("httpStore() knows no outcome where the service has a defect", async () => {
+Deno.test("httpStore() does not know the outcome of an internal error", async () => {
   const whole = answeredBy(() => problem(500)).store;
   for (const [, call] of READS) await isUnavailable(call(whole), "unchanged", /answered 500: /);
   for (const [, call] of WRITES) await isUnavailable(call(whole), "unknown", /answered 500: /);
@@ -363,7 +363,7 @@ Deno.test("httpStore() knows no outcome where the service has a defect", async (
   await single.close();
 });
 
-Deno.test("httpStore() knows that a refused write changed nothing", async () => {
+Deno.test("httpStore() knows that a rejected write changed nothing", async () => {
   for (const status of [400, 403, 405, 415]) {
     const { store } = answeredBy(() => problem(status));
     for (const [, call] of CALLS) {
@@ -383,7 +383,7 @@ Deno.test("httpStore() tells a full store from a body that is too large", async 
   for (const store of [full, single, large]) await store.close();
 });
 
-Deno.test("httpStore() is unavailable where the service answers what no service of ours does", async () => {
+Deno.test("httpStore() is unavailable if the service answers garbage", async () => {
   const entry = { status: 200, value: 1, revision: "r", expires: null };
   const deep = JSON.parse(`${"[".repeat(600)}${"]".repeat(600)}`);
   const answers: unknown[] = [
@@ -423,7 +423,7 @@ Deno.test("httpStore() is unavailable where the service answers what no service 
   for (const store of [conflict, large]) await store.close();
 });
 
-Deno.test("httpStore() gives the current entry of a conflict, with every digit", async () => {
+Deno.test("httpStore() returns the current entry of a conflict, with every digit", async () => {
   const answer = '[{"status":412,"value":{"n":1.10},"revision":"r2","expires":1700000000000}]';
   const { store } = answeredBy(() => new Response(answer));
   const error = await assertRejects(() => store.set("a", json(1), { ifRevision: "r1" }), Error);
@@ -437,7 +437,7 @@ Deno.test("httpStore() gives the current entry of a conflict, with every digit",
   await store.close();
 });
 
-Deno.test("httpStore() sends nothing for an argument that is none", async () => {
+Deno.test("httpStore() sends nothing for an invalid argument", async () => {
   const { store, urls } = answeredBy(() => Response.json([]));
   await assertRejects(() => store.get(""), InvalidArgument);
   await assertRejects(() => store.set("a", json(1), { ttl: 0 }), InvalidArgument);
@@ -448,7 +448,7 @@ Deno.test("httpStore() sends nothing for an argument that is none", async () => 
   await store.close();
 });
 
-Deno.test("httpStore() asks under the path of its URL", async () => {
+Deno.test("httpStore() sends requests under the path of its URL", async () => {
   const urls: string[] = [];
   const fetch: typeof globalThis.fetch = (input) => {
     urls.push(String(input));
@@ -502,7 +502,7 @@ Deno.test("httpStore() gathers the calls made while a request is under way", asy
   await below.close();
 });
 
-Deno.test("httpStore() keeps the order of the calls to a key, of whatever kind", async () => {
+Deno.test("httpStore() keeps the order of all calls to a key", async () => {
   const { store, below, bodies, open } = gated();
   const calls = [
     store.set("a", json(1)),
@@ -528,7 +528,7 @@ Deno.test("httpStore() keeps the order of the calls to a key, of whatever kind",
   await below.close();
 });
 
-Deno.test("httpStore() puts no more into a request than the service takes", async () => {
+Deno.test("httpStore() puts no more operations into a request than the service takes", async () => {
   const { store, below, bodies, open } = gated();
   open();
   await Promise.all(Array.from({ length: 2500 }, (_, i) => store.set(`k${i}`, json(i))));
@@ -539,7 +539,7 @@ Deno.test("httpStore() puts no more into a request than the service takes", asyn
   await below.close();
 });
 
-Deno.test("httpStore() has four requests under way, and never two for one key", async () => {
+Deno.test("httpStore() has up to four requests under way, and never two for one key", async () => {
   const { store, below, bodies, open } = gated();
   const calls: Promise<unknown>[] = [];
   const keysOf = (body: string | undefined) =>
@@ -557,7 +557,7 @@ Deno.test("httpStore() has four requests under way, and never two for one key", 
   await below.close();
 });
 
-Deno.test("httpStore() reads no more of an answer than one can have", async () => {
+Deno.test("httpStore() reads no more of an answer than its longest possible length", async () => {
   let sent = 0;
   const chunk = new Uint8Array(64 * 1024).fill(0x20);
   const endless = () =>
@@ -593,7 +593,7 @@ Deno.test("httpStore() makes no request longer than the service takes", async ()
   await store.close();
 });
 
-Deno.test("httpStore() sends no call that has waited too long behind a hanging one", async () => {
+Deno.test("httpStore() does not send a call that has waited too long", async () => {
   const { store, urls } = answeredBy(hang, { deadline: HANG_DEADLINE });
   await Promise.all([
     isUnavailable(store.setAll(new Map([["a", json(1)]])), "unknown", /did not answer in time$/),
@@ -605,7 +605,7 @@ Deno.test("httpStore() sends no call that has waited too long behind a hanging o
   await store.close();
 });
 
-Deno.test("httpStore() is there again as soon as the service is", async () => {
+Deno.test("httpStore() works again as soon as the service does", async () => {
   const below = memoryStore();
   const app = kv(below);
   let up = false;
@@ -621,7 +621,7 @@ Deno.test("httpStore() is there again as soon as the service is", async () => {
 
 // ---- Its end -------------------------------------------------------------------------------
 
-Deno.test("httpStore() ends pending writes before it closes", async () => {
+Deno.test("httpStore() finishes pending writes before it closes", async () => {
   const { store, below, bodies, open } = gated();
   const first = store.set("a", json(1));
   while (bodies.length === 0) await delay(1);
@@ -643,7 +643,7 @@ Deno.test("httpStore() ends pending writes before it closes", async () => {
   await below.close();
 });
 
-Deno.test("httpStore() closes where the pending writes fail", async () => {
+Deno.test("httpStore() closes if pending writes fail", async () => {
   const { store } = answeredBy(() => Promise.reject(new TypeError("gone")));
   const write = isUnavailable(store.set("a", json(1)), "unknown", /cut the connection$/);
   await store.close();
@@ -677,7 +677,7 @@ Deno.test("httpStore() says why it cannot watch", async () => {
   await store.close();
 });
 
-Deno.test("httpStore() says that a stream of other events is no key-value service's", async () => {
+Deno.test("httpStore() rejects a stream of other events", async () => {
   const streams = ["", ": hello\n\n", "data: 1\n\n", "event: ready\ndata: {}\n\n"];
   for (const text of streams) {
     const { store } = eventsOf(text);
@@ -686,7 +686,7 @@ Deno.test("httpStore() says that a stream of other events is no key-value servic
   }
 });
 
-Deno.test("httpStore() ends a watch with an error where the stream ends or makes no sense", async () => {
+Deno.test("httpStore() ends a watch with an error if the stream ends or is invalid", async () => {
   const changed = 'id: x-2\ndata: {"key":"a","value":1.10,"revision":"r","expires":null}\n\n';
   const ends: [string, RegExp][] = [
     ["", /cut the connection/],
@@ -710,7 +710,7 @@ Deno.test("httpStore() ends a watch with an error where the stream ends or makes
   }
 });
 
-Deno.test("httpStore() ends a watch with an error where the service falls silent", async () => {
+Deno.test("httpStore() ends a watch with an error if the service falls silent", async () => {
   const { store } = eventsOf(READY, { ends: false, idleTimeout: 100 });
   // The store's own timer lets a program end, which a connection would keep from it.
   const awake = setTimeout(() => {}, 60_000);
@@ -722,7 +722,7 @@ Deno.test("httpStore() ends a watch with an error where the service falls silent
   await store.close();
 });
 
-Deno.test("httpStore() lets go of the connection of each watch that ends", async () => {
+Deno.test("httpStore() closes the connection of each watch that ends", async () => {
   const memory = memoryStore();
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
   const url = `http://127.0.0.1:${server.addr.port}`;
@@ -741,7 +741,7 @@ Deno.test("httpStore() lets go of the connection of each watch that ends", async
   await memory.close();
 });
 
-Deno.test("httpStore() takes no slow reader of a watch for a silent service", async () => {
+Deno.test("httpStore() does not take a slow reader of a watch for a silent service", async () => {
   const change = (n: number) =>
     `id: x-${n}\ndata: {"key":"k${n}","value":1,"revision":"r","expires":null}\n\n`;
   let wasAborted = () => true;
@@ -770,7 +770,7 @@ Deno.test("httpStore() takes no slow reader of a watch for a silent service", as
   assertEquals((await reader.read()).done, true);
 });
 
-Deno.test("httpStore() lets go of a stream that makes no sense", async () => {
+Deno.test("httpStore() closes an invalid stream", async () => {
   const aborted = Promise.withResolvers<void>();
   const { store } = answeredBy((_url, { signal }) => {
     signal?.addEventListener("abort", () => aborted.resolve());
@@ -785,7 +785,7 @@ Deno.test("httpStore() lets go of a stream that makes no sense", async () => {
   await store.close();
 });
 
-Deno.test("httpStore() ends its watches in good order when it is closed", async () => {
+Deno.test("httpStore() ends its watches without an error when it is closed", async () => {
   const { store } = eventsOf(READY, { ends: false });
   const reader = (await store.watch("")).changes.getReader();
   const next = reader.read();
@@ -793,7 +793,7 @@ Deno.test("httpStore() ends its watches in good order when it is closed", async 
   assertEquals((await next).done, true);
 });
 
-Deno.test("httpStore() takes a 410 for changes that are lost, and gives the id it was asked for", async () => {
+Deno.test("httpStore() reports a 410 as lost changes, with the id it was given", async () => {
   const { store } = answeredBy(() => problem(410));
   const error = await assertRejects(() => store.watch("", { since: "x-7" }), Error);
   assert(error instanceof ChangesLost);

@@ -21,7 +21,7 @@ Deno.test("openStore() opens what a URL names", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("openStore() names the URL that it cannot open, and what is wanted", async () => {
+Deno.test("openStore() names the URL that it cannot open, and what is expected", async () => {
   for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
     const error = await assertRejects(() => openStore(url), Error);
     assertMatch(error.message, /^Cannot open the store "/);
@@ -29,7 +29,7 @@ Deno.test("openStore() names the URL that it cannot open, and what is wanted", a
   }
 });
 
-Deno.test("openStore() says what is wrong with a Redis URL, and never the password", async () => {
+Deno.test("openStore() says what is wrong with a Redis URL without its password", async () => {
   const wrong = {
     "redis://": "expected a host",
     "redis:x": "expected a host",

@@ -121,7 +121,7 @@ const works = (store: Store) => () => store.set("probe", json(1)).then(() => tru
 
 testWith(
   REDIS,
-  "redisStore() ends a call whose answer is late, as unknown if it is a write",
+  "redisStore() ends a call whose answer is late, as unknown for a write",
   async () => {
     await using server = await startRedis();
     await using proxy = new Proxy(server.port);
@@ -139,7 +139,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() says unknown where the connection is cut during a write",
+  "redisStore() reports a write whose connection is cut as unknown",
   async () => {
     await using server = await startRedis();
     await using proxy = new Proxy(server.port);
@@ -163,7 +163,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() counts right over a connection that is cut again and again",
+  "redisStore() loses no update over a connection that is cut repeatedly",
   async () => {
     await using server = await startRedis();
     await using proxy = new Proxy(server.port);
@@ -208,7 +208,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() does not hang on a server that stands still, and goes on after",
+  "redisStore() does not hang on a server that stalls, and works again after",
   async () => {
     await using server = await startRedis();
     await using store = open(`redis://127.0.0.1:${server.port}`);
@@ -225,7 +225,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() finds a server that starts later, and one that starts anew",
+  "redisStore() connects to a server that starts later or restarts",
   async () => {
     const port = freePort();
     await using store = open(`redis://127.0.0.1:${port}`);
@@ -310,7 +310,7 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
   }
 });
 
-testWith(REDIS, "redisStore() refuses to watch where the server does not answer", async () => {
+testWith(REDIS, "redisStore() rejects a watch if the server does not answer", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);
   await using store = open(`redis://127.0.0.1:${proxy.port}`);
@@ -325,7 +325,7 @@ testWith(REDIS, "redisStore() refuses to watch where the server does not answer"
 
 testWith(
   REDIS,
-  "kv.ts over a Redis that fails answers 503, and then all is as before",
+  "kv.ts over a failing Redis answers 503, and then works again",
   async () => {
     await using server = await startRedis();
     await using proxy = new Proxy(server.port);

@@ -30,7 +30,7 @@ sessionsConformance("KeyValueSessionStore over Redis", {
   },
 });
 
-testWith(REDIS, "KeyValueSessionStore over Redis ends a session that nobody uses", async () => {
+testWith(REDIS, "KeyValueSessionStore over Redis ends an idle session", async () => {
   const redis = open();
   const browser = new Browser(testApp({ store: new KeyValueSessionStore(redis, { lifetime: 2 }) }));
   assertEquals(await browser.post("/count"), { count: 1 });

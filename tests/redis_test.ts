@@ -69,48 +69,52 @@ function openTestStore(url: string, query = ""): Promise<TestStore> {
   });
 }
 
-testWith(REDIS, "redisStore() goes with the Sentinels to another master", async () => {
-  await using sentinels = await startSentinels("secret1", "s%cret2");
-  const url = `redis+sentinel://:secret1@${sentinels.hosts}/mymaster/1`;
-  const query = `sentinelPassword=${encodeURIComponent("s%cret2")}`;
-  await using opened = await openTestStore(url, query);
-  const { store } = opened;
-  const { revision } = await store.set("a", json(1), { ttl: 60 });
-  await store.set("a", json(2), { ifRevision: revision });
-  assertEquals((await store.list("")).keys, ["a"]);
-  const { changes } = await store.watch("");
-  const [, replica, sentinel] = sentinels.servers;
-  const login = ["-a", "secret1", "--no-auth-warning"];
-  const key = `test${prefixes - 1}:a`;
-  await eventually("a replica that has the entry", async () => {
-    return (await cli(replica?.port ?? 0, ...login, "-n", "1", "GET", key)).endsWith(" 2\n");
-  });
-  // Sentinels that notice a stall of their machine do nothing for half a minute.
-  await eventually("a failover", async () => {
-    if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;
-    const sentinelLogin = ["-a", "s%cret2", "--no-auth-warning"];
-    await cli(sentinel?.port ?? 0, ...sentinelLogin, "SENTINEL", "FAILOVER", "mymaster");
-    await delay(1000);
-    return false;
-  }, 300);
-  await assertRejects(
-    () => changes.getReader().read(),
-    StoreUnavailable,
-    undefined,
-    "changes may be missed",
-  );
-  await eventually("a store that works", async () => {
-    return await store.set("b", json(3)).then(() => true, () => false);
-  }, 120);
-  assertEquals((await store.delete("a"))?.value, "2");
-  const again = (await store.watch("")).changes.getReader();
-  await store.set("c", json(4));
-  assertEquals((await again.read()).value?.key, "c");
-});
+testWith(
+  REDIS,
+  "redisStore() follows the Sentinels through a failover, with passwords",
+  async () => {
+    await using sentinels = await startSentinels("secret1", "s%cret2");
+    const url = `redis+sentinel://:secret1@${sentinels.hosts}/mymaster/1`;
+    const query = `sentinelPassword=${encodeURIComponent("s%cret2")}`;
+    await using opened = await openTestStore(url, query);
+    const { store } = opened;
+    const { revision } = await store.set("a", json(1), { ttl: 60 });
+    await store.set("a", json(2), { ifRevision: revision });
+    assertEquals((await store.list("")).keys, ["a"]);
+    const { changes } = await store.watch("");
+    const [, replica, sentinel] = sentinels.servers;
+    const login = ["-a", "secret1", "--no-auth-warning"];
+    const key = `test${prefixes - 1}:a`;
+    await eventually("a replica that has the entry", async () => {
+      return (await cli(replica?.port ?? 0, ...login, "-n", "1", "GET", key)).endsWith(" 2\n");
+    });
+    // Sentinels that notice a stall of their machine do nothing for half a minute.
+    await eventually("a failover", async () => {
+      if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;
+      const sentinelLogin = ["-a", "s%cret2", "--no-auth-warning"];
+      await cli(sentinel?.port ?? 0, ...sentinelLogin, "SENTINEL", "FAILOVER", "mymaster");
+      await delay(1000);
+      return false;
+    }, 300);
+    await assertRejects(
+      () => changes.getReader().read(),
+      StoreUnavailable,
+      undefined,
+      "changes may be missed",
+    );
+    await eventually("a store that works", async () => {
+      return await store.set("b", json(3)).then(() => true, () => false);
+    }, 120);
+    assertEquals((await store.delete("a"))?.value, "2");
+    const again = (await store.watch("")).changes.getReader();
+    await store.set("c", json(4));
+    assertEquals((await again.read()).value?.key, "c");
+  },
+);
 
 testWith(
   REDIS,
-  "redisStore() tells of what anybody writes in its database and prefix",
+  "redisStore() reports what any client writes in its database and prefix",
   async () => {
     const open = (path: string) => redisStore(`redis://127.0.0.1:${alone.port}/${path}`, patient);
     const stores = ["4?prefix=x:", "4?prefix=x:", "5?prefix=x:", "4?prefix=x", "4"].map(open);
@@ -133,7 +137,7 @@ testWith(
   },
 );
 
-testWith(REDIS, "redisStore() tells of what is written on any server of the Cluster", async () => {
+testWith(REDIS, "redisStore() reports what is written on any server of the Cluster", async () => {
   await using writing = await openTestStore(clusterUrl());
   const watcher = redisStore(`${clusterUrl()}?prefix=test${prefixes - 1}:`, patient);
   const { changes } = await watcher.watch("");
@@ -149,7 +153,7 @@ testWith(REDIS, "redisStore() tells of what is written on any server of the Clus
 
 testWith(
   REDIS,
-  "redisStore() keeps writes in order where the server has forgotten a script",
+  "redisStore() keeps writes in order when the server has forgotten a script",
   async () => {
     await using opened = await openTestStore(aloneUrl());
     const { store } = opened;
@@ -192,7 +196,7 @@ testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", 
   }
 });
 
-testWith(REDIS, "redisStore() takes no other database where it cannot have its own", async () => {
+testWith(REDIS, "redisStore() uses no other database if it cannot select its own", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* &* +@all -select"] });
   const host = `127.0.0.1:${server.port}`;
   for (
@@ -214,7 +218,7 @@ testWith(REDIS, "redisStore() takes no other database where it cannot have its o
   assertEquals(await cli(server.port, "DBSIZE"), "0\n");
 });
 
-testWith(REDIS, "redisStore() writes nothing of which it may not tell", async () => {
+testWith(REDIS, "redisStore() writes nothing that it may not publish", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* +@all resetchannels"] });
   await using opened = await openTestStore(`redis://ann:pw@127.0.0.1:${server.port}/`);
   const { store } = opened;
@@ -233,7 +237,7 @@ testWith(REDIS, "redisStore() writes nothing of which it may not tell", async ()
 
 testWith(
   [...REDIS, "openssl"],
-  "redisStore() asks for a certificate that it can trust",
+  "redisStore() requires a certificate that it can trust",
   async () => {
     const directory = await Deno.makeTempDir();
     const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(directory, name));
@@ -267,7 +271,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() lets an entry go at the time of the server's clock that it tells",
+  "redisStore() lets entries expire by the server's clock",
   async () => {
     await using opened = await openTestStore(aloneUrl());
     const { expires } = await opened.store.set("a", json(1), { ttl: 100 });
@@ -309,7 +313,7 @@ testWith(REDIS, "redisStore() does not take another program's key for an entry",
   assertEquals(error.outcome, "unchanged");
 });
 
-testWith(REDIS, "redisStore() says that Redis is full, and has written nothing", async () => {
+testWith(REDIS, "redisStore() says that Redis is full, and writes nothing", async () => {
   await using server = await startRedis({ settings: ["maxmemory 3mb"] });
   await using opened = await openTestStore(`redis://127.0.0.1:${server.port}/`);
   const { store } = opened;
@@ -326,7 +330,7 @@ testWith(REDIS, "redisStore() says that Redis is full, and has written nothing",
 
 testWith(
   REDIS,
-  "redisStore() logs in, and says so where it cannot, without the password",
+  "redisStore() logs in, or says why it cannot, without the password",
   async () => {
     const settings = ["requirepass secret1", "user ann on >p%40ss ~* &* +@all"];
     await using server = await startRedis({ settings });
@@ -355,7 +359,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() sets all entries whatever slots of the Cluster they are in",
+  "redisStore() sets entries in any slots of the Cluster",
   async () => {
     await using opened = await openTestStore(clusterUrl());
     const { store } = opened;
@@ -368,7 +372,7 @@ testWith(
 
 testWith(
   REDIS,
-  "redisStore() goes on with another process's listing, and refuses what is no cursor",
+  "redisStore() continues another process's listing, and rejects an invalid cursor",
   async () => {
     for (const url of [aloneUrl(), clusterUrl()]) {
       await using opened = await openTestStore(url);

@@ -49,7 +49,7 @@ Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the n
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() uses no revision again after its file was brought back from a copy", async () => {
+Deno.test("sqliteStore() reuses no revision after its file was restored from a copy", async () => {
   const directory = await Deno.makeTempDir();
   const [path, copy] = ["kv.db", "copy.db"].map((name) => join(directory, name)) as [
     string,
@@ -73,7 +73,7 @@ Deno.test("sqliteStore() uses no revision again after its file was brought back 
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
+Deno.test("sqliteStore() checks conditions across two stores on one file", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
   const stores = [sqliteStore(path), sqliteStore(path)] as const;
@@ -85,7 +85,7 @@ Deno.test("sqliteStore() keeps two stores on one file exact", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() waits for another process that makes the same file", async () => {
+Deno.test("sqliteStore() waits for another process that creates the same file", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
   const code = `
@@ -127,7 +127,7 @@ Deno.test("sqliteStore() waits for another process that makes the same file", as
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() closes where it cannot write, behind the writes that are pending", async () => {
+Deno.test("sqliteStore() finishes pending writes before it closes, even if they fail", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
   const store = sqliteStore(path);
@@ -165,7 +165,7 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() opens a file of the first version, and keeps what is in it", async () => {
+Deno.test("sqliteStore() opens a file of the first version and keeps its entries", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
   const made = new DatabaseSync(path);
@@ -199,7 +199,7 @@ Deno.test("sqliteStore() opens a file of the first version, and keeps what is in
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() refuses what is no file of ours, and leaves it as it is", async () => {
+Deno.test("sqliteStore() rejects a file that is not a store, and does not change it", async () => {
   const directory = await Deno.makeTempDir();
   const textFile = join(directory, "text");
   await Deno.writeTextFile(textFile, "a text of a person\n".repeat(100));
@@ -221,7 +221,7 @@ Deno.test("sqliteStore() refuses what is no file of ours, and leaves it as it is
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() says unknown where the commit fails, and full where the disk is", async () => {
+Deno.test("sqliteStore() reports a failed commit as unknown, and a full disk as full", async () => {
   const store = sqliteStore(":memory:");
   await store.set("a", json(1));
   const { run } = StatementSync.prototype;

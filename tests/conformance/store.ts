@@ -125,11 +125,11 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
       await check(opened);
     });
 
-  test("get gives null for a key that is not there", async ({ store }) => {
+  test("get returns null for a missing key", async ({ store }) => {
     assertEquals(await store.get("missing"), null);
   });
 
-  test("set gives the entry, and get gives it back", async ({ store }) => {
+  test("set returns the entry, and get returns the same", async ({ store }) => {
     const written = await store.set("a", json({ count: 1 }));
     assertEquals(written.created, true);
     assertEquals(written.expires, null);
@@ -137,7 +137,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(await store.get("a"), entry);
   });
 
-  test("set says whether there was nothing before", async ({ store }) => {
+  test("set says whether the key was new", async ({ store }) => {
     assertEquals((await store.set("a", json(1))).created, true);
     assertEquals((await store.set("a", json(2))).created, false);
     assertEquals((await store.get("a"))?.value, "2");
@@ -152,7 +152,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     }
   });
 
-  test("a value of 1 MiB is kept, and one of a byte more is refused", async ({ store }) => {
+  test("a value may have 1 MiB, and not a byte more", async ({ store }) => {
     const largest = json("x".repeat(MAX_VALUE_BYTES - 2));
     await store.set("a", largest);
     assertEquals((await store.get("a"))?.value, largest);
@@ -160,7 +160,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertThrows(() => json("é".repeat(MAX_VALUE_BYTES / 2)), ValueTooLarge);
   });
 
-  test("a value is kept with 500 levels, and refused with one more", async ({ store }) => {
+  test("a value may have 500 levels, and not one more", async ({ store }) => {
     const nested = (depth: number) => `${'{"[":['.repeat(depth / 2)}1.10${"]}".repeat(depth / 2)}`;
     const deepest = text(nested(MAX_DEPTH));
     await store.set("a", deepest);
@@ -188,7 +188,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await store.list("")).keys, []);
   });
 
-  test("what is no key is refused by every call", async ({ store }) => {
+  test("every call rejects an invalid key", async ({ store }) => {
     for (const key of ["", ".", "..", "\ud800", "a\udc00", "x".repeat(MAX_KEY_BYTES + 1)]) {
       await assertRejects(() => store.get(key), InvalidArgument);
       await assertRejects(() => store.set(key, json(1)), InvalidArgument);
@@ -199,7 +199,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     }
   });
 
-  test("a ttl, a limit or a prefix that is none is refused", async ({ store }) => {
+  test("an invalid ttl, limit or prefix is rejected", async ({ store }) => {
     for (const ttl of [0, -1, 0.5, NaN, Infinity, 2 ** 31]) {
       await assertRejects(() => store.set("a", json(1), { ttl }), InvalidArgument);
       await assertRejects(() => store.setAll(new Map([["a", json(1)]]), { ttl }), InvalidArgument);
@@ -214,14 +214,14 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(await store.get("a"), null);
   });
 
-  test("delete gives the entry that it removed, and null where there was none", async (t) => {
+  test("delete returns the removed entry, or null if there was none", async (t) => {
     const { revision } = await t.store.set("a", json(1));
     assertEquals((await t.store.delete("a"))?.revision, revision);
     assertEquals(await t.store.get("a"), null);
     assertEquals(await t.store.delete("a"), null);
   });
 
-  test("setAll writes all entries, over those that are there", async ({ store }) => {
+  test("setAll writes all entries, over existing ones", async ({ store }) => {
     const before = await store.set("a", json(1), { ttl: 100 });
     await store.setAll(new Map([["a", json(2)], ["b", json(3)]]));
     const a = await store.get("a");
@@ -232,7 +232,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     await store.setAll(new Map());
   });
 
-  test("ifRevision writes over that revision alone", async ({ store }) => {
+  test("ifRevision writes only over that revision", async ({ store }) => {
     const first = await store.set("a", json(1));
     const second = await store.set("a", json(2), { ifRevision: first.revision });
     const stale = () => store.set("a", json(3), { ifRevision: first.revision });
@@ -246,7 +246,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(await store.get("a"), null);
   });
 
-  test("ifRevision null writes only where there is nothing", async ({ store, pass }) => {
+  test("ifRevision null writes only a new key", async ({ store, pass }) => {
     await store.set("a", json(1), { ifRevision: null });
     await assertRejects(() => store.set("a", json(2), { ifRevision: null }), RevisionConflict);
     await assertRejects(() => store.delete("a", { ifRevision: null }), RevisionConflict);
@@ -257,7 +257,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await store.get("a"))?.value, "3");
   });
 
-  test("no revision is used twice, not after a delete or an expiry", async ({ store, pass }) => {
+  test("no revision is used twice, not even after a delete or an expiry", async ({ store, pass }) => {
     const seen = new Set<string>();
     for (let i = 0; i < 5; i++) {
       seen.add((await store.set("a", json(1), { ttl: 1 })).revision);
@@ -267,7 +267,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(seen.size, 5);
   });
 
-  test("an entry is there until its ttl has passed, and gone then", async ({ store, pass }) => {
+  test("an entry exists until its ttl has passed", async ({ store, pass }) => {
     const { revision, expires } = await store.set("a", json(1), { ttl: 6 });
     await store.set("b", json(1), { ttl: 6 });
     await store.set("b", json(2));
@@ -282,7 +282,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await store.set("a", json(2))).created, true);
   });
 
-  test("list gives the keys under a prefix, page by page", async ({ store }) => {
+  test("list returns the keys under a prefix, page by page", async ({ store }) => {
     const keys = Array.from({ length: 25 }, (_, i) => `p${String(i).padStart(2, "0")}`);
     const others = ["o", "p", "q", "q00"];
     await store.setAll(new Map([...others, ...keys].map((key) => [key, json(1)])));
@@ -293,7 +293,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(await store.list("nothing"), { keys: [], next: null });
   });
 
-  test("list keeps every key that is there all the while, with writers beside", async (t) => {
+  test("list returns every key that exists all the time, while others are written", async (t) => {
     const { store } = t;
     const stay = Array.from({ length: 60 }, (_, i) => `stay${i}`);
     await store.setAll(new Map(stay.map((key) => [key, json(1)])));
@@ -313,7 +313,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 
   if (ordered) {
-    test("list is in the order of the code points", async ({ store }) => {
+    test("list is in code point order", async ({ store }) => {
       const keys = ["a", "b", "ba", "\ue000", "\uffff", "\u{10000}", "\u{1f600}"];
       await store.setAll(new Map(keys.toReversed().map((key) => [key, json(1)])));
       assertEquals((await store.list("")).keys, keys);
@@ -321,7 +321,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     });
   }
 
-  test("count, where there is one, is the number of the entries", async ({ store }) => {
+  test("count, if the store has it, is the number of entries", async ({ store }) => {
     if (!store.count) return;
     assertEquals(await store.count(), 0);
     await store.setAll(new Map(["a", "b", "c"].map((key) => [key, json(1)])));
@@ -330,7 +330,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(await store.count(), 2);
   });
 
-  test("64 writers at once lose no update", async ({ store }) => {
+  test("64 concurrent writers lose no update", async ({ store }) => {
     const revisions = new Set<string>();
     await Promise.all(Array.from({ length: 64 }, async () => {
       for (;;) {
@@ -362,7 +362,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 
   // One hash tag: in a Redis Cluster changes are in order where the keys are on one server.
-  test("watch tells of every change under its prefix, in order", async ({ store }) => {
+  test("watch reports every change under its prefix, in order", async ({ store }) => {
     await store.set("{w}a0", json(0));
     const { changes } = await store.watch("{w}a");
     await store.set("{w}a1", json(1));
@@ -383,7 +383,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals(seen[4]?.entry, await store.get("{w}a1"));
   });
 
-  test("watch goes on since a change that was seen", async ({ store }) => {
+  test("watch resumes after a change that was received", async ({ store }) => {
     const first = await store.watch("");
     for (const key of ["a", "b", "c"]) await store.set(`{w}${key}`, json(1));
     const [a] = await take(first.changes, 1);
@@ -393,7 +393,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await take(fromTheStart.changes, 1)).map(({ key }) => key), ["{w}b"]);
   });
 
-  test("watch refuses to go on since what it does not know", async ({ store }) => {
+  test("watch rejects an unknown since", async ({ store }) => {
     const { since } = await store.watch("");
     const others = [since.replace(/\d+$/, "999999"), `0${since}`, `${since} `];
     for (const unknown of ["", "x", "0", "\u{1f600}", "a\nb", ...others]) {
@@ -414,7 +414,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await next).done, true);
   });
 
-  test("a watch that ends with its store takes nothing for removed", async ({ store }) => {
+  test("a watch that ends with its store does not report entries as removed", async ({ store }) => {
     const reader = (await store.watch("")).changes.getReader();
     await store.set("a", json(1));
     await store.close();
@@ -423,7 +423,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     await reader.cancel();
   });
 
-  test("a closed store refuses every call, and closes twice", async ({ store }) => {
+  test("a closed store rejects every call, and can be closed twice", async ({ store }) => {
     await store.set("a", json(1));
     await store.close();
     await store.close();
@@ -442,7 +442,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     }
   });
 
-  test("does what a Map with a clock does, for any sequence of calls", async (t) => {
+  test("behaves as a Map with a clock does, for any sequence of calls", async (t) => {
     await fc.assert(
       fc.asyncProperty(fc.array(operation, { maxLength: 20 }), async (operations) => {
         for (const { keys } of [await t.store.list("")]) {
