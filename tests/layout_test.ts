@@ -26,12 +26,3 @@ Deno.test("pageHeaders() allows the scripts and styles of the page, by their has
     assertStringIncludes(policy, `'sha256-${new Uint8Array(digest).toBase64()}'`);
   }
 });
-
-Deno.test("the explorer joins its modules into one script, without imports and exports", () => {
-  const [, script = ""] = /<script[^>]*>(.*)<\/script>/s.exec(EXPLORER) ?? [];
-  assertEquals(script.match(/^\s*(import|export)\b.*/gm), null);
-  const names = [...script.matchAll(/^(?:const|let|class|function|async function) (\w+)/gm)]
-    .map(([, name]) => name);
-  assertEquals(names.length, new Set(names).size, `a name stands twice: ${names}`);
-  new Function(`return async () => {${script}}`); // it has no syntax error
-});

@@ -147,7 +147,7 @@ async function reset({ chromium, firefox }: Browsers, url: string, kvUrl: string
 
 async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
   const operations: string[] = [];
-  // Stands between the counters and the service, to see what they ask of it.
+  // A proxy that records the operations.
   await using between = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     async (request) => {
@@ -189,6 +189,9 @@ async function forEveryone({ chromium, firefox }: Browsers, url: string): Promis
       assert(await page.$eval("html", (e) => e.scrollWidth) <= width, `it fits ${width} pixels`);
       await noViolations(page);
     }
+    assertEquals((await page.goto(`${url}/no/such/page`))?.status(), 404);
+    await noViolations(page);
+    assertEquals((await click(page, "a.button")).url(), `${url}/`);
   }
 }
 
