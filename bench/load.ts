@@ -14,6 +14,8 @@ export interface Options {
   sessions: number;
   /** The most keys or sessions of a store, where a part measures a large one. */
   keys: number;
+  /** How many processes load one session, in the part on contention. */
+  processes: number[];
   /** Whether the peers that npm installs are measured, too. */
   peers: boolean;
 }

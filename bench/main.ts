@@ -45,6 +45,7 @@ const { positionals, values } = parseArgs({
     connections: { type: "string", default: "32" },
     sessions: { type: "string", default: "64" },
     keys: { type: "string", default: "1000000" },
+    processes: { type: "string", default: "2,4,8" },
     "no-peers": { type: "boolean", default: false },
     write: { type: "boolean", default: false },
   },
@@ -55,6 +56,7 @@ const options: Options = {
   connections: Number(values.connections),
   sessions: Number(values.sessions),
   keys: Number(values.keys),
+  processes: values.processes.split(",").map(Number),
   peers: !values["no-peers"],
 };
 const names = positionals.length > 0 ? positionals : ["page", "kv", "redis"];

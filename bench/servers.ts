@@ -63,7 +63,7 @@ export class Servers extends AsyncDisposableStack {
 
   async webdis(redis: Started): Promise<Started> {
     const port = freePort();
-    const directory = await this.#directory();
+    const directory = await this.directory();
     const config = {
       redis_host: "127.0.0.1",
       redis_port: Number(new URL(redis.url).port),
@@ -83,7 +83,7 @@ export class Servers extends AsyncDisposableStack {
   async etcd(): Promise<Started> {
     const url = `http://127.0.0.1:${freePort()}`;
     const peer = `http://127.0.0.1:${freePort()}`;
-    const args = ["--enable-v2", "--log-level=error", "--data-dir", await this.#directory()];
+    const args = ["--enable-v2", "--log-level=error", "--data-dir", await this.directory()];
     args.push("--listen-client-urls", url, "--advertise-client-urls", url);
     args.push("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer);
     args.push("--initial-cluster", `default=${peer}`);
@@ -96,7 +96,8 @@ export class Servers extends AsyncDisposableStack {
     return { url, pids: [program.pid, ...pids(needs)] };
   }
 
-  async #directory(): Promise<string> {
+  /** A new directory, which is removed at the end. */
+  async directory(): Promise<string> {
     const directory = await Deno.makeTempDir();
     this.defer(() => Deno.remove(directory, { recursive: true }));
     return directory;
