@@ -6,13 +6,26 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { runToEnd, testWith } from "./helpers/programs.ts";
 import { REDIS } from "./helpers/redis_servers.ts";
 
-const SHORT = ["--rounds=1", "--seconds=0.1", "--sessions=2", "--keys=2000", "--no-peers"];
+const SHORT = [
+  "--rounds=1",
+  "--seconds=0.1",
+  "--sessions=2",
+  "--keys=2000",
+  "--no-peers",
+  "--processes=2",
+];
 
 for (
   const [part, programs, row] of [
     ["page", ["wrk", ...REDIS], /^\| ours, signed cookie +\| ours \| [\d,]+ \| [\d,]+ \|$/m],
     ["kv", ["wrk", "webdis", "etcd", ...REDIS], /^\| Webdis GET \| peer \| [\d,]+ \| [\d,]+ \|$/m],
     ["redis", ["wrk", ...REDIS], /^\| ours, Redis \| .+ \| limit \| [\d.]+ \|$/m],
+    [
+      "contention",
+      REDIS,
+      /^\| Redis \| 2 \| [\d,]+ \| [\d.]+ \| \d+ \| [\d,]+ \| \w+.*\|$/m,
+    ],
+    ["hostile", ["prlimit"], /^\| 8,000,000 brackets \| \d+ \| [\d,]+ \| \d+ \| \d+ \| yes \|$/m],
     ["sqlite", [], /^\| reads a second, one by one \| [\d,]+ \| [\d,]+ \|$/m],
     ["dump", [], /^\| keys moved a second \| [\d,]+ \|$/m],
   ] as const
