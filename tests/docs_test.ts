@@ -73,7 +73,8 @@ Deno.test("README.md names every configuration key and every dependency", async 
   const packages = Object.values(project.imports).map((specifier) =>
     /^npm:\/?((?:@[^/]+\/)?[^@/]+)/.exec(specifier)?.[1] ?? specifier
   );
-  const missing = [...keys, ...packages].filter((name) => !text.includes(name));
+  const std = Object.keys(project.imports).filter((name) => name.startsWith("@std/"));
+  const missing = [...keys, ...packages, ...std].filter((name) => !text.includes(name));
   assertEquals(missing, []);
 });
 

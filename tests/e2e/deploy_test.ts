@@ -27,16 +27,17 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
     const { code, stderr } = await runToEnd("sh", ["-c", command], { cwd: app });
     assertEquals(code, 0, stderr);
   }
-  const settings = restOf("ENV").flatMap((rest) => rest.split(" "));
-  const env = Object.fromEntries(
-    [...settings, `KV_TOKEN=${"t".repeat(32)}`, "PORT=0"].map((it) => it.split("=")),
-  );
-  const [entry = ""] = restOf("ENTRYPOINT");
-  const [command = "", ...args] = JSON.parse(entry);
-  for (const script of ["kv.ts", "counter.ts"]) {
-    await using program = new Program(command, [...args, script], { cwd: app, env });
-    await program.printed(/http:\/\/0\.0\.0\.0:\d+/);
-  }
+  const [port, kvPort] = [freePort(), freePort()];
+  const given = [`KV_TOKEN=${"t".repeat(32)}`, `PORT=${port}`, `KV_PORT=${kvPort}`];
+  const settings = [...restOf("ENV").flatMap((rest) => rest.split(" ")), ...given];
+  const env = Object.fromEntries(settings.map((it) => it.split("=")));
+  const [command = "", ...args] = [...restOf("ENTRYPOINT"), ...restOf("CMD")]
+    .flatMap((list) => JSON.parse(list));
+  await using both = new Program(command, args, { cwd: app, env });
+  await both.printed(new RegExp(`^counter: .*:${port} `, "m"));
+  await both.printed(new RegExp(`^kv: .*:${kvPort} `, "m"));
+  assertMatch(await (await fetch(`http://127.0.0.1:${port}`)).text(), /Count: 1/);
+  assertEquals(await both.stop(), 0, both.output);
   assertEquals((await Deno.stat(join(data, "kv.db"))).isFile, true);
   await Deno.remove(directory, { recursive: true });
 });

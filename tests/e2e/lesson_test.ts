@@ -3,7 +3,7 @@ import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { join } from "node:path";
 import type { Page } from "puppeteer-core";
 import { testInBrowsers, visit } from "../helpers/browsers.ts";
-import { freePort, type Program, PROJECT, runToEnd, startScript } from "../helpers/programs.ts";
+import { freePort, Program, PROJECT, runToEnd } from "../helpers/programs.ts";
 
 testInBrowsers("LESSON.md says what a person sees", async (_t, { chromium, firefox }) => {
   await using lesson = await openLesson();
@@ -62,8 +62,15 @@ async function openLesson() {
   const options = { default_options: ["--ignore-stdin", "--pretty=format"] };
   await Deno.writeTextFile(join(directory, "config.json"), JSON.stringify(options));
   const [counterPort, kvPort] = [freePort(), freePort()];
-  const env = { HTTPIE_CONFIG_DIR: directory, NO_COLOR: "1" };
+  const file = join(directory, "kv.db");
+  const env = { DBM: file, HTTPIE_CONFIG_DIR: directory, NO_COLOR: "1" };
   let servers: Program[] = [];
+
+  /** Replaces the lesson's ports and file. */
+  function here(text: string): string {
+    return text.replaceAll("localhost:5000", `localhost:${counterPort}`)
+      .replaceAll("localhost:5100", `localhost:${kvPort}`).replaceAll("kv.db", file);
+  }
 
   function take(): { command: string; expected: string[] } {
     const next = commands.shift();
@@ -77,34 +84,30 @@ async function openLesson() {
     /** The commands that have not run. */
     left: commands,
 
-    /** Starts the servers of the next command. */
+    /** Starts the servers of the next command, and waits for the lines that they print. */
     async serve(expected: string): Promise<void> {
-      assertEquals(take().command, expected);
-      const [, mode = "", task = ""] = /^(?:USE_SESSION_STORE=(true) )?deno task (\w+)$/
-        .exec(expected) ?? [];
-      const serverEnv = {
-        USE_SESSION_STORE: mode || "false",
-        KV_URL: `http://localhost:${kvPort}`,
-        DBM: join(directory, "kv.db"),
-      };
-      const ports = { counter: counterPort, kv: kvPort };
-      for (const [name, port] of Object.entries(ports)) {
-        if (task !== name && task !== "start") continue;
-        const program = startScript(`${name}.ts`, [], {
-          env: { ...serverEnv, PORT: String(port) },
-        });
-        servers.push(program);
-        await program.printed(/: http:/);
-      }
+      const { command, expected: lines } = take();
+      assertEquals(command, expected);
+      const [, mode, task = ""] = /^(?:USE_SESSION_STORE=(true) )?deno task (\w+)$/
+        .exec(command) ?? [];
+      const ports = { PORT: `${task === "kv" ? kvPort : counterPort}`, KV_PORT: `${kvPort}` };
+      const program = new Program(Deno.execPath(), ["task", task], {
+        env: {
+          ...env,
+          ...ports,
+          USE_SESSION_STORE: mode ?? "false",
+          KV_URL: here("http://localhost:5100"),
+        },
+      });
+      servers.push(program);
+      for (const line of lines) await program.printed(pattern(here(line)), 30);
     },
 
     /** Runs the next commands, and compares what they print. */
     async run(total: number): Promise<void> {
       for (let i = 0; i < total; i++) {
         const { command, expected } = take();
-        const here = command.replaceAll("localhost:5000", `localhost:${counterPort}`)
-          .replaceAll("localhost:5100", `localhost:${kvPort}`);
-        const { stdout, stderr } = await runToEnd("bash", ["-c", here], { env });
+        const { stdout, stderr } = await runToEnd("bash", ["-c", here(command)], { env });
         assertLines(stdout.trim().split("\n"), expected, `${command}\n${stdout}${stderr}`);
       }
     },
@@ -126,10 +129,15 @@ async function openLesson() {
 function assertLines(lines: string[], expected: string[], message: string): void {
   const rest = [...lines];
   for (const line of expected) {
-    const parts = line.split("…").map((part) => part.replace(/[^\w ]/g, "\\$&"));
-    const found = rest.findIndex((it) => new RegExp(`^${parts.join(".*")}$`, "i").test(it));
+    const found = rest.findIndex((it) => pattern(line).test(it));
     assertNotEquals(found, -1, `Not printed: ${line}\n${message}`);
     rest.splice(found, 1);
   }
   assertEquals(rest, [], message);
+}
+
+/** Matches a line, in which `…` stands for any text. */
+function pattern(line: string): RegExp {
+  const parts = line.split("…").map((part) => part.replace(/[^\w ]/g, "\\$&"));
+  return new RegExp(`^${parts.join(".*")}$`, "im");
 }
