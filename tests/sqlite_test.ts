@@ -281,3 +281,29 @@ Deno.test("sqliteStore() serves other calls while another process has locked the
   await store.close();
   await Deno.remove(directory, { recursive: true });
 });
+
+Deno.test("sqliteStore() reads again while the file is locked, and fails at once if it is damaged", async () => {
+  const store = sqliteStore(":memory:");
+  await store.set("a", json(1));
+  const { get } = StatementSync.prototype;
+  const SQLITE_BUSY_RECOVERY = 261;
+  const SQLITE_CORRUPT = 11;
+  for (const [errcode, times] of [[SQLITE_BUSY_RECOVERY, 3], [SQLITE_CORRUPT, 1]] as const) {
+    let failures = 0;
+    StatementSync.prototype.get = function (...values) {
+      if (failures++ < times) throw Object.assign(new Error("it failed"), { errcode });
+      return Reflect.apply(get, this, values);
+    };
+    try {
+      if (errcode === SQLITE_CORRUPT) {
+        const error = await assertRejects(() => store.get("a"), StoreUnavailable, "it failed");
+        assertEquals(error.outcome, "unchanged");
+      } else {
+        assertEquals((await store.get("a"))?.value, "1");
+      }
+    } finally {
+      StatementSync.prototype.get = get;
+    }
+  }
+  await store.close();
+});

@@ -17,9 +17,10 @@ import type { Changes } from "../changes.ts";
 import { subscribe, type Subscription } from "./changes.ts";
 import { connect, disconnect, gatherCommands, isLoading, slotOf } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
+import { conditionOf, decode, milliseconds, timeOf } from "./format.ts";
 import { listPage } from "./list.ts";
 import { parseRedisUrl } from "./url.ts";
-import { checked, expiry } from "../checks.ts";
+import { checked } from "../checks.ts";
 import {
   DEADLINE,
   type Entry,
@@ -243,31 +244,4 @@ function failure(address: string, cause: unknown, outcome: StoreUnavailable["out
   return /\bOOM\b/.test(reason)
     ? new StoreFull(message, { cause: error })
     : new StoreUnavailable(message, { cause: error, outcome: "unchanged" });
-}
-
-function conditionOf(ifRevision: string | null | undefined): string {
-  if (ifRevision === undefined) return "";
-  return ifRevision === null ? "!" : `=${ifRevision}`;
-}
-
-/** Returns a ttl as the script takes it. */
-function milliseconds(ttl: number | undefined): string {
-  return String(expiry(ttl, 0) ?? "");
-}
-
-function timeOf(expires: string): number | null {
-  return expires === "-" ? null : Number(expires);
-}
-
-function decode(key: string, packed: string | null): Entry | null {
-  if (packed === null) return null;
-  const [head, revision, expires] = /^([\da-f-]{36}) (-|\d+) /.exec(packed) ?? [];
-  if (head === undefined || revision === undefined || expires === undefined) {
-    throw new StoreUnavailable(
-      `Cannot read "${key}": another program wrote it; give the store's URL a ?prefix= of its own`,
-      { outcome: "unchanged" },
-    );
-  }
-  const value = packed.slice(head.length) as JsonText;
-  return { key, value, revision, expires: timeOf(expires) };
 }
