@@ -75,10 +75,7 @@ import {
 } from "./kv/responses.ts";
 import { allKeys, events, EVENTS_HEADERS, streamResponse } from "./kv/streams.ts";
 import { accessOf, readOnlyToken } from "./kv/tokens.ts";
-import { ConfigError, readConfig } from "./server/config.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
-import { listen } from "./server/listen.ts";
-import { run } from "./server/program.ts";
 import type { JsonText } from "./stores/json_text.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";
 import { type Entry, MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
@@ -425,6 +422,10 @@ function notFound(key: string): HTTPException {
 // ---- The program ---------------------------------------------------------------------------
 
 if (import.meta.main) {
+  // Imported here, since they need Deno, and kv() runs on Node and Bun too.
+  const { ConfigError, readConfig } = await import("./server/config.ts");
+  const { listen } = await import("./server/listen.ts");
+  const { run } = await import("./server/program.ts");
   await run("kv", async (program) => {
     const config = readConfig();
     const { DBM, HOST, PORT = 5100, KV_TOKEN: tokens, KV_READ_TOKEN: readTokens } = config;

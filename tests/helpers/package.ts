@@ -17,6 +17,41 @@ export async function firstProgram(): Promise<string> {
   return program;
 }
 
+/** A program that uses each of the package's exports and prints {@linkcode EVERY_OUTPUT}. */
+export const EVERY_EXPORT = `
+import { KeyValueSessionStore, sessions } from "@counter/sessions";
+import { kv } from "@counter/sessions/kv";
+import { openStore } from "@counter/sessions/stores";
+import { httpStore } from "@counter/sessions/stores/http";
+import { memoryStore } from "@counter/sessions/stores/memory";
+import { Hono } from "hono";
+import { z } from "zod";
+
+const kvStore = await openStore("kv.db");
+const store = new KeyValueSessionStore(kvStore);
+const schema = z.object({ count: z.number().int().default(0) });
+const app = new Hono().use(sessions({ store, schema })).get("/", async (c) => {
+  const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+  return c.text("Count: " + count);
+});
+console.log(await (await app.request("/")).text());
+await kvStore.close();
+
+const memory = memoryStore();
+const service = kv(memory);
+const page = await service.request("/", { headers: { Accept: "text/html" } });
+console.log(page.status, /<h1>.*?<\\/h1>/.exec(await page.text())?.[0]);
+const remote = httpStore("http://localhost", {
+  fetch: async (url, init) => await service.request(String(url), init),
+});
+console.log(await remote.get("nothing"));
+await remote.close();
+await memory.close();
+`;
+
+/** What {@linkcode EVERY_EXPORT} prints. */
+export const EVERY_OUTPUT = "Count: 1\n200 <h1>Key-value store</h1>\nnull\n";
+
 /** Runs a program of the test, which has to succeed, and returns what it printed. */
 export async function succeed(command: string, args: string[], cwd: string): Promise<string> {
   const env = { NO_COLOR: "1" };

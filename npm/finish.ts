@@ -1,0 +1,87 @@
+/**
+ * Makes the npm package of the library, for Node 24, Bun and Deno, from what `deno pack` compiled.
+ *
+ * ```sh
+ * deno task npm                         # writes build/npm.tgz
+ * npm publish build/npm.tgz
+ * ```
+ *
+ * `deno pack` compiles the modules, with types and source maps. What is left to do here:
+ * - Names of the import map that `deno pack` keeps, as `@std/http/cookie`, become a package's.
+ * - Node 24 cannot import a file as text, so the text becomes a constant.
+ * - The version is read from package.json instead of deno.json, which is not in the package.
+ * - `deno pack` misses packages from which only types are imported.
+ * - Hono becomes a peer dependency, since types of two copies of Hono are incompatible.
+ */
+import { createTarGzip, parseTarGzip } from "nanotar";
+import { join } from "node:path/posix";
+import project from "../deno.json" with { type: "json" };
+
+const MANIFEST = "package/package.json";
+const IMPORTED = /(?<=\b(?:from|import) ")[\w@][^":]*(?=")/g;
+const TEXT_IMPORT = /import (\w+) from "(\.[^"]+)" with (\{\s*type: "text"\s*\});/g;
+
+/** The import map's names, with the package's path of each: `deno-std/http/cookie.js`. */
+const paths = new Map(
+  Object.entries(project.imports).map(([name, target]) => [
+    name,
+    target.replace(/^npm:\/?/, "").replace(/(?<!^)@[^/]+/, ""),
+  ]),
+);
+/** The versions that the import map asks for, by package. */
+const versions = new Map(
+  Object.values(project.imports).map((target) => {
+    const [, name = "", version = ""] = /^npm:\/?(.+?)@([^/]+)/.exec(target) ?? [];
+    return [name, version];
+  }),
+);
+
+/** The files of the package, by their paths, from those that `deno pack` wrote. */
+function finish(packed: Map<string, string>): Map<string, string> {
+  const files = new Map(packed);
+  const packages = new Set<string>();
+  for (const [path, source] of packed) {
+    if (!/\.(js|d\.ts)$/.test(path) || !files.has(path)) continue;
+    const compiled = source
+      .replace(IMPORTED, (name) => {
+        const known = paths.get(name) ?? name;
+        packages.add(/^(@[^/]+\/)?[^/]+/.exec(known)?.[0] ?? known);
+        return known;
+      })
+      .replaceAll('/deno.json" with', '/package.json" with')
+      .replace(TEXT_IMPORT, (_, name, specifier, attributes) => {
+        const asset = join(path, "..", specifier);
+        files.delete(asset);
+        // Keeps the number of lines, which the source map refers to.
+        const newlines = attributes.replace(/[^\n]/g, "");
+        return `const ${name} = ${JSON.stringify(packed.get(asset))};${newlines}`;
+      });
+    files.set(path, compiled);
+  }
+  return files.set(MANIFEST, manifest(packed.get(MANIFEST) ?? "", packages));
+}
+
+function manifest(packed: string, packages: Set<string>): string {
+  const { dependencies: found, ...others } = JSON.parse(packed);
+  const dependencies: Record<string, string> = {};
+  for (const name of [...packages].sort()) {
+    const version = versions.get(name);
+    if (version !== undefined) dependencies[name] = found[name] ?? `^${version}`;
+  }
+  const { hono, ...rest } = dependencies;
+  const complete = {
+    ...others,
+    description: "Sessions for Hono, in a signed cookie or in a store",
+    engines: { node: ">=24" },
+    peerDependencies: { hono },
+    dependencies: rest,
+  };
+  return `${JSON.stringify(complete, null, 2)}\n`;
+}
+
+const [input = "", output = ""] = Deno.args;
+const packed = await parseTarGzip(await Deno.readFile(input));
+const files = finish(new Map(packed.map(({ name, text }) => [name, text])));
+const tarball = await createTarGzip(Array.from(files, ([name, data]) => ({ name, data })));
+await Deno.writeFile(output, tarball);
+console.log(`${output}: ${files.size} files, ${Math.round(tarball.byteLength / 1024)} KiB`);

@@ -1,0 +1,132 @@
+/** The npm package that `deno task npm` makes, installed as its users install it. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { join } from "node:path";
+import project from "../../deno.json" with { type: "json" };
+import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
+import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+
+/** The package that has a runtime's program for this machine: npm's own ones need install scripts. */
+const ARCH = Deno.build.arch === "aarch64" ? "arm64" : "x64";
+const NODE = `node-${Deno.build.os}-${ARCH}`;
+const BUN = `@oven/bun-${Deno.build.os}-${ARCH.replace("arm64", "aarch64")}`;
+const INSTALL = ["install", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"];
+
+/** A worker's program: sessions in the cookie, and behind a key-value service. */
+const WORKER = `
+import { CookieSessionStore, KeyValueSessionStore, sessions } from "@counter/sessions";
+import { httpStore } from "@counter/sessions/stores/http";
+import { Hono } from "hono";
+import { z } from "zod";
+
+const schema = z.object({ count: z.number().int().default(0) });
+const counter = (store) =>
+  new Hono().use(sessions({ store, schema })).get("/", async (c) => {
+    const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+    return c.text("Count: " + count);
+  });
+export const inCookie = counter(new CookieSessionStore("a secret key of 16 characters or more"));
+export const overHttp = (fetch) =>
+  counter(new KeyValueSessionStore(httpStore("http://localhost", { fetch })));
+`;
+
+/** Visits each of the worker's apps twice. */
+const VISITOR = `
+import { kv } from "@counter/sessions/kv";
+import { memoryStore } from "@counter/sessions/stores/memory";
+import { inCookie, overHttp } from "./worker.js";
+
+const memory = memoryStore();
+const service = kv(memory);
+for (const worker of [inCookie, overHttp((url, init) => service.request(url, init))]) {
+  const Cookie = (await worker.request("/")).headers.get("Set-Cookie").split(";")[0];
+  console.log(await (await worker.request("/", { headers: { Cookie } })).text());
+}
+await memory.close();
+`;
+
+/** A mistake that only an app with the package's types reports. */
+const MISTAKE = `
+import { type Session } from "@counter/sessions";
+export const user = (session: Session<{ name: string }>): Promise<number> => session.read();
+`;
+
+testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", async (t) => {
+  const directory = await Deno.makeTempDir();
+  const [tools, app, bunApp] = ["tools", "app", "bun_app"].map((name) => join(directory, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const tool = (path: string) => join(tools, "node_modules", path);
+  const node = tool(`${NODE}/bin/node`);
+  const bun = tool(`${BUN}/bin/bun`);
+
+  await t.step("it is made by one task, and installed without install scripts", async () => {
+    const tarball = join(directory, "npm.tgz");
+    await succeed(Deno.execPath(), ["task", "npm"], PROJECT);
+    await Deno.rename(join(PROJECT, "build/npm.tgz"), tarball);
+    for (const path of [tools, app, bunApp]) {
+      await Deno.mkdir(path);
+      await Deno.writeTextFile(join(path, "package.json"), `{ "type": "module" }`);
+      await Deno.writeTextFile(join(path, "first.ts"), await firstProgram());
+      await Deno.writeTextFile(join(path, "every.ts"), EVERY_EXPORT);
+      // Bun serves what its main program exports as default.
+      await Deno.writeTextFile(join(path, "main.ts"), `import "./first.ts"; import "./every.ts";`);
+    }
+    const others = ["typescript@7", "esbuild@0.28", "@types/node@24"];
+    await succeed("npm", [...INSTALL, `${NODE}@24`, `${BUN}@1`, ...others], tools);
+    await succeed("npm", [...INSTALL, tarball, "hono", "zod"], app);
+    await succeed(bun, ["add", tarball, "hono", "zod"], bunApp);
+  });
+
+  await t.step("it has types, source maps, and ranges of its dependencies", async () => {
+    const root = join(app, "node_modules/@counter/sessions");
+    const manifest = JSON.parse(await Deno.readTextFile(join(root, "package.json")));
+    const { exports, dependencies, peerDependencies } = manifest;
+    assertEquals(Object.keys(exports), Object.keys(project.exports));
+    for (const { types, default: module } of Object.values<Record<string, string>>(exports)) {
+      assert((await Deno.stat(join(root, types ?? ""))).isFile);
+      assertMatch(await Deno.readTextFile(join(root, module ?? "")), /\n\/\/# sourceMappingURL=/);
+    }
+    assertEquals(peerDependencies, { hono: project.imports.hono.replace("npm:hono@", "") });
+    for (const range of Object.values<string>(dependencies)) assertMatch(range, /^\^\d/);
+    assert(!("puppeteer-core" in dependencies));
+  });
+
+  await t.step("an app on Node type-checks, and its mistakes are reported", async () => {
+    await Deno.writeTextFile(join(app, "mistake.ts"), MISTAKE);
+    const flags = "--noEmit --strict --target esnext --module nodenext --types node".split(" ");
+    const args = [...flags, "--allowImportingTsExtensions", "--typeRoots", tool("@types")];
+    await succeed(tool(".bin/tsc"), [...args, "main.ts"], app);
+    const { stdout } = await runToEnd(tool(".bin/tsc"), [...args, "mistake.ts"], { cwd: app });
+    assertMatch(stdout, /^mistake\.ts\(3,.*'Promise<\{ name: string; \}>'/);
+  });
+
+  const runs: [string, string, string[], string][] = [
+    ["Node 24", node, ["main.ts"], app],
+    ["Bun", bun, ["main.ts"], bunApp],
+    ["Deno", Deno.execPath(), ["run", "-A", "--node-modules-dir=manual", "main.ts"], app],
+  ];
+  for (const [runtime, command, args, cwd] of runs) {
+    await t.step(
+      `the documentation's first app runs on ${runtime}, and so does SQLite`,
+      async () => {
+        assertEquals(await succeed(command, args, cwd), `Count: 1\n${EVERY_OUTPUT}`);
+        await Deno.remove(join(cwd, "kv.db"));
+      },
+    );
+  }
+
+  await t.step("a worker has neither files nor sockets: its bundle imports nothing", async () => {
+    await Deno.writeTextFile(join(app, "worker.ts"), WORKER);
+    const flags = ["--bundle", "--format=esm", "--platform=neutral", "--main-fields=module,main"];
+    const output = ["--outfile=worker.js", "--metafile=worker.json", "--conditions=worker,browser"];
+    await succeed(tool(".bin/esbuild"), ["worker.ts", ...flags, ...output], app);
+    const { outputs } = JSON.parse(await Deno.readTextFile(join(app, "worker.json")));
+    assertEquals(outputs["worker.js"].imports, []);
+    await Deno.writeTextFile(join(app, "visitor.ts"), VISITOR);
+    assertEquals(await succeed(node, ["visitor.ts"], app), "Count: 2\nCount: 2\n");
+  });
+
+  await Deno.remove(directory, { recursive: true });
+});
