@@ -78,8 +78,6 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   update(change: (data: Readonly<T>) => T): Promise<T> {
-    const caller = {};
-    Error.captureStackTrace(caller, this.update);
     return this.#call(async () => {
       const { store, schema } = this.settings;
       if (store.dataInCookie) this.#requireResponse("change");
@@ -87,7 +85,7 @@ export class RequestSession<T extends object> implements Session<T> {
       const apply = async (stored: unknown): Promise<object | null> => {
         const before = freeze(await this.#parse(stored ?? {}));
         const after = change(before);
-        data = after === before ? before : await schema.parseGiven(after, caller);
+        data = after === before ? before : await schema.parseGiven(after, change);
         this.#setPermanent(data);
         return after === before ? null : withPermanent(data, this.#isPermanent);
       };

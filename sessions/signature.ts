@@ -102,11 +102,17 @@ function decode(text: string): Uint8Array<ArrayBuffer> {
   return text.length % 4 === 1 ? new Uint8Array() : decodeBase64Url(text);
 }
 
-/** Seconds since 1970 as big-endian bytes, in base64. */
+/** Seconds since 1970 as big-endian bytes, in base64. All cookies of one second have the same. */
 function encodeTime(seconds: number): string {
-  const hex = seconds.toString(16);
-  return encode(hexToBytes(hex.padStart(hex.length + hex.length % 2, "0")));
+  if (seconds !== lastTime.seconds) {
+    const hex = seconds.toString(16);
+    const text = encode(hexToBytes(hex.padStart(hex.length + hex.length % 2, "0")));
+    lastTime = { seconds, text };
+  }
+  return lastTime.text;
 }
+
+let lastTime = { seconds: NaN, text: "" };
 
 function decodeTime(text: string): number {
   return decode(text).reduce((seconds, byte) => seconds * 256 + byte, 0);

@@ -18,7 +18,7 @@ import { Browser, testApp } from "./helpers/session_app.ts";
 
 const KEY = "a secret key for tests alone";
 
-/** The error of an update that returns `data`, and the line that called it. */
+/** The error of an update that returns `data`. */
 async function refusal(store: SessionStore, data: object, schema = z.looseObject({})) {
   let error: unknown;
   const app = new Hono().use(sessions({ store, schema })).get("/", async (c) => {
@@ -71,14 +71,13 @@ Deno.test("update keeps what JSON gives back", async () => {
   await memory.close();
 });
 
-Deno.test("data that does not fit names the path, the schema's words and the app's line", async () => {
+Deno.test("data that does not fit names the path, the schema's words and the app's code", async () => {
   const schema = z.looseObject({ basket: z.array(z.number("A number, please")).default([]) });
   const error = await refusal(new CookieSessionStore(KEY), { basket: [1, "two"] }, schema);
   assert(error instanceof SessionDataInvalid);
-  assertMatch(error.message, /what update was given, .* basket\.1: A number, please$/);
   assertMatch(
-    error.stack ?? "",
-    /^SessionDataInvalid: .*basket\.1.*\n.*sessions_data_test\.ts:\d+/,
+    error.message,
+    /what update\(\(\) ?=> ?data\) gave, does not fit .* basket\.1: A number, please$/,
   );
 });
 
