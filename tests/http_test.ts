@@ -643,6 +643,30 @@ Deno.test("httpStore() finishes pending writes before it closes", async () => {
   await below.close();
 });
 
+Deno.test("httpStore() waits for every request under way before it closes", async () => {
+  const gates: PromiseWithResolvers<void>[] = [];
+  const { store } = answeredBy(async () => {
+    const gate = Promise.withResolvers<void>();
+    gates.push(gate);
+    await gate.promise;
+    return Response.json([{ status: 201, revision: "r", expires: null }]);
+  });
+  const writes = [store.set("a", json(1))];
+  while (gates.length < 1) await delay(1);
+  writes.push(store.set("b", json(2)));
+  while (gates.length < 2) await delay(1);
+  let closed = false;
+  const close = store.close().then(() => {
+    closed = true;
+  });
+  gates[0]?.resolve();
+  await writes[0];
+  await delay(20);
+  assertEquals(closed, false);
+  gates[1]?.resolve();
+  await Promise.all([close, ...writes]);
+});
+
 Deno.test("httpStore() closes if pending writes fail", async () => {
   const { store } = answeredBy(() => Promise.reject(new TypeError("gone")));
   const write = isUnavailable(store.set("a", json(1)), "unknown", /cut the connection$/);
