@@ -372,6 +372,27 @@ testWith(
 
 testWith(
   REDIS,
+  "redisStore() reports setAll as unknown if only some slots were written",
+  async () => {
+    await using opened = await openTestStore(clusterUrl());
+    const { store } = opened;
+    const name = `test${prefixes - 1}:`;
+    const port = Number(cluster.hosts.split(",")[0]?.split(":")[1]);
+    // Other programs' keys, which the script cannot read.
+    for (const key of ["{a}", "{b}"]) await cli("-c", port, "HSET", name + key, "field", "1");
+    const outcomeOf = async (...keys: string[]) => {
+      const values = new Map(keys.map((key) => [key, json(1)]));
+      return (await assertRejects(() => store.setAll(values), StoreUnavailable)).outcome;
+    };
+    assertEquals(await outcomeOf("{a}"), "unchanged");
+    assertEquals(await outcomeOf("{a}", "{b}"), "unchanged");
+    assertEquals(await outcomeOf("{a}", "{c}"), "unknown");
+    assertEquals((await store.get("{c}"))?.value, "1");
+  },
+);
+
+testWith(
+  REDIS,
   "redisStore() continues another process's listing, and rejects an invalid cursor",
   async () => {
     for (const url of [aloneUrl(), clusterUrl()]) {
