@@ -60,6 +60,15 @@ Deno.test("update refuses what JSON does not give back as it is, with its path",
   }
 });
 
+Deno.test("both stores refuse the name under which they note the creation", async () => {
+  const memory = memoryStore();
+  for (const store of [new KeyValueSessionStore(memory), new CookieSessionStore(KEY)]) {
+    const create = () => store.create({ _created: "2020-01-01" });
+    await assertRejects(create, SessionDataInvalid, 'Cannot keep "_created" in a session');
+  }
+  await memory.close();
+});
+
 Deno.test("update keeps what JSON gives back", async () => {
   const data = { a: null, b: [1, "x", { c: true }], d: undefined, e: Object.create(null), f: -1.5 };
   assertEquals(await refusal(new CookieSessionStore(KEY), data), undefined);

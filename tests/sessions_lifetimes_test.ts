@@ -38,6 +38,26 @@ for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
   });
 }
 
+for (const kind of ["cookie", "store"]) {
+  Deno.test(`reading renews at most once in a tenth of the lifetime, kept in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    const memory = memoryStore({ now });
+    const store = kind === "cookie"
+      ? new CookieSessionStore(KEY, { lifetime: 100, now })
+      : new KeyValueSessionStore(memory, { lifetime: 100, now });
+    const browser = new Browser(testApp({ store }));
+    await browser.post("/count");
+    let renewals = 0;
+    for (let i = 0; i < 30; i++) {
+      pass(1);
+      await browser.get("/read");
+      if (browser.setCookie !== null) renewals++;
+    }
+    assertEquals(renewals, 2);
+    await memory.close();
+  });
+}
+
 Deno.test("a cookie dated in the future does not outlive its lifetime", async () => {
   const { now } = testClock();
   const future = new CookieSessionStore(KEY, { lifetime: 100, now: () => now() + 3600_000 });

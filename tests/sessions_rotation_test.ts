@@ -12,6 +12,7 @@ import {
 import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { testClock } from "./conformance/store.ts";
+import { storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp } from "./helpers/session_app.ts";
 
 /** A session app over memory, and the memory. */
@@ -196,6 +197,60 @@ Deno.test("who waits behind a rotation that is cut does not get its new id", asy
   assertEquals(other.setCookie, null);
   assertEquals((await rotation).status, 503);
   assertNotEquals(browser.cookie, other.cookie);
+  await memory.close();
+});
+
+Deno.test("a rotation that fails leaves no copy, even if nothing can be removed", async () => {
+  for (let failing = 2; failing <= 4; failing++) {
+    const { now, pass } = testClock();
+    const memory = memoryStore({ now });
+    let calls = 0;
+    const gone = storeWith(memory, () => {
+      if (++calls >= failing) throw new StoreUnavailable("gone", { outcome: "unchanged" });
+    });
+    const { cookie } = await new KeyValueSessionStore(memory, { now }).create({ count: 5 });
+    const store = new KeyValueSessionStore(gone, { now });
+    const error = await assertRejects(() => store.rotate(cookie), StoreUnavailable);
+    assert(!(error instanceof RotationUnknown), `call ${failing}`);
+    pass(61);
+    assertEquals((await memory.list("")).keys, [cookie], `call ${failing}`);
+    await memory.close();
+  }
+});
+
+Deno.test("a rotation whose last call fails brings the new id, under which the session lives", async () => {
+  const memory = memoryStore();
+  let calls = 0;
+  const store = storeWith(memory, () => {
+    if (++calls === 5) throw new StoreFull("full");
+  });
+  const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
+  browser.cookie = (await new KeyValueSessionStore(memory).create({ count: 5 })).cookie;
+  const old = browser.cookie;
+  assertEquals((await browser.request("POST", "/rotate")).status, 503);
+  assertNotEquals(browser.cookie, old);
+  assertEquals(await browser.get("/read"), { count: 5 });
+  const { expires } = await memory.get(browser.cookie ?? "") ?? {};
+  assert(expires && expires - Date.now() > 3600_000, "reading it renews it");
+  await memory.close();
+});
+
+Deno.test("destroy is one call, and rotate five, whatever other processes do", async () => {
+  const memory = memoryStore();
+  const elsewhere = new KeyValueSessionStore(memory);
+  const { cookie } = await elsewhere.create({ count: 0 });
+  let calls = 0;
+  const busy = storeWith(memory, async () => {
+    calls++;
+    await elsewhere.update(cookie, async (data) => ({ count: Counted.parse(data).count + 1 }))
+      .catch(() => null);
+  });
+  const here = new KeyValueSessionStore(busy);
+  const rotated = await here.rotate(cookie);
+  assertEquals([calls, rotated?.data], [5, { count: 4 }]);
+  calls = 0;
+  await here.destroy(rotated?.cookie ?? "");
+  assertEquals(calls, 1);
   await memory.close();
 });
 
