@@ -18,6 +18,8 @@ export interface Options {
   processes: number[];
   /** Whether the peers that npm installs are measured, too. */
   peers: boolean;
+  /** Whether tables and plots replace those in docs/. */
+  write: boolean;
 }
 
 /** One request of a load. Cookie, content type and body may be left out. */
@@ -128,7 +130,7 @@ async function wrk({ url }: Started, { lines, seconds, connections, rolling, rat
     const program = new Program("wrk", args, { env });
     if (seconds < 1) {
       // It counts whole seconds, and prints what it has when it is interrupted.
-      await delay(seconds * 1000 + 200);
+      await delay(seconds * 1000 + 100);
       program.signal("SIGINT");
     }
     await program.exited;

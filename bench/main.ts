@@ -58,6 +58,7 @@ const options: Options = {
   keys: Number(values.keys),
   processes: values.processes.split(",").map(Number),
   peers: !values["no-peers"],
+  write: values.write,
 };
 const names = positionals.length > 0 ? positionals : ["page", "kv", "redis"];
 const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
@@ -70,5 +71,5 @@ for (const name of names) {
   const text = `${await PARTS[name]?.(options)}\n\n${await versions(name)}`;
   console.log(`## ${name}\n\n${text}\n`);
   const document = ["contention", "hostile"].includes(name) ? "RELIABILITY.md" : "PERFORMANCE.md";
-  if (values.write) await writeTables(document, name, text);
+  if (options.write) await writeTables(document, name, text);
 }

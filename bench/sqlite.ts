@@ -1,6 +1,6 @@
 /**
  * What a large SQLite file costs: one of many keys beside an empty one, each opened by a process of
- * its own. `deno run -A bench/sqlite.ts FILE` is such a process.
+ * its own. `deno run -A bench/sqlite.ts FILE KEYS` is such a process.
  */
 import { join } from "node:path";
 import { sqliteStore } from "../stores/sqlite.ts";
@@ -8,9 +8,6 @@ import { json } from "../stores/json_text.ts";
 import { MAX_PAGE, type Store } from "../stores/store.ts";
 import { type Options, progress, whole } from "./load.ts";
 import { table } from "./tables.ts";
-
-const READS = 100_000;
-const WRITES = 2_000;
 
 /** A file of `options.keys` keys beside an empty one. */
 export async function sqlite({ keys }: Options): Promise<string> {
@@ -22,7 +19,7 @@ export async function sqlite({ keys }: Options): Promise<string> {
     await store.close();
     await sqliteStore(empty).close();
     const { size } = await Deno.stat(full);
-    const columns = [await measured(empty), await measured(full)];
+    const columns = [await measured(empty, keys), await measured(full, keys)];
     const rows = Object.keys(columns[0] ?? {}).map((name) => [
       name,
       ...columns.map((column) => column[name] ?? ""),
@@ -33,9 +30,9 @@ export async function sqlite({ keys }: Options): Promise<string> {
   }
 }
 
-async function measured(file: string): Promise<Record<string, string>> {
+async function measured(file: string, keys: number): Promise<Record<string, string>> {
   progress(`measuring ${file}`);
-  const args = ["run", "--allow-all", import.meta.filename ?? "", file];
+  const args = ["run", "--allow-all", import.meta.filename ?? "", file, String(keys)];
   const { stdout } = await new Deno.Command(Deno.execPath(), { args, stderr: "inherit" }).output();
   return JSON.parse(new TextDecoder().decode(stdout));
 }
@@ -52,7 +49,8 @@ export async function fill(
   }
 }
 
-async function measure(file: string): Promise<Record<string, string>> {
+async function measure(file: string, size: number): Promise<Record<string, string>> {
+  const count = Math.ceil(size / 100);
   const before = memory();
   const start = performance.now();
   const store = sqliteStore(file);
@@ -70,14 +68,14 @@ async function measure(file: string): Promise<Record<string, string>> {
     cursor = page.next ?? undefined;
   } while (cursor !== undefined);
 
-  const reads = await perSecond(READS, async () => {
-    for (let i = 0; i < READS; i++) await store.get(`key${(i * 7919) % Math.max(keys, 1)}`);
+  const reads = await perSecond(count, async () => {
+    for (let i = 0; i < count; i++) await store.get(`key${(i * 7919) % Math.max(keys, 1)}`);
   });
-  const alone = await perSecond(WRITES, async () => {
-    for (let i = 0; i < WRITES; i++) await store.set(`new${i}`, json(i));
+  const alone = await perSecond(count, async () => {
+    for (let i = 0; i < count; i++) await store.set(`new${i}`, json(i));
   });
-  const together = await perSecond(WRITES, async () => {
-    const numbers = Array.from({ length: WRITES }, (_, i) => i);
+  const together = await perSecond(count, async () => {
+    const numbers = Array.from({ length: count }, (_, i) => i);
     await Promise.all(numbers.map((i) => store.set(`new${i}`, json(i))));
   });
   await store.close();
@@ -103,4 +101,6 @@ function memory(): number {
   return Math.round(Deno.memoryUsage().rss / 2 ** 20);
 }
 
-if (import.meta.main) console.log(JSON.stringify(await measure(Deno.args[0] ?? "")));
+if (import.meta.main) {
+  console.log(JSON.stringify(await measure(Deno.args[0] ?? "", Number(Deno.args[1]))));
+}

@@ -1,6 +1,6 @@
 /**
- * The bench runs: each part ends and prints its tables, after loads of a fraction of a second. What
- * they say is not looked at. The peers that npm installs are left out here.
+ * Each part of the bench ends and prints its tables, after loads of a fraction of a second. No
+ * measured number is asserted. The peers that npm installs are left out.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { runToEnd, testWith } from "./helpers/programs.ts";
@@ -8,7 +8,7 @@ import { REDIS } from "./helpers/redis_servers.ts";
 
 const SHORT = [
   "--rounds=1",
-  "--seconds=0.1",
+  "--seconds=0.05",
   "--sessions=2",
   "--keys=2000",
   "--no-peers",
@@ -20,6 +20,7 @@ for (
     ["page", ["wrk", ...REDIS], /^\| ours, signed cookie +\| ours \| [\d,]+ \| [\d,]+ \|$/m],
     ["kv", ["wrk", "webdis", "etcd", ...REDIS], /^\| Webdis GET \| peer \| [\d,]+ \| [\d,]+ \|$/m],
     ["redis", ["wrk", ...REDIS], /^\| ours, Redis \| .+ \| limit \| [\d.]+ \|$/m],
+    ["growth", ["wrk", ...REDIS], /^\| kv\.ts \| [\d,]+ \| [\d,]+ \|$/m],
     [
       "contention",
       REDIS,
