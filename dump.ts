@@ -3,35 +3,157 @@
  * Prints every entry of a store, one `{"key": value}` a line.
  *
  * ```sh
- * deno run dump.ts http://localhost:5100      # asks for the network at a terminal
+ * deno run dump.ts http://localhost:5100      # asks for permission to use the network
  * ./dump.ts http://localhost:5100
- * deno task dump kv.db
+ * deno task dump --format table kv.db
+ * ./dump.ts --restore backup.ndjson http://localhost:5100
  * ```
  *
- * `http POST localhost:5100 Content-Type:application/x-ndjson < file` restores what was printed.
- * A dump has no ttls: what is restored stays for ever, or as long as `?ttl=` says.
- *
- * The address is any store's URL (stores/store.ts); for a service that asks for a token, set
- * `KV_TOKEN`. The exit code is 0, 1 if the store cannot be read, or 2 if the call was wrong.
+ * A dump has no ttls: restored entries stay forever.
  *
  * @module
  */
-import { entries, line } from "./stores/entries.ts";
+import { parseArgs } from "@std/cli/parse-args";
+import { setColorEnabled } from "@std/fmt/colors";
+import { type Format, FORMATS, printer } from "./dump/formats.ts";
+import { BadLine, restore } from "./dump/restore.ts";
+import { printable } from "./server/log.ts";
+import { entries } from "./stores/entries.ts";
 import { openStore } from "./stores/open.ts";
-import { InvalidArgument, StoreUnavailable } from "./stores/store.ts";
+import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "./stores/store.ts";
 
 export { entries } from "./stores/entries.ts";
 
-async function dump(url: string): Promise<void> {
+const USAGE = `Usage: dump.ts [options] URL
+
+Prints every entry of the store at URL, one {"key": value} a line. A URL is
+http://localhost:5100, a file such as kv.db, redis://localhost:6379, and so on.
+
+  --prefix TEXT    only the keys that begin with TEXT
+  --format FORMAT  lines, table, or json (one object); the default is lines
+  --watch          goes on with changes as they happen, until Ctrl-C
+  --restore FILE   writes the entries of FILE, printed as lines, into the store
+  --help           prints this text
+
+For a service that requires a token, set KV_TOKEN.
+Exit codes: 0 done, 1 the store or file failed, 2 the command is wrong.`;
+
+/** How long it takes until progress is shown, and how often that changes, in milliseconds. */
+const PROGRESS_AFTER = 1000;
+const PROGRESS_EVERY = 200;
+
+/** What the command line asks for. */
+interface Options {
+  url: string;
+  prefix: string;
+  format: Format;
+  watch: boolean;
+  /** The file to restore. */
+  restore: string | undefined;
+}
+
+/** The command line is wrong. */
+class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** @throws {UsageError} If the arguments are wrong */
+function readOptions(args: string[]): Options | "help" {
+  const { _: [url, ...others], ...options } = parseArgs(args, {
+    string: ["_", "prefix", "format", "restore"],
+    boolean: ["watch", "help"],
+    alias: { help: "h" },
+    unknown(arg) {
+      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${arg}"`);
+    },
+  });
+  if (options.help) return "help";
+  if (url === undefined) {
+    throw new UsageError("Expected the URL of a store, as in: dump.ts http://localhost:5100");
+  }
+  if (others.length > 0) throw new UsageError(`Expected one URL, not also "${others[0]}"`);
+  const format = FORMATS.find((it) => it === (options.format ?? "lines"));
+  if (!format) {
+    throw new UsageError(`--format is "${options.format}": expected ${FORMATS.join(" or ")}`);
+  }
+  if (options.watch && format === "json") {
+    throw new UsageError("--watch has no end: expected --format lines or table");
+  }
+  if (options.watch && !/^(https?|rediss?|redis\+\w+):/.test(url)) {
+    throw new UsageError(
+      "--watch needs a service or Redis: a file does not report other programs' changes",
+    );
+  }
+  if (options.restore === "") throw new UsageError("--restore needs a file");
+  const { prefix = "", watch, restore } = options;
+  return { url, prefix, format, watch, restore };
+}
+
+async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   const store = await openStore(url, { token: readToken(), mustExist: true });
-  const encoder = new TextEncoder();
+  const isTerminal = Deno.stdout.isTerminal();
+  const progress = new Progress(!isTerminal);
   const output = Deno.stdout.writable.getWriter();
+  const encoder = new TextEncoder();
+  const write = (text: string) => output.write(encoder.encode(text));
+  const { begin, print, end } = printer(format, isTerminal ? Deno.consoleSize().columns : null);
+  if (!isTerminal) setColorEnabled(false);
   try {
-    for await (const entry of entries(store)) {
-      await output.write(encoder.encode(`${line(entry)}\n`));
+    // Before the entries are read, so that no change is missed.
+    const watched = watch ? await store.watch(prefix) : null;
+    let count = 0;
+    await write(begin());
+    for await (const entry of entries(store, prefix)) {
+      await write(print(entry.key, entry));
+      progress.show(++count);
     }
+    await write(end());
+    progress.end();
+    if (count === 0) {
+      console.error(prefix ? `No key begins with ${JSON.stringify(prefix)}` : "The store is empty");
+    }
+    for await (const { key, entry } of watched?.changes ?? []) await write(print(key, entry));
   } finally {
+    progress.end();
     await store.close();
+  }
+}
+
+async function restoreFile(url: string, file: string): Promise<void> {
+  const input = await Deno.open(file);
+  const store = await openStore(url, { token: readToken() });
+  const progress = new Progress(true);
+  try {
+    const restored = await restore(store, input.readable, (count) => progress.show(count));
+    progress.end();
+    console.error(`Restored ${restored} ${restored === 1 ? "entry" : "entries"}`);
+  } finally {
+    progress.end();
+    await store.close();
+  }
+}
+
+/** A line on a terminal's standard error that tells how far a long call is. */
+class Progress {
+  readonly #isShown: boolean;
+  #next = performance.now() + PROGRESS_AFTER;
+  #isPrinted = false;
+
+  constructor(isWanted: boolean) {
+    this.#isShown = isWanted && Deno.stderr.isTerminal();
+  }
+
+  show(entries: number): void {
+    if (!this.#isShown || performance.now() < this.#next) return;
+    this.#next = performance.now() + PROGRESS_EVERY;
+    this.#isPrinted = true;
+    Deno.stderr.writeSync(new TextEncoder().encode(`\rentries: ${entries.toLocaleString("en")}`));
+  }
+
+  /** Removes the line. */
+  end(): void {
+    if (this.#isPrinted) Deno.stderr.writeSync(new TextEncoder().encode("\r\x1b[K"));
+    this.#isPrinted = false;
   }
 }
 
@@ -43,21 +165,29 @@ function readToken(): string | undefined {
   return /^\s*\[\s*"([^"]*)"/.exec(text ?? "")?.[1] ?? text;
 }
 
+/** The exit code for an error, or null for a defect. */
+function exitCodeOf(error: unknown): number | null {
+  if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
+  const isKnown = error instanceof StoreUnavailable || error instanceof StoreFull ||
+    error instanceof ChangesLost || error instanceof BadLine ||
+    error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound ||
+    (error as { code?: string }).code === "ENOSPC";
+  return isKnown ? 1 : null;
+}
+
 if (import.meta.main) {
-  const [url, ...rest] = Deno.args;
-  if (url === undefined || rest.length > 0) {
-    console.error("Usage: dump.ts URL, as in: dump.ts http://localhost:5100");
-    Deno.exit(2);
-  }
   try {
-    await dump(url);
+    const options = readOptions(Deno.args);
+    if (options === "help") console.log(USAGE);
+    else if (options.restore === undefined) await dump(options);
+    else await restoreFile(options.url, options.restore);
   } catch (error) {
     // The reader has had enough, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
-    const known = error instanceof InvalidArgument || error instanceof StoreUnavailable ||
-      error instanceof Deno.errors.NotCapable || (error as { code?: string }).code === "ENOSPC";
-    if (!known) throw error;
-    console.error((error as Error).message);
-    Deno.exit(error instanceof InvalidArgument ? 2 : 1);
+    const code = exitCodeOf(error);
+    if (code === null) throw error;
+    const help = error instanceof UsageError ? "; dump.ts --help explains" : "";
+    console.error(printable((error as Error).message + help));
+    Deno.exit(code);
   }
 }

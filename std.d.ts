@@ -52,6 +52,31 @@ declare module "@std/crypto/timing-safe-equal" {
   export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
 }
 
+declare module "@std/cli/parse-args" {
+  /** How arguments are read. */
+  export interface ParseOptions<S extends string, B extends string> {
+    /** Options that take a text; with "_", arguments that look like numbers stay text. */
+    string: readonly (S | "_")[];
+    boolean: readonly B[];
+    alias?: Record<string, string>;
+    /** Called with each argument that is not one of these options. */
+    unknown?: (arg: string) => void;
+  }
+  /** Reads command-line arguments; `_` has those that are not options. */
+  export function parseArgs<const S extends string, const B extends string>(
+    args: readonly string[],
+    options: ParseOptions<S, B>,
+  ): { _: string[] } & { [name in Exclude<S, "_">]?: string } & { [name in B]: boolean };
+}
+
+declare module "@std/fmt/colors" {
+  /** Whether the functions below change their argument; at first, unless `NO_COLOR` is set. */
+  export function setColorEnabled(value: boolean): void;
+  export function bold(str: string): string;
+  export function cyan(str: string): string;
+  export function dim(str: string): string;
+}
+
 declare module "@std/http/cookie" {
   /** A cookie and its attributes (RFC 6265, section 4.1). */
   export interface Cookie {
@@ -83,6 +108,11 @@ declare module "@std/http/cookie" {
 declare module "@std/uuid/v4" {
   /** Whether `id` is a version 4 UUID (RFC 9562, section 5.4), in upper or lower case. */
   export function validate(id: string): boolean;
+}
+
+declare module "@std/streams/text-line-stream" {
+  /** Splits text into lines, at `\n` and `\r\n`. */
+  export class TextLineStream extends TransformStream<string, string> {}
 }
 
 declare module "@std/text/closest-string" {

@@ -148,7 +148,7 @@ Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", 
       ["run", "--allow-net", "--allow-env", "dump.ts", kv.url],
       { env },
     );
-    assertEquals({ stderr, code }, { stderr: "", code: 0 });
+    assertEquals({ stderr, code }, { stderr: "The store is empty\n", code: 0 });
   }
 
   const config = { USE_SESSION_STORE: true, KV_URL: kv.url, KV_TOKEN };

@@ -1,0 +1,244 @@
+/** dump.ts as a program. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { freePort, Program, runToEnd, startServer, testWith } from "../helpers/programs.ts";
+
+const OPTIONS = ["run", "--quiet", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
+
+Deno.test("dump.ts restores what it has printed", async () => {
+  await using from = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await using to = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const values = { twitter: "@csuf", "a\n\x1b": ["\u202e", 1], list: [1, null] };
+  await set(from.url, values);
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "backup.ndjson");
+  const first = await dump(from.url);
+  await Deno.writeTextFile(file, first.stdout);
+  assertEquals(await dump("--restore", file, to.url), {
+    code: 0,
+    stdout: "",
+    stderr: "Restored 3 entries\n",
+  });
+  assertEquals(await dump(to.url), first);
+  assertEquals((await dump("--prefix", "tw", to.url)).stdout, '{"twitter": "@csuf"}\n');
+  assertEquals(JSON.parse((await dump("--format", "json", to.url)).stdout), values);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("dump.ts says that there is nothing to print", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  assertEquals(await dump(kv.url), { code: 0, stdout: "", stderr: "The store is empty\n" });
+  const { code, stderr } = await dump("--prefix", "x", kv.url);
+  assertEquals({ code, stderr }, { code: 0, stderr: 'No key begins with "x"\n' });
+});
+
+Deno.test("dump.ts --watch prints changes as they happen", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await set(kv.url, { before: 1 });
+  const args = [...OPTIONS, "dump.ts", "--watch", kv.url];
+  await using watching = new Program(Deno.execPath(), args);
+  await watching.printed(/^\{"before": 1\}$/m);
+  await set(kv.url, { after: 1 });
+  await watching.printed(/^\{"after": 1\}$/m);
+  await (await fetch(`${kv.url}/before`, { method: "DELETE" })).text();
+  await watching.printed(/^\{"before": null\}$/m);
+});
+
+testWith(["script"], "dump.ts uses colors at a terminal, unless NO_COLOR is set", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await set(kv.url, { foo: "\x9b" });
+  const command = `"${Deno.execPath()}" ${OPTIONS.join(" ")} dump.ts ${kv.url}`;
+  for (const [NO_COLOR, wanted] of [["", '{\x1b[36m"foo"\x1b[39m: '], ["1", '{"foo": ']] as const) {
+    // script gives the command a terminal.
+    const args = ["-qfec", command, "/dev/null"];
+    const { stdout } = await runToEnd("script", args, { env: { NO_COLOR } });
+    assertEquals(stdout, `${wanted}"\\u009b"}\r\n`);
+  }
+});
+
+testWith(["script"], "dump.ts shows its progress when a dump to a file takes long", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const values = Object.fromEntries(Array.from({ length: 250 }, (_, i) => [`k${i}`, i]));
+  await set(kv.url, values);
+  await using slow = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async ({ method, url, headers, body }) => {
+      await new Promise((resolve) => setTimeout(resolve, 600));
+      const { pathname, search } = new URL(url);
+      return await fetch(kv.url + pathname + search, { method, headers, body });
+    },
+  );
+  const url = `http://127.0.0.1:${slow.addr.port}`;
+  const command = `"${Deno.execPath()}" ${OPTIONS.join(" ")} dump.ts ${url} > /dev/null`;
+  const { code, stdout } = await runToEnd("script", ["-qfec", command, "/dev/null"]);
+  assertEquals(code, 0);
+  assertMatch(stdout, /^\rentries: \d+\r/);
+  assertEquals(stdout.split("\r").at(-1), "\x1b[K");
+});
+
+Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2", async () => {
+  const help = await dump("--help");
+  assertEquals([help.code, help.stderr], [0, ""]);
+  assertMatch(help.stdout, /^Usage: dump\.ts \[options\] URL\n/);
+  const wrong: [string[], RegExp][] = [
+    [[], /^Expected the URL of a store/],
+    [[":memory:", ":memory:"], /^Expected one URL/],
+    [["--colour", ":memory:"], /^Unknown option "--colour"/],
+    [["--format", "xml", ":memory:"], /^--format is "xml": expected lines or table or json/],
+    [["--watch", "--format", "json", "http://x"], /^--watch has no end/],
+    [["--watch", "kv.db"], /^--watch needs a service or Redis/],
+    [[":memory:", "--restore"], /^--restore needs a file/],
+  ];
+  for (const [args, message] of wrong) {
+    const { code, stdout, stderr } = await dump(...args);
+    assertMatch(stderr, message);
+    assertMatch(stderr, /^[^\n]+; dump\.ts --help explains\n$/);
+    assertEquals([code, stdout], [2, ""]);
+  }
+});
+
+Deno.test("dump.ts says which file it cannot restore", async () => {
+  const { code, stderr } = await dump("--restore", "nothing.ndjson", ":memory:");
+  assertMatch(stderr, /^[^\n]*nothing\.ndjson[^\n]*\n$/);
+  assertEquals(code, 1);
+});
+
+testWith(["deno"], "dump.ts prints a line for each entry", async () => {
+  await using kv = await startServer("kv.ts");
+  await set(kv.url, { twitter: "CSUF", github: "csuf", cpsc449: [1, 2] });
+  const ways = [
+    ["deno", "run", "--allow-net", "dump.ts", kv.url],
+    ["./dump.ts", kv.url],
+    ["deno", "task", "dump", kv.url],
+  ] as const;
+  for (const [command, ...args] of ways) {
+    const { code, stdout } = await runToEnd(command, args);
+    assertEquals(code, 0);
+    assertEquals(stdout, '{"cpsc449": [1,2]}\n{"github": "csuf"}\n{"twitter": "CSUF"}\n');
+  }
+});
+
+testWith(
+  ["script", "deno"],
+  "dump.ts asks for permission at a terminal",
+  async () => {
+    await using kv = await startServer("kv.ts");
+    await set(kv.url, { twitter: "CSUF" });
+    const command = `deno run dump.ts ${kv.url}`;
+    // script gives the command a terminal.
+    await using terminal = new Program("script", ["-qfec", command, "/dev/null"], {
+      stdin: "piped",
+    });
+    await terminal.printed(/net access to "localhost:\d+"[^]*\[y\/n/);
+    await delay(1000); // Deno denies what an answer too quick for a person asks
+    await terminal.type("y\n");
+    await terminal.printed(/\{"twitter": "CSUF"\}/);
+    assertEquals(await terminal.exited, 0);
+  },
+);
+
+Deno.test("dump.ts without a terminal says which permission it needs", async () => {
+  const url = `http://localhost:${freePort()}`;
+  const refused = await runToEnd(Deno.execPath(), ["run", "dump.ts", url]);
+  assertFailed(refused, 1, /^Requires net access to "localhost:\d+", .*--allow-net/);
+});
+
+Deno.test("dump.ts says in one sentence why it cannot read a store", async () => {
+  assertFailed(await dump("ftp://x"), 2, /^Cannot open the store "ftp:\/\/x": expected /);
+  assertFailed(await dump("nothing.db"), 1, /^Cannot open the store "nothing.db": /);
+  const port = freePort();
+  assertFailed(
+    await dump(`http://localhost:${port}`),
+    1,
+    new RegExp(`^http://localhost:${port} cannot be reached: .*refused.*\n$`),
+  );
+});
+
+Deno.test("dump.ts says in one sentence that the disk is full", async () => {
+  await using kv = await startServer("kv.ts");
+  await set(kv.url, { a: 1 });
+  const command = `"${Deno.execPath()}" run --quiet --allow-net dump.ts ${kv.url} > /dev/full`;
+  assertFailed(await runToEnd("sh", ["-c", command]), 1, /^No space left on device/);
+});
+
+Deno.test("dump.ts says that a URL is not a key-value service", async () => {
+  const pages: [Response, RegExp][] = [
+    [new Response("<h1>It works!</h1>"), /is no key-value service: it answered no JSON\n$/],
+    [Response.json({ some: "API" }), /is no key-value service: it answered other JSON\n$/],
+    [new Response("None", { status: 404 }), /is no key-value service: it answered status 404\n$/],
+    [Response.redirect("http://localhost/"), /it answered status 302\n$/],
+  ];
+  let page = new Response();
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => page,
+  );
+  for (const [response, sentence] of pages) {
+    page = response;
+    assertFailed(await dump(`http://localhost:${server.addr.port}`), 1, sentence);
+  }
+});
+
+Deno.test("dump.ts says that a service times out or closes the connection", async () => {
+  const begun =
+    'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"ke';
+  for (
+    const [answer, sentence] of [
+      [null, /^http:\S+ did not answer in time\n$/],
+      ["", /^http:\S+ cut the connection\n$/],
+      [begun, /^http:\S+ cut the connection\n$/],
+    ] as const
+  ) {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const failed = dump(`http://127.0.0.1:${listener.addr.port}`);
+    using connection = await listener.accept();
+    await connection.read(new Uint8Array(4096));
+    if (answer !== null) {
+      await connection.write(new TextEncoder().encode(answer));
+      await connection.closeWrite();
+    }
+    assertFailed(await failed, 1, sentence);
+  }
+});
+
+Deno.test("dump.ts keeps what it printed before the service failed", async () => {
+  await using kv = await startServer("kv.ts");
+  const values = Array.from({ length: 150 }, (_, i) => [`key${i}`, i]);
+  await set(kv.url, Object.fromEntries(values));
+  let posts = 0;
+  await using between = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async ({ method, url, headers, body }) => {
+      const { pathname, search } = new URL(url);
+      if (method === "POST" && ++posts === 2) return new Response("", { status: 502 });
+      return await fetch(kv.url + pathname + search, { method, headers, body });
+    },
+  );
+  const { code, stdout, stderr } = await dump(`http://127.0.0.1:${between.addr.port}`);
+  assertMatch(stderr, /^http:\S+ is no key-value service: it answered status 502\n$/);
+  assertEquals(code, 1);
+  assertEquals(stdout.trimEnd().split("\n").length, 100);
+});
+
+/** Sets all of these keys. */
+async function set(url: string, values: Record<string, unknown>): Promise<void> {
+  const headers = { "Content-Type": "application/json" };
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(values) });
+  assertEquals(response.status, 200, await response.text());
+}
+
+async function dump(...args: string[]) {
+  return await runToEnd(Deno.execPath(), [...OPTIONS, "dump.ts", ...args]);
+}
+
+function assertFailed(
+  { code, stdout, stderr }: Awaited<ReturnType<typeof runToEnd>>,
+  wantedCode: number,
+  sentence: RegExp,
+): void {
+  assertMatch(stderr, sentence);
+  assertMatch(stderr, /^[^\n]+\n$/, "more than one line");
+  assertEquals(code, wantedCode);
+  assertEquals(stdout, "");
+}
