@@ -5,6 +5,7 @@ import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { openStore } from "../stores/open.ts";
 import { InvalidArgument } from "../stores/store.ts";
+import { runToEnd } from "./helpers/programs.ts";
 
 Deno.test("openStore() opens what a URL names", async () => {
   const directory = await Deno.makeTempDir();
@@ -90,4 +91,24 @@ Deno.test("openStore() rejects a parameter that means nothing", async () => {
     assert(error.message.includes(`"${url}": expected no parameter but prefix, found `));
   }
   await assertRejects(() => openStore("q.db?prefix=%zz"), InvalidArgument, "percent-encoding");
+});
+
+Deno.test("openStore() keeps no program alive that forgets to close its store", async () => {
+  const directory = await Deno.makeTempDir();
+  const module = JSON.stringify(import.meta.resolve("../stores/open.ts"));
+  for (const url of [":memory:", join(directory, "kv.db"), "http://127.0.0.1:1"]) {
+    const code = `
+      import { openStore } from ${module};
+      await openStore(${JSON.stringify(url)});
+      console.log("the end");
+    `;
+    const { code: exitCode, stdout } = await runToEnd("timeout", [
+      "60",
+      Deno.execPath(),
+      "eval",
+      code,
+    ]);
+    assertEquals([exitCode, stdout], [0, "the end\n"], url);
+  }
+  await Deno.remove(directory, { recursive: true });
 });
