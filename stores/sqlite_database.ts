@@ -5,6 +5,7 @@
  * @module
  */
 import { statSync } from "node:fs";
+import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { StoreUnavailable } from "./store.ts";
 
@@ -118,7 +119,8 @@ export function isFull(error: unknown): boolean {
  * SQLite would go on writing to a file that is gone at the restart.
  */
 export function replacementCheck(path: string): () => void {
-  const paths = [path, `${path}-wal`];
+  // Absolute, since the program may change its directory.
+  const paths = [path, `${path}-wal`].map((path) => resolve(path));
   const opened = paths.map(identityOf);
   return () => {
     for (const [i, path] of paths.entries()) {

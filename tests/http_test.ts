@@ -36,10 +36,10 @@ storeConformance("httpStore over kv() on SQLite", {
     }),
 });
 
-/** A deadline, in milliseconds, that no pause of the machine comes near. */
+/** A deadline, in milliseconds, that is longer than any stall of the machine. */
 const PATIENT = 240_000;
 
-/** A deadline that a test waits for: half of it, longer than a pause of the machine. */
+/** A deadline that a test waits for; half of it is longer than most stalls of the machine. */
 const HANG_DEADLINE = 8000;
 
 const READS: [string, (store: Store) => Promise<unknown>][] = [
@@ -53,7 +53,7 @@ const WRITES: [string, (store: Store) => Promise<unknown>][] = [
 ];
 const CALLS = [...READS, ...WRITES];
 
-/** Checks that a call is rejected as a store that is not there does. */
+/** Checks that a call rejects with StoreUnavailable. */
 async function isUnavailable(
   call: Promise<unknown>,
   outcome: "unchanged" | "unknown",
@@ -65,7 +65,7 @@ async function isUnavailable(
   assertEquals(error.outcome, outcome, error.message);
 }
 
-/** A store that is answered by a function: what it asks for, and each request's body. */
+/** A store whose requests a function answers, and their URLs and bodies. */
 function answeredBy(
   answer: (url: string, init: RequestInit) => Response | Promise<Response>,
   { deadline = PATIENT, ...options }: HttpOptions = {},
@@ -96,14 +96,14 @@ function gated() {
   return { ...answered, below, open: gate.resolve };
 }
 
-/** Never answers; gives up when the request's signal says so. */
+/** Never answers; rejects when the request's signal aborts. */
 function hang(_url: string, { signal }: RequestInit): Promise<Response> {
   return new Promise((_resolve, reject) => {
     signal?.addEventListener("abort", () => reject(signal.reason));
   });
 }
 
-/** A listener that reads one request from each connection, sends a text and cuts it. */
+/** A listener that reads one request from each connection, sends a text and closes it. */
 function rawServer(text: string) {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const done = (async () => {
@@ -143,7 +143,7 @@ function problem(status: number, members: Record<string, unknown> = {}): Respons
   });
 }
 
-/** A store over a service whose stream of changes is these events, and then ends or stays open. */
+/** A store over a service that sends these events and then ends the stream or keeps it open. */
 function eventsOf(text: string, { ends = true, ...options }: EventsOptions = {}) {
   return answeredBy((_url, { signal }) => {
     const body = new ReadableStream({
@@ -736,7 +736,7 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
 
 Deno.test("httpStore() ends a watch with an error if the service falls silent", async () => {
   const { store } = eventsOf(READY, { ends: false, idleTimeout: 100 });
-  // The store's own timer lets a program end, which a connection would keep from it.
+  // Keeps the test alive: the store's timer does not, and there is no connection.
   const awake = setTimeout(() => {}, 60_000);
   const watched = async () => await (await store.watch("")).changes.getReader().read();
   const error = await assertRejects(() => watched(), Error);

@@ -1,4 +1,4 @@
-/** What a Redis store does when the server, or the way to it, fails: never a hang, never a wrong success. */
+/** A Redis store whose server or connection fails: it never hangs, and never reports a false success. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
@@ -9,16 +9,16 @@ import { ChangesLost, InvalidArgument, type Store, StoreUnavailable } from "../s
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
 import { cli, REDIS, startCluster, startRedis, startSentinels } from "./helpers/redis_servers.ts";
 
-/** Of the stores here, in milliseconds. */
+/** The stores' deadline, in milliseconds. */
 const DEADLINE = 2000;
 /** How much later than its deadline a call may end, in milliseconds. */
 const SLACK = 1000;
 
-/** A TCP proxy before a server, which a test makes misbehave. */
+/** A TCP proxy in front of a server that a test makes fail. */
 class Proxy implements AsyncDisposable {
-  /** Milliseconds by which answers are late; Infinity: there are none. */
+  /** How late answers are, in milliseconds; Infinity: they never come. */
   late = 0;
-  /** What is cut, once: the connection before a request is passed on, or after it was. */
+  /** When to cut the connection, once: before or after a request is passed on. */
   cut: "before" | "after" | null = null;
   readonly port = freePort();
   readonly #sockets = new Set<Socket>();
@@ -55,7 +55,7 @@ class Proxy implements AsyncDisposable {
     delay(milliseconds, undefined, { signal: this.#ended.signal }).then(run, () => {}); // the end came first
   }
 
-  /** Cuts all connections that there are. */
+  /** Cuts all connections. */
   cutAll(): void {
     for (const socket of this.#sockets) socket.destroy();
   }
@@ -81,8 +81,8 @@ function open(url: string, deadline = DEADLINE): Store & AsyncDisposable {
 }
 
 /**
- * A clock in milliseconds from 0. A machine with other work may stand still for long: of the time
- * between two ticks no more than 50 ms are counted.
+ * A clock in milliseconds from 0. A busy machine may stall: of the time between two ticks at most
+ * 50 ms are counted.
  */
 class SteadyClock implements Disposable {
   #time = 0;
@@ -101,14 +101,14 @@ class SteadyClock implements Disposable {
   }
 }
 
-/** Milliseconds that a call takes, whether it succeeds or not. */
+/** Returns how long a call takes, in milliseconds, whether it succeeds or not. */
 async function timeOf(call: Promise<unknown>): Promise<number> {
   using clock = new SteadyClock();
   await call.catch(() => {});
   return clock.now();
 }
 
-/** What became of a call that has to fail with StoreUnavailable within `limit` milliseconds. */
+/** Returns the outcome of a call that must fail with StoreUnavailable within `limit` milliseconds. */
 async function outcome(call: Promise<unknown>, limit = DEADLINE): Promise<string> {
   const took = await timeOf(call);
   assert(took < limit + SLACK, `it took ${took} ms`);
@@ -245,7 +245,7 @@ testWith(
       await using _server = await startRedis({ port, directory, settings });
       await eventually("a store that works", works(store));
       assertEquals((await store.get("k49"))?.value, "49");
-      // Another process has another order of the keys: going on would miss some.
+      // The new process has another order of the keys: continuing would miss some.
       await assertRejects(() => store.list("k", { after: next }), InvalidArgument);
     }
     await Deno.remove(directory, { recursive: true });
@@ -336,7 +336,7 @@ testWith(
         method: "PUT",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(value),
-        // Far beyond the deadline of the store.
+        // Far longer than the store's deadline.
         signal: AbortSignal.timeout(60_000),
       });
     const answers = async () => {
@@ -365,7 +365,7 @@ testWith(
   },
 );
 
-/** Kills a master under load, 40 writes of new keys at a time, until there was no failure for 2 s. */
+/** Kills a master under a load of 40 writes at a time, and waits until none has failed for 2 s. */
 async function loseMaster(name: string, store: Store, kill: () => Promise<unknown>) {
   using clock = new SteadyClock();
   const acknowledged: string[] = [];
@@ -397,7 +397,7 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
   quiet = Date.now() + 5000;
   end = Date.now() + 90_000;
   await Promise.all(load);
-  // A stall of the machine may have looked like quiet.
+  // A stalled machine also has no failures.
   await eventually("a store that works", works(store), 90);
   let lost = 0;
   for (const key of acknowledged) if (await store.get(key) === null) lost++;
@@ -410,7 +410,7 @@ async function loseMaster(name: string, store: Store, kill: () => Promise<unknow
   );
   assert(longest < DEADLINE + SLACK, `a call took ${longest} ms`);
   assert(seconds > 0, "nothing failed: was it a master?");
-  // The servers need some 5 s; Sentinels that notice a stall of their machine, 30 s more.
+  // The servers need some 5 s; Sentinels on a machine that stalled, 30 s more.
   assert(seconds < 60, `it still failed after ${seconds} s`);
   assert((await store.list("0-")).keys.length > 0);
 }
@@ -435,7 +435,7 @@ testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () =
       await loseMaster("Sentinel", store, async () => await master?.program.stop("SIGKILL"));
       return;
     } catch (error) {
-      // Sentinels that notice a stall of their machine may find no replica good enough, for good.
+      // Sentinels on a machine that stalled may reject every replica from then on.
       const named = await cli(sentinel?.port ?? 0, "SENTINEL", "MASTER", "mymaster");
       if (attempt === 3 || !named.includes(`\n${master?.port}\n`)) throw error;
       console.log("The Sentinels name no other master, so again with new ones");

@@ -1,4 +1,4 @@
-/** Sessions over Redis: what they promise on every store, and counters of several processes. */
+/** Sessions over Redis: the conformance suite, and counters in several processes. */
 import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { KeyValueSessionStore } from "../sessions.ts";
@@ -52,8 +52,7 @@ testWith(
     const urls = await Promise.all(
       counters.map(async (it) => (await it.printed(/counter: (http\S+)/))[1] ?? ""),
     );
-    // A 503 where the store did not answer in time, as may be on a machine that is busy: such a
-    // load may have counted or not.
+    // On a busy machine the store may not answer in time: a load with a 503 may have counted or not.
     const load = async (i: number, cookie = "") => {
       const response = await fetch(urls[i % PROCESSES] ?? "", { headers: { Cookie: cookie } });
       const page = await response.text();

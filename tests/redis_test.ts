@@ -1,4 +1,4 @@
-/** The Redis store: the conformance suite, and what is Redis's own. Faults are in redis_faults_test.ts. */
+/** The Redis store: the conformance suite, and what only Redis has. Faults are in redis_faults_test.ts. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -25,10 +25,10 @@ import {
 
 let alone: Server, cluster: Servers;
 let prefixes = 0;
-// For a machine with much other work.
+// For a busy machine.
 const patient = { deadline: 30_000 };
 
-// One server of each kind for all tests: each has keys of its own, under a prefix.
+// One server of each kind for all tests, each of which has its own prefix.
 Deno.test.beforeAll(async () => {
   if (!REDIS.every(isInstalled)) return;
   [alone, cluster] = await Promise.all([startRedis(), startCluster()]);
@@ -88,7 +88,7 @@ testWith(
     await eventually("a replica that has the entry", async () => {
       return (await cli(replica?.port ?? 0, ...login, "-n", "1", "GET", key)).endsWith(" 2\n");
     });
-    // Sentinels that notice a stall of their machine do nothing for half a minute.
+    // Sentinels on a machine that stalled do nothing for half a minute.
     await eventually("a failover", async () => {
       if ((await cli(replica?.port ?? 0, ...login, "ROLE")).startsWith("master")) return true;
       const sentinelLogin = ["-a", "s%cret2", "--no-auth-warning"];

@@ -112,7 +112,7 @@ Deno.test("sqliteStore() waits for another process that creates the same file", 
     try {
       return sqliteStore(path);
     } catch (error) {
-      // A machine that stalls may stall all the while that a store waits.
+      // A stalled machine may outlast the time that a store waits.
       if (attempts === 1) throw error;
       await released;
       return await openLocked(attempts - 1);

@@ -1,6 +1,6 @@
 /**
- * What every store must pass, whatever keeps the data. `storeConformance()` registers the tests for
- * one engine: `tests/sqlite_test.ts` is an example.
+ * The tests that every store must pass. `storeConformance()` registers them for one engine, as
+ * `tests/sqlite_test.ts` does.
  */
 import {
   assert,
@@ -29,7 +29,7 @@ import {
 } from "../../stores/store.ts";
 import { testWith } from "../helpers/programs.ts";
 
-/** A clock that stands still until a test moves it. */
+/** A clock that stops until a test moves it. */
 export function testClock() {
   let time = 1_700_000_000_000;
   return {
@@ -51,24 +51,24 @@ export function openWithClock(openWith: (now: () => number) => Store): Promise<T
   });
 }
 
-/** A store that is open for one test, and its clock. */
+/** A store for one test, and its clock. */
 export interface TestStore extends AsyncDisposable {
   readonly store: Store;
-  /** Lets time pass; on an engine with a clock of its own, by waiting. */
+  /** Lets time pass; by waiting, if the engine has its own clock. */
   pass(seconds: number): Promise<void>;
 }
 
 export interface ConformanceOptions {
   open(): Promise<TestStore>;
-  /** Whether `list` is in the order of the keys. */
+  /** Whether `list` returns keys in order. */
   ordered: boolean;
-  /** The longest key, in bytes: less than others' where a prefix counts towards it. */
+  /** The longest key, in bytes; less than usual if a prefix counts towards it. */
   longestKey?: number;
-  /** Programs of the machine that `open` needs: without them the tests are reported as ignored. */
+  /** Programs that `open` needs; if one is missing, the tests are reported as ignored. */
   needs?: string[];
 }
 
-/** A store over a service over another one, by a real socket; it closes all three. */
+/** A client of a service over another store, by a real socket. Closing it closes all three. */
 export function servedStore(below: Store): Store {
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(below).fetch);
   const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: 600_000 });
@@ -361,7 +361,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     assertEquals((await store.get("a"))?.value, "49");
   });
 
-  // One hash tag: in a Redis Cluster changes are in order where the keys are on one server.
+  // One hash tag: a Redis Cluster keeps changes in order only for keys on one server.
   test("watch reports every change under its prefix, in order", async ({ store }) => {
     await store.set("{w}a0", json(0));
     const { changes } = await store.watch("{w}a");
@@ -418,7 +418,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     const reader = (await store.watch("")).changes.getReader();
     await store.set("a", json(1));
     await store.close();
-    // It may have ended, or be telling what was on its way.
+    // It may have ended, or report what was on its way.
     assertNotEquals((await reader.read()).value?.entry, null);
     await reader.cancel();
   });
@@ -455,7 +455,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 }
 
-/** The next changes of a watch, which is ended then, or after a minute in which they did not come. */
+/** Returns the next changes of a watch and ends it; gives up after a minute. */
 async function take(changes: ReadableStream<Change>, count: number): Promise<Change[]> {
   const seen: Change[] = [];
   const reader = changes.getReader();
@@ -483,7 +483,7 @@ async function allPages(store: Store, prefix: string, limit: number): Promise<st
 
 const key = fc.constantFrom("a", "ab", "b", "\u{1f600}", "__proto__");
 const value = fc.jsonValue().map((it) => json(it));
-/** Which revision a conditional write names: the current one, one of before, none, or no condition. */
+/** The condition of a write: the current revision, an older one, no entry, or no condition. */
 const condition = fc.constantFrom("current", "stale", "nothing", "any");
 const operation = fc.oneof(
   fc.record({ op: fc.constant("set" as const), key, value, condition }),

@@ -1,6 +1,6 @@
 /**
- * Redis servers of a test's own: alone, a Cluster, a master with Sentinels; on free ports of
- * loopback, with their files in a temporary directory. Leaving the scope ends them.
+ * Redis servers for one test: alone, a Cluster, or a master with Sentinels, on free ports of
+ * loopback, with their files in a temporary directory. Leaving the scope stops them.
  */
 import { join } from "node:path";
 import { eventually, freePort, Program } from "./programs.ts";
@@ -14,7 +14,7 @@ export interface Server extends AsyncDisposable {
   readonly program: Program;
 }
 
-/** Several servers, and where a store finds them: `host:port,host:port`. */
+/** Several servers, and their addresses: `host:port,host:port`. */
 export interface Servers extends AsyncDisposable {
   readonly hosts: string;
   readonly servers: Server[];
@@ -23,12 +23,12 @@ export interface Servers extends AsyncDisposable {
 /** How to start a server. */
 export interface ServerOptions {
   port?: number;
-  /** Where its files are; a new temporary one where it is not given. */
+  /** Where its files are; by default a temporary directory. */
   directory?: string;
   /** Lines for its redis.conf. */
   settings?: string[];
   args?: string[];
-  /** What it answers to PING when it has started; by default that it is ready. */
+  /** What it answers to PING once it has started; by default that it is ready. */
   until?: RegExp;
 }
 
@@ -37,7 +37,7 @@ export async function startRedis(options: ServerOptions = {}): Promise<Server> {
   const directory = options.directory ?? await Deno.makeTempDir();
   const config = join(directory, `${port}.conf`);
   const lines = [`port ${port}`, "bind 127.0.0.1", `dir ${directory}`, 'save ""', ...settings];
-  // The log is a file: what a server prints while tests share it would look like a test's leak.
+  // The log is a file: output of a server that tests share would look like a test's leak.
   await Deno.writeTextFile(config, [...lines, `logfile ${port}.log`, ""].join("\n"));
   const program = new Program("redis-server", [config, ...args]);
   await eventually(
@@ -79,8 +79,8 @@ export async function startCluster(): Promise<Servers> {
 /**
  * A master with a replica, and three Sentinels that call it `mymaster`. Master and replica first.
  *
- * @param password That master and replica ask for
- * @param sentinelPassword That the Sentinels ask for
+ * @param password Of master and replica
+ * @param sentinelPassword Of the Sentinels
  */
 export async function startSentinels(
   password?: string,
@@ -132,7 +132,7 @@ function together(servers: Server[], hosts: string[]): Servers {
   };
 }
 
-/** Runs `redis-cli`, for a minute at most; a number is a server's port. Gives what it prints. */
+/** Runs `redis-cli`, for a minute at most, and returns its output. A number is a server's port. */
 export async function cli(...args: (string | number)[]): Promise<string> {
   const words = args.flatMap((arg) => typeof arg === "number" ? ["-p", String(arg)] : [arg]);
   const { stdout, stderr } = await new Deno.Command("timeout", {
