@@ -39,11 +39,8 @@ export {
   SessionTooLarge,
   SessionUnavailable,
 } from "./sessions/errors.ts";
-export {
-  type KeyValueSessionOptions,
-  KeyValueSessionStore,
-  type SessionEntries,
-} from "./sessions/key_value_store.ts";
+export { type KeyValueSessionOptions, KeyValueSessionStore } from "./sessions/key_value_store.ts";
+export type { SessionEntries } from "./sessions/rotation.ts";
 export { StoreFull, StoreUnavailable } from "./stores/store.ts";
 export type { LifetimeOptions } from "./sessions/lifetimes.ts";
 export type { Session } from "./sessions/session.ts";

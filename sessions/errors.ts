@@ -4,7 +4,7 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { StoreUnavailable } from "../stores/store.ts";
+import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
 
 /**
  * The store is unavailable, or full (a {@linkcode StoreFull} as `cause`): a 503 that says when to
@@ -70,4 +70,14 @@ export class RotationUnknown extends StoreUnavailable {
   get cookie(): string {
     return this.#cookie;
   }
+}
+
+/** Maps an error of the storage to what the app sees, with its status. */
+export function appError(error: unknown): unknown {
+  if (error instanceof SessionRotated) {
+    return new HTTPException(409, { message: error.message, cause: error });
+  }
+  if (error instanceof ValueTooLarge) return new SessionTooLarge(error.message, { cause: error });
+  const isUnavailable = error instanceof StoreUnavailable || error instanceof StoreFull;
+  return isUnavailable ? new SessionUnavailable(error) : error;
 }

@@ -12,15 +12,11 @@ import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import { validate as isUuid } from "@std/uuid/v4";
 import { LRUCache } from "lru-cache";
 import { json } from "../stores/json_text.ts";
-import {
-  type Entry,
-  RevisionConflict,
-  type Store,
-  StoreFull,
-  StoreUnavailable,
-} from "../stores/store.ts";
-import { RotationUnknown, SessionRotated } from "./errors.ts";
+import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { RotationUnknown } from "./errors.ts";
+import { KeyedQueue } from "./keyed_queue.ts";
 import { type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { checkMoved, moveEntry, type SessionEntries } from "./rotation.ts";
 import { readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 
@@ -30,11 +26,6 @@ const MAX_TRYING = 5000;
 const CACHE_BYTES = 32 * 1024 * 1024;
 /** What a cached entry takes beside its key and its value. */
 const ENTRY_BYTES = 240;
-/** How long requests with an id that was rotated away are told so, in seconds. */
-const TOMBSTONE_TTL = 10;
-/** How long a rotation that is cut off may leave a copy of the session, in seconds. */
-const COPY_TTL = 60;
-
 /** What {@linkcode KeyValueSessionStore} takes beside the store. */
 export interface KeyValueSessionOptions extends LifetimeOptions {
   /**
@@ -43,9 +34,6 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
    */
   hashIds?: boolean;
 }
-
-/** What a session store needs of a store: three methods of {@linkcode Store}. */
-export type SessionEntries = Pick<Store, "get" | "set" | "delete">;
 
 /**
  * Keeps sessions in a store, which stays the caller's to close.
@@ -71,8 +59,7 @@ export class KeyValueSessionStore implements SessionStore {
     maxSize: CACHE_BYTES,
     sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
   });
-  /** The last update of each session that has one under way. */
-  readonly #updates = new Map<string, Promise<unknown>>();
+  readonly #queue = new KeyedQueue();
   /** How far the store's clock is ahead of ours, in milliseconds; null until the first write. */
   #clockAhead: number | null = null;
 
@@ -117,7 +104,8 @@ export class KeyValueSessionStore implements SessionStore {
   ): Promise<StoredSession | null> {
     const key = this.#keyOf(id);
     if (key === null) return null;
-    return await this.#serialize(key, async () => {
+    // One after the other in this process: at once they would only fail against each other.
+    return await this.#queue.run(key, async () => {
       const cached = this.#cache.get(key) ?? null;
       let entry = cached ?? await this.#store.get(key);
       const giveUpAt = performance.now() + MAX_TRYING;
@@ -134,38 +122,23 @@ export class KeyValueSessionStore implements SessionStore {
     });
   }
 
-  /**
-   * No other request can hold this up: the old entry is removed whatever its revision, and what was
-   * removed is what moves. Others are told first; a copy, short-lived until the move is done, keeps
-   * the data safe between the two calls.
-   */
   async rotate(id: string): Promise<StoredSession | null> {
-    const oldKey = this.#keyOf(id);
-    if (oldKey === null) return null;
-    return await this.#serialize(oldKey, async () => {
-      const record = await this.#read(oldKey, await this.#store.get(oldKey));
+    const from = this.#keyOf(id);
+    if (from === null) return null;
+    return await this.#queue.run(from, async () => {
+      const record = await this.#read(from, await this.#store.get(from));
       if (record === null) return null;
-      const newId = crypto.randomUUID();
-      const newKey = this.#keyOf(newId) as string;
-      await this.#announceRotation(oldKey);
-      let removed: Entry | null;
+      this.#cache.delete(from);
+      const cookie = crypto.randomUUID();
+      const to = this.#keyOf(cookie) as string;
+      const copy = this.#textOf(record);
+      const move = { from, to, copy, ttl: this.#ttlFor(record), cookie };
+      const removed = await moveEntry(this.#store, move);
+      if (removed === null) return null;
       try {
-        const ttl = Math.min(COPY_TTL, this.#ttlFor(record));
-        await this.#store.set(newKey, this.#textOf(record), { ttl });
-        removed = await this.#removeRotated(oldKey, newId);
+        return await this.#write(cookie, to, readRecord(removed.value, this.#lifetimes.now()));
       } catch (error) {
-        if (!(error instanceof RotationUnknown)) await this.#undoRotation(oldKey, newKey);
-        throw error;
-      }
-      if (removed === null) {
-        // Another request has destroyed the session.
-        await this.#undoRotation(oldKey, newKey);
-        return null;
-      }
-      try {
-        return await this.#write(newId, newKey, readRecord(removed.value, this.#lifetimes.now()));
-      } catch (error) {
-        throw error instanceof Error ? new RotationUnknown(newId, error) : error;
+        throw error instanceof Error ? new RotationUnknown(cookie, error) : error;
       }
     });
   }
@@ -175,7 +148,7 @@ export class KeyValueSessionStore implements SessionStore {
     const key = this.#keyOf(id);
     if (key === null) return;
     this.#cache.delete(key);
-    if (await this.#store.delete(key) === null) await this.#checkRotated(key);
+    if (await this.#store.delete(key) === null) await checkMoved(this.#store, key);
   }
 
   /** @throws {RevisionConflict} If the entry is outdated */
@@ -207,34 +180,6 @@ export class KeyValueSessionStore implements SessionStore {
     if (current?.revision !== revision) throw new RevisionConflict(key, current);
   }
 
-  /** @throws {SessionRotated} If another request is faster */
-  async #announceRotation(key: string): Promise<void> {
-    this.#cache.delete(key);
-    try {
-      const options = { ttl: TOMBSTONE_TTL, ifRevision: null };
-      await this.#store.set(tombstoneOf(key), json(true), options);
-    } catch (error) {
-      throw error instanceof RevisionConflict ? new SessionRotated() : error;
-    }
-  }
-
-  async #removeRotated(key: string, newId: string): Promise<Entry | null> {
-    try {
-      return await this.#store.delete(key);
-    } catch (error) {
-      const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
-      throw isUnknown ? new RotationUnknown(newId, error) : error;
-    }
-  }
-
-  async #undoRotation(oldKey: string, newKey: string): Promise<void> {
-    // Where this fails, too, both end by themselves.
-    await Promise.allSettled([
-      this.#store.delete(newKey),
-      this.#store.delete(tombstoneOf(oldKey)),
-    ]);
-  }
-
   /**
    * Returns the session that an entry holds, or null if there is none.
    *
@@ -242,16 +187,11 @@ export class KeyValueSessionStore implements SessionStore {
    */
   async #read(key: string, entry: Entry | null): Promise<SessionRecord | null> {
     if (entry === null) {
-      await this.#checkRotated(key);
+      await checkMoved(this.#store, key);
       return null;
     }
     const record = readRecord(entry.value, this.#lifetimes.now());
     return this.#lifetimes.secondsLeft(record) > 0 ? record : null;
-  }
-
-  /** @throws {SessionRotated} If the session of this key has just been moved away */
-  async #checkRotated(key: string): Promise<void> {
-    if (await this.#store.get(tombstoneOf(key)) !== null) throw new SessionRotated();
   }
 
   /** Returns the session, renewed if it is time. */
@@ -312,32 +252,4 @@ export class KeyValueSessionStore implements SessionStore {
     const { hashIds = false, prefix = "" } = this.#options;
     return prefix + (hashIds ? bytesToHex(sha256(utf8ToBytes(id))) : id);
   }
-
-  /**
-   * Runs the updates of one session one after the other, since they would only fail against each
-   * other. Those that wait behind one whose store was unavailable fail with it: each would wait for
-   * another deadline.
-   */
-  async #serialize<T>(key: string, run: () => Promise<T>): Promise<T> {
-    const before = this.#updates.get(key);
-    const update = before === undefined ? run() : before.then(run);
-    const settled = update.catch((error) => {
-      // Those that wait have the old id, and are not to learn the new one.
-      if (error instanceof RotationUnknown) throw error.cause;
-      if (error instanceof StoreUnavailable) throw error;
-    });
-    // Nobody may be waiting behind this one.
-    settled.catch(() => {});
-    this.#updates.set(key, settled);
-    try {
-      return await update;
-    } finally {
-      if (this.#updates.get(key) === settled) this.#updates.delete(key);
-    }
-  }
-}
-
-/** The key under which requests with an id that was rotated away are told so. */
-function tombstoneOf(key: string): string {
-  return `${key}.rotated`;
 }

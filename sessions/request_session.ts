@@ -6,13 +6,12 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";
-import { HTTPException } from "hono/http-exception";
-import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
 import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
 import type { DataSchema } from "./data_schema.ts";
-import { RotationUnknown, SessionRotated, SessionTooLarge, SessionUnavailable } from "./errors.ts";
+import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { splitPermanent, withPermanent } from "./permanence.ts";
 import { freeze } from "./plain_data.ts";
+import { setResponseHeaders } from "./response.ts";
 import type { Session } from "./session.ts";
 import { SessionCall } from "./session_call.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
@@ -46,7 +45,7 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   get cookie(): string | null {
-    return this.settings.cookie.values(this.#context.req.raw.headers.get("Cookie"))[0] ?? null;
+    return this.settings.cookie.values(this.#cookieHeader())[0] ?? null;
   }
 
   get setCookie(): string | null {
@@ -132,32 +131,16 @@ export class RequestSession<T extends object> implements Session<T> {
    * The error of a call that nobody awaited is thrown here.
    */
   async finish(): Promise<void> {
-    await this.#lastCall?.settled;
+    for (let call = null; call !== this.#lastCall;) {
+      call = this.#lastCall;
+      await call?.settled;
+    }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    const c = this.#context;
-    // Looking at `body` makes a text a stream, so the type, which every text has, comes first. A
-    // handler may give one response without a body to many requests; with a body it cannot.
-    if (c.res.headers.get("Content-Type") === null && c.res.body === null) copyResponse(c);
-    try {
-      this.#setHeaders(c.res.headers);
-    } catch (error) {
-      // The headers of a response from `fetch` cannot be changed.
-      if (!(error instanceof TypeError)) throw error;
-      copyResponse(c);
-      this.#setHeaders(c.res.headers);
-    }
+    setResponseHeaders(this.#context, this.#setCookie);
     const [first, ...others] = this.#failed.filter(({ call }) => !call.isAwaited);
     for (const { error } of others) logError(error);
     if (first) throw first.error;
-  }
-
-  /** Changes the headers in place: a new response around a text would be sent on a slow path. */
-  #setHeaders(headers: Headers): void {
-    headers.append("Vary", "Cookie");
-    if (this.#setCookie === null) return;
-    headers.append("Set-Cookie", this.#setCookie);
-    headers.set("Cache-Control", "no-store");
   }
 
   /** Returns the cookie that names a living session: of several with one name, the first that does. */
@@ -180,8 +163,11 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   #allCookies(): string[] {
-    const header = this.#context.req.raw.headers.get("Cookie");
-    return this.#cookies ??= this.settings.cookie.values(header);
+    return this.#cookies ??= this.settings.cookie.values(this.#cookieHeader());
+  }
+
+  #cookieHeader(): string | null {
+    return this.#context.req.raw.headers.get("Cookie");
   }
 
   async #parse(stored: unknown): Promise<T> {
@@ -247,30 +233,19 @@ export class RequestSession<T extends object> implements Session<T> {
     try {
       return await run();
     } catch (error) {
-      throw this.#errorFor(error);
+      this.#noteError(error);
+      throw appError(error);
     }
   }
 
-  /** Maps the errors of the storage to the app's, with their status. */
-  #errorFor(error: unknown): unknown {
-    if (error instanceof SessionRotated) {
-      // A cookie from before the rotation would replace the new one.
-      this.#setCookie = null;
-      return new HTTPException(409, { message: error.message, cause: error });
-    }
+  #noteError(error: unknown): void {
+    // A cookie from before the rotation would replace the new one.
+    if (error instanceof SessionRotated) this.#setCookie = null;
     if (error instanceof RotationUnknown) {
       const ttl = this.settings.store.lifetime;
       this.#send({ cookie: error.cookie, data: null, ttl, renewed: true });
     }
-    if (error instanceof ValueTooLarge) return new SessionTooLarge(error.message, { cause: error });
-    return error instanceof StoreUnavailable || error instanceof StoreFull
-      ? new SessionUnavailable(error)
-      : error;
   }
-}
-
-function copyResponse(c: Context): void {
-  c.res = new Response(c.res.body, c.res);
 }
 
 function logError(error: unknown): void {

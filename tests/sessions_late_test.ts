@@ -58,6 +58,17 @@ Deno.test("a session can be ended after the response, and not be created again",
   await memory.close();
 });
 
+Deno.test("a call that follows one which nobody awaits is done before the headers, too", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) }).get("/forgotten", (c) => {
+    const count = () => c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+    count().then(count);
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  await browser.request("GET", "/forgotten");
+  assertEquals(await browser.get("/read"), { count: 2 });
+});
+
 Deno.test("a call that nobody awaits and that fails after the response is logged, and ends nothing", async () => {
   const memory = memoryStore();
   let isBroken = false;

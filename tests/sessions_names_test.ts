@@ -29,6 +29,7 @@ for (const kind of ["cookie", "store"]) {
       });
     const first = await app.request("/");
     assertEquals(await first.json(), { count: 1, theme: "light!" });
+    assertEquals(first.headers.get("Vary"), "Cookie");
     const cookies = first.headers.getSetCookie().map((header) => header.split(";")[0] ?? "");
     assertEquals(cookies.map((cookie) => cookie.split("=")[0]).sort(), ["prefs", "session"]);
     const again = await app.request("/", { headers: { Cookie: cookies.join("; ") } });

@@ -117,3 +117,15 @@ Deno.test("the error of a call that nobody awaited leaves the cookie of the call
   logged.end();
   assertEquals(await browser.get("/read"), { count: 7 });
 });
+
+Deno.test("a response from fetch, whose headers cannot be changed, keeps its body", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 1 }));
+      return await fetch("data:text/plain,from%20elsewhere");
+    });
+  const response = await app.request("/");
+  assertEquals(await response.text(), "from elsewhere");
+  assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
