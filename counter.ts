@@ -66,7 +66,7 @@ export function counter({ keptIn, storePage, ...options }: CounterOptions) {
   const localPage = storePage === undefined ? page : counterPage({ keptIn, storePage });
 
   return new Hono()
-    .use(sameOriginOnly({ safeMethods: true }))
+    .use(sameOriginOnly({ safeMethods: true, trustProxy: options.trustProxy ?? false }))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
       const { session } = c.var;

@@ -42,6 +42,7 @@ import { Exchange } from "./kv/exchange.ts";
 import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
 import { Memory } from "./kv/memory.ts";
 import { metrics } from "./kv/metrics.ts";
+import { Pace } from "./kv/pace.ts";
 import { openApi } from "./kv/openapi.ts";
 import { execute, readOperations } from "./kv/operations.ts";
 import {
@@ -102,7 +103,7 @@ export interface KvOptions {
   readTokens?: string[];
   /** A `Host` that is served beside the loopback names, while no token is needed. */
   host?: string;
-  /** Whether a proxy in front sets `X-Forwarded-Host`. */
+  /** Whether a proxy in front sets `X-Forwarded-Host` or `Forwarded`. */
   trustProxy?: boolean;
   /** Ends the streams of changes, which would keep a server from stopping. */
   stopping?: AbortSignal;
@@ -302,10 +303,13 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     if (isForm(exchange)) return await set(exchange, await readForm(exchange), ttl);
     expectJson(exchange);
     // An array is executed also for a reader: it may consist of gets.
+    const bytes = await readBytes(exchange);
+    const pace = new Pace();
     const body = parseJson(
-      await readBytes(exchange),
+      bytes,
       (reader) => reader.peek() === "[" ? readOperations(reader) : readMembers(reader),
     );
+    await pace.pause();
     if (body instanceof Map) return await set(exchange, body, ttl);
     expectNoQuery(exchange);
     return await execute(exchange, body);
@@ -316,12 +320,15 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     values: Map<string, JsonText>,
     ttl: number | undefined,
   ): Promise<Response> {
+    const pace = new Pace();
     await exchange.store.setAll(values, { ttl });
+    await pace.pause();
     return textResponse(exchange, 200, objectText(values));
   }
 
   async function removeAll(exchange: Exchange): Promise<Response> {
-    const { store } = exchange;
+    const { access, store } = exchange;
+    if (!access.canWrite) throw readOnlyToken();
     const { prefix, all } = readQuery(exchange, RemoveQuery);
     if (prefix === "" && all === undefined) {
       throw badRequest("Cannot delete everything: expected a prefix, or ?prefix=&all");

@@ -140,6 +140,10 @@ function storeNamed(store: SessionStore, name: string): SessionStore {
 }
 
 function isHttps(c: Context, trustProxy: boolean): boolean {
-  const forwarded = trustProxy ? c.req.header("X-Forwarded-Proto") : undefined;
+  // RFC 7239: of several proxies, the first element is that of the one next to the client.
+  const forwarded = trustProxy
+    ? c.req.header("X-Forwarded-Proto") ??
+      /^[^,]*\bproto="?(\w+)/i.exec(c.req.header("Forwarded") ?? "")?.[1]
+    : undefined;
   return forwarded ? /^https\s*(,|$)/i.test(forwarded) : c.req.url.startsWith("https:");
 }

@@ -20,8 +20,6 @@ export const NDJSON = "application/x-ndjson";
 /** The longest line that is read, in bytes: a key and a value, and room for escapes. */
 export const MAX_LINE_BYTES = 2 * MAX_VALUE_BYTES;
 const NEWLINE = 0x0a;
-/** White space within a line: space, tab, carriage return. */
-const BLANKS = [0x20, 0x09, 0x0d];
 /** How many lines, and about how many bytes, are written at once. */
 const BATCH_LINES = 1000;
 const BATCH_BYTES = 2 * 1024 * 1024;
@@ -139,7 +137,10 @@ async function* readLines(exchange: Exchange): AsyncGenerator<[number, Buffer<Ar
     line.set(part, length);
     length = needed;
   };
-  const isBlank = () => line.subarray(0, length).every((byte) => BLANKS.includes(byte));
+  const isBlank = () => {
+    for (let i = 0; i < length; i++) if (!isWhiteSpace(line[i])) return false;
+    return true;
+  };
   for await (const chunk of readChunks(exchange, () => BODY_TIMEOUT)) {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
@@ -152,6 +153,11 @@ async function* readLines(exchange: Exchange): AsyncGenerator<[number, Buffer<Ar
     append(chunk.subarray(start));
   }
   if (!isBlank()) yield [number, line.subarray(0, length)];
+}
+
+/** Whether a byte is white space within a line: a space, a tab or a carriage return. */
+function isWhiteSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0x09 || byte === 0x0d;
 }
 
 /** @throws {RestoreStopped} If the line is not an entry */

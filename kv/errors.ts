@@ -6,6 +6,7 @@
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { STATUS_CODES } from "node:http";
+import { printable } from "../server/log.ts";
 import {
   ChangesLost,
   InvalidArgument,
@@ -110,12 +111,4 @@ export function report(error: unknown): void {
   const { stack = "", message } = error as Error;
   const shown = printable(message);
   console.error(`kv: ${status === 500 ? stack.replace(message, () => shown) : shown}`);
-}
-
-/** A text without control characters, which a terminal would obey: a newline becomes `\u{a}`. */
-function printable(text: string): string {
-  return text.replace(
-    /\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu,
-    (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`,
-  );
 }

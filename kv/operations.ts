@@ -148,9 +148,11 @@ class Results {
       const writes = this.operations.slice(from, from + WRITTEN_AT_ONCE);
       await Promise.all(writes.map(async (operation, i) => {
         if (operation.op === "get" && ++fetched > FIRST_FETCHED) return;
-        const text = length > MAX_WRITE_RESULTS ? TOO_LARGE : await perform(this.store, operation);
+        const text = operation.op !== "get" && length > MAX_WRITE_RESULTS
+          ? TOO_LARGE
+          : await perform(this.store, operation);
         this.#texts[from + i] = text;
-        length += text.length;
+        if (operation.op !== "get") length += text.length;
       }));
     }
     if (length > SMALL_BYTES) exchange.hold(length);

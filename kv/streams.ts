@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { HTTPException } from "hono/http-exception";
 import { type Change, ChangesLost, type Page, type Watch } from "../stores/store.ts";
 import { unref } from "../stores/timers.ts";
 import { changeText } from "../stores/wire.ts";
@@ -71,6 +72,8 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
       while (this.#rest.length === 0 && !this.#isOver) this.#load(await this.source.next());
     } catch (error) {
       this.cancel();
+      // Deno logs what a body fails with.
+      if (error instanceof HTTPException) error.stack = error.message;
       throw error;
     }
     if (this.#isOver) {

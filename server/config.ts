@@ -71,9 +71,7 @@ export const ConfigFile = z.strictObject({
   HASH_SESSION_IDS: flag.default(false)
     .describe("true: the store holds a hash of each session id instead of the id"),
   TRUST_PROXY: flag.default(false)
-    .describe(
-      "true: behind a proxy, take scheme and host from X-Forwarded-Proto and X-Forwarded-Host",
-    ),
+    .describe("true: trust X-Forwarded-Proto, X-Forwarded-Host and Forwarded, which a proxy sets"),
 });
 
 /** Where a server listens and what it prints: from the environment only, since both servers share the file. */

@@ -17,7 +17,7 @@ export function isLoopback(host: string): boolean {
 export interface SameOriginOptions {
   /** Whether cross-site GET and HEAD are allowed: true for pages that others may link to. */
   safeMethods: boolean;
-  /** Whether a proxy in front sets `X-Forwarded-Host`. */
+  /** Whether a proxy in front sets `X-Forwarded-Host` or `Forwarded`. */
   trustProxy?: boolean;
 }
 
@@ -44,11 +44,17 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   if (site !== null) return site !== "same-origin" && site !== "none";
   const origin = headers.get("Origin");
   if (origin === null) return false;
-  const forwarded = trustProxy ? headers.get("X-Forwarded-Host")?.split(",")[0]?.trim() : undefined;
+  const forwarded = trustProxy ? forwardedHost(headers) : undefined;
   // HTTP/2 has no Host header.
   const host = forwarded ?? headers.get("Host") ?? splitUrl(request.url).host;
   // Either scheme: behind a proxy that terminates TLS they differ.
   return origin !== `http://${host}` && origin !== `https://${host}`;
+}
+
+/** The host that the client asked a proxy for; RFC 7239 for `Forwarded`. */
+function forwardedHost(headers: Headers): string | undefined {
+  return headers.get("X-Forwarded-Host")?.split(",")[0]?.trim() ??
+    /^[^,]*\bhost="?([^\s";,]+)/i.exec(headers.get("Forwarded") ?? "")?.[1];
 }
 
 /** The error of a cross-site request. */

@@ -17,6 +17,8 @@ const LETTER_U = 0x75;
 const SIMPLE_ESCAPES = Buffer.from('"\\/bfnrt');
 const LITERALS = ["true", "false", "null"].map((word) => Buffer.from(word));
 
+/** The longest name or string that is read unescaped, in bytes: several times the longest key. */
+const MAX_STRING_BYTES = 64 * 1024;
 /** The closing bytes of the brackets around the current value. Shared, since reading never waits. */
 const OPEN = new Uint8Array(MAX_DEPTH);
 
@@ -89,11 +91,18 @@ export class JsonReader {
     do visit(); while (this.#continues(CLOSE_ARRAY));
   }
 
-  /** Reads a string, and returns it unescaped. */
+  /**
+   * Reads a name or a short string, and returns it unescaped.
+   *
+   * @throws {SyntaxError} If it is over {@linkcode MAX_STRING_BYTES}, too
+   */
   string(): string {
     if (this.#next() !== QUOTE) throw this.#unexpected();
     const start = this.#write = this.#at;
     const isPlain = this.#copyString();
+    if (this.#write - start > MAX_STRING_BYTES) {
+      throw new SyntaxError(`a string over ${MAX_STRING_BYTES} bytes at ${start}`);
+    }
     if (isPlain) return this.#text(start + 1, this.#write - 1);
     return JSON.parse(this.#text(start, this.#write));
   }
@@ -228,7 +237,6 @@ export class JsonReader {
 
   /** Control characters, quotes, backslashes and halves of surrogate pairs stay escaped. */
   #copyUnicodeEscape(): void {
-    const bytes = this.#bytes;
     const unit = this.#unit(this.#at);
     if (unit === -1) {
       this.#at += 2;
@@ -240,9 +248,7 @@ export class JsonReader {
       unit >= 0xd800 && unit < 0xe000 && !isPair || unit < SPACE || unit === QUOTE ||
       unit === BACKSLASH
     ) {
-      bytes.copyWithin(this.#write, this.#at, this.#at + 6);
-      this.#write += 6;
-      this.#at += 6;
+      for (let i = 0; i < 6; i++) this.#copy();
       return;
     }
     const code = isPair ? 0x10000 + ((unit - 0xd800) << 10) + low - 0xdc00 : unit;

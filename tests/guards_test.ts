@@ -1,7 +1,13 @@
 /** Which requests the servers accept: origins and host names. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { Hono } from "hono";
+import { once } from "node:events";
+import http2 from "node:http2";
+import { connect } from "node:net";
 import { kv } from "../kv.ts";
+import { sameOriginOnly, splitUrl } from "../server/guards.ts";
 import { JSON_TYPE, put, readProblem, test } from "./helpers/kv_app.ts";
+import { startServer } from "./helpers/programs.ts";
 
 test("rejects cross-site requests", async ({ app, store }) => {
   const cases: Record<string, string>[] = [
@@ -57,4 +63,74 @@ test("rejects an unknown Host if it has no token", async ({ store }) => {
     assertEquals((await app.request(`http://${host}/`)).status, 200, host);
   }
   assertEquals((await app.request("http://kv.internal:5100/")).status, 200);
+});
+
+Deno.test("sameOriginOnly() compares Origin with the host that a trusted proxy forwards", async () => {
+  const app = (trustProxy: boolean) =>
+    new Hono().use(sameOriginOnly({ safeMethods: true, trustProxy })).post(
+      "/",
+      (c) => c.text("ok"),
+    );
+  const origin = { Host: "localhost:5000", Origin: "https://app.example" };
+  for (
+    const forwarded of [
+      { "X-Forwarded-Host": "app.example" },
+      { "X-Forwarded-Host": "app.example, proxy.internal" },
+      { Forwarded: 'for=192.0.2.60;proto=https;host="app.example"' },
+    ]
+  ) {
+    const init = { method: "POST", headers: { ...origin, ...forwarded } };
+    assertEquals((await app(true).request("/", init)).status, 200, JSON.stringify(forwarded));
+    assertEquals((await app(false).request("/", init)).status, 403);
+  }
+  const foreign = { ...origin, "X-Forwarded-Host": "other.example" };
+  assertEquals((await app(true).request("/", { method: "POST", headers: foreign })).status, 403);
+});
+
+Deno.test("splitUrl() splits a URL without resolving it", () => {
+  const cases: [string, string, string, string | null][] = [
+    ["http://localhost:5100/a/../b%2F?x=/?#y", "localhost:5100", "a/../b%2F", "x=/?"],
+    ["http://[::1]:80//", "[::1]:80", "/", null],
+    ["http://localhost/a#?b", "localhost", "a", null],
+    ["https://localhost", "localhost", "", null],
+    ["http://localhost/?", "localhost", "", ""],
+  ];
+  for (const [url, host, path, search] of cases) {
+    assertEquals(splitUrl(url), { host, path, search }, url);
+  }
+});
+
+Deno.test("kv.ts rejects a Host that would move the key, and takes HTTP/2's authority for one", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const { port } = new URL(server.url);
+  for (const host of ["localhost/evil#", "localhost/evil?", "a@localhost", "localhost:5100/"]) {
+    const socket = connect(Number(port), "127.0.0.1");
+    await once(socket, "connect");
+    socket.write(`PUT /key HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\n`);
+    socket.write("Content-Length: 1\r\n\r\n1");
+    const [answer] = await once(socket, "data");
+    assertMatch(String(answer), /^HTTP\/1\.1 40[03] /, host);
+    socket.destroy();
+    await once(socket, "close");
+  }
+  const client = http2.connect(server.url);
+  const status = async (headers: http2.OutgoingHttpHeaders, body: string): Promise<unknown> => {
+    const stream = client.request({
+      ":method": "PUT",
+      ":path": "/a",
+      "content-type": "application/json",
+      "content-length": body.length,
+      ...headers,
+    });
+    stream.end(body);
+    const [response] = await once(stream, "response");
+    stream.resume();
+    await once(stream, "end");
+    return response[":status"];
+  };
+  assertEquals(await status({ origin: server.url }, "1"), 201);
+  assertEquals(await status({ origin: "http://evil.example" }, "2"), 403);
+  client.close();
+  await once(client, "close");
+  assertEquals((await (await fetch(server.url)).json()).keys, ["a"]);
 });

@@ -1,5 +1,5 @@
 /** Errors of the store, as clients see them. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { kv } from "../kv.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { logged, operate, post, put, readProblem } from "./helpers/kv_app.ts";
@@ -84,4 +84,13 @@ Deno.test("kv() answers 500 to an internal error, logs the stack and hides it fr
     assertEquals(await operate(app, OPERATIONS), [answer, answer, answer]);
   });
   assertMatch(log, /^kv: Error: a secret\n +at /);
+});
+
+Deno.test("kv() logs no control character that a client has sent", async () => {
+  const text = "a\n\x1b[2Jkv: forged \u009b\u2028";
+  for (const error of [new Error(text), new StoreUnavailable(text, { outcome: "unchanged" })]) {
+    const log = await logged(async () => void await kv(failingStore(error)).request("/a"));
+    assertMatch(log, /a\\u000a\\u001b\[2Jkv: forged \\u009b\\u2028/);
+    assertNotMatch(log, /[^\P{C}\n]|\u2028/u);
+  }
 });

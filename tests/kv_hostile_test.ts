@@ -2,17 +2,20 @@
  * What the service does with requests that no honest client sends. Nothing may make it fail, be
  * stored without a 2xx, or be answered with an error that is not problem+json.
  */
-import { assert, assertEquals, assertNotMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { once } from "node:events";
-import { connect } from "node:net";
+import http2 from "node:http2";
+import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import { kv } from "../kv.ts";
+import { MAX_HELD_BYTES } from "../kv/memory.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
+import { Bystander, HOSTILE_REQUESTS, sendHostile } from "./helpers/hostile.ts";
 import { logged, readProblem } from "./helpers/kv_app.ts";
-import { eventually, startScript } from "./helpers/programs.ts";
+import { eventually, startScript, startServer } from "./helpers/programs.ts";
 
 // ---- Requests that are well-formed HTTP ----------------------------------------------------
 
@@ -364,4 +367,151 @@ Deno.test("kv.ts answers 400, not 500, when the connection is reset within a bod
     return await refused() >= cases.length;
   });
   assertNotMatch(program.output, /^kv: (?!http:)/m);
+});
+
+// ---- Requests that cost much ---------------------------------------------------------------
+
+/**
+ * How long a request may keep others waiting, in milliseconds. Alone on a machine it is 250; tests
+ * run beside each other. Without limits these requests took 7 to 60 seconds.
+ */
+const LONGEST_WAIT = 1500;
+
+Deno.test("kv.ts lets no single request keep others waiting", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  using bystander = await Bystander.start(`${server.url}/other`);
+  for (const request of HOSTILE_REQUESTS) {
+    const status = await sendHostile(server.url, request);
+    const wait = await bystander.longestWait();
+    assert(status === 0 || request.statuses.includes(status), `${request.name}: ${status}`);
+    assert(wait < LONGEST_WAIT, `${request.name}: others waited ${wait} ms`);
+  }
+  assertNotMatch(server.program.output, /^kv: (?!http:|stopping)/m);
+});
+
+// ---- Clients that do not read --------------------------------------------------------------
+
+/** Sends requests over connections of their own, and reads nothing. */
+async function stall(port: number, count: number, request: string): Promise<AsyncDisposable> {
+  const sockets: Socket[] = [];
+  for (let i = 0; i < count; i++) {
+    const socket = connect(port, "127.0.0.1");
+    sockets.push(socket);
+    socket.pause();
+    socket.on("error", () => {}); // the service may cut it
+    await once(socket, "connect");
+    socket.write(request);
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      await Promise.all(sockets.map(async (socket) => {
+        if (socket.destroyed) return;
+        const closed = once(socket, "close");
+        socket.destroy();
+        await closed;
+      }));
+    },
+  };
+}
+
+Deno.test("kv.ts survives many clients that do not read, in a heap of 256 MiB", async () => {
+  const env = { DBM: ":memory:", DENO_V8_FLAGS: "--max-old-space-size=256" };
+  await using server = await startServer("kv.ts", { env });
+  const port = Number(new URL(server.url).port);
+  const value = `"${"x".repeat(2 ** 20 - 2)}"`;
+  const put = async (key: string) => {
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(`${server.url}/${key}`, { method: "PUT", headers, body: value });
+    await response.body?.cancel();
+  };
+  for (let i = 0; i < 40; i++) await put(`large${i}`);
+  const gets = JSON.stringify(
+    Array.from({ length: 1000 }, (_, i) => ({ op: "get", key: `large${i % 40}` })),
+  );
+  const head = "Host: localhost\r\nContent-Type: application/json\r\n";
+  await using _arrays = await stall(
+    port,
+    7,
+    `POST / HTTP/1.1\r\n${head}Content-Length: ${gets.length}\r\n\r\n${gets}`,
+  );
+  await using _dumps = await stall(
+    port,
+    60,
+    "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n",
+  );
+  await using _events = await stall(
+    port,
+    100,
+    "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
+  );
+  await using _reads = await stall(port, 200, `GET /large0 HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+  // Small requests are served in any case, large ones get a 503 while too much is held.
+  for (let i = 0; i < 20; i++) await put(`large${i}`);
+  const metrics = await (await fetch(`${server.url}/?metrics`)).text();
+  const held = Number(/^kv_held_bytes (\d+)$/m.exec(metrics)?.[1]);
+  assert(held <= MAX_HELD_BYTES, `${held}`);
+  assertEquals((await (await fetch(`${server.url}/?health`)).json()).status, "ok");
+  const status = await Deno.readTextFile(`/proc/${server.program.pid}/status`);
+  const resident = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
+  assert(resident < 900, `${resident} MiB`);
+});
+
+Deno.test("kv.ts copies the chunks of a body, however small they are", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const text = `{"a": "${"x".repeat(60_000)}"}`;
+  for (const type of ["application/json", "application/x-ndjson"]) {
+    const socket = connect(Number(new URL(server.url).port), "127.0.0.1");
+    await once(socket, "connect");
+    socket.write(`POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: ${type}\r\n`);
+    socket.write("Transfer-Encoding: chunked\r\n\r\n");
+    socket.write(`${Array.from(text, (char) => `1\r\n${char}\r\n`).join("")}0\r\n\r\n`);
+    const [answer] = await once(socket, "data");
+    assertMatch(String(answer), /^HTTP\/1\.1 200 /);
+    socket.destroy();
+    await once(socket, "close");
+  }
+  const status = await Deno.readTextFile(`/proc/${server.program.pid}/status`);
+  const resident = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
+  assert(resident < 400, `${resident} MiB`);
+});
+
+// ---- Uploads that are not whole ------------------------------------------------------------
+
+Deno.test("kv.ts stores nothing of an upload over HTTP/2 that was cancelled", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const types = ["application/json", "application/x-ndjson"];
+  const bodies = [['{"a":1}', "100"], ['{"b":1}', undefined]] as const;
+  for (const type of types) {
+    for (const [text, length] of bodies) {
+      const client = http2.connect(server.url);
+      const headers = { ":method": "POST", ":path": "/", "content-type": type };
+      const stream = client.request(length ? { ...headers, "content-length": length } : headers);
+      stream.on("error", () => {}); // it is cancelled
+      stream.write(text);
+      await delay(100);
+      stream.close(http2.constants.NGHTTP2_CANCEL);
+      await delay(100);
+      client.destroy();
+    }
+  }
+  assertEquals((await (await fetch(server.url)).json()).keys, []);
+});
+
+Deno.test("kv.ts answers 400 to malformed chunks", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  for (const chunks of ["ZZ\r\n1\r\n", "1\r\n1\r\nZZ\r\n", "1\r\n1X\r\n0\r\n\r\n"]) {
+    for (const type of ["json", "x-www-form-urlencoded", "x-ndjson"]) {
+      const socket = connect(Number(new URL(server.url).port), "127.0.0.1");
+      await once(socket, "connect");
+      socket.write(`POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/${type}\r\n`);
+      socket.write(`Transfer-Encoding: chunked\r\n\r\n${chunks}`);
+      const [answer] = await Promise.race([once(socket, "data"), once(socket, "close")]);
+      if (typeof answer !== "boolean") assertMatch(String(answer), /^HTTP\/1\.1 400 /);
+      socket.destroy();
+      if (!socket.closed) await once(socket, "close");
+    }
+  }
+  const metrics = await (await fetch(`${server.url}/?metrics`)).text();
+  assertNotMatch(metrics, /status="5/);
+  assertNotMatch(server.program.output, /^kv: (?!http:)/m);
 });

@@ -156,6 +156,53 @@ test("rejects a query with invalid percent-encoding", async ({ app }) => {
   }
 });
 
+test("says which header to add to JSON that is sent as a form", async ({ app, store }) => {
+  for (const text of ['{"foo":"bar"}', "[1]"]) {
+    const headers = { "Content-Type": "application/x-www-form-urlencoded" };
+    const response = await app.request("/", post(text, headers));
+    assertEquals(response.status, 415);
+    assertEquals(
+      (await readProblem(response)).detail,
+      'Cannot read JSON as a form: add the header "Content-Type: application/json"',
+    );
+  }
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("limits the fields and the bytes of a multipart form", async ({ app, store }) => {
+  const form = (count: number, value: string) => {
+    const form = new FormData();
+    for (let i = 0; i < count; i++) form.set(`k${i}`, value);
+    return { method: "POST", body: form };
+  };
+  assertEquals((await app.request("/", form(1000, "1"))).status, 200);
+  assertEquals((await store.list("", { limit: 1000 })).keys.length, 1000);
+  const many = await app.request("/", form(1001, "1"));
+  assertEquals(many.status, 413);
+  assertMatch((await readProblem(many)).detail, /^A multipart form has at most 1000 fields$/);
+  const long = await app.request("/", form(5, "x".repeat(900_000)));
+  assertEquals(long.status, 413);
+  assertMatch((await readProblem(long)).detail, /^A multipart form is at most \d+ bytes$/);
+});
+
+test("rejects a field of a form that is longer than any value", async ({ app }) => {
+  const body = `a=${"%41".repeat(MAX_VALUE_BYTES + 2000)}`;
+  const headers = { "Content-Type": "application/x-www-form-urlencoded" };
+  const response = await app.request("/", post(body, headers));
+  assertEquals(response.status, 413);
+  await readProblem(response);
+});
+
+test("rejects a body that is shorter than its Content-Length", async ({ app, store }) => {
+  for (const type of ["application/json", "application/x-ndjson"]) {
+    const headers = { "Content-Type": type, "Content-Length": "9" };
+    const response = await app.request("/", post('{"a":1}', headers));
+    assertEquals(response.status, 400);
+    assertMatch((await readProblem(response)).detail, /The body ended early$/);
+  }
+  assertEquals(await store.get("b"), null);
+});
+
 // ---- Slow clients ---------------------------------------------------------------------------
 
 test("waits no longer than BODY_TIMEOUT for a body", async ({ app, store }) => {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
 import { json } from "../stores/json_text.ts";
-import { MAX_KEY_BYTES, StoreUnavailable } from "../stores/store.ts";
+import { MAX_KEY_BYTES, type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import {
   etagOf,
@@ -248,6 +248,94 @@ test("rejects an invalid ttl", async ({ app, store }) => {
     }
   }
   assertEquals((await store.list("")).keys, []);
+});
+
+test("extends the life of an entry without its value, by PATCH", async ({ app, store }) => {
+  const { revision } = await store.set("a", json({ n: 1 }), { ttl: 60 });
+  const response = await app.request("/a?ttl=3600", { method: "PATCH" });
+  assertEquals(response.status, 200);
+  assertEquals(await response.text(), '{"a":{"n":1}}');
+  assertEquals(response.headers.get("Expires"), new Date(NOW + 3_600_000).toUTCString());
+  const entry = await store.get("a");
+  assertEquals([entry?.value, entry?.expires], ['{"n":1}', NOW + 3_600_000]);
+  assertEquals(etagOf(response), `"${entry?.revision}"`);
+  const cases: [string, RequestInit, number][] = [
+    ["/a?ttl=60", { headers: { "If-Match": `"${revision}"` } }, 412],
+    ["/a?ttl=60", { headers: { "If-Match": `"${entry?.revision}"` } }, 200],
+    ["/missing?ttl=60", {}, 404],
+    ["/missing?ttl=60", { headers: { "If-Match": "*" } }, 412],
+    ["/a", {}, 400],
+    ["/a?ttl=0", {}, 400],
+    ["/a?ttl=60", { body: "2" }, 415],
+  ];
+  for (const [path, init, status] of cases) {
+    const response = await app.request(path, { method: "PATCH", ...init });
+    assertEquals(response.status, status, path);
+    if (status !== 200) await readProblem(response);
+  }
+  assertEquals((await store.get("a"))?.expires, NOW + 60_000);
+  assertEquals((await store.list("")).keys, ["a"]);
+});
+
+test("extends the value that another writer has just set, never an older one", async ({ store }) => {
+  await store.set("a", json(1));
+  let writes = 0;
+  const busy: Store = {
+    ...store,
+    set: async (key, value, options) => {
+      if (++writes === 1) await store.set(key, json("between"));
+      return await store.set(key, value, options);
+    },
+  };
+  const response = await kv(busy).request("/a?ttl=60", { method: "PATCH" });
+  assertEquals(await response.text(), '{"a":"between"}');
+  assertEquals(writes, 2);
+});
+
+test("deletes the keys under a prefix; all of them only if asked to", async ({ app, store }) => {
+  const names = Array.from({ length: 150 }, (_, i) => `f${i}`);
+  await store.setAll(new Map([...names, "bar", "g"].map((key) => [key, json(1)])));
+  for (const path of ["/", "/?prefix=", "/?prefix=f&x=1", "/?prefix=f&all=1"]) {
+    const response = await app.request(path, { method: "DELETE" });
+    assertEquals(response.status, 400, path);
+    await readProblem(response);
+  }
+  const conditional = { method: "DELETE", headers: { "If-Match": "*" } };
+  assertEquals((await app.request("/?prefix=f", conditional)).status, 400);
+  const some = await app.request("/?prefix=f", { method: "DELETE" });
+  assertEquals(some.status, 200);
+  assertEquals(await some.json(), { deleted: 150 });
+  assertEquals((await store.list("")).keys, ["bar", "g"]);
+  const all = await app.request("/?prefix=&all", { method: "DELETE" });
+  assertEquals(await all.json(), { deleted: 2 });
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("returns a value as plain text to a client that prefers it", async ({ app, store }) => {
+  await store.set("text", json('a "b"\n'));
+  await store.set("number", json(1.5));
+  const { revision } = await store.set("object", json({ a: [1] }));
+  const get = (path: string, headers: Record<string, string> = {}) =>
+    app.request(path, { headers: { Accept: "text/plain", ...headers } });
+  const texts = { "/text": 'a "b"\n', "/number": "1.5", "/object": '{"a":[1]}' };
+  for (const [path, text] of Object.entries(texts)) {
+    const response = await get(path);
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "text/plain; charset=UTF-8");
+    assertEquals(response.headers.get("Vary"), "Accept");
+    assertEquals(await response.text(), text);
+  }
+  const weak = `W/"${revision}"`;
+  assertEquals((await get("/object")).headers.get("ETag"), weak);
+  assertEquals((await get("/object", { "If-None-Match": weak })).status, 304);
+  const missing = await get("/missing");
+  assertEquals(missing.status, 404);
+  assertMatch((await readProblem(missing)).detail, /^There is no entry "missing"$/);
+  for (
+    const accept of ["application/json, text/plain, */*", "*/*", "text/html", "x".repeat(3000)]
+  ) {
+    assertEquals(await (await get("/number", { Accept: accept })).text(), '{"number":1.5}');
+  }
 });
 
 // ---- Listings -------------------------------------------------------------------------------

@@ -70,3 +70,30 @@ test("allows a read token to read, but not to write", async ({ app, store }) => 
   assertEquals(steps.map(({ status }) => status), [200, 403, 403]);
   assertEquals((await store.get("a"))?.revision, revision);
 }, TOKENS);
+
+test("refuses a write by a read token before its body is read", async ({ app }) => {
+  const headers = bearer("reading-token");
+  const writes: [string, string, string][] = [
+    ["PUT", "/a", "application/json"],
+    ["POST", "/", "application/x-ndjson"],
+    ["POST", "/", "application/x-www-form-urlencoded"],
+    ["POST", "/", "multipart/form-data; boundary=x"],
+  ];
+  for (const [method, path, type] of writes) {
+    let pulled = 0;
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        pulled++;
+        controller.enqueue(new Uint8Array(1));
+      },
+    }, { highWaterMark: 0 });
+    const init = { method, body, headers: { ...headers, "Content-Type": type } };
+    const response = await app.request(path, init);
+    assertEquals(response.status, 403, type);
+    assertEquals(pulled, 0, type);
+    await response.body?.cancel();
+  }
+  const extended = await app.request("/a?ttl=60", { method: "PATCH", headers });
+  assertEquals(extended.status, 403);
+  assertEquals((await app.request("/?prefix=a", { method: "DELETE", headers })).status, 403);
+}, TOKENS);
