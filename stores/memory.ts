@@ -1,12 +1,12 @@
 /**
  * A store in this process's memory, for tests, for development, and for data that may be lost.
- * Reading and writing are one look-up in a Map. A listing sorts all keys if some were added or
- * removed since the last one; for long listings with many writes use SQLite.
+ * Reading and writing are one look-up in a Map.
  *
  * @module
  */
 import { Changes } from "./changes.ts";
 import { checked, checkRevision, expiry } from "./checks.ts";
+import { byCodePoint, SortedKeys } from "./sorted_keys.ts";
 import type { Entry, JsonText, Store } from "./store.ts";
 import { unref } from "./timers.ts";
 
@@ -36,7 +36,7 @@ export interface MemoryOptions {
 export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
   const entries = new Map<string, Entry>();
   const changes = new Changes();
-  let sortedKeys: string[] | null = null;
+  const keys = new SortedKeys((key) => entries.has(key));
   // Other processes also count from 0: the prefix keeps their revisions apart.
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
@@ -54,14 +54,14 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
 
   function write(key: string, value: JsonText, expires: number | null): Entry {
     const entry = { key, value, revision: `${run}-${++writes}`, expires };
-    if (!entries.has(key)) sortedKeys = null;
+    if (!entries.has(key)) keys.add(key);
     entries.set(key, entry);
     changes.add(key);
     return entry;
   }
 
   function remove(key: string): void {
-    if (entries.delete(key)) sortedKeys = null;
+    if (entries.delete(key)) keys.delete();
   }
 
   function sweep(): void {
@@ -94,17 +94,15 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
     },
 
     async list(prefix, { after = "", limit }) {
-      sortedKeys ??= [...entries.keys()].sort(byCodePoint);
       const start = byCodePoint(after, prefix) < 0 ? prefix : after;
-      const keys: string[] = [];
-      for (let i = firstFrom(sortedKeys, start); i < sortedKeys.length; i++) {
-        const key = sortedKeys[i] as string;
+      const page: string[] = [];
+      for (const key of keys.from(start)) {
         if (!key.startsWith(prefix)) break;
         if (key === after || find(key) === null) continue;
-        if (keys.length === limit) return { keys, next: keys.at(-1) ?? null };
-        keys.push(key);
+        if (page.length === limit) return { keys: page, next: page.at(-1) ?? null };
+        page.push(key);
       }
-      return { keys, next: null };
+      return { keys: page, next: null };
     },
 
     async count() {
@@ -119,34 +117,6 @@ export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
       changes.end();
       clearInterval(timer);
       entries.clear();
-      sortedKeys = null;
     },
   });
-}
-
-/** Returns the index of the first key that is not before `start`, by binary search. */
-function firstFrom(sortedKeys: string[], start: string): number {
-  let low = 0;
-  let high = sortedKeys.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (byCodePoint(sortedKeys[middle] as string, start) < 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-/** Compares by UTF-8 bytes. JavaScript's `<` sorts surrogate pairs, U+10000 and up, too low. */
-function byCodePoint(a: string, b: string): number {
-  const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i++) {
-    const x = a.charCodeAt(i);
-    const y = b.charCodeAt(i);
-    if (x !== y) return rank(x) - rank(y);
-  }
-  return a.length - b.length;
-}
-
-function rank(unit: number): number {
-  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit;
 }
