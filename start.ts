@@ -90,7 +90,8 @@ async function runServers(task: Task, stop: Promise<null>): Promise<void> {
     return { code, how: `${server.name} has ended with ${signal ?? `exit code ${code}`}` };
   });
   const first = await Promise.race([stop, ...ends]);
-  if (first) console.error(`${first.how}: stopping`);
+  // With code 0 it had the signal first, as Ctrl-C goes to all processes of a terminal.
+  if (first?.code) console.error(`${first.how}: stopping`);
   for (const process of running) {
     await process.stdin.close();
     // A watcher goes on when its program ends, and handles no SIGTERM meanwhile.
@@ -99,7 +100,7 @@ async function runServers(task: Task, stop: Promise<null>): Promise<void> {
   const timer = setTimeout(() => running.forEach((it) => it.kill("SIGKILL")), STOP_GRACE);
   await Promise.all(ends);
   clearTimeout(timer);
-  if (first) Deno.exit(first.code || 1);
+  if (first) Deno.exit(first.code);
 }
 
 if (import.meta.main) {

@@ -47,10 +47,10 @@ export async function listen(
 ): Promise<void> {
   const { hostname, port, about, log = "events", logPaths = ["/"], onStop } = options;
   const logged = log === "events" ? handler : logRequests(handler, logPaths);
+  using stop = stopSignal(program);
   let server = serve(logged, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
   console.log(shownUrl(address) + (about ? ` (${about})` : ""));
-  using stop = stopSignal(program);
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
   for (;;) {

@@ -79,6 +79,23 @@ Deno.test("deno task lesson runs a counter with a cookie beside one with the ser
   assertEquals(await both.stop("SIGTERM"), 0, both.output);
 });
 
+testWith(["script"], "start.ts stops both servers when a person types Ctrl-C", async () => {
+  const port = freePorts();
+  const command = `"${Deno.execPath()}" run -A start.ts`;
+  // script gives the command a terminal, whose Ctrl-C reaches all processes at once.
+  await using terminal = new Program("script", ["-qfec", command, "/dev/null"], {
+    env: { PORT: `${port}`, DBM: ":memory:", SECRET_KEY: "a secret key for the tests" },
+    stdin: "piped",
+  });
+  await terminal.printed(new RegExp(`counter: http://localhost:${port} `));
+  await terminal.printed(new RegExp(`kv: http://localhost:${port + 100} `));
+  await terminal.type("\x03", { more: true });
+  assertEquals(await terminal.exited, 0, terminal.output);
+  assertMatch(terminal.output, /counter: stopping/);
+  assertMatch(terminal.output, /kv: stopping/);
+  await terminal.type("");
+});
+
 testWith(
   ["foreman", "npx"],
   "foreman start runs both servers 100 ports apart, and stops them on SIGTERM",

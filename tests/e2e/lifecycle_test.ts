@@ -1,18 +1,18 @@
 /**
- * Sessions that are counted, rotated and reset at random by several processes over one service. Where
- * a check fails, fast-check prints the seed, and what was asked.
+ * Random updates, rotations and resets of sessions, by several processes over one service. If a check
+ * fails, fast-check prints the seed and the requests.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import { freePort, startScript } from "../helpers/programs.ts";
 
 const PROCESSES = 4;
-/** Browsers that ask at the same time, each with a session of its own. */
+/** Browsers that send requests at the same time, each with its own session. */
 const BROWSERS = 3;
 const RUNS = 40;
 /**
- * In milliseconds. A rotated id is known for ten seconds: a slower request cannot tell it from one
- * that was reset.
+ * Milliseconds. The tombstone of a rotated id expires after ten seconds; a slower request cannot tell
+ * it from an id that was reset.
  */
 const SLOW = 8_000;
 
@@ -20,7 +20,7 @@ const step = fc.record({
   process: fc.nat({ max: PROCESSES - 1 }),
   path: fc.constantFrom("/count", "/count", "/count", "/count", "/rotate", "/destroy"),
 });
-/** What a browser asks at once, with one id; then what it asks at once with the id that it has now. */
+/** Bursts of simultaneous requests with one id, one burst after the other. */
 const bursts = fc.array(fc.array(step, { minLength: 1, maxLength: 8, size: "max" }), {
   minLength: 1,
   maxLength: 6,
@@ -31,22 +31,22 @@ type Bursts = typeof bursts extends fc.Arbitrary<infer T> ? T : never;
 interface Answer {
   path: string;
   status: number;
-  /** The id that the browser is given; null where it is given none. */
+  /** The id in `Set-Cookie`, or null if there is none. */
   id: string | null;
   count: number;
 }
 
-/** One session, under one id after the other. */
+/** A session, whose id may change. */
 interface Session {
   id: string;
-  /** What its loads have answered. */
+  /** The counts in its responses. */
   counts: Set<number>;
-  /** Loads that the store did not answer in time: they may have counted or not. */
+  /** Requests that failed with 503: they may have counted or not. */
   unknown: number;
 }
 
 for (const HASH_SESSION_IDS of ["false", "true"]) {
-  Deno.test(`updates, rotations and resets over ${PROCESSES} processes lose no count and bring no id back, HASH_SESSION_IDS=${HASH_SESSION_IDS}`, async () => {
+  Deno.test(`updates, rotations and resets over ${PROCESSES} processes lose no count and revive no id, HASH_SESSION_IDS=${HASH_SESSION_IDS}`, async () => {
     const { urls, stop } = await startApps({ HASH_SESSION_IDS });
     const ended = { rotated: new Set<string>(), destroyed: new Set<string>() };
     await fc.assert(
@@ -58,7 +58,7 @@ for (const HASH_SESSION_IDS of ["false", "true"]) {
       ),
       { numRuns: RUNS, interruptAfterTimeLimit: 300_000, endOnFailure: true },
     );
-    assert(ended.rotated.size > 0 && ended.destroyed.size > 0, "some sessions were ended");
+    assert(ended.rotated.size > 0 && ended.destroyed.size > 0, "some sessions ended");
     for (const id of [...ended.rotated, ...ended.destroyed]) await isEnded(urls, id);
     await stop();
   });
@@ -94,7 +94,7 @@ async function ask(url = "", path: string, id?: string): Promise<Answer> {
   const text = await response.text();
   assert([200, 303, 409, 503].includes(status), `${path}: ${status} ${text}`);
   const setCookie = response.headers.get("Set-Cookie");
-  // A rotation that was cut off brings its new id.
+  // A rotation whose outcome is unknown sends its new id.
   const mayBring = status < 400 || (status === 503 && path === "/rotate");
   if (!mayBring) assertEquals(setCookie, null, `${path}: a cookie with the ${status}`);
   return {
@@ -105,7 +105,7 @@ async function ask(url = "", path: string, id?: string): Promise<Answer> {
   };
 }
 
-/** Asks until the store answers. */
+/** Repeats a request until the store is available. */
 async function askAgain(url: string | undefined, path: string, id?: string): Promise<Answer> {
   for (let tries = 0; tries < 20; tries++) {
     const answer = await ask(url, path, id);
@@ -114,7 +114,7 @@ async function askAgain(url: string | undefined, path: string, id?: string): Pro
   throw new Error(`${url} has answered 503 twenty times`);
 }
 
-/** One browser's requests: each burst with the id that the one before it has left. */
+/** Sends one browser's bursts, each with the id that the previous one ended with. */
 async function browse(
   urls: string[],
   asked: Bursts,
@@ -130,14 +130,14 @@ async function browse(
     );
     const unsure = answers.some(({ path, status }) => path !== "/count" && status === 503);
     if (unsure || performance.now() - start > SLOW) {
-      // Nobody knows what became of this session.
+      // The state of this session is unknown.
       session = null;
       continue;
     }
     const [rotated, ...others] = answers.filter((it) => it.path === "/rotate" && it.id !== null);
     const destroyed = answers.some(({ status }) => status === 303);
-    assertEquals(others.length, 0, "one rotation succeeds");
-    assert(!(rotated && destroyed), "of a rotation and a reset one succeeds");
+    assertEquals(others.length, 0, "only one rotation succeeds");
+    assert(!(rotated && destroyed), "a rotation and a reset do not both succeed");
     checkCounts(session, answers, { rotated, destroyed });
     if (rotated || destroyed) await isEnded(urls.slice(i % PROCESSES, i % PROCESSES + 1), id);
     if (rotated) ended.rotated.add(id);
@@ -156,7 +156,7 @@ async function begin(url: string | undefined): Promise<Session> {
   return { id: id ?? "", counts: new Set([1]), unknown: 0 };
 }
 
-/** Checks what the loads of one burst have counted, and adds it to what is known of the session. */
+/** Checks the counts of one burst, and adds them to the session's. */
 function checkCounts(
   session: Session,
   answers: Answer[],
@@ -172,7 +172,7 @@ function checkCounts(
       assert(!counts.has(count), `${count} was counted twice`);
       counts.add(count);
     } else {
-      assert(destroyed, "a session that was not reset does not begin anew");
+      assert(destroyed, "only a reset session starts again");
       assertEquals(count, 1);
     }
   }
@@ -183,13 +183,13 @@ function checkCounts(
   }
 }
 
-/** An id that was ended: asked to try again, or given a session of its own. */
+/** Checks that an id is invalid: it gets a 409, or a new session. */
 async function isEnded(urls: string[], id: string): Promise<void> {
   for (const url of urls) {
     const answer = await askAgain(url, "/count", id);
     if (answer.status === 409) continue;
     assertEquals(answer.status, 200);
-    assertNotEquals(answer.id, id, "an id that was ended is not taken again");
+    assertNotEquals(answer.id, id, "an ended id is not reused");
     assertEquals(answer.count, 1);
   }
 }

@@ -21,7 +21,7 @@ Deno.test("counter.ts and kv.ts start without a configuration file", async () =>
   );
 });
 
-Deno.test("counter.ts and kv.ts tell every problem of the configuration in a line", async () => {
+Deno.test("counter.ts and kv.ts print one line for each problem of the configuration", async () => {
   const config = {
     USE_SESSION_STORE: "yes",
     KV_URL: "ftp://x",
@@ -47,7 +47,7 @@ Deno.test("counter.ts and kv.ts tell every problem of the configuration in a lin
   }
 });
 
-Deno.test("counter.ts says which file is not JSON, and prints nothing of its secrets", async () => {
+Deno.test("counter.ts says which file is not JSON, and prints none of its secrets", async () => {
   for (const text of [`{"SECRET_KEY": 's3cret'}`, `{"SECRET_KEY": s3cret`, "s3cret"]) {
     const { code, stderr } = await startWrong("counter.ts", text);
     assertMatch(stderr, /^counter: Cannot read "counter\.cfg\.json": expected JSON: [^\n]+\n$/);
@@ -56,18 +56,26 @@ Deno.test("counter.ts says which file is not JSON, and prints nothing of its sec
   }
 });
 
-Deno.test("counter.ts says that the file which APP_CONFIG names is not there", async () => {
+Deno.test("counter.ts says that the file named by APP_CONFIG is missing", async () => {
   const { code, stderr } = await startWrong("counter.ts", "{}", { APP_CONFIG: "other.json" });
   assertMatch(stderr, /^counter: Cannot read "other\.json": [^\n]+\n$/);
   assertEquals(code, 1);
 });
 
-Deno.test("counter.ts obeys an environment variable over its file", async () => {
+Deno.test("an environment variable overrides counter.ts's file", async () => {
   const config = { USE_SESSION_STORE: true, SECRET_KEY, SESSION_COOKIE_NAME: "one" };
   const env = { USE_SESSION_STORE: "false", SESSION_COOKIE_NAME: "two" };
   await using counter = await startServer("counter.ts", { config, env });
   assertMatch(await cookieOf(counter), /^two=/);
   assertMatch(await page(counter.url), /Kept in a signed cookie/);
+});
+
+Deno.test("kv.ts listens on an IPv6 address, with and without brackets", async () => {
+  for (const HOST of ["::1", "[::1]"]) {
+    await using kv = await startServer("kv.ts", { env: { HOST, DBM: ":memory:" } });
+    const [, url = ""] = await kv.program.printed(/^kv: (http:\/\/\[::1\]:\d+) /);
+    assertEquals(await page(url), '{"keys":[]}');
+  }
 });
 
 Deno.test("counter.ts and kv.ts say which command avoids a port that is taken", async () => {
@@ -104,7 +112,7 @@ Deno.test("a first start downloads no package that only tests need", async () =>
 
 // ---- Secrets and tokens --------------------------------------------------------------------
 
-Deno.test("counter.ts keeps a cookie valid over a restart if SECRET_KEY is set", async () => {
+Deno.test("counter.ts accepts cookies after a restart if SECRET_KEY is set", async () => {
   for (const [secretKey, countAfter] of [[SECRET_KEY, 2], ["", 1]] as const) {
     const env = { SECRET_KEY: secretKey };
     let cookie: string;
@@ -119,20 +127,20 @@ Deno.test("counter.ts keeps a cookie valid over a restart if SECRET_KEY is set",
   }
 });
 
-Deno.test("kv.ts refuses to let other machines in without a token", async () => {
+Deno.test("kv.ts does not listen for other machines without a token", async () => {
   const { code, stderr } = await startWrong("kv.ts", "{}", { HOST: "0.0.0.0", PORT: "0" });
   assertMatch(stderr, /^kv: HOST is "0\.0\.0\.0", [^\n]+ KV_TOKEN [^\n]+\n$/);
   assertEquals(code, 1);
 });
 
-Deno.test("kv.ts refuses a token that reads where none is asked for", async () => {
+Deno.test("kv.ts rejects a read token without a token", async () => {
   const KV_READ_TOKEN = "a-token-that-reads";
   const { code, stderr } = await startWrong("kv.ts", "{}", { KV_READ_TOKEN, PORT: "0" });
   assertEquals(stderr, "kv: KV_READ_TOKEN is set: expected KV_TOKEN to be set as well\n");
   assertEquals(code, 1);
 });
 
-Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", async () => {
+Deno.test("kv.ts with a token serves only clients that send it, such as counter.ts", async () => {
   await using kv = await startServer("kv.ts", { env: { HOST: "0.0.0.0", KV_TOKEN } });
   const refused = await fetch(kv.url);
   assertEquals(refused.status, 401);
@@ -140,7 +148,7 @@ Deno.test("kv.ts with a token serves its bearers alone, counter.ts among them", 
   await refused.body?.cancel();
   assertEquals(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
 
-  // As a list, too, of which clients send the first.
+  // Of a list, clients send the first.
   for (const token of [KV_TOKEN, JSON.stringify([KV_TOKEN, `${KV_TOKEN}-of-later`])]) {
     const env = { KV_TOKEN: token };
     const { stderr, code } = await runToEnd(

@@ -1,4 +1,4 @@
-/** How a server stops: what it was asked before is answered. */
+/** How a server stops: requests under way are answered. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { startServer } from "../helpers/programs.ts";
@@ -6,7 +6,7 @@ import { startServer } from "../helpers/programs.ts";
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  Deno.test(`kv.ts answers on ${signal} what was begun, and has it on disk`, async () => {
+  Deno.test(`on ${signal}, kv.ts answers the requests under way and keeps what they wrote`, async () => {
     await using directory = await temporaryDirectory();
     const env = { DBM: join(directory.path, "kv.db") };
     const answered: string[] = [];
@@ -29,7 +29,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     assertEquals(JSON.parse(await page(kv.url)).keys, answered.sort());
   });
 
-  Deno.test(`counter.ts answers on ${signal} the page that waits for the store`, async () => {
+  Deno.test(`on ${signal}, counter.ts answers a request that waits for the store`, async () => {
     const arrived = Promise.withResolvers<void>();
     const released = Promise.withResolvers<void>();
     await using kv = await startServer("kv.ts");
@@ -55,7 +55,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
-Deno.test("kv.ts stops once a long dump is read, or else after ten seconds", async () => {
+Deno.test("kv.ts stops when a long dump has been read, or after ten seconds", async () => {
   await using kv = await startServer("kv.ts");
   const value = "x".repeat(100_000);
   for (const half of [0, 1]) {
@@ -72,10 +72,10 @@ Deno.test("kv.ts stops once a long dump is read, or else after ten seconds", asy
   await kv.program.printed(/^kv: stopping$/m);
   assertEquals((await read?.text())?.split("\n").length, 201);
   assertEquals(await kv.program.exited, 0, kv.program.output);
-  await assertRejects(async () => await leftAlone?.text(), "what is cut looks like nothing whole");
+  await assertRejects(async () => await leftAlone?.text(), "a dump that is cut off is an error");
 });
 
-Deno.test("kv.ts ends at once on a second signal", async () => {
+Deno.test("kv.ts exits immediately on a second signal", async () => {
   await using kv = await startServer("kv.ts");
   using _request = await beginPut(kv.url);
   kv.program.signal("SIGTERM");
@@ -84,7 +84,7 @@ Deno.test("kv.ts ends at once on a second signal", async () => {
   assertEquals(await kv.program.exited, 130);
 });
 
-/** Writes key after key, until the server takes no more connections. */
+/** Writes one key after the other, until the server accepts no more connections. */
 async function putUntilRefused(url: string, writer: string, onAnswer: (key: string) => void) {
   const headers = { "Content-Type": "application/json" };
   for (let i = 0;; i++) {
@@ -93,7 +93,7 @@ async function putUntilRefused(url: string, writer: string, onAnswer: (key: stri
     try {
       response = await fetch(`${url}/${key}`, { method: "PUT", headers, body: String(i) });
     } catch (error) {
-      // Any other error would be a request that was begun and not answered.
+      // Any other error would be a request that was accepted and not answered.
       assertMatch(`${(error as Error).message} ${(error as Error).cause}`, /\(Connect\)/);
       return;
     }
@@ -102,7 +102,7 @@ async function putUntilRefused(url: string, writer: string, onAnswer: (key: stri
   }
 }
 
-/** Begins a request, and waits until the server wants its body. */
+/** Starts a request, and waits until the server asks for its body. */
 async function beginPut(url: string): Promise<Deno.TcpConn> {
   const connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
   const request = "PUT /key HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +

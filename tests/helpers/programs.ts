@@ -57,11 +57,12 @@ export class Program implements AsyncDisposable {
     }
   }
 
-  /** Writes to its input and closes it. The options have to ask for a piped `stdin`. */
-  async type(text: string): Promise<void> {
+  /** Writes to its input and, unless more follows, closes it. The options have to pipe `stdin`. */
+  async type(text: string, { more = false } = {}): Promise<void> {
     const input = this.#process.stdin.getWriter();
     await input.write(new TextEncoder().encode(text));
-    await input.close();
+    if (!more) await input.close();
+    input.releaseLock();
   }
 
   /** Sends the signal, waits for the end (after 30 seconds it kills), and returns the exit code. */
