@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { isInstalled, Program } from "../tests/helpers/programs.ts";
+import { installPeers, PEERS } from "./peers.ts";
 import type { Started } from "./servers.ts";
 
 /** What each part of the bench is told. */
@@ -37,7 +38,7 @@ export interface Load {
   /** In seconds. Tests use less than one; if no answer comes in it, three. */
   seconds: number;
   connections: number;
-  /** Whether the newest cookie of a response is sent next, as browsers do. */
+  /** Whether the newest cookie of a response is sent next, as browsers do; by wrk only. */
   rolling?: boolean;
   /** Requests a second; by default as many as can be. */
   rate?: number;
@@ -142,14 +143,12 @@ async function wrk({ url }: Started, { lines, seconds, connections, rolling, rat
 }
 
 async function autocannon({ url }: Started, wanted: Load): Promise<string> {
+  await installPeers();
   const args = [join(PEERS, "autocannon.js"), JSON.stringify({ url, ...wanted })];
   const program = new Program("node", args);
   await program.exited;
   return program.output;
 }
-
-/** The directory of the peers, which npm installs. */
-export const PEERS = join(import.meta.dirname ?? "", "peers");
 
 /** The CPU time that processes have had, in seconds; NaN where /proc is missing. */
 function cpuSeconds(pids: number[]): number {

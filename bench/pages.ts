@@ -1,6 +1,7 @@
 /** What a page with a session costs: ours, what it could cost at least, and others'. */
-import { installPeers, pageOf, Servers, type Started, visits } from "./servers.ts";
+import { pageOf, Servers, type Started, visits } from "./servers.ts";
 import { type Options, takeTurns, type Variant } from "./load.ts";
+import { installPeers } from "./peers.ts";
 import { ratioTable, resultTable } from "./tables.ts";
 
 const COOKIE = "ours, signed cookie";

@@ -1,8 +1,9 @@
 /** Starts what the bench measures: the project's servers, the peers, and the programs beside them. */
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { freePort, Program, type Server, startServer } from "../tests/helpers/programs.ts";
 import { startRedis } from "../tests/helpers/redis_servers.ts";
-import { type Line, type Options, PEERS, progress } from "./load.ts";
+import type { Line, Options } from "./load.ts";
+import { PEERS } from "./peers.ts";
 
 /** A server that runs, with those that it needs. */
 export interface Started {
@@ -130,26 +131,6 @@ async function answers(url: string, program: Program): Promise<void> {
       await new Promise((done) => setTimeout(done, 50));
     }
   }
-}
-
-/** Installs the peers as their lock pins them, where they are not. */
-export async function installPeers(): Promise<void> {
-  const lock = await Deno.readTextFile(join(PEERS, "package-lock.json"));
-  const installed = join(PEERS, "node_modules", ".bench-lock");
-  if (await Deno.readTextFile(installed).catch(ifMissing) === lock) return;
-  progress("installing the peers");
-  const { code, stderr } = await new Deno.Command("npm", {
-    args: ["ci", "--no-audit", "--no-fund"],
-    cwd: PEERS,
-  }).output();
-  if (code !== 0) throw new Error(`npm ci failed: ${new TextDecoder().decode(stderr)}`);
-  await Deno.mkdir(dirname(installed), { recursive: true });
-  await Deno.writeTextFile(installed, lock);
-}
-
-function ifMissing(error: Error): null {
-  if (error instanceof Deno.errors.NotFound) return null;
-  throw error;
 }
 
 /** The counter's page, in parts around the count, for peers that show the same one. */

@@ -2,7 +2,7 @@
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { isInstalled } from "../tests/helpers/programs.ts";
-import { PEERS } from "./load.ts";
+import { PEERS } from "./peers.ts";
 
 /** The programs, how each is asked for its version (webdis cannot be), and the parts that use it. */
 const PROGRAMS = [
