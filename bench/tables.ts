@@ -20,15 +20,19 @@ export function resultTable(results: Result[], what: string): string {
   return table([what, "Ours, limit or peer", "Requests a second", "CPU µs a request"], rows);
 }
 
-/** Ratios of the best rounds: each `[a, b]` is a row, a's rate divided by b's. */
+/**
+ * Ratios of the best rounds: each `[a, b]` is a row, a's rate divided by b's, and beside it how many
+ * times the CPU time of a request b takes.
+ */
 export function ratioTable(results: Result[], pairs: [string, string][]): string {
   const find = (name: string) => results.find((result) => result.name === name);
   const rows = pairs.flatMap(([ours, other]) => {
     const [a, b] = [find(ours), find(other)];
     // Peers are left out where npm is.
-    return a && b ? [[ours, `${other}`, b.kind, (a.rate / b.rate).toFixed(2)]] : [];
+    if (!a || !b) return [];
+    return [[ours, other, b.kind, (a.rate / b.rate).toFixed(2), (b.cpu / a.cpu).toFixed(2)]];
   });
-  return table(["Ours", "Divided by", "Limit or peer", "Ratio"], rows);
+  return table(["Ours", "Divided by", "Limit or peer", "Ratio", "By CPU time"], rows);
 }
 
 /**
