@@ -128,7 +128,6 @@ export class KeyValueSessionStore implements SessionStore {
     return await this.#queue.run(from, async () => {
       const record = await this.#read(from, await this.#store.get(from));
       if (record === null) return null;
-      this.#cache.delete(from);
       const cookie = crypto.randomUUID();
       const to = this.#keyOf(cookie) as string;
       const copy = this.#textOf(record);
@@ -147,7 +146,6 @@ export class KeyValueSessionStore implements SessionStore {
   async destroy(id: string): Promise<void> {
     const key = this.#keyOf(id);
     if (key === null) return;
-    this.#cache.delete(key);
     if (await this.#store.delete(key) === null) await checkMoved(this.#store, key);
   }
 

@@ -1,9 +1,7 @@
 /** The cookie's name and attributes. */
 import { assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
 import { CookieSessionStore, type SessionsOptions } from "../sessions.ts";
-import { testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { KEY, testApp } from "./helpers/session_app.ts";
 
 Deno.test("sessions() sets Secure when the request came by https", async () => {
   const store = new CookieSessionStore(KEY);

@@ -14,9 +14,7 @@ import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Browser, KEY, testApp } from "./helpers/session_app.ts";
 
 sessionsConformance("CookieSessionStore", {
   open: (options) => ({

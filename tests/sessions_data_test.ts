@@ -14,9 +14,7 @@ import { json } from "../stores/json_text.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Browser, KEY, testApp } from "./helpers/session_app.ts";
 
 /** The error of an update that returns `data`. */
 async function refusal(store: SessionStore, data: object, schema = z.looseObject({})) {

@@ -2,18 +2,15 @@
 import { assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { CookieSessionStore, KeyValueSessionStore, type SessionsOptions } from "../sessions.ts";
+import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json_text.ts";
-import type { Store } from "../stores/store.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, slowStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, Counted, testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Browser, Counted, KEY, testApp, withMemory } from "./helpers/session_app.ts";
 
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -31,20 +28,6 @@ sessionsConformance("KeyValueSessionStore with hashed ids", {
     return { store, close: () => memory.close() };
   },
 });
-
-/** A session app over memory, and the memory. */
-async function withMemory(
-  check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
-  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
-): Promise<void> {
-  const memory = memoryStore();
-  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
-  try {
-    await check(testApp({ store, ...options }), memory);
-  } finally {
-    await memory.close();
-  }
-}
 
 Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie holds the id alone", () =>
   withMemory(async (app, memory) => {

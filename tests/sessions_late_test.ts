@@ -13,9 +13,7 @@ import {
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
-import { Browser, Counted, testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 
 Deno.test("a stream reads its session afresh, and changes it on a store", async () => {
   const memory = memoryStore();

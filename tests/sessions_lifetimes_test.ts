@@ -7,9 +7,8 @@ import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { testClock } from "./conformance/store.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, testApp } from "./helpers/session_app.ts";
+import { Browser, KEY, testApp } from "./helpers/session_app.ts";
 
-const KEY = "a secret key for tests alone";
 const MINUTES = 60_000;
 
 for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
@@ -54,6 +53,25 @@ for (const kind of ["cookie", "store"]) {
       if (browser.setCookie !== null) renewals++;
     }
     assertEquals(renewals, 2);
+    await memory.close();
+  });
+}
+
+for (const kind of ["cookie", "store"]) {
+  Deno.test(`a session has ended when its absolute lifetime is over, kept in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    const memory = memoryStore(); // whose clock stands still beside the test's
+    const options = { absoluteLifetime: 10, now };
+    const store = kind === "cookie"
+      ? new CookieSessionStore(KEY, options)
+      : new KeyValueSessionStore(memory, options);
+    const { cookie, ttl } = await store.create({ count: 1 });
+    assertEquals(ttl, 10);
+    pass(9);
+    assertEquals((await store.load(cookie))?.ttl, 1);
+    pass(1);
+    assertEquals(await store.load(cookie), null);
+    assertEquals(await store.update(cookie, () => Promise.resolve({ count: 2 })), null);
     await memory.close();
   });
 }

@@ -6,9 +6,8 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { Browser, Counted, testApp } from "./helpers/session_app.ts";
+import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 
-const KEY = "a secret key for tests alone";
 const Prefs = z.object({ theme: z.string().default("light") });
 
 for (const kind of ["cookie", "store"]) {

@@ -6,9 +6,7 @@ import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
-import { Browser, Counted, testApp } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 
 Deno.test("an update that nobody awaited and that fails is the request's error", async () => {
   const memory = memoryStore();

@@ -2,32 +2,12 @@
 import { assert, assertEquals, assertNotEquals, assertNotMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { Hono } from "hono";
-import {
-  KeyValueSessionStore,
-  RotationUnknown,
-  SessionRotated,
-  sessions,
-  type SessionsOptions,
-} from "../sessions.ts";
+import { KeyValueSessionStore, RotationUnknown, SessionRotated, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { testClock } from "./conformance/store.ts";
 import { storeWith } from "./helpers/faulty_stores.ts";
-import { Browser, Counted, testApp } from "./helpers/session_app.ts";
-
-/** A session app over memory, and the memory. */
-async function withMemory(
-  check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
-  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
-): Promise<void> {
-  const memory = memoryStore();
-  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
-  try {
-    await check(testApp({ store, ...options }), memory);
-  } finally {
-    await memory.close();
-  }
-}
+import { Browser, Counted, testApp, withMemory } from "./helpers/session_app.ts";
 
 Deno.test("rotate ends the old id: it gives no data, and its requests are asked to try again", () =>
   withMemory(async (app, memory) => {

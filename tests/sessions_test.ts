@@ -4,9 +4,7 @@ import { Hono } from "hono";
 import { z } from "zod";
 import { CookieSessionStore, sessions } from "../sessions.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { Counted } from "./helpers/session_app.ts";
-
-const KEY = "a secret key for tests alone";
+import { Counted, KEY } from "./helpers/session_app.ts";
 
 Deno.test("sessions() refuses a schema without defaults", () => {
   const store = new CookieSessionStore(KEY);

@@ -1,7 +1,12 @@
 /** An app with sessions, and browsers that visit it. */
 import { Hono } from "hono";
 import { z } from "zod";
-import { sessions, type SessionsOptions } from "../../sessions.ts";
+import { KeyValueSessionStore, sessions, type SessionsOptions } from "../../sessions.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import type { Store } from "../../stores/store.ts";
+
+/** The secret key of the tests. */
+export const KEY = "a secret key for tests alone";
 
 /** What a session of the tests holds. */
 export const Counted = z.looseObject({ count: z.number().int().default(0) });
@@ -61,5 +66,19 @@ export class Browser {
   async post(path: string, body?: unknown): Promise<unknown> {
     const init = body === undefined ? {} : { body: JSON.stringify(body) };
     return await (await this.request("POST", path, init)).json();
+  }
+}
+
+/** Runs `check` with an app whose sessions are kept in memory, and with that memory. */
+export async function withMemory(
+  check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
+  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
+): Promise<void> {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
+  try {
+    await check(testApp({ store, ...options }), memory);
+  } finally {
+    await memory.close();
   }
 }
