@@ -46,7 +46,7 @@ Deno.test("openStore() says what is wrong with a Redis URL without its password"
     "redis://x?sentinelPassword=hunter2": "expected no parameter but prefix",
     "redis+sentinel://x?sentinelPassword=hunter2": "expected the name of the master",
     "redis://:%zz@x": "expected percent-encoding",
-    "redis://ann:hun/ter2@x": "expected %2F",
+    "redis://ann:hun/ter2@x": "expected %2F, %3F, %23 or %40 for each /, ?, # or @",
     "redis://ann:hun?ter2@x": "expected %2F",
     "redis://ann:hun#ter2@x": "expected %2F",
     "redis://ann:1/hunter2@x": "expected %2F",

@@ -4,8 +4,6 @@
  *
  * @module
  */
-import { unref } from "../timers.ts";
-
 interface PendingCall {
   readonly until: number;
   /** Settles when the call does, in whatever way. */
@@ -54,9 +52,7 @@ export class Deadlines {
   }
 
   #startTimer(milliseconds: number): ReturnType<typeof setTimeout> {
-    const timer = setTimeout(() => this.#endLate(), milliseconds);
-    unref(timer);
-    return timer;
+    return setTimeout(() => this.#endLate(), milliseconds);
   }
 
   #endLate(): void {
