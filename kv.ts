@@ -40,9 +40,9 @@ import { dump, NDJSON, restore } from "./kv/dumps.ts";
 import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
 import { Exchange } from "./kv/exchange.ts";
 import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
-import { Memory } from "./kv/memory.ts";
+import { Memory, SMALL_BYTES } from "./kv/memory.ts";
 import { metrics } from "./kv/metrics.ts";
-import { Pace } from "./kv/pace.ts";
+import { pause } from "./kv/pace.ts";
 import { openApi } from "./kv/openapi.ts";
 import { execute, readOperations } from "./kv/operations.ts";
 import {
@@ -92,6 +92,8 @@ const ROOT_TYPES: [string, ...string[]] = [
 export const MAX_WATCHERS = 1000;
 /** How many keys `DELETE /?prefix=` removes at once: the store returns their values. */
 const REMOVED_AT_ONCE = 64;
+/** Setting more keys than this takes a while. */
+const MANY_KEYS = 1000;
 const NO_STORE = { ...JSON_HEADERS, "Cache-Control": "no-store" };
 const VARIES = { ...JSON_HEADERS, "Vary": "Accept" };
 
@@ -304,12 +306,11 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     expectJson(exchange);
     // An array is executed also for a reader: it may consist of gets.
     const bytes = await readBytes(exchange);
-    const pace = new Pace();
     const body = parseJson(
       bytes,
       (reader) => reader.peek() === "[" ? readOperations(reader) : readMembers(reader),
     );
-    await pace.pause();
+    if (bytes.length > SMALL_BYTES) await pause();
     if (body instanceof Map) return await set(exchange, body, ttl);
     expectNoQuery(exchange);
     return await execute(exchange, body);
@@ -320,9 +321,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     values: Map<string, JsonText>,
     ttl: number | undefined,
   ): Promise<Response> {
-    const pace = new Pace();
     await exchange.store.setAll(values, { ttl });
-    await pace.pause();
+    if (values.size > MANY_KEYS) await pause();
     return textResponse(exchange, 200, objectText(values));
   }
 

@@ -74,7 +74,7 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
    * (`_permanent`, which is stored beside the data).
    */
   permanent?: boolean | ((data: NoInfer<T>) => boolean);
-  /** Whether `X-Forwarded-Proto` has the scheme of a request: only behind a proxy that sets it. */
+  /** Whether `X-Forwarded-Proto` or `Forwarded` has the scheme: only behind a proxy that sets them. */
   trustProxy?: boolean;
 }
 

@@ -38,7 +38,7 @@ export function dump(exchange: Exchange, prefix: string): Response | Promise<Res
 
 /** The lines of a dump, many at a time. */
 async function* chunksOf(store: Store, prefix: string): AsyncGenerator<string> {
-  let atOnce = FETCHED_AT_ONCE;
+  let atOnce = 1;
   let chunk = "";
   let after: string | undefined;
   do {

@@ -18,12 +18,13 @@ import {
 import { badRequest, describe, report, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { SMALL_BYTES } from "./memory.ts";
+import { pause } from "./pace.ts";
 import { parseBy } from "./requests.ts";
 import { JSON_HEADERS, textResponse } from "./responses.ts";
 import { sourceOf, streamResponse } from "./streams.ts";
 
 /** How many entries are fetched at once at first, and at most. */
-const FIRST_FETCHED = 32;
+const FIRST_FETCHED = 16;
 const MOST_FETCHED = 128;
 /** About how many characters of results are sent at once; fewer are sent as one text. */
 const CHUNK_LENGTH = 256 * 1024;
@@ -102,6 +103,7 @@ function readValueOf(reader: JsonReader, name: string): JsonText {
  * @returns A JSON array of the results, in the same order
  */
 export async function execute(exchange: Exchange, operations: Operation[]): Promise<Response> {
+  if (operations.length > FIRST_FETCHED) await pause();
   const results = new Results(exchange.store, operations);
   await results.write(exchange);
   let text = "[";

@@ -3,18 +3,24 @@
  *
  * @module
  */
-/** How long a request may work without a break, in milliseconds. */
+
+/** How long the work of all requests may go on without a break, in milliseconds. */
 const LONGEST_STEP = 20;
 
-/** Work under way. Its first step begins with it. */
-export class Pace {
-  #begun = performance.now();
+let begun = performance.now();
+let nextStep: Promise<void> | undefined;
 
-  /** Lets other requests go on if the current step was long. */
-  async pause(): Promise<void> {
-    if (performance.now() - this.#begun < LONGEST_STEP) return;
+/** Waits for the next step if the current one was long. For large requests only: it may take 1 ms. */
+export async function pause(): Promise<void> {
+  while (performance.now() - begun >= LONGEST_STEP) {
     // Not setImmediate: Deno looks for input only once in many turns, unless it waits.
-    await new Promise<void>((resolve) => setTimeout(resolve, 1));
-    this.#begun = performance.now();
+    nextStep ??= new Promise((resolve) =>
+      setTimeout(() => {
+        begun = performance.now();
+        nextStep = undefined;
+        resolve();
+      }, 1)
+    );
+    await nextStep;
   }
 }

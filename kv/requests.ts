@@ -15,7 +15,7 @@ import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { badRequest, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { SMALL_BYTES } from "./memory.ts";
-import { Pace } from "./pace.ts";
+import { pause } from "./pace.ts";
 
 /** The most keys that one object or form may set. */
 export const MAX_MEMBERS = 10_000;
@@ -159,14 +159,13 @@ export async function readForm(exchange: Exchange): Promise<Map<string, JsonText
   const type = exchange.headers.get("Content-Type") ?? "";
   const fields = /^multipart/i.test(type) ? await partsOf(type, bytes) : fieldsOf(bytes);
   const values = new Map<string, JsonText>();
-  const pace = new Pace();
   for (const [key, value] of fields) {
     const problem = values.has(key)
       ? "expected each key once"
       : typeof value !== "string" && "expected a text, not a file";
     if (problem) throw badRequest(`Cannot set "${key}" from the form: ${problem}`);
     values.set(key, json(value));
-    await pace.pause();
+    await pause();
   }
   return values;
 }
@@ -293,14 +292,13 @@ export async function* readChunks(
   const length = lengthOf(exchange);
   let received = 0;
   const reader = body.getReader();
-  const pace = new Pace();
   try {
     for (;;) {
-      await pace.pause();
       const { value, done } = await inTime(reader.read(), timeLeft());
       if (done) break;
       received += value.length;
       yield value;
+      await pause();
     }
     if (length !== undefined && received !== length) throw endedEarly();
   } finally {

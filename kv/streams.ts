@@ -10,7 +10,8 @@ import { unref } from "../stores/timers.ts";
 import { changeText } from "../stores/wire.ts";
 import { report } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import type { Memory } from "./memory.ts";
+import { type Memory, SMALL_BYTES } from "./memory.ts";
+import { pause } from "./pace.ts";
 import { GUARD_HEADERS, JSON_HEADERS, jsonResponse } from "./responses.ts";
 
 /** How often a stream of changes shows that it is alive, in milliseconds. */
@@ -69,7 +70,10 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
   async pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
     clearTimeout(this.#timer);
     try {
-      while (this.#rest.length === 0 && !this.#isOver) this.#load(await this.source.next());
+      while (this.#rest.length === 0 && !this.#isOver) {
+        if (this.#held > SMALL_BYTES) await pause();
+        this.#load(await this.source.next());
+      }
     } catch (error) {
       this.cancel();
       // Deno logs what a body fails with.

@@ -161,6 +161,25 @@ Deno.test("kv() restores a body of any length in batches", async () => {
   assertEquals(most, 1000);
 });
 
+Deno.test("kv() restores a line that arrives in many chunks", async () => {
+  await using t = setUp();
+  const values = Array.from({ length: 3 }, (_, i) => JSON.stringify(`${i}`.repeat(20_000)));
+  const text = values.map((value, i) => `{"k${i}": ${value}}\n`).join("");
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (let at = 0; at < text.length; at += 7000) {
+        controller.enqueue(new TextEncoder().encode(text.slice(at, at + 7000)));
+      }
+      controller.close();
+    },
+  });
+  const response = await t.app.request("/", restoring(body));
+  assertEquals(await response.json(), { restored: 3 });
+  for (const [i, value] of values.entries()) {
+    assertEquals((await t.store.get(`k${i}`))?.value, value);
+  }
+});
+
 Deno.test("kv() reads entries for a dump only as fast as the client does", async () => {
   await using t = setUp();
   const value = json("x".repeat(100_000));

@@ -22,6 +22,29 @@ Deno.test("sessions() sets Secure when the request came by https", async () => {
   assertNotMatch(await setCookie({ cookie: { secure: false } }, "https://x"), /Secure/);
 });
 
+Deno.test("sessions() takes the scheme from Forwarded behind a trusted proxy", async () => {
+  const store = new CookieSessionStore(KEY);
+  const setCookie = async (trustProxy: boolean, headers: Record<string, string>) => {
+    const app = testApp({ store, trustProxy });
+    const response = await app.request("http://x/count", { method: "POST", headers });
+    return response.headers.get("Set-Cookie") ?? "";
+  };
+  for (
+    const forwarded of [
+      "for=192.0.2.60;proto=https;by=x",
+      'Proto="https"',
+      "proto=https, proto=http",
+    ]
+  ) {
+    assertMatch(await setCookie(true, { Forwarded: forwarded }), /; Secure/, forwarded);
+    assertNotMatch(await setCookie(false, { Forwarded: forwarded }), /Secure/);
+  }
+  const mixed = { Forwarded: "proto=https", "X-Forwarded-Proto": "http" };
+  for (const headers of [{ Forwarded: "proto=http, proto=https" }, { Forwarded: "x" }, mixed]) {
+    assertNotMatch(await setCookie(true, headers), /Secure/);
+  }
+});
+
 Deno.test("sessions() gives the cookie the name and attributes of its options", async () => {
   const app = testApp({
     store: new CookieSessionStore(KEY),
