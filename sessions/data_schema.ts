@@ -49,7 +49,7 @@ export class DataSchema<T extends object> {
   async parseGiven(data: unknown, change: (data: Readonly<T>) => T): Promise<T> {
     // The error quotes the app's code. A stack has lost its line, and to note it costs each update
     // a tenth of a page.
-    const given = () => `what update(${abbreviate(String(change))}) gave`;
+    const given = () => `what update(${String(change).replace(/\s+/g, " ").slice(0, 80)}) gave`;
     if (data instanceof Promise) {
       // The promise's own error says less than this one.
       data.catch(() => {});
@@ -64,12 +64,6 @@ export class DataSchema<T extends object> {
       `The session's data, ${given()}, cannot be kept as JSON: ${problem}`,
     );
   }
-}
-
-/** Returns code in one line of 80 characters at most. */
-function abbreviate(code: string): string {
-  const line = code.replace(/\s+/g, " ");
-  return line.length > 80 ? `${line.slice(0, 79)}…` : line;
 }
 
 function misfit(what: string, issues: readonly StandardSchemaV1.Issue[]): SessionDataInvalid {

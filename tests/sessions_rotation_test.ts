@@ -6,7 +6,7 @@ import { KeyValueSessionStore, RotationUnknown, SessionRotated, sessions } from 
 import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { testClock } from "./conformance/store.ts";
-import { storeWith } from "./helpers/faulty_stores.ts";
+import { slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp, withMemory } from "./helpers/session_app.ts";
 
 Deno.test("rotate ends the old id: it gives no data, and its requests are asked to try again", () =>
@@ -244,7 +244,7 @@ Deno.test("a rotation for which there is no room leaves no copy behind", async (
     },
   };
   const { cookie } = await new KeyValueSessionStore(memory).create({ count: 5 });
-  const sessionStore = new KeyValueSessionStore(store);
+  const sessionStore = new KeyValueSessionStore(slowStore(store));
   await assertRejects(() => sessionStore.rotate(cookie), StoreFull);
   assertEquals((await memory.list("")).keys, [cookie]);
   await memory.close();
