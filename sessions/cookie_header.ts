@@ -100,6 +100,7 @@ export class SessionCookie {
 /** @throws {TypeError} If browsers would reject the cookie */
 function checkCookie(options: CookieOptions & { name: string }, maxAge: number): void {
   const { name, path = "/", domain, secure, sameSite, partitioned = false } = options;
+  if (name === "") throw invalid(name, "expected a name");
   const attributes = { path, partitioned, maxAge, secure: secure !== false };
   try {
     // Hono's rules for the prefixes `__Host-` and `__Secure-` and for 400 days: std changes the

@@ -75,9 +75,9 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
   const store = new CookieSessionStore(KEY);
   const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
     [{ name: "a b" }, /Cannot use the cookie "a b": Invalid cookie name/],
-    [{ name: "" }, /Cannot use the cookie ""/],
-    [{ path: "/;x" }, /path must not contain/],
-    [{ domain: "x;y" }, /domain must not contain/],
+    [{ name: "" }, /Cannot use the cookie "": expected a name/],
+    [{ path: "/;x" }, /path .*(must not contain|invalid character)/],
+    [{ domain: "x;y" }, /domain (must not contain|is "x;y")/],
     [{ domain: "example.org:8000" }, /its domain is "example.org:8000": expected a host name/],
     [{ domain: "https://example.org" }, /its domain is "https/],
     [{ domain: "example.org " }, /its domain is "example.org "/],

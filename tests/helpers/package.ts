@@ -40,6 +40,8 @@ await kvStore.close();
 const memory = memoryStore();
 const service = kv(memory);
 const page = await service.request("/", { headers: { Accept: "text/html" } });
+// Hono 4.10 has no route for a path with a newline, which is a key like others.
+console.log((await service.request("/a%0Ab")).status);
 console.log(page.status, /<h1>.*?<\\/h1>/.exec(await page.text())?.[0]);
 const remote = httpStore("http://localhost", {
   fetch: async (url, init) => await service.request(String(url), init),
@@ -50,7 +52,7 @@ await memory.close();
 `;
 
 /** What {@linkcode EVERY_EXPORT} prints. */
-export const EVERY_OUTPUT = "Count: 1\n200 <h1>Key-value store</h1>\nnull\n";
+export const EVERY_OUTPUT = "Count: 1\n200\n200 <h1>Key-value store</h1>\nnull\n";
 
 /** Runs a program of the test, which has to succeed, and returns what it printed. */
 export async function succeed(command: string, args: string[], cwd: string): Promise<string> {
