@@ -27,8 +27,9 @@ for (const contenders of [2, 4, 8]) {
     const longest = Math.max(...scores.map(({ longest }) => longest));
     console.log(`${total} updates, the least ${least}, the longest ${longest.toFixed()} ms`);
     assertEquals((await store.get("count"))?.value, String(total), "no update is lost");
-    // Half of the share on a quiet machine; a quarter on one with other work.
-    assert(least >= total / contenders / 4, JSON.stringify(scores));
+    // Half of the share and more on a quiet machine. On one with eight times the load that it has
+    // processors for, it depends on who gets one.
+    assert(least >= total / contenders / 10, JSON.stringify(scores));
     for (const worker of workers) worker.terminate();
     await store.close();
     await Deno.remove(directory, { recursive: true });
