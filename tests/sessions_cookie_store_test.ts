@@ -78,7 +78,7 @@ Deno.test("CookieSessionStore refuses a key that is too short", () => {
   assertThrows(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
 });
 
-Deno.test("both session stores refuse a lifetime that is none", async () => {
+Deno.test("both session stores refuse an invalid lifetime", async () => {
   const memory = memoryStore();
   for (const lifetime of [0, -1, 1.5, NaN, Infinity, 401 * 86400]) {
     assertMatch(
@@ -109,7 +109,7 @@ Deno.test("a session too large for a cookie is an error with its size, and stays
   assertEquals(browser.setCookie, null);
 });
 
-Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent anew", async () => {
+Deno.test("a cookie that Flask has compressed, too large as ours, is read and not sent again", async () => {
   const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(5000) }));
   const store = new CookieSessionStore(KEY, { digest: "sha1" });
   const browser = new Browser(testApp({ store }));

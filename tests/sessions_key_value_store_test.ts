@@ -43,7 +43,7 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
     assertEquals((await memory.list("")).keys, []);
   }));
 
-Deno.test("an absolute lifetime leaves what is no session's data as it is", async () => {
+Deno.test("an absolute lifetime leaves values that are not objects as they are", async () => {
   const memory = memoryStore();
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
   for (const value of ["5", "[1,2]", "[12345678901234567890]", '"text"', "null"]) {

@@ -68,7 +68,7 @@ Deno.test("rotate loses no update that comes between, and no destroy", async () 
   await memory.close();
 });
 
-Deno.test("of two rotations at once one succeeds, and the other leaves no copy behind", async () => {
+Deno.test("of two rotations at once one succeeds, and the other leaves no copy", async () => {
   const memory = memoryStore();
   const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
   const { cookie } = await here.create({ count: 1 });
@@ -80,7 +80,7 @@ Deno.test("of two rotations at once one succeeds, and the other leaves no copy b
   await memory.close();
 });
 
-Deno.test("a request whose session is rotated meanwhile gets no cookie, after an update of its own", async () => {
+Deno.test("a request whose session is rotated meanwhile gets no cookie, even after its own update", async () => {
   const memory = memoryStore();
   const elsewhere = new KeyValueSessionStore(memory);
   const app = new Hono()
@@ -98,7 +98,7 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, after an
   await memory.close();
 });
 
-Deno.test("reading sends no cookie anew where the session is rotated meanwhile", async () => {
+Deno.test("reading does not send the cookie again if the session is rotated meanwhile", async () => {
   const { now, pass } = testClock();
   const memory = memoryStore({ now });
   const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
@@ -118,7 +118,7 @@ Deno.test("reading sends no cookie anew where the session is rotated meanwhile",
   await memory.close();
 });
 
-Deno.test("a rotation of which it is not known whether it was done loses no session", async () => {
+Deno.test("a rotation whose outcome is unknown loses no session", async () => {
   for (const isDone of [true, false]) {
     const memory = memoryStore();
     const store: Store = {
@@ -145,14 +145,14 @@ Deno.test("a rotation of which it is not known whether it was done loses no sess
   }
 });
 
-Deno.test("a rotation that is cut is logged without the new id", () => {
+Deno.test("a rotation that is cut off is logged without the new id", () => {
   const cause = new StoreUnavailable("cut", { outcome: "unknown" });
   const error = new RotationUnknown("the new id", cause);
   assertEquals(error.cookie, "the new id");
   assertNotMatch(Deno.inspect(error) + JSON.stringify(error), /the new id/);
 });
 
-Deno.test("who waits behind a rotation that is cut does not get its new id", async () => {
+Deno.test("a request that waits behind a failed rotation does not get its new id", async () => {
   const memory = memoryStore();
   const begun = Promise.withResolvers<void>();
   const cut = Promise.withResolvers<void>();
@@ -234,7 +234,7 @@ Deno.test("destroy is one call, and rotate five, whatever other processes do", a
   await memory.close();
 });
 
-Deno.test("a rotation for which there is no room leaves no copy behind", async () => {
+Deno.test("a rotation for which there is no room leaves no copy", async () => {
   const memory = memoryStore();
   const store: Store = {
     ...memory,

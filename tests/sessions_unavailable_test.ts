@@ -8,7 +8,7 @@ import { testClock } from "./conformance/store.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp } from "./helpers/session_app.ts";
 
-Deno.test("a store that does not answer is a 503, and the session and its cookie stay", async () => {
+Deno.test("an unavailable store is a 503, and the session and its cookie stay", async () => {
   const memory = memoryStore();
   let broken = false;
   const store = brokenStore(memory, () => broken);
@@ -71,7 +71,7 @@ Deno.test("a session can be read from a store that is full, though it is to be r
   await memory.close();
 });
 
-Deno.test("updates that wait behind one that the store did not answer fail with it", async () => {
+Deno.test("updates that wait behind one whose store is unavailable fail with it", async () => {
   const memory = memoryStore();
   let calls = 0;
   let broken = false;

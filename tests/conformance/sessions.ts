@@ -97,7 +97,7 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     assertNotEquals(one.cookie, two.cookie);
   });
 
-  test("a request that touches nothing gets no header", async (store) => {
+  test("a request that does not use its session gets no header", async (store) => {
     const browser = new Browser(testApp({ store }));
     await browser.post("/count");
     const response = await browser.request("GET", "/untouched");
@@ -106,7 +106,7 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     }
   });
 
-  test("reading gives the defaults, begins no session and varies by cookie", async (store) => {
+  test("reading gives the defaults, creates no session and varies by cookie", async (store) => {
     const browser = new Browser(testApp({ store }));
     const response = await browser.request("GET", "/read");
     assertEquals(await response.json(), { count: 0 });
@@ -202,20 +202,23 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     assertEquals(await after.get("/read"), { count: 5 });
   });
 
-  test("destroy clears the cookie, and the next update begins anew", async (store, clock) => {
-    const browser = new Browser(testApp({ store }));
-    await browser.post("/count");
-    const before = browser.cookie;
-    const response = await browser.request("POST", "/destroy");
-    assertEquals(response.status, 303);
-    assertEquals(
-      response.headers.get("Set-Cookie"),
-      "session=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax; Path=/",
-    );
-    clock.pass(1);
-    assertEquals(await browser.post("/count"), { count: 1 });
-    assertNotEquals(browser.cookie, before);
-  });
+  test(
+    "destroy clears the cookie, and the next update creates a new session",
+    async (store, clock) => {
+      const browser = new Browser(testApp({ store }));
+      await browser.post("/count");
+      const before = browser.cookie;
+      const response = await browser.request("POST", "/destroy");
+      assertEquals(response.status, 303);
+      assertEquals(
+        response.headers.get("Set-Cookie"),
+        "session=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax; Path=/",
+      );
+      clock.pass(1);
+      assertEquals(await browser.post("/count"), { count: 1 });
+      assertNotEquals(browser.cookie, before);
+    },
+  );
 
   if (hasClock) {
     test("an idle session ends, and one in use stays", async (store, clock) => {
