@@ -11,6 +11,7 @@ import type { JsonText } from "../stores/json_text.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
 import { badRequest, RestoreStopped, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
+import { pause } from "./pace.ts";
 import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./requests.ts";
 import { GUARD_HEADERS, jsonResponse } from "./responses.ts";
 import { sourceOf, streamResponse } from "./streams.ts";
@@ -31,9 +32,10 @@ const CHUNK_LENGTH = 64 * 1024;
 const HEADERS = { ...GUARD_HEADERS, "Content-Type": NDJSON, "Vary": "Accept" };
 
 /** Responds with every entry under a prefix, read as the client reads. */
-export function dump(exchange: Exchange, prefix: string): Response | Promise<Response> {
+export async function dump(exchange: Exchange, prefix: string): Promise<Response> {
   if (exchange.method === "HEAD") return new Response(null, { headers: HEADERS });
-  return streamResponse(exchange, sourceOf(chunksOf(exchange.store, prefix)), HEADERS);
+  await pause();
+  return await streamResponse(exchange, sourceOf(chunksOf(exchange.store, prefix)), HEADERS);
 }
 
 /** The lines of a dump, many at a time. */

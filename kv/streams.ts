@@ -69,11 +69,9 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
 
   async pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
     clearTimeout(this.#timer);
+    if (this.#held > SMALL_BYTES) await pause();
     try {
-      while (this.#rest.length === 0 && !this.#isOver) {
-        if (this.#held > SMALL_BYTES) await pause();
-        this.#load(await this.source.next());
-      }
+      while (this.#rest.length === 0 && !this.#isOver) this.#load(await this.source.next());
     } catch (error) {
       this.cancel();
       // Deno logs what a body fails with.
