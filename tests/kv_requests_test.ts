@@ -1,11 +1,11 @@
-/** Requests that are turned away, and those that come slowly. */
+/** Requests that are rejected, and those that arrive slowly. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { BODY_TIMEOUT, MAX_MEMBERS } from "../kv/requests.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
-// ---- What is turned away --------------------------------------------------------------------
+// ---- What is rejected --------------------------------------------------------------------
 
 test("rejects a body that is not JSON", async ({ app, store }) => {
   const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);

@@ -135,8 +135,8 @@ Deno.test("kv() frees the place of a watcher whose stream fails, and logs one li
     assertEquals(await events.next(), "the end");
   });
   assertEquals(log, "kv: gone");
-  const figures = await (await app.request("/?metrics")).text();
-  assertMatch(figures, /^kv_watchers 0$/m);
+  const metrics = await (await app.request("/?metrics")).text();
+  assertMatch(metrics, /^kv_watchers 0$/m);
   await store.close();
 });
 
