@@ -62,6 +62,7 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
   #held = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isOver = false;
+  #isCancelled = false;
 
   constructor(readonly source: Source, readonly memory: Memory, first: string | null) {
     this.#load(first);
@@ -71,39 +72,50 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
     clearTimeout(this.#timer);
     if (this.#held > SMALL_BYTES) await pause();
     try {
-      while (this.#rest.length === 0 && !this.#isOver) this.#load(await this.source.next());
+      while (this.#rest.length === 0 && !this.#isOver) {
+        const text = await this.source.next();
+        if (text !== null && text.length > SMALL_BYTES) await pause();
+        this.#load(text);
+      }
     } catch (error) {
-      this.cancel();
+      this.#finish();
       // Deno logs what a body fails with.
       if (error instanceof HTTPException) error.stack = error.message;
       throw error;
     }
     if (this.#isOver) {
-      controller.close();
+      if (!this.#isCancelled) controller.close();
       return;
     }
     controller.enqueue(this.#rest.subarray(0, PIECE_BYTES));
     this.#rest = this.#rest.subarray(PIECE_BYTES);
     this.#timer = setTimeout(() => {
-      this.cancel();
+      this.#finish();
       controller.error(new Error("The client reads nothing"));
     }, STALL_TIMEOUT);
     unref(this.#timer);
   }
 
   cancel(): void {
+    this.#isCancelled = true;
+    this.#finish();
+  }
+
+  #finish(): void {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#rest = new Uint8Array();
     this.memory.give(this.#held);
+    this.#held = 0;
     this.source.stop();
   }
 
   #load(text: string | null): void {
     this.memory.give(this.#held);
     this.#held = 0;
-    if (text === null) return this.cancel();
+    if (this.#isOver) return; // the client left meanwhile
+    if (text === null) return this.#finish();
     const bytes = encoder.encode(text);
     this.memory.take(bytes.length);
     this.#held = bytes.length;

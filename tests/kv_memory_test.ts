@@ -6,6 +6,7 @@ import { Memory } from "../kv/memory.ts";
 import { STALL_TIMEOUT } from "../kv/streams.ts";
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
+import type { Store } from "../stores/store.ts";
 import { post, put, readProblem } from "./helpers/kv_app.ts";
 
 const MIB = 1024 * 1024;
@@ -78,6 +79,28 @@ Deno.test("kv() holds one part of a response at a time, whatever its length", as
   }
   assert(most < 3 * MIB);
   assertEquals(await t.held(), 0);
+});
+
+Deno.test("kv() holds nothing for a client that left while its dump was read", async () => {
+  await using t = await setUp();
+  const slow: Store = {
+    ...t.store,
+    get: async (key) => {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      return await t.store.get(key);
+    },
+  };
+  const app = kv(slow);
+  const reader = (await app.request("/", { headers: NDJSON })).body?.getReader();
+  // The pieces of the first entry, of which the last is short; then the second one is being fetched.
+  while (((await reader?.read())?.value?.length ?? 0) > 1000);
+  const reading = reader?.read();
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  await reader?.cancel();
+  await reading;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const metrics = await (await app.request("/?metrics")).text();
+  assertMatch(metrics, /^kv_held_bytes 0$/m);
 });
 
 Deno.test("kv() gives up a response that nobody reads for a minute", async () => {
