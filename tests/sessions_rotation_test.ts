@@ -180,6 +180,31 @@ Deno.test("a request that waits behind a failed rotation does not get its new id
   await memory.close();
 });
 
+Deno.test("an id that was rotated away is a 409 for ten seconds, then an unknown one", async () => {
+  const { now, pass } = testClock();
+  const memory = memoryStore({ now });
+  const store = new KeyValueSessionStore(memory, { now });
+  const { cookie } = await store.create({ count: 5 });
+  await store.rotate(cookie);
+  pass(9);
+  await assertRejects(() => store.load(cookie), SessionRotated);
+  pass(1);
+  assertEquals(await store.load(cookie), null);
+  await memory.close();
+});
+
+Deno.test("a rotation of a session that is destroyed meanwhile leaves no copy", async () => {
+  const memory = memoryStore();
+  const { cookie } = await new KeyValueSessionStore(memory).create({ count: 5 });
+  let calls = 0;
+  const store = storeWith(slowStore(memory), async () => {
+    if (++calls === 3) await memory.delete(cookie);
+  });
+  assertEquals(await new KeyValueSessionStore(store).rotate(cookie), null);
+  assertEquals((await memory.list("")).keys, []);
+  await memory.close();
+});
+
 Deno.test("a rotation that fails leaves no copy, even if nothing can be removed", async () => {
   for (let failing = 2; failing <= 4; failing++) {
     const { now, pass } = testClock();
