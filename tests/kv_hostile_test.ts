@@ -381,10 +381,14 @@ Deno.test("kv.ts lets no single request keep others waiting", async () => {
   await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   using bystander = await Bystander.start(`${server.url}/other`);
   for (const request of HOSTILE_REQUESTS) {
-    const status = await sendHostile(server.url, request);
-    const wait = await bystander.longestWait();
-    assert(status === 0 || request.statuses.includes(status), `${request.name}: ${status}`);
-    assert(wait < LONGEST_WAIT, `${request.name}: others waited ${wait} ms`);
+    const waits: number[] = [];
+    // The machine itself may stall once: a request that blocks the service does so each time.
+    do {
+      const status = await sendHostile(server.url, request);
+      assert(status === 0 || request.statuses.includes(status), `${request.name}: ${status}`);
+      waits.push(await bystander.longestWait());
+    } while (Math.min(...waits) >= LONGEST_WAIT && waits.length < 3);
+    assert(Math.min(...waits) < LONGEST_WAIT, `${request.name}: others waited ${waits} ms`);
   }
   assertNotMatch(server.program.output, /^kv: (?!http:|stopping)/m);
 });
