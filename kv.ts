@@ -35,51 +35,30 @@
  */
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
-import { matches, noneMatches, readConditions, writeIf, writeOver } from "./kv/conditions.ts";
-import { dump, NDJSON, restore } from "./kv/dumps.ts";
+import { post, removeAll } from "./kv/bulk_writes.ts";
+import { dump, NDJSON } from "./kv/dumps.ts";
 import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
 import { Exchange } from "./kv/exchange.ts";
 import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
-import { Memory, SMALL_BYTES } from "./kv/memory.ts";
+import { handleKey } from "./kv/keys.ts";
+import { Memory } from "./kv/memory.ts";
 import { metrics } from "./kv/metrics.ts";
-import { pause } from "./kv/pace.ts";
 import { openApi } from "./kv/openapi.ts";
-import { execute, readOperations } from "./kv/operations.ts";
 import {
   acceptedType,
-  expectJson,
-  expectNoQuery,
   HealthQuery,
-  isForm,
   ListQuery,
   MetricsQuery,
   OpenApiQuery,
-  parseJson,
   PrefixQuery,
-  readBytes,
-  readForm,
-  readKey,
-  readMembers,
   readQuery,
-  readValue,
-  RemoveQuery,
-  TtlQuery,
-  WriteQuery,
 } from "./kv/requests.ts";
-import {
-  entryHeaders,
-  JSON_HEADERS,
-  jsonResponse,
-  memberText,
-  objectText,
-  textResponse,
-} from "./kv/responses.ts";
+import { JSON_HEADERS, jsonResponse, textResponse } from "./kv/responses.ts";
 import { allKeys, events, EVENTS_HEADERS, streamResponse } from "./kv/streams.ts";
-import { accessOf, readOnlyToken } from "./kv/tokens.ts";
+import { accessOf } from "./kv/tokens.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
-import type { JsonText } from "./stores/json_text.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";
-import { type Entry, MAX_PAGE, RevisionConflict, type Store } from "./stores/store.ts";
+import { MAX_PAGE, type Store } from "./stores/store.ts";
 
 /** What `GET /` can respond with. */
 const ROOT_TYPES: [string, ...string[]] = [
@@ -90,10 +69,6 @@ const ROOT_TYPES: [string, ...string[]] = [
 ];
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
-/** How many keys `DELETE /?prefix=` removes at once: the store returns their values. */
-const REMOVED_AT_ONCE = 64;
-/** Setting more keys than this takes a while. */
-const MANY_KEYS = 1000;
 const NO_STORE = { ...JSON_HEADERS, "Cache-Control": "no-store" };
 const VARIES = { ...JSON_HEADERS, "Vary": "Accept" };
 
@@ -200,22 +175,6 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     }
   }
 
-  function handleKey(exchange: Exchange): Promise<Response> {
-    switch (exchange.method) {
-      case "GET":
-      case "HEAD":
-        return get(exchange);
-      case "PUT":
-        return put(exchange);
-      case "PATCH":
-        return extend(exchange);
-      case "DELETE":
-        return remove(exchange);
-      default:
-        throw notAllowed(exchange.method, "GET, HEAD, PUT, PATCH, DELETE");
-    }
-  }
-
   // ---- The root ----------------------------------------------------------------------------
 
   function getRoot(exchange: Exchange): Response | Promise<Response> {
@@ -292,139 +251,6 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     });
     return await streamResponse(exchange, events(changes, stopping, ended), EVENTS_HEADERS);
   }
-
-  async function post(exchange: Exchange): Promise<Response> {
-    const { access } = exchange;
-    if (readConditions(exchange) !== null) {
-      throw badRequest("Cannot set on a condition: PUT the key, or send an array with ifRevision");
-    }
-    const { ttl } = readQuery(exchange, WriteQuery);
-    const type = exchange.headers.get("Content-Type") ?? "";
-    const isLines = /^application\/x-ndjson\b/i.test(type);
-    if (!access.canWrite && (isLines || isForm(exchange))) throw readOnlyToken();
-    if (isLines) return await restore(exchange, ttl);
-    if (isForm(exchange)) return await set(exchange, await readForm(exchange), ttl);
-    expectJson(exchange);
-    // An array is executed also for a reader: it may consist of gets.
-    const bytes = await readBytes(exchange);
-    const body = parseJson(
-      bytes,
-      (reader) => reader.peek() === "[" ? readOperations(reader) : readMembers(reader),
-    );
-    if (bytes.length > SMALL_BYTES) await pause();
-    if (body instanceof Map) return await set(exchange, body, ttl);
-    expectNoQuery(exchange);
-    return await execute(exchange, body);
-  }
-
-  async function set(
-    exchange: Exchange,
-    values: Map<string, JsonText>,
-    ttl: number | undefined,
-  ): Promise<Response> {
-    await exchange.store.setAll(values, { ttl });
-    if (values.size > MANY_KEYS) await pause();
-    return textResponse(exchange, 200, objectText(values));
-  }
-
-  async function removeAll(exchange: Exchange): Promise<Response> {
-    const { access, store } = exchange;
-    if (!access.canWrite) throw readOnlyToken();
-    const { prefix, all } = readQuery(exchange, RemoveQuery);
-    if (prefix === "" && all === undefined) {
-      throw badRequest("Cannot delete everything: expected a prefix, or ?prefix=&all");
-    }
-    if (readConditions(exchange) !== null) {
-      throw badRequest("Cannot delete a prefix on a condition: DELETE the keys");
-    }
-    let deleted = 0;
-    let after: string | undefined;
-    do {
-      const { keys, next } = await store.list(prefix, { after, limit: REMOVED_AT_ONCE });
-      const entries = await Promise.all(keys.map((key) => store.delete(key)));
-      deleted += entries.filter((entry) => entry !== null).length;
-      after = next ?? undefined;
-    } while (after !== undefined);
-    return jsonResponse(exchange, { deleted });
-  }
-
-  // ---- Keys --------------------------------------------------------------------------------
-
-  async function get(exchange: Exchange): Promise<Response> {
-    expectNoQuery(exchange);
-    const key = readKey(exchange);
-    const entry = await exchange.store.get(key);
-    const conditions = readConditions(exchange);
-    if (conditions !== null) {
-      if (!matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
-      if (!noneMatches(conditions.ifNoneMatch, entry)) {
-        const { "Content-Type": _, ...headers } = entryHeaders(entry);
-        return new Response(null, { status: 304, headers });
-      }
-    }
-    const type = acceptedType(exchange, ["application/json", "text/plain"]);
-    if (type === "text/plain") return plainResponse(exchange, key, entry);
-    return textResponse(exchange, 200, memberText(key, entry?.value), entryHeaders(entry));
-  }
-
-  async function put(exchange: Exchange): Promise<Response> {
-    const { access, store } = exchange;
-    if (!access.canWrite) throw readOnlyToken();
-    const { ttl } = readQuery(exchange, WriteQuery);
-    const key = readKey(exchange);
-    const value = await readValue(exchange);
-    const written = await writeIf(
-      exchange,
-      key,
-      (ifRevision) => store.set(key, value, { ttl, ifRevision }),
-    );
-    const status = written.created ? 201 : 200;
-    return textResponse(exchange, status, memberText(key, value), entryHeaders(written));
-  }
-
-  async function extend(exchange: Exchange): Promise<Response> {
-    const { access, request, store } = exchange;
-    if (!access.canWrite) throw readOnlyToken();
-    const { ttl } = readQuery(exchange, TtlQuery);
-    const key = readKey(exchange);
-    if (request.body !== null) {
-      throw new HTTPException(415, {
-        message: "Cannot read a body here: expected ?ttl and no body",
-      });
-    }
-    const written = await writeOver(exchange, key, readConditions(exchange), async (current) => {
-      if (current === null) throw notFound(key);
-      return await store.set(key, current.value, { ttl, ifRevision: current.revision });
-    });
-    return textResponse(exchange, 200, memberText(key, written.value), entryHeaders(written));
-  }
-
-  async function remove(exchange: Exchange): Promise<Response> {
-    expectNoQuery(exchange);
-    const key = readKey(exchange);
-    const removed = await writeIf(
-      exchange,
-      key,
-      (ifRevision) => exchange.store.delete(key, { ifRevision }),
-    );
-    return textResponse(exchange, 200, memberText(key, removed?.value));
-  }
-}
-
-/** A value for a shell script: a string without its quotes, and anything else as JSON. */
-function plainResponse(exchange: Exchange, key: string, entry: Entry | null): Response {
-  if (entry === null) throw notFound(key);
-  const text = entry.value.startsWith('"') ? JSON.parse(entry.value) : entry.value;
-  return textResponse(exchange, 200, text, {
-    ...entryHeaders(entry),
-    "Content-Type": "text/plain; charset=UTF-8",
-    // Another representation needs another tag, RFC 9110, section 8.8.1. A weak one is allowed.
-    "ETag": `W/"${entry.revision}"`,
-  });
-}
-
-function notFound(key: string): HTTPException {
-  return new HTTPException(404, { message: `There is no entry "${key}"` });
 }
 
 // ---- The program ---------------------------------------------------------------------------
