@@ -4,7 +4,7 @@ import { PROJECT } from "../tests/helpers/programs.ts";
 import { type Line, load, type Loaded, memory, type Options, progress, whole } from "./load.ts";
 import { type Plot, svg } from "./plot.ts";
 import { Servers, type Started, visits } from "./servers.ts";
-import { table } from "./tables.ts";
+import { table, writeFormatted } from "./tables.ts";
 
 const CONNECTIONS = [1, 4, 16, 64, 256, 1000];
 const SESSIONS = [10, 1000, 100_000, 1_000_000];
@@ -202,6 +202,6 @@ function memories({ pids }: Started): number[] {
 /** Draws a plot into docs/images, if the tables are written, too. Gives the Markdown that shows it. */
 async function drawn(name: string, plot: Plot, { write }: Options): Promise<string> {
   const file = `images/growth_${name}.svg`;
-  if (write) await Deno.writeTextFile(join(PROJECT, "docs", file), svg(plot));
+  if (write) await writeFormatted(join(PROJECT, "docs", file), svg(plot));
   return `![${plot.title}](${file})`;
 }

@@ -48,6 +48,11 @@ export async function writeTables(document: string, name: string, tables: string
   const to = text.indexOf("<!-- end -->", from);
   if (from < 0 || to < 0) throw new Error(`Cannot write to docs/${document}: expected ${start}`);
   const body = `${start}\n\n${tables}\n\n`;
-  await Deno.writeTextFile(path, text.slice(0, from) + body + text.slice(to));
+  await writeFormatted(path, text.slice(0, from) + body + text.slice(to));
+}
+
+/** Writes a file as `deno fmt` wants it. */
+export async function writeFormatted(path: string, text: string): Promise<void> {
+  await Deno.writeTextFile(path, text);
   await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();
 }
