@@ -32,5 +32,6 @@ Deno.test("pause() does not wait during a short step", async () => {
   await pause();
   const begun = performance.now();
   for (let i = 0; i < 100; i++) await pause();
-  assert(performance.now() - begun < 20);
+  // A timer for each would take 100 ms at least.
+  assert(performance.now() - begun < 90);
 });
