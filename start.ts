@@ -109,7 +109,6 @@ if (import.meta.main) {
     if (task === undefined || Deno.args.length > 1) {
       throw new ConfigError(`Cannot start "${Deno.args.join(" ")}": expected ${TASKS.join(", ")}`);
     }
-    using stop = stopSignal(program);
-    await runServers(task, stop.promise);
+    await runServers(task, stopSignal(program));
   });
 }

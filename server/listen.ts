@@ -47,19 +47,19 @@ export async function listen(
 ): Promise<void> {
   const { hostname, port, about, log = "events", logPaths = ["/"], onStop } = options;
   const logged = log === "events" ? handler : logRequests(handler, logPaths);
-  using stop = stopSignal(program);
+  const stop = stopSignal(program);
   let server = serve(logged, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
   console.log(shownUrl(address) + (about ? ` (${about})` : ""));
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
   for (;;) {
-    const failure = await Promise.race([stop.promise, failureOf(server)]);
+    const failure = await Promise.race([stop, failureOf(server)]);
     if (failure) console.error(`${failure.message}: closing idle connections`);
     // Closes idle connections at once, and the others after their responses.
     const closed = server.shutdown().finally(() => closing.delete(closed));
     closing.add(closed);
-    const next = failure && await listenAgain(() => serve(logged, address, program), stop.promise);
+    const next = failure && await listenAgain(() => serve(logged, address, program), stop);
     if (!next) break;
     server = next;
   }

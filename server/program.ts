@@ -62,12 +62,11 @@ function crash(error: unknown): never {
 }
 
 /**
- * Its promise resolves at the first SIGINT or SIGTERM, and for a child at the end of standard input,
- * which comes even when its parent is killed. A second signal ends the process.
+ * Resolves at the first SIGINT or SIGTERM, and for a child at the end of standard input, which comes
+ * even when its parent is killed. A second signal ends the process. The listeners stay until then: a
+ * signal that arrives after the servers have ended would otherwise change the exit code.
  */
-export function stopSignal(
-  { isChild, isWatched }: Program,
-): Disposable & { promise: Promise<null> } {
+export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   const { promise, resolve } = Promise.withResolvers<null>();
   let received = false;
   const listener = () => {
@@ -75,11 +74,9 @@ export function stopSignal(
     received = true;
     resolve(null);
   };
-  const signals = isWatched ? [] : STOP_SIGNALS;
-  for (const signal of signals) Deno.addSignalListener(signal, listener);
+  if (!isWatched) STOP_SIGNALS.forEach((signal) => Deno.addSignalListener(signal, listener));
   if (isChild) inputEnd().then(() => resolve(null));
-  const dispose = () => signals.forEach((signal) => Deno.removeSignalListener(signal, listener));
-  return { promise, [Symbol.dispose]: dispose };
+  return promise;
 }
 
 async function inputEnd(): Promise<void> {
