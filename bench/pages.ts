@@ -19,6 +19,9 @@ const FASTIFY = "Fastify, secure-session, encrypted cookie";
 const EXPRESS_REDIS = "Express, connect-redis";
 const EXPRESS_COOKIE = "Express, cookie-session, signed cookie";
 
+/** Those that send a new cookie with each response. */
+const ROLLING = [COOKIE, HONO_COOKIE, HONO_SESSION, FASTIFY];
+
 /** Every way to keep a session. */
 export async function pages(options: Options): Promise<string> {
   await using servers = new Servers();
@@ -26,7 +29,7 @@ export async function pages(options: Options): Promise<string> {
   const redis = await servers.redis();
   const kv = await servers.kv();
   const cookie = await servers.counter();
-  await page.add(COOKIE, "ours", cookie, true);
+  await page.add(COOKIE, "ours", cookie);
   await page.add(MEMORY, "ours", await servers.counterOver(":memory:"));
   await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
   await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
@@ -91,9 +94,9 @@ async function variants(servers: Servers, options: Options) {
   if (options.peers) await installPeers();
   const env = await pageOf(await servers.counter());
   const variants: Variant[] = [];
-  async function add(name: string, kind: Variant["kind"], started: Started, rolling = false) {
+  async function add(name: string, kind: Variant["kind"], started: Started) {
     const lines = kind === "limit" ? variants[0]?.lines ?? [] : await visits(started, options);
-    variants.push({ name, kind, servers: started, lines, rolling });
+    variants.push({ name, kind, servers: started, lines, rolling: ROLLING.includes(name) });
   }
   return {
     variants,
@@ -105,13 +108,7 @@ async function variants(servers: Servers, options: Options) {
       more = {},
       needs: Started[] = [],
     ) {
-      const isRolling = [HONO_COOKIE, HONO_SESSION, FASTIFY].includes(name);
-      await add(
-        name,
-        "peer",
-        await servers.peer(runtime, file, { ...env, ...more }, needs),
-        isRolling,
-      );
+      await add(name, "peer", await servers.peer(runtime, file, { ...env, ...more }, needs));
     },
     /** The page of a counter, with all its headers, without a session. */
     async limit(counter: Started) {

@@ -13,7 +13,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json_text.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { brokenStore } from "./helpers/faulty_stores.ts";
+import { brokenStore, countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, testApp } from "./helpers/session_app.ts";
 
@@ -91,15 +91,8 @@ Deno.test("data that does not fit names the path, the schema's words and the app
 
 Deno.test("update that returns its argument stores nothing and sends nothing", async () => {
   const memory = memoryStore();
-  let writes = 0;
-  const counted = {
-    ...memory,
-    set: (...args: Parameters<typeof memory.set>) => {
-      writes++;
-      return memory.set(...args);
-    },
-  };
-  for (const store of [new KeyValueSessionStore(counted), new CookieSessionStore(KEY)]) {
+  const counting = countingStore(memory);
+  for (const store of [new KeyValueSessionStore(counting), new CookieSessionStore(KEY)]) {
     const app = testApp({ store }).post("/same", async (c) => {
       return c.json(await c.var.session.update((s) => s));
     });
@@ -108,9 +101,9 @@ Deno.test("update that returns its argument stores nothing and sends nothing", a
     assertEquals(browser.setCookie, null, "no session is created");
     await browser.post("/count");
     const { cookie } = browser;
-    writes = 0;
+    counting.writes = 0;
     assertEquals(await browser.post("/same"), { count: 1 });
-    assertEquals([browser.setCookie, writes], [null, 0]);
+    assertEquals([browser.setCookie, counting.writes], [null, 0]);
     assertEquals(browser.cookie, cookie);
   }
   await memory.close();

@@ -6,8 +6,9 @@ import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { testClock } from "./conformance/store.ts";
+import { countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, KEY, testApp } from "./helpers/session_app.ts";
+import { Browser, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
 const MINUTES = 60_000;
 
@@ -15,21 +16,15 @@ for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
   Deno.test(`a session in use is renewed, and seldom, where the store's clock is ${ahead} ms ahead`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore({ now: () => now() + ahead });
-    let writes = 0;
-    const counted = {
-      ...memory,
-      set: (...args: Parameters<typeof memory.set>) => {
-        writes++;
-        return memory.set(...args);
-      },
-    };
+    const counting = countingStore(memory);
     const lifetime = 600;
     const { cookie } = await new KeyValueSessionStore(memory, { lifetime, now }).create({ a: 1 });
-    const store = new KeyValueSessionStore(counted, { lifetime, now });
+    const store = new KeyValueSessionStore(counting, { lifetime, now });
     for (let i = 0; i < 40; i++) {
       pass(30);
       assertEquals((await store.load(cookie))?.data, { a: 1 });
     }
+    const { writes } = counting;
     assert(writes >= 10 && writes <= 21, `${writes} writes in 20 minutes`);
     pass(601);
     assertEquals(await store.load(cookie), null);
@@ -37,13 +32,11 @@ for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
   });
 }
 
-for (const kind of ["cookie", "store"]) {
+for (const kind of KINDS) {
   Deno.test(`reading renews at most once in a tenth of the lifetime, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore({ now });
-    const store = kind === "cookie"
-      ? new CookieSessionStore(KEY, { lifetime: 100, now })
-      : new KeyValueSessionStore(memory, { lifetime: 100, now });
+    const store = sessionStore(kind, memory, { lifetime: 100, now });
     const browser = new Browser(testApp({ store }));
     await browser.post("/count");
     let renewals = 0;
@@ -57,14 +50,11 @@ for (const kind of ["cookie", "store"]) {
   });
 }
 
-for (const kind of ["cookie", "store"]) {
+for (const kind of KINDS) {
   Deno.test(`a session has ended when its absolute lifetime is over, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore(); // whose clock stands still beside the test's
-    const options = { absoluteLifetime: 10, now };
-    const store = kind === "cookie"
-      ? new CookieSessionStore(KEY, options)
-      : new KeyValueSessionStore(memory, options);
+    const store = sessionStore(kind, memory, { absoluteLifetime: 10, now });
     const { cookie, ttl } = await store.create({ count: 1 });
     assertEquals(ttl, 10);
     pass(9);
@@ -91,14 +81,12 @@ const Remembered = z.object({
   remember: z.boolean().default(false),
 });
 
-for (const kind of ["cookie", "store"]) {
+for (const kind of KINDS) {
   Deno.test(`"remember me" follows from a session's data, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore({ now });
     const lifetime = (data: unknown) => Remembered.parse(data).remember ? 3000 : 100;
-    const store = kind === "cookie"
-      ? new CookieSessionStore(KEY, { lifetime, now })
-      : new KeyValueSessionStore(memory, { lifetime, now });
+    const store = sessionStore(kind, memory, { lifetime, now });
     const permanent = ({ remember }: z.infer<typeof Remembered>) => remember;
     const app = new Hono()
       .use(sessions({ store, schema: Remembered, permanent }))

@@ -6,16 +6,14 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
+import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
 const Prefs = z.object({ theme: z.string().default("light") });
 
-for (const kind of ["cookie", "store"]) {
+for (const kind of KINDS) {
   Deno.test(`two sessions of one app are apart, kept in a ${kind}`, async () => {
     const memory = memoryStore();
-    const store = kind === "cookie"
-      ? new CookieSessionStore(KEY)
-      : new KeyValueSessionStore(memory);
+    const store = sessionStore(kind, memory);
     const app = new Hono()
       .use(sessions({ store, schema: Counted }))
       .use(sessions({ store, schema: Prefs, name: "prefs" }))
@@ -77,13 +75,10 @@ Deno.test("two sessions of one name are an error at the first request", async ()
   assertMatch(logged.end(), /Cannot set c\.var\.session, it is set already: .* a name of its own/);
 });
 
-for (const kind of ["cookie", "store"]) {
+for (const kind of KINDS) {
   Deno.test(`of two cookies of one name the living one is used, kept in a ${kind}`, async () => {
     const memory = memoryStore();
-    const store = kind === "cookie"
-      ? new CookieSessionStore(KEY)
-      : new KeyValueSessionStore(memory);
-    const app = testApp({ store });
+    const app = testApp({ store: sessionStore(kind, memory) });
     const owner = new Browser(app);
     await owner.post("/count");
     for (const dead of [crypto.randomUUID(), "expired.or.forged", ""]) {

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
-import { freePort, startScript } from "../helpers/programs.ts";
+import { startProcesses } from "../helpers/programs.ts";
 
 const PROCESSES = 4;
 /** Browsers that send requests at the same time, each with its own session. */
@@ -47,7 +47,9 @@ interface Session {
 
 for (const HASH_SESSION_IDS of ["false", "true"]) {
   Deno.test(`updates, rotations and resets over ${PROCESSES} processes lose no count and revive no id, HASH_SESSION_IDS=${HASH_SESSION_IDS}`, async () => {
-    const { urls, stop } = await startApps({ HASH_SESSION_IDS });
+    const env = { HASH_SESSION_IDS };
+    await using apps = await startProcesses("tests/e2e/session_app.ts", PROCESSES, env);
+    const { urls } = apps;
     const ended = { rotated: new Set<string>(), destroyed: new Set<string>() };
     await fc.assert(
       fc.asyncProperty(
@@ -60,28 +62,7 @@ for (const HASH_SESSION_IDS of ["false", "true"]) {
     );
     assert(ended.rotated.size > 0 && ended.destroyed.size > 0, "some sessions ended");
     for (const id of [...ended.rotated, ...ended.destroyed]) await isEnded(urls, id);
-    await stop();
   });
-}
-
-/** One key-value service in memory, and programs with sessions over it. */
-async function startApps(env: Record<string, string>) {
-  const port = freePort();
-  const service = startScript("kv.ts", [], { env: { PORT: String(port), DBM: ":memory:" } });
-  await service.printed(/kv: http/);
-  const KV_URL = `http://127.0.0.1:${port}`;
-  const apps = Array.from(
-    { length: PROCESSES },
-    () => startScript("tests/e2e/session_app.ts", [], { env: { ...env, KV_URL } }),
-  );
-  const urls: string[] = [];
-  for (const app of apps) urls.push((await app.printed(/session_app: (http\S+)/))[1] ?? "");
-  return {
-    urls,
-    async stop() {
-      for (const program of [...apps, service]) assertEquals(await program.stop(), 0);
-    },
-  };
 }
 
 async function ask(url = "", path: string, id?: string): Promise<Answer> {

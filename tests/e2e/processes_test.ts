@@ -1,31 +1,11 @@
 /** Sessions shared by several counter processes and one service, as behind a load balancer. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { freePort, startScript } from "../helpers/programs.ts";
+import { startProcesses } from "../helpers/programs.ts";
 
 const UPDATES = 1000;
 const RESETS = 200;
 const AT_ONCE = 16;
-
-/** One key-value service in memory, and counters over it. */
-async function startCounters(count: number) {
-  const port = freePort();
-  const service = startScript("kv.ts", [], { env: { PORT: String(port), DBM: ":memory:" } });
-  await service.printed(/kv: http/);
-  const env = {
-    PORT: "0",
-    USE_SESSION_STORE: "true",
-    KV_URL: `http://127.0.0.1:${port}`,
-  };
-  const counters = Array.from({ length: count }, () => startScript("counter.ts", [], { env }));
-  const urls: string[] = [];
-  for (const counter of counters) urls.push((await counter.printed(/counter: (http\S+)/))[1] ?? "");
-  return {
-    urls,
-    async stop() {
-      for (const program of [...counters, service]) assertEquals(await program.stop(), 0);
-    },
-  };
-}
+const IN_STORE = { USE_SESSION_STORE: "true" };
 
 /**
  * Loads the page. Returns null on a 503, which a busy machine can cause; such a load may have
@@ -58,7 +38,8 @@ async function each(total: number, call: (i: number) => Promise<void>): Promise<
 }
 
 Deno.test(`counter.ts in 4 processes counts ${UPDATES} loads of one session`, async () => {
-  const { urls, stop } = await startCounters(4);
+  await using counters = await startProcesses("counter.ts", 4, IN_STORE);
+  const { urls } = counters;
   const { id } = await loadAgain(urls[0] ?? "");
   const counts = new Set<number>();
   let unanswered = 0;
@@ -74,12 +55,11 @@ Deno.test(`counter.ts in 4 processes counts ${UPDATES} loads of one session`, as
   const { count } = await loadAgain(urls[0] ?? "", id);
   const least = counts.size + 2;
   assert(count >= least && count <= least + unanswered, `${count}, ${unanswered} unanswered`);
-  await stop();
 });
 
 Deno.test(`counter.ts in 2 processes keeps ${RESETS} sessions ended that were reset during loads`, async () => {
-  const { urls, stop } = await startCounters(2);
-  const [here = "", there = ""] = urls;
+  await using counters = await startProcesses("counter.ts", 2, IN_STORE);
+  const [here = "", there = ""] = counters.urls;
   await each(RESETS, async () => {
     const { id } = await loadAgain(here);
     const loads = [here, there, here, there].map((url) => load(url, id));
@@ -96,5 +76,4 @@ Deno.test(`counter.ts in 2 processes keeps ${RESETS} sessions ended that were re
     assertNotEquals(after.id, id, "the old id is not accepted");
     assertEquals(after.count, 1);
   });
-  await stop();
 });

@@ -1,7 +1,8 @@
 /** How a server starts, with right and wrong settings. */
 import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { join } from "node:path";
-import { PROJECT, runToEnd, type Server, startServer } from "../helpers/programs.ts";
+import { cookieOf, get } from "../helpers/http.ts";
+import { PROJECT, runToEnd, startServer, temporaryDirectory } from "../helpers/programs.ts";
 
 const SECRET_KEY = "a secret key for the tests";
 const KV_TOKEN = "a-token-for-the-tests";
@@ -13,8 +14,8 @@ Deno.test("counter.ts and kv.ts start without a configuration file", async () =>
   const env = { APP_CONFIG: "", SECRET_KEY: "", DBM: join(directory.path, "kv.db") };
   await using counter = await startServer("counter.ts", { env });
   await using kv = await startServer("kv.ts", { env });
-  assertMatch(await page(counter.url), /Count: 1.*Kept in a signed cookie/);
-  assertEquals(await page(kv.url), '{"keys":[]}');
+  assertMatch(await get(counter.url), /Count: 1.*Kept in a signed cookie/);
+  assertEquals(await get(kv.url), '{"keys":[]}');
   assertMatch(
     counter.program.output,
     /^counter: SECRET_KEY is not set; using a random key\..* To make a key: deno eval /,
@@ -66,15 +67,15 @@ Deno.test("an environment variable overrides counter.ts's file", async () => {
   const config = { USE_SESSION_STORE: true, SECRET_KEY, SESSION_COOKIE_NAME: "one" };
   const env = { USE_SESSION_STORE: "false", SESSION_COOKIE_NAME: "two" };
   await using counter = await startServer("counter.ts", { config, env });
-  assertMatch(await cookieOf(counter), /^two=/);
-  assertMatch(await page(counter.url), /Kept in a signed cookie/);
+  assertMatch(await cookieOf(counter.url), /^two=/);
+  assertMatch(await get(counter.url), /Kept in a signed cookie/);
 });
 
 Deno.test("kv.ts listens on an IPv6 address, with and without brackets", async () => {
   for (const HOST of ["::1", "[::1]"]) {
     await using kv = await startServer("kv.ts", { env: { HOST, DBM: ":memory:" } });
     const [, url = ""] = await kv.program.printed(/^kv: (http:\/\/\[::1\]:\d+) /);
-    assertEquals(await page(url), '{"keys":[]}');
+    assertEquals(await get(url), '{"keys":[]}');
   }
 });
 
@@ -118,10 +119,10 @@ Deno.test("counter.ts accepts cookies after a restart if SECRET_KEY is set", asy
     let cookie: string;
     {
       await using counter = await startServer("counter.ts", { env });
-      cookie = await cookieOf(counter);
+      cookie = await cookieOf(counter.url);
     }
     await using counter = await startServer("counter.ts", { env });
-    const html = await page(counter.url, { Cookie: cookie });
+    const html = await get(counter.url, { Cookie: cookie });
     assertMatch(html, new RegExp(`Count: ${countAfter}<`));
     assertEquals(counter.program.output.includes("SECRET_KEY is not set"), secretKey === "");
   }
@@ -146,7 +147,7 @@ Deno.test("kv.ts with a token serves only clients that send it, such as counter.
   assertEquals(refused.status, 401);
   assertMatch(refused.headers.get("WWW-Authenticate") ?? "", /^Bearer/);
   await refused.body?.cancel();
-  assertEquals(await page(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
+  assertEquals(await get(kv.url, { Authorization: `Bearer ${KV_TOKEN}` }), '{"keys":[]}');
 
   // Of a list, clients send the first.
   for (const token of [KV_TOKEN, JSON.stringify([KV_TOKEN, `${KV_TOKEN}-of-later`])]) {
@@ -161,7 +162,7 @@ Deno.test("kv.ts with a token serves only clients that send it, such as counter.
 
   const config = { USE_SESSION_STORE: true, KV_URL: kv.url, KV_TOKEN };
   await using counter = await startServer("counter.ts", { config });
-  assertMatch(await page(counter.url), /Count: 1/);
+  assertMatch(await get(counter.url), /Count: 1/);
 
   const wrong = { ...config, KV_TOKEN: `${KV_TOKEN}-of-another-service` };
   await using stranger = await startServer("counter.ts", { config: wrong });
@@ -181,23 +182,4 @@ async function startWrong(script: string, configText: string, env: Record<string
   const run = ["run", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
   const options = { cwd: directory.path, env };
   return await runToEnd(Deno.execPath(), [...run, join(PROJECT, script)], options);
-}
-
-async function page(url: string, headers: Record<string, string> = {}): Promise<string> {
-  const response = await fetch(url, { headers });
-  const text = await response.text();
-  assertEquals(response.status, 200, text);
-  return text;
-}
-
-/** The cookie of a first visit. */
-async function cookieOf(counter: Server): Promise<string> {
-  const response = await fetch(counter.url);
-  await response.body?.cancel();
-  return response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
-}
-
-async function temporaryDirectory() {
-  const path = await Deno.makeTempDir();
-  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
 }

@@ -1,7 +1,8 @@
 /** How a server stops: requests under way are answered. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { startServer } from "../helpers/programs.ts";
+import { get } from "../helpers/http.ts";
+import { startServer, temporaryDirectory } from "../helpers/programs.ts";
 
 const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
@@ -26,7 +27,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
       assertEquals(await kv.program.exited, 0, kv.program.output);
     }
     await using kv = await startServer("kv.ts", { env });
-    assertEquals(JSON.parse(await page(kv.url)).keys, answered.sort());
+    assertEquals(JSON.parse(await get(kv.url)).keys, answered.sort());
   });
 
   Deno.test(`on ${signal}, counter.ts answers a request that waits for the store`, async () => {
@@ -44,14 +45,14 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const KV_URL = `http://127.0.0.1:${slowStore.addr.port}`;
     const config = { USE_SESSION_STORE: true, KV_URL };
     await using counter = await startServer("counter.ts", { config });
-    const waiting = page(counter.url);
+    const waiting = get(counter.url);
     await arrived.promise;
     counter.program.signal(signal);
     await counter.program.printed(/^counter: stopping$/m);
     released.resolve();
     assertMatch(await waiting, /Count: 1/);
     assertEquals(await counter.program.exited, 0);
-    assertMatch(await page(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
+    assertMatch(await get(kv.url), new RegExp(`^{"keys":\\["${UUID4}"\\]}$`));
   });
 }
 
@@ -112,16 +113,4 @@ async function beginPut(url: string): Promise<Deno.TcpConn> {
   const size = await connection.read(buffer);
   assertMatch(new TextDecoder().decode(buffer.subarray(0, size ?? 0)), /^HTTP\/1\.1 100 /);
   return connection;
-}
-
-async function page(url: string, headers: Record<string, string> = {}): Promise<string> {
-  const response = await fetch(url, { headers });
-  const text = await response.text();
-  assertEquals(response.status, 200, text);
-  return text;
-}
-
-async function temporaryDirectory() {
-  const path = await Deno.makeTempDir();
-  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
 }

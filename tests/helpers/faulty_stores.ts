@@ -1,4 +1,4 @@
-/** Stores that fail, or take their time. */
+/** Stores that fail, take their time, or count their writes. */
 import { type Store, StoreUnavailable } from "../../stores/store.ts";
 
 /** A store that does something before each call. */
@@ -25,6 +25,19 @@ export function brokenStore(store: Store, isBroken: () => boolean): Store {
   return storeWith(store, () => {
     if (isBroken()) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
   });
+}
+
+/** A store that counts its writes in `writes`. */
+export function countingStore(store: Store): Store & { writes: number } {
+  const counting = {
+    ...store,
+    writes: 0,
+    set: (...args: Parameters<Store["set"]>) => {
+      counting.writes++;
+      return store.set(...args);
+    },
+  };
+  return counting;
 }
 
 /** A store whose calls take a turn of the event loop, as over a network. */

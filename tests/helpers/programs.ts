@@ -156,6 +156,46 @@ export async function startServer(script: string, options: ServerOptions = {}): 
   return { program, url: `http://localhost:${listening}`, [Symbol.asyncDispose]: stop };
 }
 
+/** Programs over one key-value service in memory. Leaving the scope stops all, and checks their exit codes. */
+export interface Processes extends AsyncDisposable {
+  urls: string[];
+}
+
+/** Starts a service, and a script `count` times with its address as `KV_URL`. */
+export async function startProcesses(
+  script: string,
+  count: number,
+  env: Record<string, string>,
+): Promise<Processes> {
+  const port = freePort();
+  const service = startScript("kv.ts", [], { env: { PORT: String(port), DBM: ":memory:" } });
+  await service.printed(/kv: http/);
+  const programs = Array.from(
+    { length: count },
+    () =>
+      startScript(script, [], {
+        env: { ...env, PORT: "0", KV_URL: `http://127.0.0.1:${port}` },
+      }),
+  );
+  const urls: string[] = [];
+  for (const program of programs) urls.push((await program.printed(/: (http\S+)/))[1] ?? "");
+  return {
+    urls,
+    async [Symbol.asyncDispose]() {
+      for (const program of [...programs, service]) {
+        const code = await program.stop();
+        if (code !== 0) throw new Error(`A program ended with ${code}:\n${program.output}`);
+      }
+    },
+  };
+}
+
+/** A new directory. It is removed when it goes out of scope. */
+export async function temporaryDirectory() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
 /** Returns a port on which nothing listens. */
 export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

@@ -1,7 +1,14 @@
 /** An app with sessions, and browsers that visit it. */
+import { assertEquals } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
-import { KeyValueSessionStore, sessions, type SessionsOptions } from "../../sessions.ts";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  type LifetimeOptions,
+  sessions,
+  type SessionsOptions,
+} from "../../sessions.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import type { Store } from "../../stores/store.ts";
 
@@ -67,6 +74,39 @@ export class Browser {
     const init = body === undefined ? {} : { body: JSON.stringify(body) };
     return await (await this.request("POST", path, init)).json();
   }
+}
+
+/** Checks that every use of the session is a 503 that leaves the cookie, and that other pages work. */
+export async function assertUnavailable(browser: Browser): Promise<void> {
+  for (
+    const [method, path] of [
+      ["GET", "/read"],
+      ["POST", "/count"],
+      ["POST", "/rotate"],
+      ["POST", "/destroy"],
+    ] as const
+  ) {
+    const response = await browser.request(method, path);
+    assertEquals(response.status, 503, path);
+    assertEquals(response.headers.get("Retry-After"), "1");
+    assertEquals(response.headers.get("Set-Cookie"), null, "never a new identity");
+    await response.body?.cancel();
+  }
+  assertEquals((await browser.request("GET", "/untouched")).status, 200);
+}
+
+/** The two ways to keep sessions, for tests that hold for both. */
+export const KINDS = ["cookie", "store"] as const;
+
+/** Returns a session store of this kind, which keeps its sessions in a cookie or in `memory`. */
+export function sessionStore(
+  kind: typeof KINDS[number],
+  memory: Store,
+  options: LifetimeOptions = {},
+) {
+  return kind === "cookie"
+    ? new CookieSessionStore(KEY, options)
+    : new KeyValueSessionStore(memory, options);
 }
 
 /** Runs `check` with an app whose sessions are kept in memory, and with that memory. */
