@@ -4,8 +4,11 @@ import { Hono } from "hono";
 import { once } from "node:events";
 import http2 from "node:http2";
 import { connect } from "node:net";
+import { counter } from "../counter.ts";
 import { kv } from "../kv.ts";
 import { sameOriginOnly, splitUrl } from "../server/guards.ts";
+import { CookieSessionStore } from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
 import { JSON_TYPE, put, readProblem, test } from "./helpers/kv_app.ts";
 import { startServer } from "./helpers/programs.ts";
 
@@ -85,6 +88,39 @@ Deno.test("sameOriginOnly() compares Origin with the host that a trusted proxy f
   }
   const foreign = { ...origin, "X-Forwarded-Host": "other.example" };
   assertEquals((await app(true).request("/", { method: "POST", headers: foreign })).status, 403);
+});
+
+Deno.test("counter() and kv() take the forwarded host only behind a trusted proxy", async () => {
+  const memory = memoryStore();
+  const store = new CookieSessionStore("a secret key of 16 characters or more");
+  const headers = {
+    Host: "localhost",
+    Origin: "https://app.example",
+    "X-Forwarded-Host": "app.example",
+  };
+  for (const trustProxy of [true, false]) {
+    const page = counter({ store, keptIn: "a signed cookie", trustProxy });
+    const reset = await page.request("/reset", { method: "POST", headers });
+    assertEquals(reset.status, trustProxy ? 303 : 403);
+    const written = await kv(memory, { trustProxy }).request("/a", put("1", headers));
+    assertEquals(written.status, trustProxy ? 201 : 403);
+  }
+  await memory.close();
+});
+
+Deno.test("counter.ts and kv.ts trust a proxy if TRUST_PROXY says so", async () => {
+  const headers = { Origin: "https://app.example", "X-Forwarded-Host": "app.example" };
+  for (const script of ["counter.ts", "kv.ts"]) {
+    for (const TRUST_PROXY of ["true", "false"]) {
+      await using server = await startServer(script, { env: { DBM: ":memory:", TRUST_PROXY } });
+      const init = { method: "DELETE", headers };
+      const response = script === "kv.ts"
+        ? await fetch(`${server.url}/a`, init)
+        : await fetch(`${server.url}/reset`, { ...init, method: "POST", redirect: "manual" });
+      await response.body?.cancel();
+      assertEquals(response.status === 403, TRUST_PROXY === "false", script);
+    }
+  }
 });
 
 Deno.test("splitUrl() splits a URL without resolving it", () => {

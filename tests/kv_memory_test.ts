@@ -7,7 +7,7 @@ import { STALL_TIMEOUT } from "../kv/streams.ts";
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
-import { post, put, readProblem } from "./helpers/kv_app.ts";
+import { JSON_TYPE, post, put, readProblem } from "./helpers/kv_app.ts";
 
 const MIB = 1024 * 1024;
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -59,6 +59,28 @@ Deno.test("kv() answers 503 with Retry-After while too much is held for others",
   assertEquals(array.status, 200);
   await array.body?.cancel();
   assertEquals(await t.held(), 0);
+});
+
+Deno.test("kv() counts what a response holds until it is sent", async () => {
+  await using t = await setUp();
+  const sent = Promise.withResolvers<void>();
+  const send = async (path: string, init: RequestInit = {}) => {
+    const request = new Request(`http://localhost${path}`, init);
+    // Deno.serve gives this to its handler.
+    const response = await t.app.fetch(request, { completed: sent.promise });
+    await response.body?.cancel();
+    return response.status;
+  };
+  assertEquals([await send("/a"), await t.held() > MIB], [200, true]);
+  const deletes = JSON.stringify([{ op: "delete", key: "b" }]);
+  const headers = { ...JSON_TYPE, "Content-Length": String(deletes.length) };
+  assertEquals(await send("/", post(deletes, headers)), 200);
+  assert(await t.held() > 3 * MIB, "the removed value and the response's text");
+  assertEquals(await send("/a"), 503);
+  sent.resolve();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(await t.held(), 0);
+  assertEquals(await send("/a"), 200);
 });
 
 Deno.test("kv() holds one part of a response at a time, whatever its length", async () => {

@@ -47,6 +47,13 @@ Deno.test("LOG=requests prints a line for each request, without keys and queries
   ]);
 });
 
+Deno.test("LOG=json escapes what JSON leaves as it is and a terminal obeys", async () => {
+  const text = "a\x9b2J\u202e";
+  const output = await messages(`console.error(${JSON.stringify(text)})`, 0, { LOG: "json" });
+  assertMatch(output, /^\{[\x20-\x7e]+\}\n$/);
+  assertEquals(JSON.parse(output).message, text);
+});
+
 Deno.test("LOG=json prints every line as JSON", async () => {
   await using counter = await startServer("counter.ts", { env: { LOG: "json" } });
   await (await fetch(`${counter.url}/`)).text();
@@ -65,10 +72,10 @@ Deno.test("LOG=json prints every line as JSON", async () => {
 });
 
 /** What a program with this code prints. */
-async function messages(main: string, wantedCode = 0): Promise<string> {
+async function messages(main: string, wantedCode = 0, env = {}): Promise<string> {
   const code =
     `import { run } from "./server/program.ts"; await run("kv", async () => { ${main} })`;
-  const result = await runToEnd(Deno.execPath(), ["eval", code], { cwd: PROJECT });
+  const result = await runToEnd(Deno.execPath(), ["eval", code], { cwd: PROJECT, env });
   assertEquals(result.code, wantedCode, result.stderr);
   return result.stderr;
 }

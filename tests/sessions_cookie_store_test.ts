@@ -122,6 +122,17 @@ Deno.test("a cookie that Flask has compressed, too large as ours, is read and no
   assertEquals(browser.setCookie, null);
 });
 
+Deno.test("a compressed cookie is not inflated beyond 64 KiB", async () => {
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  for (const [size, isRead] of [[60_000, true], [3_000_000, false]] as const) {
+    const bytes = deflateSync(JSON.stringify({ count: 5, text: "x".repeat(size) }));
+    const cookie = flaskCookie(`.${bytes.toString("base64url")}`, 5, KEY);
+    assert(cookie.length < 4093);
+    // What is not inflated is data that no schema accepts.
+    assertEquals(typeof (await store.load(cookie))?.data, isRead ? "object" : "string");
+  }
+});
+
 Deno.test("CookieSessionStore cannot do what needs a server: an old cookie counts again", async () => {
   const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
   await browser.post("/count");

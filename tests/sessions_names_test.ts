@@ -6,6 +6,7 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
+import { storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
 const Prefs = z.object({ theme: z.string().default("light") });
@@ -119,6 +120,30 @@ Deno.test("an id that was rotated away, beside the living one, is not used", asy
   await browser.post("/rotate");
   const headers = { Cookie: `session=${old}; session=${browser.cookie}` };
   assertEquals(await (await app.request("/read", { headers })).json(), { count: 1 });
+  await memory.close();
+});
+
+Deno.test("of two ids that were both rotated away none begins a new session", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) });
+  const browsers = [new Browser(app), new Browser(app)];
+  for (const browser of browsers) await browser.post("/count");
+  const headers = { Cookie: browsers.map(({ cookie }) => `session=${cookie}`).join("; ") };
+  for (const browser of browsers) await browser.post("/rotate");
+  const response = await app.request("/count", { method: "POST", headers });
+  assertEquals([response.status, response.headers.get("Set-Cookie")], [409, null]);
+  await memory.close();
+});
+
+Deno.test("a hundred cookies of one name cost no hundred calls to the store", async () => {
+  const memory = memoryStore();
+  let calls = 0;
+  const store = new KeyValueSessionStore(storeWith(memory, () => calls++));
+  const cookies = Array.from({ length: 100 }, () => `session=${crypto.randomUUID()}`);
+  const headers = { Cookie: cookies.join("; ") };
+  const response = await testApp({ store }).request("/read", { headers });
+  assertEquals(await response.json(), { count: 0 });
+  assert(calls > 0 && calls <= 16, `${calls} calls`);
   await memory.close();
 });
 

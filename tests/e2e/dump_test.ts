@@ -146,6 +146,7 @@ Deno.test("dump.ts without a terminal says which permission it needs", async () 
 
 Deno.test("dump.ts says in one sentence why it cannot read a store", async () => {
   assertFailed(await dump("ftp://x"), 2, /^Cannot open the store "ftp:\/\/x": expected /);
+  assertFailed(await dump("ftp://\x1b[2J"), 2, /^Cannot open the store "ftp:\/\/\\u001b\[2J": /);
   assertFailed(await dump("nothing.db"), 1, /^Cannot open the store "nothing.db": /);
   const port = freePort();
   assertFailed(
