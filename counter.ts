@@ -66,16 +66,15 @@ export function counter({ keptIn, storePage, ...options }: CounterOptions) {
   const localPage = storePage === undefined ? page : counterPage({ keptIn, storePage });
 
   return new Hono()
-    .use(sameOriginOnly({ safeMethods: true, trustProxy: options.trustProxy ?? false }))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
       const { session } = c.var;
       const data = await session.update((s) => ({ ...s, count: s.count + 1 }));
       const show = localPage !== page && isLocal(c) ? localPage : page;
       const html = show({ data, count: data.count, setCookie: session.setCookie ?? "" });
-      return c.body(html, 200, COUNTER_HEADERS);
+      return session.response(html, { headers: COUNTER_HEADERS });
     })
-    .post("/reset", async (c) => {
+    .post("/reset", sameOriginOnly(options), async (c) => {
       await c.var.session.destroy();
       return c.redirect("./", 303);
     })

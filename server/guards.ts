@@ -13,21 +13,12 @@ export function isLoopback(host: string): boolean {
   return LOOPBACK.test(host);
 }
 
-/** What {@linkcode sameOriginOnly} takes. */
-export interface SameOriginOptions {
-  /** Whether cross-site GET and HEAD are allowed: true for pages that others may link to. */
-  safeMethods: boolean;
-  /** Whether a proxy in front sets `X-Forwarded-Host` or `Forwarded`. */
-  trustProxy?: boolean;
-}
-
 /** Rejects cross-site requests: {@linkcode isCrossSite}. */
 export function sameOriginOnly(
-  { safeMethods, trustProxy = false }: SameOriginOptions,
+  { trustProxy = false }: { trustProxy?: boolean },
 ): MiddlewareHandler {
   return async function sameOriginOnly(c, next) {
-    const isSafe = c.req.method === "GET" || c.req.method === "HEAD";
-    if (!(isSafe && safeMethods) && isCrossSite(c.req.raw, trustProxy)) throw crossSite();
+    if (isCrossSite(c.req.raw, trustProxy)) throw crossSite();
     await next();
   };
 }

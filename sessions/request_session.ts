@@ -11,8 +11,8 @@ import type { DataSchema } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { splitPermanent, withPermanent } from "./permanence.ts";
 import { freeze } from "./plain_data.ts";
-import { setResponseHeaders } from "./response.ts";
-import type { Session } from "./session.ts";
+import { sessionHeaders, setResponseHeaders } from "./response.ts";
+import type { Session, SessionResponseInit } from "./session.ts";
 import { SessionCall } from "./session_call.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 
@@ -38,6 +38,10 @@ export class RequestSession<T extends object> implements Session<T> {
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
+  /** The calls that have not ended. */
+  #running = 0;
+  /** The response that was made with the session's headers. */
+  #response: Response | null = null;
   #isFinished = false;
 
   constructor(readonly settings: SessionSettings<T>, context: Context) {
@@ -126,6 +130,16 @@ export class RequestSession<T extends object> implements Session<T> {
     });
   }
 
+  response(body: BodyInit | null, init: SessionResponseInit = {}): Response {
+    const { headers = {} } = init;
+    // Then finish() sets them.
+    const isLate = this.#running > 0 || "Vary" in headers || "Set-Cookie" in headers;
+    if (isLate || this.#lastCall === null) return new Response(body, init);
+    this.#isFinished = true;
+    const all = { ...headers, ...sessionHeaders(this.#setCookie) };
+    return this.#response = new Response(body, { ...init, headers: all });
+  }
+
   /**
    * The response phase: waits for calls that nobody awaited, then tells the browser what happened.
    * The error of a call that nobody awaited is thrown here.
@@ -137,7 +151,7 @@ export class RequestSession<T extends object> implements Session<T> {
     }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    setResponseHeaders(this.#context, this.#setCookie);
+    if (this.#context.res !== this.#response) setResponseHeaders(this.#context, this.#setCookie);
     const [first, ...others] = this.#failed.filter(({ call }) => !call.isAwaited);
     for (const { error } of others) logError(error);
     if (first) throw first.error;
@@ -229,12 +243,15 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   async #run<R>(run: () => Promise<R>, before: Promise<void> | undefined): Promise<R> {
+    this.#running++;
     if (before) await before;
     try {
       return await run();
     } catch (error) {
       this.#noteError(error);
       throw appError(error);
+    } finally {
+      this.#running--;
     }
   }
 

@@ -6,10 +6,16 @@
 import type { Context } from "hono";
 
 /**
- * Sets the headers of a response whose request used its session.
+ * Returns the headers of a response whose request used its session.
  *
  * @param setCookie The header of a session that was modified or destroyed, or null
  */
+export function sessionHeaders(setCookie: string | null): Record<string, string> {
+  if (setCookie === null) return { "Vary": "Cookie" };
+  return { "Vary": "Cookie", "Set-Cookie": setCookie, "Cache-Control": "no-store" };
+}
+
+/** Sets the {@linkcode sessionHeaders} of a response that is there already. */
 export function setResponseHeaders(c: Context, setCookie: string | null): void {
   // A handler may give one response without a body to many requests; with a body it cannot. To look
   // at a text's `body` makes it a stream, so the type, which every text has, comes first.
@@ -28,7 +34,8 @@ export function setResponseHeaders(c: Context, setCookie: string | null): void {
 function setHeaders(headers: Headers, setCookie: string | null): void {
   if (!/(^|,)\s*Cookie\s*(,|$)/i.test(headers.get("Vary") ?? "")) headers.append("Vary", "Cookie");
   if (setCookie === null) return;
-  headers.append("Set-Cookie", setCookie);
+  // A middleware may have copied a response that has it.
+  if (!headers.getSetCookie().includes(setCookie)) headers.append("Set-Cookie", setCookie);
   headers.set("Cache-Control", "no-store");
 }
 

@@ -55,6 +55,70 @@ Deno.test("sessions() leaves the app's other cookies and Vary alone", async () =
   assertEquals(headers.get("Vary"), "Accept, Cookie");
 });
 
+Deno.test("session.response() makes the response that the session's headers would be set on", async () => {
+  const cases: [name: string, init: { status?: number; headers?: Record<string, string> }][] = [
+    ["no headers", {}],
+    ["a status and a type", { status: 201, headers: { "Content-Type": "text/html" } }],
+    ["headers with the same names", {
+      headers: { "Vary": "Accept", "Set-Cookie": "theme=dark", "Cache-Control": "public" },
+    }],
+    ["the same names in lower case", {
+      headers: { "vary": "Accept", "set-cookie": "theme=dark" },
+    }],
+  ];
+  for (const call of ["none", "read", "update", "destroy"] as const) {
+    for (const [name, init] of cases) {
+      const app = new Hono()
+        .use(sessions({ store: new CookieSessionStore(KEY, { now: () => 1e12 }), schema: Counted }))
+        .use(async ({ var: { session } }, next) => {
+          if (call === "update") await session.update((s) => ({ ...s, count: 5 }));
+          else if (call !== "none") await session[call]();
+          await next();
+        })
+        .get("/made", (c) => c.var.session.response("page", init))
+        .get("/set", () => new Response("page", init));
+      const [made, set] = await Promise.all(["/made", "/set"].map(async (path) => {
+        const response = await app.request(path);
+        return [response.status, await response.text(), ...response.headers];
+      }));
+      assertEquals(made, set, `${call}, ${name}`);
+    }
+  }
+});
+
+Deno.test("session.response() ends the time in which the cookie can change", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/late", async (c) => {
+      await c.var.session.read();
+      const response = c.var.session.response("page");
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      return response;
+    })
+    .get("/other", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      c.var.session.response("page");
+      return c.text("other");
+    })
+    .get("/copied", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      const { headers } = c.var.session.response("page");
+      return new Response("copy", { headers });
+    })
+    .get("/pending", (c) => {
+      c.var.session.update((s) => ({ ...s, count: 5 }));
+      return c.var.session.response("page");
+    })
+    .onError((error, c) => c.text(error.message, 500));
+  assertMatch(await (await app.request("/late")).text(), /^Cannot change the session, its cookie/);
+  for (const path of ["/other", "/copied", "/pending"]) {
+    const { headers } = await app.request(path);
+    assertEquals(headers.getSetCookie().length, 1, path);
+    assertEquals(headers.get("Vary"), "Cookie", path);
+    assertEquals(headers.get("Cache-Control"), "no-store", path);
+  }
+});
+
 Deno.test("a response whose headers cannot be changed carries the cookie, too", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
