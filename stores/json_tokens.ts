@@ -1,0 +1,218 @@
+/**
+ * The tokens of JSON in UTF-8. They are compacted where they stand: white space between them is
+ * dropped, and an escape of a printable character (`\u00e9`, `\/`) becomes the character. Both only
+ * make a text shorter.
+ *
+ * @module
+ */
+import { Buffer, isUtf8 } from "node:buffer";
+
+const TAB = 0x09, NEWLINE = 0x0a, RETURN = 0x0d, SPACE = 0x20;
+const BACKSLASH = 0x5c, SLASH = 0x2f, ZERO = 0x30, NINE = 0x39, PLUS = 0x2b, DOT = 0x2e;
+const CAPITAL_E = 0x45, LETTER_E = 0x65, LETTER_U = 0x75;
+const QUOTE = 0x22, MINUS = 0x2d;
+const SHORT_ESCAPES = new Set(Buffer.from('"\\/bfnrt'));
+const LITERALS = [Buffer.from("true"), Buffer.from("false"), Buffer.from("null")];
+
+/** A position in a JSON text, and the compacted text of what was read before it. */
+export class JsonTokens {
+  readonly #bytes: Buffer;
+  #at = 0;
+  /** The compacted text ends at `#end`; the bytes from `#pending` to `#at` still belong to it. */
+  #end = 0;
+  #pending = 0;
+
+  /**
+   * @param bytes The text, which is overwritten
+   * @throws {SyntaxError} If it is not UTF-8
+   */
+  constructor(bytes: Uint8Array<ArrayBuffer>) {
+    if (!isUtf8(bytes)) throw new SyntaxError("expected UTF-8");
+    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const hasByteOrderMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+    if (hasByteOrderMark) this.#at = 3;
+  }
+
+  // ---- The compacted text ------------------------------------------------------------------
+
+  /** Begins a compacted text at the next token, and returns its position. */
+  begin(): number {
+    this.next();
+    return this.#end = this.#pending = this.#at;
+  }
+
+  /** Returns the position after the compacted text. */
+  end(): number {
+    this.#drop(0);
+    return this.#end;
+  }
+
+  /** Returns a part of the compacted text. */
+  text(start: number, end: number): string {
+    return this.#bytes.toString("utf8", start, end);
+  }
+
+  /** Leaves the next bytes out of the compacted text. */
+  #drop(count: number): void {
+    const bytes = this.#bytes;
+    const at = this.#at;
+    let end = this.#end;
+    let pending = this.#pending;
+    if (end === pending) end = at;
+    else while (pending < at) bytes[end++] = bytes[pending++] as number;
+    this.#end = end;
+    this.#pending = this.#at = at + count;
+  }
+
+  /** Replaces the next bytes by a character. */
+  #replace(count: number, code: number): void {
+    this.#drop(count);
+    const bytes = this.#bytes;
+    if (code < 0x80) {
+      bytes[this.#end++] = code;
+      return;
+    }
+    // The first byte of UTF-8 begins with as many ones as there are bytes.
+    const more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    bytes[this.#end++] = 0xff00 >> more + 1 | code >> 6 * more;
+    for (let shift = 6 * (more - 1); shift >= 0; shift -= 6) {
+      bytes[this.#end++] = 0x80 | code >> shift & 0x3f;
+    }
+  }
+
+  // ---- Tokens ------------------------------------------------------------------------------
+
+  /** Skips white space, and returns the byte after it; at the end, -1. */
+  next(): number {
+    if (this.#at >= this.#bytes.length) return -1;
+    const byte = this.#bytes[this.#at] as number;
+    return byte > SPACE ? byte : this.#dropSpace();
+  }
+
+  #dropSpace(): number {
+    const bytes = this.#bytes;
+    let at = this.#at;
+    while (at < bytes.length && isSpace(bytes[at] as number)) at++;
+    this.#drop(at - this.#at);
+    return at < bytes.length ? bytes[at] as number : -1;
+  }
+
+  /** Reads any byte: one that `next` has returned. */
+  read(): void {
+    this.#at++;
+  }
+
+  /** @throws {SyntaxError} If another byte comes next */
+  expect(byte: number): void {
+    if (this.next() !== byte) throw this.unexpected();
+    this.#at++;
+  }
+
+  /** Reads a string, and returns whether it has no escapes. */
+  readString(): boolean {
+    this.expect(QUOTE);
+    const bytes = this.#bytes;
+    let isPlain = true;
+    for (;;) {
+      let at = this.#at;
+      let byte = bytes[at] ?? 0;
+      while (byte >= SPACE && byte !== QUOTE && byte !== BACKSLASH) byte = bytes[++at] ?? 0;
+      this.#at = at;
+      if (this.#skip(QUOTE)) return isPlain;
+      if (byte !== BACKSLASH) throw this.unexpected();
+      isPlain = false;
+      this.#readEscape();
+    }
+  }
+
+  #readEscape(): void {
+    const kind = this.#bytes[this.#at + 1];
+    if (kind === LETTER_U) return this.#readUnicodeEscape();
+    if (kind === SLASH) this.#drop(1);
+    else this.#at++;
+    if (kind === undefined || !SHORT_ESCAPES.has(kind)) throw this.unexpected();
+    this.#at++;
+  }
+
+  /** Control characters, quotes, backslashes and halves of surrogate pairs stay escaped. */
+  #readUnicodeEscape(): void {
+    const unit = this.#unit(this.#at);
+    if (unit === -1) {
+      this.#at += 2;
+      throw this.unexpected();
+    }
+    const low = unit >= 0xd800 && unit < 0xdc00 ? this.#unit(this.#at + 6) : -1;
+    if (low >= 0xdc00 && low < 0xe000) {
+      this.#replace(12, 0x10000 + ((unit - 0xd800) << 10) + low - 0xdc00);
+    } else if (
+      unit < SPACE || unit === QUOTE || unit === BACKSLASH || unit >= 0xd800 && unit < 0xe000
+    ) this.#at += 6;
+    else this.#replace(6, unit);
+  }
+
+  /** The UTF-16 unit of the escape at `at`, as in `\u00e9`; -1 if there is no escape. */
+  #unit(at: number): number {
+    const bytes = this.#bytes;
+    if (bytes[at] !== BACKSLASH || bytes[at + 1] !== LETTER_U) return -1;
+    let unit = 0;
+    for (let i = at + 2; i < at + 6; i++) {
+      const digit = hexDigit(bytes[i]);
+      if (digit === -1) return -1;
+      unit = unit << 4 | digit;
+    }
+    return unit;
+  }
+
+  /** Reads a number, `true`, `false` or `null`, of which this is the first byte. */
+  readScalar(first: number): void {
+    if (first === MINUS || isDigit(first)) return this.#readNumber();
+    const word = LITERALS.find((word) => word[0] === first);
+    if (word === undefined) throw this.unexpected();
+    for (const byte of word) if (!this.#skip(byte)) throw this.unexpected();
+  }
+
+  #readNumber(): void {
+    this.#skip(MINUS);
+    if (!this.#skip(ZERO)) this.#readDigits();
+    if (this.#skip(DOT)) this.#readDigits();
+    if (this.#skip(LETTER_E) || this.#skip(CAPITAL_E)) {
+      if (!this.#skip(MINUS)) this.#skip(PLUS);
+      this.#readDigits();
+    }
+  }
+
+  #readDigits(): void {
+    if (!isDigit(this.#bytes[this.#at])) throw this.unexpected();
+    while (isDigit(this.#bytes[this.#at])) this.#at++;
+  }
+
+  /** Reads this byte, if it comes next. */
+  #skip(byte: number): boolean {
+    const isNext = this.#bytes[this.#at] === byte;
+    if (isNext) this.#at++;
+    return isNext;
+  }
+
+  /** Returns the error of a byte that cannot stand here. */
+  unexpected(): SyntaxError {
+    const byte = this.#bytes[this.#at];
+    if (byte === undefined) return new SyntaxError("it ends too early");
+    const shown = byte > SPACE && byte < 0x7f ? `"${String.fromCharCode(byte)}"` : `byte ${byte}`;
+    return new SyntaxError(`unexpected ${shown} at ${this.#at}`);
+  }
+}
+
+function isSpace(byte: number): boolean {
+  return byte === SPACE || byte === NEWLINE || byte === RETURN || byte === TAB;
+}
+
+function isDigit(byte: number | undefined): boolean {
+  return byte !== undefined && byte >= ZERO && byte <= NINE;
+}
+
+function hexDigit(byte: number | undefined): number {
+  if (byte === undefined) return -1;
+  if (isDigit(byte)) return byte - ZERO;
+  const letter = byte | 0x20;
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x61 + 10 : -1;
+}
