@@ -1,0 +1,155 @@
+/// <reference lib="dom" />
+/** The service's page behind a proxy and a token, and while its connection is slow, shared or lost. */
+import { assertEquals } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Browser } from "puppeteer-core";
+import { kv } from "../../kv.ts";
+import { json } from "../../stores/json_text.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import {
+  inBoth,
+  noViolations,
+  resize,
+  screenshot,
+  testInBrowsers,
+  visit,
+} from "../helpers/browsers.ts";
+import { rows, rowsAre, text } from "../helpers/explorer.ts";
+import { put } from "../helpers/http.ts";
+import { eventually, freePort, startServer } from "../helpers/programs.ts";
+
+testInBrowsers("The explorer page and its service", async (t, browsers) => {
+  const step = (promise: string, run: (browser: Browser, name: string) => Promise<void>) =>
+    t.step(promise, () => inBoth(browsers, run));
+  await step("works under a path prefix, on a phone", underPrefix);
+  await step("keeps up with keys that keep coming", keepUp);
+  await step("watches only in the tab in front", openTabs);
+  await step("dims what may be stale, and reconnects", reconnect);
+  await t.step("asks for a token", () => askForToken(browsers.chromium));
+});
+
+/** Behind a proxy that serves the service under `/kv/`, as one more page of its site. */
+async function underPrefix(browser: Browser, name: string): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await using proxy = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      const { pathname, search } = new URL(request.url);
+      if (!pathname.startsWith("/kv/")) return new Response("not of the service", { status: 404 });
+      const { method, headers, body } = request;
+      return fetch(kv.url + pathname.slice(3) + search, { method, headers, body });
+    },
+  );
+  await using visited = await visit(browser, `http://localhost:${proxy.addr.port}/kv/`);
+  const { page } = visited;
+  await resize(page, { width: 360, height: 640 });
+  const command = async () => await text(page, "#command");
+  await eventually(
+    "its address",
+    async () => /^http localhost:\d+\/kv\/ foo=bar$/.test(await command()),
+  );
+  await page.click("button.add");
+  await page.type("#edit-key", "long");
+  await page.type("#edit-value", `"${"x".repeat(100)}"`);
+  await page.click("#edit-save");
+  await rowsAre(page, [["long", `"${"x".repeat(100)}"`, "never"]]);
+
+  assertEquals(await page.$eval("html", (e) => e.scrollWidth), 360, "it fits a phone");
+  const heights = await page.$$eval(
+    "button, summary, input",
+    (all) => all.filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().height),
+  );
+  assertEquals(heights.filter((height) => height < 40), [], "each target has 40 pixels");
+  await noViolations(page);
+  await screenshot(page, `explorer-phone-${name}`);
+  await page.close(); // its stream of changes would keep the proxy
+}
+
+/** Over a service whose lists take longer to come than new keys do. */
+async function keepUp(browser: Browser): Promise<void> {
+  const store = memoryStore();
+  const service = kv(store);
+  let beforeAnswer = async () => {};
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const response = await service.fetch(request);
+      if (request.method === "POST") await beforeAnswer().then(() => delay(400));
+      return response;
+    },
+  );
+  await store.set("a", json("old"));
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
+  const { page } = visited;
+  await rowsAre(page, [["a", '"old"', "never"]]);
+  beforeAnswer = async () => void await store.set("a", json("new"));
+  await store.set("b", json(1));
+  await rowsAre(page, [["a", '"new"', "never"], ["b", "1", "never"]]);
+  beforeAnswer = async () => {};
+
+  await page.evaluate(() => {
+    const value = document.querySelector("tbody .value");
+    if (value) getSelection()?.selectAllChildren(value);
+  });
+  let count = 0;
+  const timer = setInterval(() => store.set(`c${count++}`, json(1)), 50);
+  await eventually("the keys that came", async () => (await rows(page)).length >= 10)
+    .finally(() => clearInterval(timer));
+  assertEquals(await page.evaluate(() => getSelection()?.toString()), '"new"');
+  await page.close(); // its stream of changes would keep the server
+  await store.close();
+}
+
+/** In more tabs than a browser has connections to one service. */
+async function openTabs(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/a`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  for (let i = 0; i < 7; i++) {
+    const tab = await page.browserContext().newPage();
+    await tab.goto(kv.url);
+    await rowsAre(tab, [["a", "1", "never"]]);
+  }
+  await put(`${kv.url}/a`, "2");
+  await page.bringToFront();
+  await rowsAre(page, [["a", "2", "never"]]);
+}
+
+async function reconnect(browser: Browser): Promise<void> {
+  const port = freePort();
+  const first = await startServer("kv.ts", { port });
+  await put(`${first.url}/a`, "1");
+  await using visited = await visit(browser, first.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  const opacity = () => page.$eval("tbody", (e) => Number(getComputedStyle(e).opacity));
+  assertEquals(await opacity(), 1);
+  await first[Symbol.asyncDispose]();
+  const live = () => text(page, "#live");
+  await eventually("a word", async () => /^Not connected since \d/.test(await live()));
+  assertEquals(await opacity(), 0.6);
+  await using second = await startServer("kv.ts", { port });
+  await put(`${second.url}/b`, "2");
+  await eventually("the service", async () => await live() === "Live");
+  await eventually("its entry", async () => (await rows(page)).some(([key]) => key === "b"));
+  assertEquals(await opacity(), 1);
+}
+
+async function askForToken(chromium: Browser): Promise<void> {
+  const [KV_TOKEN, KV_READ_TOKEN] = ["a-token-that-writes", "a-token-that-reads"];
+  await using kv = await startServer("kv.ts", { env: { KV_TOKEN, KV_READ_TOKEN } });
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${KV_TOKEN}` };
+  await (await fetch(`${kv.url}/a`, { method: "PUT", body: "1", headers })).body?.cancel();
+  const without = await fetch(kv.url, { headers: { Accept: "text/html" } });
+  assertEquals(without.status, 401);
+  await without.body?.cancel();
+  await using reader = await visit(chromium, kv.url.replace("//", `//reader:${KV_READ_TOKEN}@`));
+  await rowsAre(reader.page, [["a", "1", "never"]]);
+  reader.page.on("dialog", (dialog) => dialog.accept());
+  await reader.page.click("tbody .delete");
+  await eventually("a refusal", async () => {
+    return await text(reader.page, "#status") === "Cannot write with a token of KV_READ_TOKEN";
+  });
+}

@@ -1,0 +1,32 @@
+/// <reference lib="dom" />
+/**
+ * What the service's page shows. The page forbids `eval`, which puppeteer's waiting needs, so tests
+ * ask for its text until it is as expected.
+ */
+import { assertEquals } from "@std/assert";
+import type { Page } from "puppeteer-core";
+import { eventually } from "./programs.ts";
+
+/** The texts of the rows: key, value and when it expires. */
+export async function rows(page: Page): Promise<string[][]> {
+  return await page.$$eval("tbody tr", (rows) =>
+    rows.map((row) => {
+      const value = row.querySelector(".value:not([hidden]), details:not([hidden]) summary");
+      const cells = [row.querySelector(".key"), value, row.querySelector(".expires")];
+      return Array.from(cells, (cell) => cell?.textContent ?? "");
+    }));
+}
+
+export async function rowsAre(page: Page, expected: string[][]): Promise<void> {
+  let shown: string[][] = [];
+  await eventually("the rows", async () => {
+    shown = await rows(page);
+    return JSON.stringify(shown) === JSON.stringify(expected);
+  }, 20).catch(() => {}); // what is shown tells more
+  assertEquals(shown, expected);
+}
+
+/** The text of what a selector finds, or nothing. */
+export async function text(page: Page, selector: string): Promise<string> {
+  return (await page.$$eval(selector, (all) => all.map((e) => e.textContent))).join("");
+}
