@@ -141,3 +141,9 @@ Deno.test("JsonReader limits the depth and the length of a value", () => {
   assertEquals(readValue(spaced(MAX_VALUE_BYTES - 1)).length, MAX_VALUE_BYTES - 1);
   assertThrows(() => readValue(spaced(MAX_VALUE_BYTES + 1)), ValueTooLarge);
 });
+
+Deno.test("JsonReader reads names and strings of 64 KiB at most", () => {
+  const read = (length: number) => new JsonReader(Buffer.from(`"${"x".repeat(length)}"`)).string();
+  assertEquals(read(65_000).length, 65_000);
+  assertMatch(assertThrows(() => read(66_000), SyntaxError).message, /^a string over 65536 bytes/);
+});

@@ -137,6 +137,8 @@ test("rejects an array with anything but operations, and executes none of it", a
     assertEquals(response.status, status, JSON.stringify(element).slice(0, 100));
     assertMatch((await readProblem(response)).detail, /^Cannot read operation 2: /);
   }
+  const repeated = await t.app.request("/", post(`[{"key":"a"${',"op":"get"'.repeat(5)}}]`));
+  assertEquals((await readProblem(repeated)).detail, "Cannot read operation 1: too many members");
   const syntax = await t.app.request("/", post('[{"op":"put","key":"good","value":1}'));
   assertMatch((await readProblem(syntax)).detail, /^Cannot read the JSON: /);
   assertEquals((await t.store.list("")).keys, []);

@@ -92,7 +92,10 @@ test("rejects a body that is neither JSON nor a form", async ({ app, store }) =>
     for (const [path, init] of [["/a", put("1")], ["/", post("{}")]] as const) {
       const response = await app.request(path, { ...init, headers: { "Content-Type": type } });
       assertEquals(response.status, 415, type);
-      assertMatch((await readProblem(response)).detail, /: expected application\/json/);
+      assertMatch(
+        (await readProblem(response)).detail,
+        /: expected application\/json \(add the header "Content-Type: application\/json"\)$/,
+      );
     }
   }
   for (const body of [new FormData(), new URLSearchParams("a=1"), new Uint8Array(1)]) {

@@ -311,6 +311,19 @@ test("deletes the keys under a prefix; all of them only if asked to", async ({ a
   assertEquals((await store.list("")).keys, []);
 });
 
+test("counts the keys that it has deleted itself", async ({ store }) => {
+  await store.setAll(new Map(["a1", "a2", "a3"].map((key) => [key, json(1)])));
+  const app = kv({
+    ...store,
+    async delete(key) {
+      if (key === "a2") await store.delete(key); // another client was faster
+      return await store.delete(key);
+    },
+  });
+  const response = await app.request("/?prefix=a", { method: "DELETE" });
+  assertEquals(await response.json(), { deleted: 2 });
+});
+
 test("returns a value as plain text to a client that prefers it", async ({ app, store }) => {
   await store.set("text", json('a "b"\n'));
   await store.set("number", json(1.5));
@@ -438,6 +451,16 @@ test("rejects an invalid limit", async ({ app }) => {
 });
 
 // ---- The page -------------------------------------------------------------------------------
+
+test("takes an Accept of over 2,048 characters for none", async ({ app }) => {
+  const typeFor = async (accept: string) => {
+    const response = await app.request("/", { headers: { Accept: accept } });
+    await response.body?.cancel();
+    return response.headers.get("Content-Type");
+  };
+  assertEquals(await typeFor("application/x-ndjson,text/x"), "application/x-ndjson");
+  assertEquals(await typeFor(`application/x-ndjson${",text/x".repeat(300)}`), "application/json");
+});
 
 test("shows browsers a page that runs only its own script", async ({ app }) => {
   const accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";

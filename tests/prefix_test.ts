@@ -2,13 +2,29 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { prefixed } from "../stores/prefix.ts";
-import { RevisionConflict } from "../stores/store.ts";
+import { RevisionConflict, type Store } from "../stores/store.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
 
 storeConformance("prefixed()", {
   ordered: true,
   longestKey: 1000,
   open: () => openWithClock((now) => prefixed(memoryStore({ now }), "é:")),
+});
+
+Deno.test("prefixed() ends the watch of its store with its own", async () => {
+  const memory = memoryStore();
+  const ended = Promise.withResolvers<void>();
+  const store: Store = {
+    ...memory,
+    async watch(...args) {
+      const { since } = await memory.watch(...args);
+      return { since, changes: new ReadableStream({ cancel: () => ended.resolve() }) };
+    },
+  };
+  const { changes } = await prefixed(store, "a:").watch("");
+  await changes.cancel();
+  await ended.promise;
+  await memory.close();
 });
 
 Deno.test("prefixed() keeps the entries of two prefixes apart", async () => {

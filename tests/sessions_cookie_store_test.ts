@@ -1,5 +1,12 @@
 /** Sessions in a signed cookie. */
-import { assert, assertEquals, assertMatch, assertNotEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { deflateSync } from "node:zlib";
 import { Hono } from "hono";
 import { z } from "zod";
@@ -86,6 +93,8 @@ Deno.test("both session stores refuse an invalid lifetime", async () => {
       /expected whole seconds/,
     );
     assertThrows(() => new KeyValueSessionStore(memory, { absoluteLifetime: lifetime }), TypeError);
+    const each = new KeyValueSessionStore(memory, { lifetime: () => lifetime });
+    await assertRejects(() => each.create({}), TypeError, "expected whole seconds");
   }
   await memory.close();
 });

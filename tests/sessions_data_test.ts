@@ -192,6 +192,8 @@ Deno.test("a store of one's own needs get, set and delete only", async () => {
   assertEquals(await browser.post("/count"), { count: 2 });
   await browser.request("POST", "/destroy");
   assertEquals(await browser.get("/read"), { count: 0 });
+  browser.cookie = crypto.randomUUID(); // of no session
+  assertEquals(await browser.post("/count"), { count: 1 });
   await rest.close();
 });
 

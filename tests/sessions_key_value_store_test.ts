@@ -153,6 +153,35 @@ Deno.test("update over a store is exact over several processes' stores", async (
   await memory.close();
 });
 
+Deno.test("an update that is overtaken tries again at once, with the entry that was faster", async () => {
+  const memory = memoryStore();
+  const elsewhere = new KeyValueSessionStore(memory);
+  const { cookie } = await elsewhere.create({ count: 0 });
+  const increment = async (data: unknown) => ({ count: Counted.parse(data).count + 1 });
+  const calls: string[] = [];
+  const here = new KeyValueSessionStore({
+    ...memory,
+    get: (key) => (calls.push("get"), memory.get(key)),
+    async set(...args) {
+      if (calls.push("set") <= 20) await elsewhere.update(cookie, increment);
+      return await memory.set(...args);
+    },
+  });
+  const timers = globalThis as { setTimeout: unknown };
+  const { setTimeout } = globalThis;
+  timers.setTimeout = (run: () => void) => {
+    calls.push("wait");
+    queueMicrotask(run);
+  };
+  try {
+    assertEquals((await here.update(cookie, increment))?.data, { count: 20 });
+  } finally {
+    timers.setTimeout = setTimeout;
+  }
+  assertEquals(calls, ["get", ...Array(20).fill("set")]);
+  await memory.close();
+});
+
 Deno.test("an update that refuses what another process has changed meanwhile is tried on that", async () => {
   const memory = memoryStore();
   const [one, other] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];

@@ -56,6 +56,21 @@ Deno.test("a session can be ended after the response, and not be created again",
   await memory.close();
 });
 
+Deno.test("a signed cookie cannot be removed after the response", async () => {
+  let late: Session<{ count: number }> | undefined;
+  const app = testApp({ store: new CookieSessionStore(KEY) }).get("/late", (c) => {
+    late = c.var.session;
+    return c.text("");
+  });
+  await app.request("/late");
+  const destroy = () => late?.destroy() ?? Promise.resolve();
+  await assertRejects(
+    destroy,
+    Error,
+    "Cannot destroy the session, its cookie can no longer be sent",
+  );
+});
+
 Deno.test("a call that follows one which nobody awaits is done before the headers, too", async () => {
   const app = testApp({ store: new CookieSessionStore(KEY) }).get("/forgotten", (c) => {
     const count = () => c.var.session.update((s) => ({ ...s, count: s.count + 1 }));

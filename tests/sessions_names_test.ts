@@ -6,7 +6,7 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { storeWith } from "./helpers/faulty_stores.ts";
+import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
 const Prefs = z.object({ theme: z.string().default("light") });
@@ -43,6 +43,47 @@ for (const kind of KINDS) {
     await memory.close();
   });
 }
+
+for (const kind of KINDS) {
+  Deno.test(`a cookie of one session is not one of another with the same data, kept in a ${kind}`, async () => {
+    const memory = memoryStore();
+    const store = sessionStore(kind, memory);
+    const app = new Hono()
+      .use(sessions({ store, schema: Counted }))
+      .use(sessions({ store, schema: Counted, name: "other" }))
+      .get("/", async (c) => {
+        const [one, other] = [await c.var.session.read(), await c.var.other.read()];
+        return c.json([one.count, other.count]);
+      })
+      .post("/", async (c) => {
+        await c.var.session.update(() => ({ count: 1 }));
+        await c.var.other.update(() => ({ count: 2 }));
+        return c.text("");
+      });
+    const set = (await app.request("/", { method: "POST" })).headers.getSetCookie();
+    const cookies = set.map((header) => header.split(";")[0]).join("; ");
+    const counts = async (Cookie: string) =>
+      await (await app.request("/", { headers: { Cookie } })).json();
+    assertEquals(await counts(cookies), [1, 2]);
+    const swapped = cookies.replace("session=", "x=").replace("other=", "session=")
+      .replace("x=", "other=");
+    assertEquals(await counts(swapped), [0, 0]);
+    await memory.close();
+  });
+}
+
+Deno.test("a second session has the settings of its store", async () => {
+  const memory = memoryStore();
+  const hashed = new KeyValueSessionStore(memory, { hashIds: true, lifetime: 100 }).named("prefs");
+  const { cookie, ttl } = await hashed.create({ count: 1 });
+  assertEquals([ttl, (await memory.list("")).keys.join().includes(cookie)], [100, false]);
+  const options = { fallbacks: ["an older key of the tests"], lifetime: 100 };
+  const signed = new CookieSessionStore(KEY, options).named("prefs");
+  const old = new CookieSessionStore("an older key of the tests").named("prefs");
+  assertEquals((await signed.create({ count: 1 })).ttl, 100);
+  assertEquals((await signed.load((await old.create({ count: 2 })).cookie))?.data, { count: 2 });
+  await memory.close();
+});
 
 Deno.test("a second session needs a store that keeps it apart", () => {
   const { load, create, update, rotate, destroy, lifetime } = new CookieSessionStore(KEY);
@@ -169,6 +210,18 @@ Deno.test("a session says what was sent, what will be, which one it is and until
   assertEquals(handle, createHash("sha256").update(id).digest("hex"));
   const seconds = (Date.parse(String(expires)) - Date.now()) / 1000;
   assert(seconds > 95 && seconds <= 100, `${seconds}`);
+  await memory.close();
+});
+
+Deno.test("a session has no handle and no end before a call has found it", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(brokenStore(memory, () => true));
+  const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+    await c.var.session.read().catch(() => {});
+    return c.json([c.var.session.handle, c.var.session.expires]);
+  });
+  const headers = { Cookie: `session=${crypto.randomUUID()}` };
+  assertEquals(await (await app.request("/", { headers })).json(), [null, null]);
   await memory.close();
 });
 
