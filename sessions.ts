@@ -82,7 +82,7 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
  * Gives every request its session, as `c.var.session`.
  *
  * @throws {TypeError} If the cookie's name or an attribute is invalid, if the schema has no defaults,
- * or at the first request if the variable is set already
+ * or at the first request if the variable is set already, or another session has the cookie
  *
  * @example
  * ```ts
@@ -127,6 +127,7 @@ export function sessions<T extends object, Name extends string = "session">(
       const hint = "register sessions() once, or give each a name of its own";
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
     }
+    checkCookieName(settings.cookie.name, name, c.var);
     const session = new RequestSession(settings, c);
     c.set(name, session as never);
     await next();
@@ -137,6 +138,17 @@ export function sessions<T extends object, Name extends string = "session">(
 function storeNamed(store: SessionStore, name: string): SessionStore {
   if (store.named) return store.named(name);
   throw new TypeError(`Cannot keep the session "${name}": its store has no method "named"`);
+}
+
+/** @throws {TypeError} If another session of this request has the cookie */
+function checkCookieName(cookieName: string, name: string, variables: object): void {
+  for (const [other, value] of Object.entries(variables)) {
+    if (!(value instanceof RequestSession) || value.settings.cookie.name !== cookieName) continue;
+    throw new TypeError(
+      `Cannot keep c.var.${name} in the cookie "${cookieName}", which has c.var.${other}: ` +
+        "give each session a cookie.name of its own",
+    );
+  }
 }
 
 function isHttps(c: Context, trustProxy: boolean): boolean {

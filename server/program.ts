@@ -39,13 +39,14 @@ export interface Program {
 export async function run(task: string, main: (program: Program) => Promise<void>): Promise<void> {
   const isChild = Deno.args[0] === CHILD;
   const [, name = task, variable = "PORT", startedBy = task] = isChild ? Deno.args : [];
+  const isWatched = startedBy === "dev";
   const startOn = (port: number) => `${variable}=${port} deno task ${startedBy}`;
   logAs(name, `${task}: `, LOG_MODES.find((it) => it === Deno.env.get("LOG")) ?? "events");
   addEventListener("unhandledrejection", (event) => crash(event.reason));
   addEventListener("error", (event) => crash(event.error));
   if (!isChild) misspelled(Object.keys(Deno.env.toObject())).forEach((it) => console.warn(it));
   try {
-    await main({ isChild, isWatched: startedBy === "dev", startOn });
+    await main({ isChild, isWatched, startOn });
   } catch (error) {
     const fixable = error instanceof ConfigError || error instanceof InvalidArgument ||
       error instanceof StoreUnavailable;
@@ -53,6 +54,8 @@ export async function run(task: string, main: (program: Program) => Promise<void
     for (const line of error.message.split("\n")) console.error(line);
     Deno.exit(1);
   }
+  // A watcher would wait for the next change of a file.
+  if (isWatched) Deno.kill(Deno.pid, "SIGKILL");
   Deno.exit();
 }
 

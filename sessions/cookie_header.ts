@@ -32,7 +32,7 @@ const MAX_SAME_NAME = 8;
  * at the start; a response then joins three texts.
  */
 export class SessionCookie {
-  readonly #name: string;
+  readonly name: string;
   readonly #secure: boolean | "auto";
   readonly #attributes: { readonly secure: string; readonly plain: string };
 
@@ -42,7 +42,7 @@ export class SessionCookie {
    */
   constructor(options: CookieOptions & { name: string }, maxAge: number) {
     const { name, secure = "auto" } = options;
-    this.#name = name;
+    this.name = name;
     this.#secure = secure;
     checkCookie(options, maxAge);
     const { path = "/", sameSite = "Lax", partitioned = false, domain } = options;
@@ -67,7 +67,7 @@ export class SessionCookie {
   values(header: string | null): string[] {
     const values: string[] = [];
     if (header === null) return values;
-    const start = `${this.#name}=`;
+    const start = `${this.name}=`;
     for (const pair of header.split(";")) {
       const cookie = pair.trim();
       if (cookie.startsWith(start)) values.push(cookie.slice(start.length));
@@ -82,13 +82,13 @@ export class SessionCookie {
    */
   set(value: string, isHttps: boolean, maxAge: number | null): string {
     const age = maxAge === null ? "" : `; Max-Age=${maxAge}`;
-    return `${this.#name}=${value}${age}${this.#suffix(isHttps)}`;
+    return `${this.name}=${value}${age}${this.#suffix(isHttps)}`;
   }
 
   /** Returns the `Set-Cookie` that removes the cookie. */
   clear(isHttps: boolean): string {
     const expires = "Thu, 01 Jan 1970 00:00:00 GMT";
-    return `${this.#name}=; Max-Age=0; Expires=${expires}${this.#suffix(isHttps)}`;
+    return `${this.name}=; Max-Age=0; Expires=${expires}${this.#suffix(isHttps)}`;
   }
 
   #suffix(isHttps: boolean): string {

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
 import { Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -104,6 +105,43 @@ Deno.test("the same middleware registered twice gives one session", async () => 
   const response = await app.request("/sub/count");
   assertEquals(await response.json(), { count: 2 });
   assertEquals(response.headers.getSetCookie().length, 1);
+});
+
+Deno.test("two sessions with one cookie name are an error at the first request", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = new Hono()
+    .use(sessions({ store, schema: Counted }))
+    .use(sessions({ store, schema: Prefs, name: "prefs", cookie: { name: "session" } }))
+    .get("/", (c) => c.text(""));
+  const logged = captureErrors();
+  assertEquals((await app.request("/")).status, 500);
+  assertMatch(
+    logged.end(),
+    /TypeError: Cannot keep c\.var\.prefs in the cookie "session", which has c\.var\.session: give/,
+  );
+});
+
+Deno.test("two sessions send Vary: Cookie once, however the response is made", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = new Hono()
+    .use(sessions({ store, schema: Counted }))
+    .use(sessions({ store, schema: Prefs, name: "prefs" }))
+    .use(async (c, next) => {
+      await c.var.session.update((s) => ({ ...s, count: 1 }));
+      await c.var.prefs.update((s) => ({ ...s, theme: "dark" }));
+      await next();
+    })
+    .get("/text", (c) => c.text(""))
+    .get("/session", (c) => c.var.session.response(""))
+    .get("/prefs", (c) => c.var.prefs.response(""))
+    .get("/error", () => {
+      throw new HTTPException(404);
+    });
+  for (const path of ["/text", "/session", "/prefs", "/error"]) {
+    const { headers } = await app.request(path);
+    assertEquals(headers.get("Vary"), "Cookie", path);
+    assertEquals(headers.getSetCookie().length, 2, path);
+  }
 });
 
 Deno.test("two sessions of one name are an error at the first request", async () => {

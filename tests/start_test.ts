@@ -1,5 +1,11 @@
 /** start.ts: both servers run, and end, together. */
-import { assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import {
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertNotMatch,
+  assertRejects,
+} from "@std/assert";
 import { join } from "node:path";
 import { cookieOf, get } from "./helpers/http.ts";
 import { eventually, freePort, Program, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
@@ -43,17 +49,21 @@ Deno.test("start.ts reports a wrong setting once", async () => {
   assertEquals(lines, ['start: environment: USE_SESSION_STORE is "yes": expected true or false']);
 });
 
-testWith(["pgrep"], "start.ts ends both servers if one of them is killed, or itself", async () => {
-  for (const victim of ["kv.ts", "start.ts"]) {
-    await using both = await start("start");
+for (const [task, victim] of [["start", "kv.ts"], ["start", "start.ts"], ["dev", "start.ts"]]) {
+  testWith(["pgrep"], `deno task ${task} ends both servers if ${victim} is killed`, async () => {
+    await using both = await start(`${task}`);
     await both.printed(both.counterLine);
     await both.printed(both.kvLine);
     const parent = await childOf(both.pid, "start.ts");
-    Deno.kill(victim === "start.ts" ? parent : await childOf(parent, victim), "SIGKILL");
-    assertNotMatch(`${await both.exited}`, /^0$/);
+    const [counter, kv] = [await childOf(parent, "counter.ts"), await childOf(parent, "kv.ts")];
+    Deno.kill(victim === "start.ts" ? parent : kv, "SIGKILL");
+    await eventually("an end of both processes", async () => {
+      return (await runToEnd("ps", ["--pid", `${counter},${kv}`])).code !== 0;
+    });
+    assertNotEquals(await both.exited, 0);
     await both.isGone();
-  }
-});
+  });
+}
 
 Deno.test("deno task dev restarts a server and keeps its cookies valid", async () => {
   await using both = await start("dev", { SECRET_KEY: "" });
@@ -152,6 +162,7 @@ async function start(task: string, env: Record<string, string> = {}) {
 /** The child process of `pid` whose command line has this text. */
 async function childOf(pid: number, text: string): Promise<number> {
   const { stdout } = await runToEnd("pgrep", ["--parent", `${pid}`, "--full", text]);
+  assertMatch(stdout, /^\d+\n$/);
   return Number(stdout);
 }
 
