@@ -31,7 +31,7 @@ interface PendingRequest {
 
 type Pending = (PendingOperation | PendingRequest) & { readonly since: number };
 
-/** What {@linkcode batches} takes. */
+/** What {@linkcode Batches} takes. */
 export interface BatchesOptions {
   /** Sends a request and settles its operations. It does not reject. */
   send(operations: readonly PendingOperation[]): Promise<void>;
@@ -144,7 +144,7 @@ export class Batches {
       this.#underWay--;
       this.#isAlone = false;
       for (const key of keys) this.#busy.delete(key);
-      // What the answers lead to is called in this turn.
+      // The calls that its answers lead to come in this turn, and join the next request.
       this.#schedule();
     });
   }

@@ -83,7 +83,7 @@ function endIdle(
     timer = setTimeout(() => {
       // If the last chunk was not taken yet, the reader is slow and not the service.
       if (controller.desiredSize === 0) rearm(controller);
-      else stop.abort(new TypeError("it fell silent"));
+      else stop.abort(new TypeError("it sent nothing for too long"));
     }, idleTimeout);
     unref(timer);
   };

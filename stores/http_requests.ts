@@ -99,7 +99,9 @@ export class Requests {
 
   /** Returns the error for a response other than a 200. */
   refused(status: number, text: string, mistake?: Mistake): Error {
-    if (status === 401) return this.#unavailable("wants another token: set KV_TOKEN", "unchanged");
+    if (status === 401) {
+      return this.#unavailable("requires another token: set KV_TOKEN", "unchanged");
+    }
     try {
       const failure = readFailure(text);
       return mistake?.status === status
@@ -121,7 +123,7 @@ export class Requests {
 
   /** Returns the error for an answer in another form. */
   unexpected(cause: UnexpectedAnswer): StoreUnavailable {
-    const what = `is no key-value service: it answered ${cause.message}`;
+    const what = `is not a key-value service: it answered ${cause.message}`;
     return this.#unavailable(what, "unknown", cause);
   }
 

@@ -84,11 +84,6 @@ function keepDigits(_key: string, value: unknown, context: { source?: string }):
     : value;
 }
 
-/** Whether this is a number that {@linkcode parseJson} kept as written, and not an object. */
-export function isRawNumber(value: unknown): boolean {
-  return SourceJson.isRawJSON(value);
-}
-
 /** ECMAScript's "JSON.parse source text access", which TypeScript's library lacks. */
 const SourceJson = JSON as unknown as {
   parse(
@@ -96,7 +91,6 @@ const SourceJson = JSON as unknown as {
     reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
   ): unknown;
   rawJSON(text: string): object;
-  isRawJSON(value: unknown): boolean;
 };
 
 const encoder = new TextEncoder();

@@ -107,7 +107,7 @@ export function withoutPassword(url: string): string {
   return url.replace(/^([^:]*:\/*[^:@]*:).*@/s, "$1***@").replace(/(password=)[^&]*/gi, "$1***");
 }
 
-/** A name without a scheme is a file; a scheme has two letters or more, since Windows has drives. */
+/** A URL without a scheme is a file. A scheme has two letters or more: `C:` is a drive of Windows. */
 function engineOf(url: string): EngineEntry | undefined {
   if (/^:memory:(\?|$)/.test(url)) return MEMORY;
   const scheme = /^[a-z][a-z0-9+.-]+:/i.exec(url)?.[0];
@@ -121,8 +121,8 @@ function pathOf(url: string): string {
 function httpUrlProblem(url: string): string | null {
   if (!URL.canParse(url)) return "expected a host after the scheme";
   const { username, password, hash } = new URL(url);
-  if (username || password) return "expected no user or password: KV_TOKEN lets a client in";
-  return hash ? "expected nothing behind the path but ?prefix=" : null;
+  if (username || password) return "expected no user or password: set KV_TOKEN instead";
+  return hash ? "expected nothing after the path except ?prefix=" : null;
 }
 
 /** Takes `?prefix=` off the URL, for an engine that does not read it itself. */

@@ -21,7 +21,7 @@ export function parseQuery<Name extends string>(
     const [, given = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];
     const name = names.find((name) => name === given);
     if (name === undefined) {
-      throw new TypeError(`expected no parameter but ${names.join(", ")}, found "${given}"`);
+      throw new TypeError(`expected no parameter except ${names.join(" and ")}, found "${given}"`);
     }
     values[name] = decodePart(value);
   }

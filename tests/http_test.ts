@@ -221,7 +221,7 @@ Deno.test("httpStore() does not know the outcome of a write whose connection is 
 
 // ---- Something else that answers -----------------------------------------------------------
 
-Deno.test("httpStore() says that another server is no key-value service", async () => {
+Deno.test("httpStore() says that another server is not a key-value service", async () => {
   const html = { headers: { "Content-Type": "text/html" } };
   const location = { Location: "http://localhost:5100/elsewhere" };
   const answers: [() => Response, RegExp][] = [
@@ -265,10 +265,10 @@ Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", as
     deadline: PATIENT,
   });
   for (const [, call] of READS) {
-    await isUnavailable(call(store), "unchanged", /is no key-value service: .* status 307$/);
+    await isUnavailable(call(store), "unchanged", /is not a key-value service: .* status 307$/);
   }
   for (const [, call] of WRITES) {
-    await isUnavailable(call(store), "unknown", /is no key-value service: .* status 307$/);
+    await isUnavailable(call(store), "unknown", /is not a key-value service: .* status 307$/);
   }
   assertEquals((await below.list("")).keys, []);
   await store.close();
@@ -281,7 +281,9 @@ Deno.test("httpStore() gives no call the answer to another", async () => {
   const one = { status: 200, value: 1, revision: "r", expires: null };
   for (const answers of [[], [one], [one, one, one]]) {
     const { store } = answeredBy(() => Response.json(answers));
-    const message = new RegExp(`is no key-value service: it answered ${answers.length} answers$`);
+    const message = new RegExp(
+      `is not a key-value service: it answered ${answers.length} answers$`,
+    );
     await Promise.all([
       isUnavailable(store.get("a"), "unchanged", message),
       isUnavailable(store.set("b", json(1)), "unknown", message),
@@ -294,7 +296,7 @@ Deno.test("httpStore() does not take an answer without a revision for a missing 
   const answers = [{ status: 200 }, { status: 200, value: 1 }, { status: 200, revision: "r" }];
   for (const answer of answers) {
     const { store } = answeredBy(() => Response.json([answer]));
-    const message = /is no key-value service: it answered other JSON$/;
+    const message = /is not a key-value service: it answered other JSON$/;
     await isUnavailable(store.get("a"), "unchanged", message);
     await isUnavailable(store.set("a", json(1)), "unknown", message);
     await isUnavailable(store.delete("a"), "unknown", message);
@@ -313,14 +315,14 @@ Deno.test("httpStore() reports a cursor that the service rejects as the caller's
   await store.close();
 });
 
-Deno.test("httpStore() names KV_TOKEN where the service wants another token", async () => {
+Deno.test("httpStore() names KV_TOKEN where the service requires another token", async () => {
   const below = memoryStore();
   const app = kv(below, { tokens: ["secret-token"] });
   const answer = async (url: string, init: RequestInit) => await app.request(url, init);
   for (const token of [undefined, "wrong"]) {
     const { store } = answeredBy(answer, { token });
     for (const [, call] of CALLS) {
-      await isUnavailable(call(store), "unchanged", /wants another token: set KV_TOKEN$/);
+      await isUnavailable(call(store), "unchanged", /requires another token: set KV_TOKEN$/);
     }
     await store.close();
   }
@@ -683,13 +685,13 @@ Deno.test("httpStore() says why it cannot watch", async () => {
   await isUnavailable(gone.watch(""), "unchanged", /cannot be reached: .*refused/);
   await gone.close();
   const answers: [() => Response, RegExp][] = [
-    [() => problem(401), /wants another token: set KV_TOKEN$/],
+    [() => problem(401), /requires another token: set KV_TOKEN$/],
     [() => problem(503, { outcome: "unknown" }), /answered 503: a detail$/],
     [
       () => new Response("<h1>It works!</h1>"),
-      /is no key-value service: it answered a body of type "text\/plain/,
+      /is not a key-value service: it answered a body of type "text\/plain/,
     ],
-    [() => Response.redirect("http://localhost/login"), /is no key-value service: .* 302$/],
+    [() => Response.redirect("http://localhost/login"), /is not a key-value service: .* 302$/],
   ];
   for (const [answer, message] of answers) {
     const { store } = answeredBy(answer);
@@ -705,7 +707,7 @@ Deno.test("httpStore() rejects a stream of other events", async () => {
   const streams = ["", ": hello\n\n", "data: 1\n\n", "event: ready\ndata: {}\n\n"];
   for (const text of streams) {
     const { store } = eventsOf(text);
-    await isUnavailable(store.watch(""), "unchanged", /is no key-value service/);
+    await isUnavailable(store.watch(""), "unchanged", /is not a key-value service/);
     await store.close();
   }
 });
@@ -714,9 +716,9 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
   const changed = 'id: x-2\ndata: {"key":"a","value":1.10,"revision":"r","expires":null}\n\n';
   const ends: [string, RegExp][] = [
     ["", /cut the connection/],
-    ["data: {}\n\n", /is no key-value service/],
-    ["id: x-3\ndata: {}\n\n", /is no key-value service/],
-    ["id: x-3\ndata: {{\n\n", /is no key-value service/],
+    ["data: {}\n\n", /is not a key-value service/],
+    ["id: x-3\ndata: {}\n\n", /is not a key-value service/],
+    ["id: x-3\ndata: {{\n\n", /is not a key-value service/],
   ];
   for (const [end, message] of ends) {
     const { store } = eventsOf(`${READY}:\n\n${changed}${end}`);
@@ -741,7 +743,7 @@ Deno.test("httpStore() ends a watch with an error if the service falls silent", 
   const watched = async () => await (await store.watch("")).changes.getReader().read();
   const error = await assertRejects(() => watched(), Error);
   assert(error instanceof StoreUnavailable);
-  assertMatch(`${error.cause}`, /it fell silent$/);
+  assertMatch(`${error.cause}`, /it sent nothing for too long$/);
   clearTimeout(awake);
   await store.close();
 });

@@ -37,13 +37,13 @@ Deno.test("openStore() says what is wrong with a Redis URL without its password"
     "redis://a:1,b:2": "expected one host",
     "redis://x:70000": "expected host:port",
     "redis://x/first": "expected the number of a database",
-    "rediss://x?db=1": "expected no parameter but prefix",
+    "rediss://x?db=1": "expected no parameter except prefix",
     "redis+sentinel://x": "expected the name of the master",
     "redis+cluster://x/1": "expected no database",
     "redis+unix://x/run/redis.sock": "expected redis+unix:///path",
     "redis+unix://": "expected redis+unix:///path",
     "redis+unix:///run/redis.sock?db=x": "expected the number of a database",
-    "redis://x?sentinelPassword=hunter2": "expected no parameter but prefix",
+    "redis://x?sentinelPassword=hunter2": "expected no parameter except prefix",
     "redis+sentinel://x?sentinelPassword=hunter2": "expected the name of the master",
     "redis://:%zz@x": "expected percent-encoding",
     "redis://ann:hun/ter2@x": "expected %2F, %3F, %23 or %40 for each /, ?, # or @",
@@ -88,7 +88,7 @@ Deno.test("openStore() rejects a parameter that means nothing", async () => {
   const urls = ["q.db?x=1", "sqlite:q.db?mode=ro", ":memory:?x", "http://x?y=1"];
   for (const url of urls) {
     const error = await assertRejects(() => openStore(url), InvalidArgument);
-    assert(error.message.includes(`"${url}": expected no parameter but prefix, found `));
+    assert(error.message.includes(`"${url}": expected no parameter except prefix, found `));
   }
   await assertRejects(() => openStore("q.db?prefix=%zz"), InvalidArgument, "percent-encoding");
 });

@@ -52,7 +52,9 @@ export function redisUrlProblem(url: string): string | null {
 export function parseRedisUrl(url: string): RedisUrl {
   // The rest of such a password would be read as a host or a database, and be shown.
   if (/^[^:]*:\/\/[^/?#]*[/?#].*@/s.test(url)) {
-    throw new TypeError("expected %2F, %3F, %23 or %40 for each /, ?, # or @ but the separators");
+    throw new TypeError(
+      "expected %2F, %3F, %23 or %40 for each /, ?, # or @ that is not a separator",
+    );
   }
   const match = REDIS_URL.exec(url);
   if (match === null) throw new TypeError("expected a host after the scheme");
@@ -111,7 +113,7 @@ function parsePath(path: string, kind: RedisUrl["kind"]): Pick<RedisUrl, "master
   if (master === "") throw new TypeError("expected the name of the master after the hosts");
   const [database = "", ...rest] = parts;
   if (kind === "cluster" && database !== "") {
-    throw new TypeError(`expected no database, found "${database}": a Cluster has but one`);
+    throw new TypeError(`expected no database, found "${database}": a Cluster has only one`);
   }
   return { master, database: parseDatabase([database, ...rest].join("/")) };
 }

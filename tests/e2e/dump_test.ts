@@ -165,9 +165,12 @@ Deno.test("dump.ts says in one sentence that the disk is full", async () => {
 
 Deno.test("dump.ts says that a URL is not a key-value service", async () => {
   const pages: [Response, RegExp][] = [
-    [new Response("<h1>It works!</h1>"), /is no key-value service: it answered no JSON\n$/],
-    [Response.json({ some: "API" }), /is no key-value service: it answered other JSON\n$/],
-    [new Response("None", { status: 404 }), /is no key-value service: it answered status 404\n$/],
+    [new Response("<h1>It works!</h1>"), /is not a key-value service: it answered no JSON\n$/],
+    [Response.json({ some: "API" }), /is not a key-value service: it answered other JSON\n$/],
+    [
+      new Response("None", { status: 404 }),
+      /is not a key-value service: it answered status 404\n$/,
+    ],
     [Response.redirect("http://localhost/"), /it answered status 302\n$/],
   ];
   let page = new Response();
@@ -217,7 +220,7 @@ Deno.test("dump.ts keeps what it printed before the service failed", async () =>
     },
   );
   const { code, stdout, stderr } = await dump(`http://127.0.0.1:${between.addr.port}`);
-  assertMatch(stderr, /^http:\S+ is no key-value service: it answered status 502\n$/);
+  assertMatch(stderr, /^http:\S+ is not a key-value service: it answered status 502\n$/);
   assertEquals(code, 1);
   assertEquals(stdout.trimEnd().split("\n").length, 100);
 });

@@ -169,7 +169,7 @@ Deno.test("kv.ts with a token serves only clients that send it, such as counter.
   const answer = await fetch(stranger.url);
   assertEquals(answer.status, 503);
   assertNotMatch(await answer.text(), new RegExp(KV_TOKEN));
-  await stranger.program.printed(/^counter: http:\S+ wants another token: set KV_TOKEN$/m);
+  await stranger.program.printed(/^counter: http:\S+ requires another token: set KV_TOKEN$/m);
   assert(!stranger.program.output.includes(KV_TOKEN));
 });
 
