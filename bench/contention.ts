@@ -1,4 +1,4 @@
-/** Many processes on one session: whether each gets its share, no count is lost, and a logout holds. */
+/** Many processes on one session: whether each gets its share, counts are exact, and logouts hold. */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Options, progress, whole } from "./load.ts";
@@ -60,7 +60,7 @@ async function share(counters: Started[], options: Options): Promise<(string | n
   ];
 }
 
-/** How many of the logouts, each during loads of its session, succeed and are not undone. */
+/** Counts the logouts, each during loads of its session, that succeed and are not undone. */
 async function logouts(counters: Started[], options: Options): Promise<number> {
   let held = 0;
   for (let i = 0; i < LOGOUTS; i++) {
@@ -123,7 +123,7 @@ async function newSession(counter: Started | undefined): Promise<string> {
   return line?.cookie ?? "";
 }
 
-/** Loads the page once, and gives its count. */
+/** Loads the page once, and returns its count. */
 async function count(counter: Started | undefined, Cookie: string): Promise<number> {
   const response = await fetch(counter?.url ?? "", { headers: { Cookie } });
   const text = await response.text();

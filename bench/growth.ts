@@ -10,10 +10,10 @@ const CONNECTIONS = [1, 4, 16, 64, 256, 1000];
 const SESSIONS = [10, 1000, 100_000, 1_000_000];
 const KIBIBYTES = [0.1, 1, 4, 16, 64];
 const COUNTERS = [1, 2, 3, 4];
-/** The long run takes so many times the seconds of a round. */
+/** How many rounds long the long run is. */
 const LONG_RUN = 30;
 
-/** Each of these, as a table and most as a plot. */
+/** A table of each, and a plot of most. */
 export async function growth(options: Options): Promise<string> {
   return [
     await byConnections(options),
@@ -184,7 +184,7 @@ function ids(count: number): string[] {
   return Array.from({ length: count }, () => crypto.randomUUID());
 }
 
-/** Has a service restore entries of one value. */
+/** Restores entries of one value into a service. */
 async function restore({ url }: Started, keys: string[], value: unknown): Promise<void> {
   const text = JSON.stringify(value);
   const body = keys.map((key) => `{"${key}":${text}}\n`).join("");
@@ -199,7 +199,7 @@ function memories({ pids }: Started): number[] {
   return pids.map((pid) => memory(pid).now);
 }
 
-/** Draws a plot into docs/images, if the tables are written, too. Gives the Markdown that shows it. */
+/** Returns the Markdown of a plot, and draws it into docs/images if the tables are written. */
 async function drawn(name: string, plot: Plot, { write }: Options): Promise<string> {
   const file = `images/growth_${name}.svg`;
   if (write) await writeFormatted(join(PROJECT, "docs", file), svg(plot));

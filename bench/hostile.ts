@@ -1,4 +1,4 @@
-/** Clients that mean harm: what they are told, how long others wait meanwhile, and what it costs. */
+/** Hostile clients: the answers they get, and meanwhile how long others wait and how much memory it takes. */
 import { setTimeout as delay } from "node:timers/promises";
 import { memory, type Options, progress, whole } from "./load.ts";
 import { Servers, type Started } from "./servers.ts";
@@ -8,13 +8,14 @@ const MIB = 2 ** 20;
 /** How long an answer is waited for, in milliseconds. */
 const PATIENCE = 60_000;
 
-/** What a client does to the service. Gives the statuses that it was answered with. */
+/** What a client does to the service. */
 interface Attack {
   name: string;
   /** Files and connections that the service may have open; by default as many as the shell's. */
   files?: number;
   /** What the store holds before. */
   values?: number;
+  /** Returns the status of each answer. */
   run(service: Started, options: Options): Promise<string[]>;
 }
 
@@ -89,7 +90,7 @@ export async function hostile(options: Options): Promise<string> {
     if (attack.files !== undefined) limitFiles(pid, attack.files);
     const others = await watch(service);
     const statuses = await attack.run(service, options);
-    // What the attack leaves behind may keep others waiting, too.
+    // What the service has to clean up may keep others waiting, too.
     await delay(Math.min(500, 500 * options.seconds));
     const { longest, failed } = await others.stop();
     const after = await fetch(service.url).then(
@@ -138,7 +139,7 @@ async function gets(service: Started, count: number, type: string, seconds: numb
   return await connections(service, count, head, seconds);
 }
 
-/** Sends the same bytes over so many connections, and gives the status of each. */
+/** Sends the same bytes over `count` connections, and returns the status of each. */
 async function connections({ url }: Started, count: number, text: string, seconds?: number) {
   const bytes = new TextEncoder().encode(text);
   const one = () => connection(Number(new URL(url).port), bytes, seconds);
@@ -148,11 +149,11 @@ async function connections({ url }: Started, count: number, text: string, second
 /**
  * Sends bytes and reads the status; the rest of the answer stays unread.
  *
- * @param seconds How long the connection is kept then; by default it ends with the status
+ * @param seconds How long the connection is kept; by default it is closed after the status
  */
 async function connection(port: number, bytes: Uint8Array, seconds?: number): Promise<string> {
   const isKept = seconds !== undefined;
-  // Patience that was not needed must not keep the program from ending.
+  // Unreferenced, so that the program can end before.
   const end = delay(isKept ? seconds * 1000 : PATIENCE, "none", { ref: isKept });
   let connection: Deno.TcpConn | undefined;
   try {
@@ -173,7 +174,7 @@ async function send(connection: Deno.TcpConn, bytes: Uint8Array): Promise<void> 
   try {
     for (let sent = 0; sent < bytes.length;) sent += await connection.write(bytes.subarray(sent));
   } catch (error) {
-    // A server may answer, and close, before it has read all: the status tells.
+    // A server may answer and close the connection before it has read everything.
     const isCut = error instanceof Deno.errors.BrokenPipe ||
       error instanceof Deno.errors.ConnectionReset;
     if (!isCut) throw error;
@@ -187,7 +188,7 @@ async function readStatus(connection: Deno.TcpConn): Promise<string> {
   return /^HTTP\/1\.1 (\d+)/.exec(new TextDecoder().decode(bytes))?.[1] ?? "no HTTP";
 }
 
-/** Statuses with how often each came. */
+/** Counts equal statuses: `60 × 200`. */
 function tally(statuses: string[]): string {
   const groups = Map.groupBy(statuses, (status) => status);
   return [...groups].map(([status, { length }]) => length === 1 ? status : `${length} × ${status}`)

@@ -1,14 +1,14 @@
-/** Loads servers by `wrk`, or by `autocannon` where it is missing, and lets variants take turns. */
+/** Loads servers with `wrk`, or with `autocannon` if that is missing, one variant after another. */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { isInstalled, Program } from "../tests/helpers/programs.ts";
 import { installPeers, PEERS } from "./peers.ts";
 import type { Started } from "./servers.ts";
 
-/** What each part of the bench is told. */
+/** The options of every part of the bench. */
 export interface Options {
   rounds: number;
-  /** Of one round of one variant. */
+  /** How long one round of one variant takes. */
   seconds: number;
   connections: number;
   /** How many sessions the pages are loaded with, in turn. */
@@ -35,7 +35,7 @@ export interface Line {
 /** A load: its requests are sent in turn. */
 export interface Load {
   lines: Line[];
-  /** In seconds. Tests use less than one; if no answer comes in it, three. */
+  /** How long it takes, in seconds. Tests use less than one; if no answer comes in that time, three. */
   seconds: number;
   connections: number;
   /** Whether the newest cookie of a response is sent next, as browsers do; by wrk only. */
@@ -44,7 +44,7 @@ export interface Load {
   rate?: number;
 }
 
-/** What came of a load. */
+/** The result of a load. */
 export interface Loaded {
   requests: number;
   /** Requests a second. */
@@ -53,11 +53,11 @@ export interface Loaded {
   p99: number;
   /** The longest, in milliseconds. */
   longest: number;
-  /** CPU time of the servers for a request, in microseconds; NaN where /proc is missing. */
+  /** CPU time of the servers per request, in microseconds; NaN where /proc is missing. */
   cpu: number;
 }
 
-/** What is loaded in turns: a name, its servers, and what they are asked. */
+/** What is loaded in turns. */
 export interface Variant extends Pick<Load, "lines" | "rolling"> {
   name: string;
   kind: "ours" | "limit" | "peer";
@@ -150,7 +150,7 @@ async function autocannon({ url }: Started, wanted: Load): Promise<string> {
   return program.output;
 }
 
-/** The CPU time that processes have had, in seconds; NaN where /proc is missing. */
+/** The CPU time that processes have used, in seconds; NaN where /proc is missing. */
 function cpuSeconds(pids: number[]): number {
   let sum = 0;
   for (const pid of pids) {
@@ -167,7 +167,7 @@ function cpuSeconds(pids: number[]): number {
   return sum;
 }
 
-/** Memory of a process in MiB: what it has now, and the most it has had. NaN where /proc is missing. */
+/** The memory of a process in MiB, now and at most so far. NaN where /proc is missing. */
 export function memory(pid: number): { now: number; peak: number } {
   const field = (status: string, name: string) =>
     Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024);
@@ -180,7 +180,7 @@ export function memory(pid: number): { now: number; peak: number } {
   }
 }
 
-/** Says on standard error how far the bench is; standard output is for the tables. */
+/** Prints progress on standard error; standard output is for the tables. */
 export function progress(text: string): void {
   console.error(text);
 }

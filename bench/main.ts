@@ -1,5 +1,5 @@
 /**
- * What the project costs, beside what it could cost at least and what others cost.
+ * What the project costs, beside the least it could cost and what others cost.
  *
  * ```sh
  * deno task bench                     # page, kv and redis

@@ -1,4 +1,4 @@
-/** What a page with a session costs: ours, what it could cost at least, and others'. */
+/** What a page with a session costs, beside the least it could cost and other libraries. */
 import { pageOf, Servers, type Started, visits } from "./servers.ts";
 import { type Options, takeTurns, type Variant } from "./load.ts";
 import { installPeers } from "./peers.ts";

@@ -19,7 +19,7 @@ self.onmessage = async ({ data: url }: MessageEvent<string>) => {
       await response.body?.cancel();
       if (response.status !== 200) failed++;
     } catch {
-      // No connection is an answer, too: what counts is how often.
+      // A refused connection counts as a failure, too.
       failed++;
     }
     longest = Math.max(longest, performance.now() - start);

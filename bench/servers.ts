@@ -148,7 +148,7 @@ export async function pageOf({ url }: Started): Promise<Record<string, string>> 
 }
 
 /**
- * Loads a page as so many new browsers, and gives the loads that send their cookies again.
+ * Loads a page as that many new browsers, and returns the loads that send their cookies back.
  *
  * @throws {Error} If a page that gets its cookie back does not count
  */
@@ -157,7 +157,7 @@ export async function visits({ url }: Started, { sessions }: Pick<Options, "sess
   for (let i = 0; i < sessions; i++) {
     const response = await fetch(url, PLAIN);
     await response.body?.cancel();
-    // Of two of one name a browser keeps the last.
+    // Of two cookies with one name a browser keeps the last.
     const cookies = new Map(response.headers.getSetCookie().map(nameAndPair));
     lines.push({ method: "GET", path: "/", cookie: [...cookies.values()].join("; ") });
   }
@@ -172,5 +172,5 @@ function nameAndPair(setCookie: string): [string, string] {
   return [pair.split("=")[0] ?? "", pair];
 }
 
-/** Deno would compress its answers for a client that takes that. */
+/** Otherwise Deno would compress its answers. */
 const PLAIN = { headers: { "Accept-Encoding": "identity" } };

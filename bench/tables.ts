@@ -9,7 +9,7 @@ export function table(head: string[], rows: (string | number)[][]): string {
   return [head, rule, ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
-/** What variants did, the fastest first. */
+/** The results of variants, the fastest first. */
 export function resultTable(results: Result[], what: string): string {
   const rows = results.toSorted((a, b) => b.rate - a.rate).map(({ name, kind, rate, cpu }) => [
     name,

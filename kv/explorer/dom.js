@@ -3,31 +3,33 @@
 /** The page's elements, and texts that people read. */
 
 /**
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} type
+ * Returns the first element below `root` that a selector finds.
+ *
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @param {new () => T} [type] By default any element
  */
-export function byId(id, type) {
-  const element = document.getElementById(id);
-  if (!(element instanceof type)) throw new Error(`The page has no ${id}`);
-  return element;
+export function part(root, selector, type) {
+  const element = root.querySelector(selector);
+  if (!(element instanceof (type ?? HTMLElement))) throw new Error(`The page has no ${selector}`);
+  return /** @type {T} */ (element);
 }
 
 /**
- * @param {DocumentFragment} fragment
- * @param {string} selector
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} id
+ * @param {new () => T} [type] By default any element
  */
-export function part(fragment, selector) {
-  const element = fragment.querySelector(selector);
-  if (!(element instanceof HTMLElement)) throw new Error(`The page has no ${selector}`);
-  return element;
+export function byId(id, type) {
+  return part(document, `#${id}`, type);
 }
 
 /** How long a message is shown, and an error, in milliseconds. */
 const MESSAGE_TIME = 5_000;
 const ERROR_TIME = 20_000;
 
-const status = byId("status", HTMLElement);
+const status = byId("status");
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let messageTimer;
 

@@ -6,21 +6,21 @@ import { change, now, parse } from "./service.js";
 
 const dialog = byId("editor", HTMLDialogElement);
 const form = byId("edit-form", HTMLFormElement);
-const title = byId("edit-title", HTMLElement);
+const title = byId("edit-title");
 const keyInput = byId("edit-key", HTMLInputElement);
 const valueInput = byId("edit-value", HTMLTextAreaElement);
 const ttlInput = byId("edit-ttl", HTMLInputElement);
-const ttlHint = byId("edit-ttl-hint", HTMLElement);
-const problem = byId("edit-problem", HTMLElement);
-const conflict = byId("edit-conflict", HTMLElement);
-const conflictText = byId("edit-conflict-text", HTMLElement);
-const currentValue = byId("edit-current", HTMLElement);
+const ttlHint = byId("edit-ttl-hint");
+const problem = byId("edit-problem");
+const conflict = byId("edit-conflict");
+const conflictText = byId("edit-conflict-text");
+const currentValue = byId("edit-current");
 const useCurrent = byId("edit-use-current", HTMLButtonElement);
 
 /** The entry over which Save writes: with revision null, there must be none. */
 /** @type {import("./service.js").Contents} */
 let base = { value: null, revision: null, expires: null };
-/** The button is not disabled meanwhile: it would lose the focus. */
+/** While this is true, Save does nothing. Disabled, it would lose the focus. */
 let saving = false;
 /** What the fields held when the dialog opened. */
 let opened = "";
@@ -65,7 +65,6 @@ function fields() {
 
 async function submit() {
   const key = keyInput.value;
-  /** @type {unknown} */
   try {
     parse(valueInput.value);
   } catch (error) {
@@ -73,7 +72,7 @@ async function submit() {
     const reason = error instanceof Error ? error.message : error;
     throw new Error(`The value is not JSON (${reason}). A text needs double quotes: "text".`);
   }
-  // A time that was left alone runs on while the dialog is open.
+  // A ttl that was not edited keeps running out while the dialog is open.
   const isSameTtl = ttlInput.value === ttlInput.defaultValue && base.expires !== null;
   const ttl = isSameTtl ? secondsLeft(base) : ttlInput.value;
   const { revision } = base;

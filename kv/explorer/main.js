@@ -4,7 +4,7 @@
  * The explorer page in a browser: lists a page of keys, follows the service's changes, copies, edits
  * and removes. Whatever is stored becomes text, never markup.
  */
-import { byId, failed, grouped, say } from "./dom.js";
+import { byId, failed, grouped, part, say } from "./dom.js";
 import { openEditor } from "./editor.js";
 import { Row } from "./row.js";
 import { listKeys, operate, parse, SERVICE } from "./service.js";
@@ -16,17 +16,17 @@ const RELOAD_AFTER = 250;
 const WATCH_AGAIN_AFTER = 2000;
 
 const filter = byId("filter", HTMLInputElement);
-const main = byId("explorer", HTMLElement);
-const live = byId("live", HTMLElement);
-const list = byId("entries", HTMLElement);
-const empty = byId("empty", HTMLElement);
-const nothingFound = byId("nothing-found", HTMLElement);
+const main = byId("explorer");
+const live = byId("live");
+const list = byId("entries");
+const empty = byId("empty");
+const nothingFound = byId("nothing-found");
 /** Above and below the list. */
 const navs = [...document.querySelectorAll("nav")].map((nav) => ({
   nav,
-  previous: /** @type {HTMLButtonElement} */ (nav.querySelector(".previous")),
-  next: /** @type {HTMLButtonElement} */ (nav.querySelector(".next")),
-  range: /** @type {HTMLElement} */ (nav.querySelector(".range")),
+  previous: part(nav, ".previous", HTMLButtonElement),
+  next: part(nav, ".next", HTMLButtonElement),
+  range: part(nav, ".range"),
 }));
 
 /** The rows of this page, by their keys. @type {Map<string, Row>} */
@@ -35,7 +35,7 @@ const rows = new Map();
 let pages = [{ after: "", before: 0 }];
 /** The cursor of the next page. @type {string | null} */
 let nextCursor = null;
-/** Numbers the fetches of the list: an answer to any but the last comes too late. */
+/** How many fetches of the list have begun: only the answer to the last one is shown. */
 let loads = 0;
 let reloading = false;
 /** Whether the list has changed since its last fetch began. */
@@ -100,7 +100,7 @@ function place(shown) {
 function showPosition(count, counted) {
   const { before } = thisPage();
   const isOnly = pages.length === 1 && nextCursor === null;
-  // The last page tells, too.
+  // On the last page the total is known in any case.
   const total = nextCursor === null ? before + count : counted;
   const range = count === 0 ? "0" : `${grouped(before + 1)}–${grouped(before + count)}`;
   const focused = document.activeElement;
@@ -125,7 +125,7 @@ function showPosition(count, counted) {
   nothingFound.hidden = !isEmpty || filter.value === "";
 }
 
-/** Fetches the list, once for all changes of a moment; never twice at a time. */
+/** Fetches the list once for all changes within {@linkcode RELOAD_AFTER}, and never twice at a time. */
 async function reloadSoon() {
   outdated = true;
   if (reloading) return;
@@ -196,7 +196,7 @@ for (const { previous, next } of navs) {
     if (nextCursor !== null) {
       pages.push({ after: nextCursor, before: thisPage().before + rows.size });
     }
-    // A second click may come before the page does, which has a cursor of its own.
+    // A second click may come before the next page and its cursor.
     nextCursor = null;
     turnPage().catch(failed);
   });
@@ -213,9 +213,7 @@ for (const add of document.querySelectorAll("button.add")) {
 }
 const http = location.protocol === "https:" ? "https" : "http";
 const { host, pathname } = new URL(SERVICE);
-byId("command", HTMLElement).textContent = `${http} ${host}${
-  pathname === "/" ? "" : pathname
-} foo=bar`;
+byId("command").textContent = `${http} ${host}${pathname === "/" ? "" : pathname} foo=bar`;
 document.addEventListener("visibilitychange", watch);
 setInterval(() => rows.forEach((row) => row.tick()), 1000);
 watch();

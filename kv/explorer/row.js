@@ -32,12 +32,12 @@ export class Row {
     const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
     this.element = part(copy, "tr");
     this.value = part(copy, ".value");
-    this.details = /** @type {HTMLDetailsElement} */ (part(copy, "details"));
+    this.details = part(copy, "details", HTMLDetailsElement);
     this.start = part(copy, "summary bdi");
     this.whole = part(copy, "pre");
     this.expires = part(copy, ".expires");
     this.copyButton = part(copy, ".copy");
-    this.editButton = /** @type {HTMLButtonElement} */ (part(copy, ".edit"));
+    this.editButton = part(copy, ".edit", HTMLButtonElement);
     this.deleteButton = part(copy, ".delete");
     this.time = document.createElement("time");
     part(copy, ".key").textContent = key;
