@@ -40,7 +40,7 @@ Deno.test("entries() skips what is removed meanwhile", async () => {
   await memory.close();
 });
 
-Deno.test("entries() holds no more entries at a time than it is told", async () => {
+Deno.test("entries() holds at most as many entries at a time as it is asked to", async () => {
   const memory = memoryStore();
   await memory.setAll(new Map(Array.from({ length: 1100 }, (_, i) => [`k${i}`, json(i)])));
   let held = 0;

@@ -7,7 +7,8 @@ import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson } from "../stores/json_text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { failingListing, logged, readProblem } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { failingListing, readProblem } from "./helpers/kv_app.ts";
 import { runToEnd, startServer } from "./helpers/programs.ts";
 
 const NDJSON = { Accept: "application/x-ndjson" };

@@ -2,7 +2,8 @@
 import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { kv } from "../kv.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { logged, operate, post, put, readProblem } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
 
 /** A store whose every call fails. */
 function failingStore(error: Error): Store {

@@ -14,7 +14,8 @@ import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import { Bystander, HOSTILE_REQUESTS, sendHostile } from "./helpers/hostile.ts";
-import { logged, readProblem } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { readProblem } from "./helpers/kv_app.ts";
 import { eventually, startScript, startServer } from "./helpers/programs.ts";
 
 // ---- Requests that are well-formed HTTP ----------------------------------------------------

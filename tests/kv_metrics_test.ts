@@ -5,7 +5,8 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json_text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
-import { logged, readProblem } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { readProblem } from "./helpers/kv_app.ts";
 
 Deno.test("kv() reports its own health and its store's", async () => {
   const store = memoryStore();

@@ -5,7 +5,8 @@ import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json_text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
-import { logged, readProblem } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { readProblem } from "./helpers/kv_app.ts";
 import { startServer } from "./helpers/programs.ts";
 
 const EVENTS = { Accept: "text/event-stream" };

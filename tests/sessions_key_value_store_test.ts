@@ -55,7 +55,7 @@ Deno.test("an absolute lifetime leaves values that are not objects as they are",
   await memory.close();
 });
 
-Deno.test("an absolute lifetime counts from the first read where the beginning is no time", async () => {
+Deno.test("an absolute lifetime counts from the first read if the creation time is invalid", async () => {
   const { now, pass } = testClock();
   const memory = memoryStore({ now });
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });

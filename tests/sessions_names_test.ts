@@ -13,7 +13,7 @@ import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/s
 const Prefs = z.object({ theme: z.string().default("light") });
 
 for (const kind of KINDS) {
-  Deno.test(`two sessions of one app are apart, kept in a ${kind}`, async () => {
+  Deno.test(`two sessions of one app are independent, kept in a ${kind}`, async () => {
     const memory = memoryStore();
     const store = sessionStore(kind, memory);
     const app = new Hono()
@@ -214,7 +214,7 @@ Deno.test("of two ids that were both rotated away none begins a new session", as
   await memory.close();
 });
 
-Deno.test("a hundred cookies of one name cost no hundred calls to the store", async () => {
+Deno.test("of a hundred cookies of one name only a few cost a call to the store", async () => {
   const memory = memoryStore();
   let calls = 0;
   const store = new KeyValueSessionStore(storeWith(memory, () => calls++));

@@ -29,7 +29,7 @@ const OUTAGES: Record<string, Fetch> = {
 };
 
 for (const [what, outage] of Object.entries(OUTAGES)) {
-  Deno.test(`while the service ${what}, each request is a 503, and then all is as before`, async () => {
+  Deno.test(`while the service ${what}, each request is a 503, and afterwards everything works as before`, async () => {
     const memory = memoryStore();
     const service = kv(memory);
     const well: Fetch = async (url, init) => await service.request(String(url), init);

@@ -23,7 +23,7 @@ Deno.test("SortedKeys yields the keys of a map in order, for any additions and d
   }));
 });
 
-Deno.test("SortedKeys sorts no key again for a new one", () => {
+Deno.test("SortedKeys does not sort all keys again for a new one", () => {
   const map = new Set<string>(Array.from({ length: 200_000 }, () => crypto.randomUUID()));
   const keys = new SortedKeys((key) => map.has(key));
   const first = timeOf(() => {

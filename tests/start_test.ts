@@ -22,7 +22,7 @@ Deno.test("deno task start runs both servers and prints which line is whose", as
   await both.isGone();
 });
 
-Deno.test("start.ts leads its counter to the service, whatever its port", async () => {
+Deno.test("start.ts points its counter to the service, whatever its port", async () => {
   await using both = await start("start", { USE_SESSION_STORE: "true" });
   await both.printed(both.counterLine);
   await both.printed(both.kvLine);

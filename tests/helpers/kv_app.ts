@@ -43,7 +43,7 @@ export function post(body: BodyInit, headers: Record<string, string> = JSON_TYPE
   return { method: "POST", body, headers };
 }
 
-/** Sends an array of operations and gives the answers. */
+/** Sends an array of operations and returns the answers. */
 export async function operate(app: App, operations: unknown[]): Promise<Record<string, unknown>[]> {
   const response = await app.request("/", post(JSON.stringify(operations)));
   assertEquals(response.status, 200);
@@ -69,25 +69,12 @@ const Problem = z.strictObject({
 });
 export type Problem = z.infer<typeof Problem>;
 
-/** Checks that an answer is problem+json of its own status, and gives it. */
+/** Checks that an answer is problem+json of its own status, and returns it. */
 export async function readProblem(response: Response): Promise<Problem> {
   assertEquals(response.headers.get("Content-Type"), "application/problem+json");
   const problem = Problem.parse(await response.json());
   assertEquals(problem.status, response.status);
   return problem;
-}
-
-/** Runs `act` and gives what it printed to standard error, which is kept from the terminal. */
-export async function logged(act: () => Promise<void>): Promise<string> {
-  const lines: string[] = [];
-  const { error } = console;
-  console.error = (...values: unknown[]) => lines.push(values.join(" "));
-  try {
-    await act();
-  } finally {
-    console.error = error;
-  }
-  return lines.join("\n");
 }
 
 /** A store whose listing fails at its second page. */
