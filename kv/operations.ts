@@ -17,7 +17,7 @@ import {
 } from "../stores/wire.ts";
 import { badRequest, describe, report, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import { SMALL_BYTES } from "./memory.ts";
+import { UNCOUNTED_BYTES } from "./memory.ts";
 import { pause } from "./pace.ts";
 import { parseBy } from "./requests.ts";
 import { JSON_HEADERS, textResponse } from "./responses.ts";
@@ -157,7 +157,7 @@ class Results {
         if (operation.op !== "get") length += text.length;
       }));
     }
-    if (length > SMALL_BYTES) exchange.hold(length);
+    if (length > UNCOUNTED_BYTES) exchange.hold(length);
   }
 
   /** Fetches the next entries. */

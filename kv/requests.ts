@@ -14,7 +14,7 @@ import { MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.t
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { badRequest, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import { SMALL_BYTES } from "./memory.ts";
+import { SMALL_BYTES, UNCOUNTED_BYTES } from "./memory.ts";
 import { pause } from "./pace.ts";
 
 /** The most keys that one object or form may set. */
@@ -239,6 +239,8 @@ function tooManyMembers(): HTTPException {
 export async function readBytes(exchange: Exchange): Promise<Buffer<ArrayBuffer>> {
   const length = lengthOf(exchange);
   if (length !== undefined && length <= SMALL_BYTES) {
+    // One connection of HTTP/2 carries hundreds of requests.
+    if (length > UNCOUNTED_BYTES) exchange.hold(length);
     // Several times cheaper than a reader.
     const bytes = Buffer.from(await inTime(exchange.request.arrayBuffer(), BODY_TIMEOUT));
     if (bytes.length !== length) throw endedEarly();

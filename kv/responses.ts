@@ -8,7 +8,7 @@ import { Buffer } from "node:buffer";
 import type { JsonText } from "../stores/json_text.ts";
 import type { Entry } from "../stores/store.ts";
 import type { Exchange } from "./exchange.ts";
-import { SMALL_BYTES } from "./memory.ts";
+import { UNCOUNTED_BYTES } from "./memory.ts";
 
 /** No browser may run a response or frame it, whatever type it takes it for. */
 export const GUARD_HEADERS = {
@@ -29,7 +29,7 @@ export function textResponse(
     const length = String(Buffer.byteLength(text));
     return new Response(null, { status, headers: { ...headers, "Content-Length": length } });
   }
-  if (text.length > SMALL_BYTES) exchange.hold(text.length);
+  if (text.length > UNCOUNTED_BYTES) exchange.hold(text.length);
   return new Response(text, { status, headers });
 }
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { splitUrl } from "./guards.ts";
 
 /** The values of `LOG`. */
 export const LOG_MODES = ["events", "requests", "json"] as const;
@@ -81,7 +82,8 @@ export function logRequests(handler: Deno.ServeHandler, paths: string[]): Deno.S
   return async function logged(request, info) {
     const start = performance.now();
     const response = await handler(request, info);
-    const { pathname } = new URL(request.url);
+    // Not parsed: the Host may be malformed.
+    const pathname = `/${splitUrl(request.url).path}`;
     const path = paths.includes(pathname) ? pathname : "/…";
     const ms = Math.round(performance.now() - start);
     console.info(new RequestEvent(request.method, path, response.status, ms));

@@ -11,13 +11,19 @@
 import { Buffer } from "node:buffer";
 import { Changes } from "./changes.ts";
 import { checked, checkRevision, expiry } from "./checks.ts";
-import { openDatabase, replacementCheck } from "./sqlite_database.ts";
+import { abandon, openDatabase, replacementCheck } from "./sqlite_database.ts";
 import { Transactions } from "./sqlite_transactions.ts";
 import type { Entry, JsonText, Store } from "./store.ts";
 import { unref } from "./timers.ts";
 
 /** The most entries removed in one transaction, so that a sweep never delays a request for long. */
 const SWEEP_BATCH = 500;
+/**
+ * The highest revision that the clock gives, in microseconds since 1970: the year 2200. With a clock
+ * that is far ahead for a while, revisions would become larger than JavaScript's integers, and the
+ * file unreadable.
+ */
+const MAX_CLOCK_REVISION = Date.UTC(2200) * 1000;
 
 /** What {@linkcode sqliteStore} takes. */
 export interface SqliteOptions {
@@ -58,7 +64,7 @@ export function sqliteStore(
   { now = Date.now, mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
 ): Store {
   const database = openDatabase(path, mustExist);
-  const checkFile = path === ":memory:" ? () => {} : replacementCheck(path);
+  const findReplaced = path === ":memory:" ? () => null : replacementCheck(path);
   // An array costs half as much as an object. The cast is for values that an older program wrote as
   // BLOBs, and costs nothing.
   const selectEntry = database.prepare(
@@ -94,12 +100,15 @@ export function sqliteStore(
 
   const transactions = new Transactions(path, database, {
     begun() {
-      checkFile();
+      const replaced = findReplaced();
+      if (replaced !== null) {
+        throw new Error(`"${replaced}" was deleted or replaced: restart to use what is there now`);
+      }
       changed = [];
       hasChanged = false;
       const last = selectRevision.get() as { revision: number };
       // A file that was created again, or restored from a copy, does not know all of its revisions.
-      revision = Math.max(last.revision, now() * 1000);
+      revision = Math.max(last.revision, Math.min(now() * 1000, MAX_CLOCK_REVISION));
     },
     ending() {
       if (hasChanged) updateRevision.run(revision);
@@ -200,6 +209,8 @@ export function sqliteStore(
       changes.end();
       clearInterval(timer);
       await transactions.close();
+      if (findReplaced() === null) database.close();
+      else abandon(database);
     },
   });
 }

@@ -115,20 +115,27 @@ export function isFull(error: unknown): boolean {
 }
 
 /**
- * Returns a function that throws if another file has taken the place of the open one, or none:
- * SQLite would go on writing to a file that is gone at the restart.
+ * Returns a function that says which file has been deleted or replaced since, or null. SQLite would go
+ * on writing to a file that is gone at the restart. Without the `-shm` file, in which processes lock
+ * each other out, two of them would destroy the database.
  */
-export function replacementCheck(path: string): () => void {
+export function replacementCheck(path: string): () => string | null {
   // Absolute, since the program may change its directory.
-  const paths = [path, `${path}-wal`].map((path) => resolve(path));
+  const paths = [path, `${path}-wal`, `${path}-shm`].map((path) => resolve(path));
   const opened = paths.map(identityOf);
-  return () => {
-    for (const [i, path] of paths.entries()) {
-      if (opened[i] !== identityOf(path)) {
-        throw new Error(`"${path}" was deleted or replaced: restart to use what is there now`);
-      }
-    }
-  };
+  return () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
+}
+
+/** Keeps databases from being closed by the garbage collector. */
+const abandoned: DatabaseSync[] = [];
+
+/**
+ * Leaves a database open until `Deno.exit` or `process.exit`, which closes its files as they are.
+ * Closing it would copy the write-ahead log into the file, over the pages of a process that has
+ * another log. (A program that ends without such a call closes it nonetheless.)
+ */
+export function abandon(database: DatabaseSync): void {
+  abandoned.push(database);
 }
 
 function identityOf(path: string): string {

@@ -94,12 +94,11 @@ export class Transactions {
     });
   }
 
-  /** Ends the writes that are pending and closes the database. */
+  /** Ends the writes that are pending, and the transaction that reads. */
   async close(): Promise<void> {
     // A transaction of nothing would fail on a file that cannot be written.
     while (this.#committing) await this.#committing;
     this.#endReading();
-    this.#database.close();
   }
 
   async #commitPending(): Promise<void> {

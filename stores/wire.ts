@@ -13,6 +13,9 @@ export const MAX_OPERATIONS = 1000;
 /** The longest body of a request, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
+/** The last time that a `Date` can hold, in milliseconds since 1970 (ECMAScript, section 21.4.1.1). */
+const MAX_TIME = 8.64e15;
+
 /** One element of an array: a call of a store. */
 export type Operation =
   | { op: "get"; key: string }
@@ -111,7 +114,7 @@ function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
   }
   const { revision, expires } = Object(answer);
   const isWritten = op === "put" && (status === 200 || status === 201);
-  if (!isWritten || typeof revision !== "string" || !isExpiry(expires)) {
+  if (!isWritten || !isRevision(revision) || !isExpiry(expires)) {
     throw new UnexpectedAnswer("other JSON");
   }
   return { status, written: { revision, expires } };
@@ -158,7 +161,7 @@ export function readChange(text: string): { key: string; entry: Entry | null } {
 function entryOf(key: string, contents: unknown): Entry | null {
   const { value, revision, expires } = Object(contents);
   if (revision === null) return null;
-  if (typeof revision !== "string" || !isExpiry(expires)) throw new UnexpectedAnswer("other JSON");
+  if (!isRevision(revision) || !isExpiry(expires)) throw new UnexpectedAnswer("other JSON");
   try {
     return { key, value: json(value), revision, expires };
   } catch (cause) {
@@ -166,8 +169,14 @@ function entryOf(key: string, contents: unknown): Entry | null {
   }
 }
 
+/** Whether a header can carry it, in an entity tag. Ours have 36 characters at most. */
+function isRevision(revision: unknown): revision is string {
+  return typeof revision === "string" && /^[\x21\x23-\x7e]{1,200}$/.test(revision);
+}
+
+/** Whether it is a time that a `Date` can hold, or null. */
 function isExpiry(expires: unknown): expires is number | null {
-  return expires === null || typeof expires === "number";
+  return expires === null || typeof expires === "number" && Math.abs(expires) <= MAX_TIME;
 }
 
 function parse(text: string): unknown {

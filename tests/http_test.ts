@@ -393,7 +393,12 @@ Deno.test("httpStore() is unavailable if the service answers garbage", async () 
     { ...entry, value: "x".repeat(2 * MAX_VALUE_BYTES) },
     { ...entry, value: undefined },
     { ...entry, revision: 7 },
+    ...["", "\u4e00", "a\r\nX: y", 'a"b', "x".repeat(1000)].map((revision) => ({
+      ...entry,
+      revision,
+    })),
     { ...entry, expires: "soon" },
+    { ...entry, expires: 1e308 },
     { ...entry, status: "200" },
     { ...entry, status: 299 },
     { status: 200, detail: "done" },

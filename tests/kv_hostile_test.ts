@@ -462,6 +462,25 @@ Deno.test("kv.ts survives many clients that do not read, in a heap of 256 MiB", 
   assert(resident < 900, `${resident} MiB`);
 });
 
+Deno.test("kv.ts counts the bodies that arrive over one HTTP/2 connection", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const held = async () => {
+    const metrics = await (await fetch(`${server.url}/?metrics`)).text();
+    return Number(/^kv_held_bytes (\d+)$/m.exec(metrics)?.[1]);
+  };
+  const length = 60_000;
+  const client = http2.connect(server.url);
+  for (let i = 0; i < 100; i++) {
+    const headers = { "content-type": "application/json", "content-length": String(length) };
+    const stream = client.request({ ":method": "PUT", ":path": "/a", ...headers });
+    stream.on("error", () => {}); // it is cut off
+    stream.write(" ");
+  }
+  await eventually("100 bodies", async () => await held() === 100 * length);
+  client.destroy();
+  await eventually("no body", async () => await held() === 0);
+});
+
 Deno.test("kv.ts copies the chunks of a body, however small they are", async () => {
   await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const text = `{"a": "${"x".repeat(60_000)}"}`;

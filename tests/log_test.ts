@@ -54,6 +54,17 @@ Deno.test("LOG=json escapes what JSON leaves as it is and a terminal obeys", asy
   assertEquals(JSON.parse(output).message, text);
 });
 
+Deno.test("LOG=requests logs a request whose Host is malformed, and answers it", async () => {
+  await using kv = await startServer("kv.ts", { env: { LOG: "requests", DBM: ":memory:" } });
+  const connection = await Deno.connect({ port: Number(new URL(kv.url).port) });
+  await connection.write(
+    new TextEncoder().encode("GET / HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n"),
+  );
+  const answer = await new Response(connection.readable).text();
+  assertMatch(answer, /^HTTP\/1\.1 403 /);
+  await kv.program.printed(/^kv: GET \/ 403 \d+ ms$/m);
+});
+
 Deno.test("LOG=json prints every line as JSON", async () => {
   await using counter = await startServer("counter.ts", { env: { LOG: "json" } });
   await (await fetch(`${counter.url}/`)).text();

@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { json, parseJson } from "../stores/json_text.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { PROJECT, runToEnd } from "./helpers/programs.ts";
 import { openWithClock, storeConformance, testClock } from "./conformance/store.ts";
 
 storeConformance("sqliteStore in memory", {
@@ -70,6 +71,19 @@ Deno.test("sqliteStore() reuses no revision after its file was restored from a c
   await Deno.remove(path);
   revisions.push(await write());
   assertEquals(new Set(revisions).size, 4, `${revisions}`);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() keeps its file readable after a clock that was centuries ahead", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const ahead = sqliteStore(path, { now: () => Date.UTC(2300) });
+  const { revision } = await ahead.set("a", json(1));
+  await ahead.close();
+  const store = sqliteStore(path);
+  assertEquals((await store.get("a"))?.revision, revision);
+  assertNotEquals((await store.set("a", json(2), { ifRevision: revision })).revision, revision);
+  await store.close();
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -250,7 +264,7 @@ Deno.test("sqliteStore() acknowledges no write once its file was deleted or repl
   const path = join(directory, "kv.db");
   const store = sqliteStore(path);
   await store.set("a", json(1));
-  for (const file of [path, `${path}-wal`]) {
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
     await Deno.rename(file, `${file}.moved`);
     for (const put of [() => {}, () => Deno.writeTextFileSync(file, "another file")]) {
       put();
@@ -262,6 +276,26 @@ Deno.test("sqliteStore() acknowledges no write once its file was deleted or repl
     await store.set("a", json(3));
   }
   await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() does not close over the writes of a process with another log", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const value = json("x".repeat(1000));
+  const store = sqliteStore(path);
+  for (let i = 0; i < 100; i++) await store.set(`a${i}`, value);
+  await Deno.remove(`${path}-shm`);
+  const other = async (code: string) => {
+    const all = `import { sqliteStore } from "./stores/sqlite.ts";
+      import { json } from "./stores/json_text.ts";
+      const store = sqliteStore(${JSON.stringify(path)}); ${code} await store.close();`;
+    return await runToEnd(Deno.execPath(), ["eval", all], { cwd: PROJECT });
+  };
+  await other("for (let i = 0; i < 300; i++) await store.set(`b${i}`, json('y'.repeat(1000)));");
+  await store.close();
+  const { stdout, stderr } = await other("console.log(await store.count());");
+  assertEquals([stdout, stderr], ["400\n", ""]);
   await Deno.remove(directory, { recursive: true });
 });
 
