@@ -11,9 +11,10 @@ import { cookieOf, get } from "./helpers/http.ts";
 import { eventually, freePort, Program, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
 
 Deno.test("deno task start runs both servers and prints which line is whose", async () => {
-  await using both = await start("start");
+  await using both = await start("start", { KV_TOKENS: "x" });
   await both.printed(both.counterLine);
   await both.printed(both.kvLine);
+  assertEquals(both.output.match(/KV_TOKENS has no effect/g)?.length, 1, both.output);
   assertMatch(await get(both.counterUrl), /Count: 1/);
   assertEquals(await get(both.kvUrl), '{"keys":[]}');
   assertEquals(await both.stop("SIGTERM"), 0, both.output);

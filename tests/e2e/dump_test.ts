@@ -163,6 +163,14 @@ Deno.test("dump.ts says in one sentence that the disk is full", async () => {
   assertFailed(await runToEnd("sh", ["-c", command]), 1, /^No space left on device/);
 });
 
+Deno.test("dump.ts ends without an error when its reader has had enough, as head does", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await set(kv.url, Object.fromEntries(Array.from({ length: 50 }, (_, i) => [i, "x".repeat(1e5)])));
+  const command = `"${Deno.execPath()}" ${OPTIONS.join(" ")} dump.ts ${kv.url}`;
+  const piped = await runToEnd("sh", ["-c", `{ ${command}; echo "$?" >&2; } | head -c 10`]);
+  assertEquals(piped, { code: 0, stdout: '{"0": "xxx', stderr: "0\n" });
+});
+
 Deno.test("dump.ts says that a URL is not a key-value service", async () => {
   const pages: [Response, RegExp][] = [
     [new Response("<h1>It works!</h1>"), /is not a key-value service: it answered no JSON\n$/],

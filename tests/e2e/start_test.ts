@@ -1,5 +1,5 @@
 /** How a server starts, with right and wrong settings. */
-import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals, assertNotMatch } from "@std/assert";
 import { join } from "node:path";
 import { cookieOf, get } from "../helpers/http.ts";
 import { PROJECT, runToEnd, startServer, temporaryDirectory } from "../helpers/programs.ts";
@@ -63,6 +63,20 @@ Deno.test("counter.ts says that the file named by APP_CONFIG is missing", async 
   assertEquals(code, 1);
 });
 
+Deno.test("counter.ts says in one sentence which cookie no browser would take", async () => {
+  const wrong: [Record<string, string>, RegExp][] = [
+    [{ SESSION_COOKIE_DOMAIN: "localhost:5000" }, /its domain is "localhost:5000": expected/],
+    [{ SESSION_COOKIE_NAME: "__Host-id" }, /its prefix asks for Secure to be true/],
+  ];
+  for (const [settings, problem] of wrong) {
+    const env = { SECRET_KEY, PORT: "0", ...settings };
+    const { code, stderr } = await startWrong("counter.ts", "{}", env);
+    assertMatch(stderr, /^counter: Cannot use the cookie "[^\n]+\n$/);
+    assertMatch(stderr, problem);
+    assertEquals(code, 1);
+  }
+});
+
 Deno.test("an environment variable overrides counter.ts's file", async () => {
   const config = { USE_SESSION_STORE: true, SECRET_KEY, SESSION_COOKIE_NAME: "one" };
   const env = { USE_SESSION_STORE: "false", SESSION_COOKIE_NAME: "two" };
@@ -85,14 +99,12 @@ Deno.test("counter.ts and kv.ts say which command avoids a port that is taken", 
   for (const script of ["counter.ts", "kv.ts"]) {
     const env = { PORT: String(port), SECRET_KEY };
     const { code, stderr } = await startWrong(script, "{}", env);
-    assertMatch(
-      stderr,
-      new RegExp(
-        `^\\w+: Port ${port} of 127.0.0.1 is taken: .* PORT=\\d+ deno task ${
-          script.replace(".ts", "")
-        }\n$`,
-      ),
+    const task = script.replace(".ts", "");
+    const hint = new RegExp(
+      `^\\w+: Port ${port} of 127.0.0.1 is taken: .* PORT=(\\d+) deno task ${task}\n$`,
     );
+    assertMatch(stderr, hint);
+    assertNotEquals(hint.exec(stderr)?.[1], `${port}`);
     assertEquals(code, 1);
   }
 });
