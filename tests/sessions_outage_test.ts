@@ -16,7 +16,7 @@ const refused = () =>
 const OUTAGES: Record<string, Fetch> = {
   "is gone": () => Promise.reject(refused()),
   "cuts the connection": () => Promise.reject(new TypeError("connection closed")),
-  // As fetch does when the time is up; http_test.ts lets time pass.
+  // As fetch does when the time is up; http_requests_test.ts lets time pass.
   "hangs": () => Promise.reject(new DOMException("Signal timed out.", "TimeoutError")),
   "answers garbage": () => Promise.resolve(new Response("\0\x01{{{")),
   "answers other JSON": () => Promise.resolve(Response.json({ keys: 5 })),
