@@ -1,105 +1,10 @@
 /** A Redis store whose server or connection fails: it never hangs, and never reports a false success. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
-import { redisStore } from "../stores/redis/store.ts";
 import { json } from "../stores/json_text.ts";
-import { ChangesLost, InvalidArgument, type Store, StoreUnavailable } from "../stores/store.ts";
+import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
-import { cli, REDIS, startCluster, startRedis, startSentinels } from "./helpers/redis_servers.ts";
-
-/** The stores' deadline, in milliseconds. */
-const DEADLINE = 2000;
-/** How much later than its deadline a call may end, in milliseconds. */
-const SLACK = 1000;
-
-/** A TCP proxy in front of a server that a test makes fail. */
-class Proxy implements AsyncDisposable {
-  /** How late answers are, in milliseconds; Infinity: they never come. */
-  late = 0;
-  /** When to cut the connection, once: before or after a request is passed on. */
-  cut: "before" | "after" | null = null;
-  readonly port = freePort();
-  readonly #sockets = new Set<Socket>();
-  readonly #ended = new AbortController();
-  readonly #server = createServer((client) => this.#accept(client)).listen(this.port, "127.0.0.1");
-
-  constructor(readonly to: number) {}
-
-  #accept(client: Socket): void {
-    const server = connect(this.to, "127.0.0.1");
-    const ends = [client, server];
-    for (const end of ends) {
-      this.#sockets.add(end);
-      end.on("error", () => {}); // "close" follows
-      end.on("close", () => {
-        this.#sockets.delete(end);
-        for (const other of ends) other.destroy();
-      });
-    }
-    client.on("data", (chunk) => {
-      const { cut } = this;
-      if (cut === "before") client.destroy();
-      else server.write(chunk);
-      if (cut === "after") this.#later(20, () => client.destroy());
-      if (cut !== null) this.late = Infinity;
-    });
-    server.on("data", (chunk) => {
-      if (this.late === 0) client.write(chunk);
-      else if (this.late < Infinity) this.#later(this.late, () => client.write(chunk));
-    });
-  }
-
-  #later(milliseconds: number, run: () => void): void {
-    delay(milliseconds, undefined, { signal: this.#ended.signal }).then(run, () => {}); // the end came first
-  }
-
-  /** Cuts all connections. */
-  cutAll(): void {
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  heal(): void {
-    this.late = 0;
-    this.cut = null;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const closed = once(this.#server, "close");
-    this.#ended.abort();
-    this.#server.close();
-    this.cutAll();
-    await closed;
-  }
-}
-
-/** Opens a store that closes at the end of the scope. */
-function open(url: string, deadline = DEADLINE): Store & AsyncDisposable {
-  const store = redisStore(url, { deadline });
-  return { ...store, [Symbol.asyncDispose]: () => store.close() };
-}
-
-/**
- * A clock in milliseconds from 0. A busy machine may stall: of the time between two ticks at most
- * 50 ms are counted.
- */
-class SteadyClock implements Disposable {
-  #time = 0;
-  #last = performance.now();
-  readonly #timer = setInterval(() => this.now(), 10);
-
-  now(): number {
-    const real = performance.now();
-    this.#time += Math.min(real - this.#last, 50);
-    this.#last = real;
-    return this.#time;
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer);
-  }
-}
+import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";
+import { cli, REDIS, startRedis } from "./helpers/redis_servers.ts";
 
 /** Returns how long a call takes, in milliseconds, whether it succeeds or not. */
 async function timeOf(call: Promise<unknown>): Promise<number> {
@@ -116,8 +21,6 @@ async function outcome(call: Promise<unknown>, limit = DEADLINE): Promise<string
   assert(error instanceof StoreUnavailable, String(error));
   return error.outcome;
 }
-
-const works = (store: Store) => () => store.set("probe", json(1)).then(() => true, () => false);
 
 testWith(
   REDIS,
@@ -365,81 +268,3 @@ testWith(
     await eventually("a service that works", answers);
   },
 );
-
-/** Kills a master under a load of 40 writes at a time, and waits until none has failed for 2 s. */
-async function loseMaster(name: string, store: Store, kill: () => Promise<unknown>) {
-  using clock = new SteadyClock();
-  const acknowledged: string[] = [];
-  const failures = { unchanged: 0, unknown: 0 };
-  let longest = 0;
-  let lastFailure = 0;
-  let quiet = Infinity;
-  let end = Infinity;
-  const isOver = () => Date.now() > Math.min(quiet, end);
-  const load = Array.from({ length: 40 }, async (_, writer) => {
-    for (let i = 0; !isOver(); i++) {
-      const start = clock.now();
-      try {
-        await store.set(`${writer}-${i}`, json(i), { ifRevision: null });
-        acknowledged.push(`${writer}-${i}`);
-      } catch (error) {
-        assert(error instanceof StoreUnavailable, String(error));
-        failures[error.outcome]++;
-        lastFailure = Date.now();
-        quiet = Date.now() + 2000;
-      }
-      longest = Math.max(longest, clock.now() - start);
-      await delay(100);
-    }
-  });
-  await delay(1000);
-  await kill();
-  const killed = Date.now();
-  quiet = Date.now() + 5000;
-  end = Date.now() + 90_000;
-  await Promise.all(load);
-  // A stalled machine also has no failures.
-  await eventually("a store that works", works(store), 90);
-  let lost = 0;
-  for (const key of acknowledged) if (await store.get(key) === null) lost++;
-  const seconds = (lastFailure - killed) / 1000;
-  console.log(
-    `${name}: writes fail for ${seconds.toFixed(1)} s after the kill ` +
-      `(${failures.unknown} unknown, ${failures.unchanged} unchanged), ` +
-      `the longest call takes ${longest.toFixed()} ms, ` +
-      `${lost} of ${acknowledged.length} acknowledged writes are lost`,
-  );
-  assert(longest < DEADLINE + SLACK, `a call took ${longest} ms`);
-  assert(seconds > 0, "nothing failed: was it a master?");
-  // The servers need some 5 s; Sentinels on a machine that stalled, 30 s more.
-  assert(seconds < 60, `it still failed after ${seconds} s`);
-  assert((await store.list("0-")).keys.length > 0);
-}
-
-testWith(REDIS, "redisStore() writes again soon after a Cluster lost a master", async () => {
-  await using cluster = await startCluster();
-  for (const { port } of cluster.servers) {
-    await cli(port, "CONFIG", "SET", "cluster-node-timeout", "2000");
-  }
-  await using store = open(`redis+cluster://${cluster.hosts}`);
-  await eventually("a store that works", works(store));
-  await loseMaster("Cluster", store, async () => await cluster.servers[0]?.program.stop("SIGKILL"));
-});
-
-testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () => {
-  for (let attempt = 1;; attempt++) {
-    await using sentinels = await startSentinels();
-    await using store = open(`redis+sentinel://${sentinels.hosts}/mymaster`);
-    await eventually("a store that works", works(store));
-    const [master, , sentinel] = sentinels.servers;
-    try {
-      await loseMaster("Sentinel", store, async () => await master?.program.stop("SIGKILL"));
-      return;
-    } catch (error) {
-      // Sentinels on a machine that stalled may reject every replica from then on.
-      const named = await cli(sentinel?.port ?? 0, "SENTINEL", "MASTER", "mymaster");
-      if (attempt === 3 || !named.includes(`\n${master?.port}\n`)) throw error;
-      console.log("The Sentinels name no other master, so again with new ones");
-    }
-  }
-});

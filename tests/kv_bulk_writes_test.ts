@@ -1,0 +1,116 @@
+/** kv/bulk_writes.ts: requests that write many entries. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { kv } from "../kv.ts";
+import { json } from "../stores/json_text.ts";
+import { MAX_KEY_BYTES } from "../stores/store.ts";
+import { AWKWARD_KEYS } from "./conformance/store.ts";
+import { post, readProblem, test } from "./helpers/kv_app.ts";
+
+test("sets the keys of an object and returns it", async ({ app }) => {
+  const response = await app.request("/", post('{"foo": "bar", "n": {"a": [1, null]}}'));
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/json");
+  assertEquals(await response.text(), '{"foo":"bar","n":{"a":[1,null]}}');
+  assertEquals(await (await app.request("/foo")).json(), { foo: "bar" });
+  assertEquals(await (await app.request("/n")).json(), { n: { a: [1, null] } });
+});
+
+test("sets nothing for an empty object", async ({ app, store }) => {
+  const response = await app.request("/", post("{}"));
+  assertEquals(response.status, 200);
+  assertEquals(await response.text(), "{}");
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("sets all keys of an object, or none", async ({ app, store }) => {
+  for (const bad of ['""', '"."', '".."', '"\\ud800"', `"${"x".repeat(MAX_KEY_BYTES + 1)}"`]) {
+    const response = await app.request("/", post(`{"good": 1, ${bad}: 1}`));
+    assertEquals(response.status, 400, bad);
+    assertMatch((await readProblem(response)).detail, /^Cannot use the key/);
+  }
+  const tooLarge = await app.request("/", post(`{"good": 1, "a": "${"x".repeat(2 ** 20)}"}`));
+  assertEquals(tooLarge.status, 413);
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("sets the keys of a form to texts", async ({ app, store }) => {
+  const form = new FormData();
+  form.set("n", "1");
+  form.set("é/\u{1f600}", 'a "text"\r\n');
+  form.set("empty", "");
+  const forms = [form, new URLSearchParams({ n: "1", "é/\u{1f600}": 'a "text"\r\n', empty: "" })];
+  for (const body of forms) {
+    const response = await app.request("/", { method: "POST", body });
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("Content-Type"), "application/json");
+    assertEquals(await response.text(), '{"n":"1","é/\u{1f600}":"a \\"text\\"\\r\\n","empty":""}');
+    assertEquals((await store.get("n"))?.value, '"1"');
+    assertEquals((await store.delete("é/\u{1f600}"))?.value, '"a \\"text\\"\\r\\n"');
+  }
+});
+
+test("rejects a form with a repeated key, a file or a syntax error", async ({ app, store }) => {
+  const twice = new FormData();
+  twice.append("a", "1");
+  twice.append("a", "2");
+  const file = new FormData();
+  file.append("good", "1");
+  file.append("a", new File(["text"], "a.txt"));
+  const cases: [BodyInit, string | undefined, RegExp][] = [
+    [twice, undefined, /^Cannot set "a" from the form: expected each key once$/],
+    [new URLSearchParams("a=1&b=2&a=3"), undefined, /"a" from the form: expected each key once$/],
+    [file, undefined, /^Cannot set "a" from the form: expected a text, not a file$/],
+    [new URLSearchParams("good=1&=2"), undefined, /^Cannot use the key ""/],
+    ["no form", "multipart/form-data; boundary=x", /^Cannot read the form/],
+    ["no form", "multipart/form-data", /^Cannot read the form/],
+  ];
+  for (const [body, type, detail] of cases) {
+    const init = { method: "POST", body, headers: type ? { "Content-Type": type } : {} };
+    const response = await app.request("/", init);
+    assertEquals(response.status, 400);
+    assertMatch((await readProblem(response)).detail, detail);
+  }
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("accepts any key in an object", async ({ app, store }) => {
+  const body = `{${AWKWARD_KEYS.map((key, i) => `${JSON.stringify(key)}:${i}`).join(",")}}`;
+  const response = await app.request("/", post(body));
+  assertEquals(response.status, 200);
+  assertEquals(await response.json(), JSON.parse(body));
+  for (const [i, key] of AWKWARD_KEYS.entries()) {
+    assertEquals((await store.get(key))?.value, String(i), JSON.stringify(key));
+  }
+});
+
+test("deletes the keys under a prefix; all of them only if asked to", async ({ app, store }) => {
+  const names = Array.from({ length: 150 }, (_, i) => `f${i}`);
+  await store.setAll(new Map([...names, "bar", "g"].map((key) => [key, json(1)])));
+  for (const path of ["/", "/?prefix=", "/?prefix=f&x=1", "/?prefix=f&all=1"]) {
+    const response = await app.request(path, { method: "DELETE" });
+    assertEquals(response.status, 400, path);
+    await readProblem(response);
+  }
+  const conditional = { method: "DELETE", headers: { "If-Match": "*" } };
+  assertEquals((await app.request("/?prefix=f", conditional)).status, 400);
+  const some = await app.request("/?prefix=f", { method: "DELETE" });
+  assertEquals(some.status, 200);
+  assertEquals(await some.json(), { deleted: 150 });
+  assertEquals((await store.list("")).keys, ["bar", "g"]);
+  const all = await app.request("/?prefix=&all", { method: "DELETE" });
+  assertEquals(await all.json(), { deleted: 2 });
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("counts the keys that it has deleted itself", async ({ store }) => {
+  await store.setAll(new Map(["a1", "a2", "a3"].map((key) => [key, json(1)])));
+  const app = kv({
+    ...store,
+    async delete(key) {
+      if (key === "a2") await store.delete(key); // another client was faster
+      return await store.delete(key);
+    },
+  });
+  const response = await app.request("/?prefix=a", { method: "DELETE" });
+  assertEquals(await response.json(), { deleted: 2 });
+});
