@@ -8,7 +8,7 @@ import { json, type JsonText } from "../stores/json_text.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { brokenStore, slowStore } from "./helpers/faulty_stores.ts";
+import { brokenStore, slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, testApp, withMemory } from "./helpers/session_app.ts";
 
@@ -42,6 +42,21 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
     await browser.request("POST", "/destroy");
     assertEquals((await memory.list("")).keys, []);
   }));
+
+Deno.test("KeyValueSessionStore asks its store nothing for a cookie that is not an id", async () => {
+  const memory = memoryStore();
+  let calls = 0;
+  const store = new KeyValueSessionStore(storeWith(memory, () => calls++));
+  const version1 = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+  for (const cookie of ["", "x", "__proto__", version1, "../../admin"]) {
+    assertEquals(await store.load(cookie), null);
+    assertEquals(await store.update(cookie, () => Promise.resolve({})), null);
+    assertEquals(await store.rotate(cookie), null);
+    await store.destroy(cookie);
+  }
+  assertEquals(calls, 0);
+  await memory.close();
+});
 
 Deno.test("an absolute lifetime leaves values that are not objects as they are", async () => {
   const memory = memoryStore();
