@@ -107,8 +107,9 @@ export class Row {
   }
 
   async delete() {
-    if (!confirm(`Delete ${this.key}?`)) return;
+    // Firefox goes on receiving changes while it asks: what was shown before is to be deleted.
     const operation = { op: "delete", key: this.key, ifRevision: this.contents.revision };
+    if (!confirm(`Delete ${this.key}?`)) return;
     const current = await change(JSON.stringify(operation));
     if (current === null || current.revision === null) return say(`Deleted ${this.key}`);
     throw new Error(`${this.key} was not deleted, since it has just changed. Look at it again.`);

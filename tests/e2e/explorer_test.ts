@@ -199,6 +199,16 @@ async function copyAndDelete(browser: Browser): Promise<void> {
   await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
   const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
   await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
+
+  page.removeAllListeners("dialog");
+  page.once("dialog", async (dialog) => {
+    await put(`${kv.url}/a`, "5");
+    await dialog.accept();
+  });
+  await page.keyboard.press("Enter");
+  const message = "a was not deleted, since it has just changed. Look at it again.";
+  await eventually("a refusal", async () => await text(page, "#status") === message);
+  assertEquals(await get(`${kv.url}/a`), '{"a":5}');
 }
 
 async function addAndEdit(browser: Browser): Promise<void> {
