@@ -45,6 +45,10 @@ const STORES: [string, (servers: Servers) => Promise<string>][] = [
 /** Loads one session at all processes, and compares what each answered. */
 async function share(counters: Started[], options: Options): Promise<(string | number)[]> {
   const cookie = await newSession(counters[0]);
+  // The first pages of a process take longer, until its code is compiled.
+  const first = new Loads(counters, cookie);
+  await delay(options.seconds * 1000);
+  await first.stop();
   const before = await count(counters[0], cookie);
   const loads = new Loads(counters, cookie);
   await delay(options.seconds * 1000);

@@ -22,6 +22,10 @@ import type { SessionStore, StoredSession } from "./session_store.ts";
 
 /** How long an update is tried while other writers are faster, in milliseconds. */
 const MAX_TRYING = 5000;
+/** An update with more conflicts than this lets other processes go first the next time. */
+const MANY_CONFLICTS = 1;
+/** For how long it does so at most, in milliseconds. */
+const LONGEST_PAUSE = 50;
 /** About how much memory the cached entries may take, in bytes. */
 const CACHE_BYTES = 32 * 1024 * 1024;
 /** What a cached entry takes beside its key and its value. */
@@ -106,12 +110,16 @@ export class KeyValueSessionStore implements SessionStore {
     if (key === null) return null;
     // One after the other in this process: at once they would only fail against each other.
     return await this.#queue.run(key, async () => {
+      const begun = performance.now();
       const cached = this.#cache.get(key) ?? null;
       let entry = cached ?? await this.#store.get(key);
-      const giveUpAt = performance.now() + MAX_TRYING;
-      while (performance.now() < giveUpAt) {
+      for (let conflicts = 0; performance.now() < begun + MAX_TRYING; conflicts++) {
         try {
-          return await this.#tryUpdate(id, key, entry, change, entry === cached);
+          const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
+          // Where all try at once, one succeeds and the others have tried in vain.
+          const delayed = conflicts > MANY_CONFLICTS ? performance.now() - begun : 0;
+          if (delayed > 0) this.#queue.pause(key, Math.min(delayed, LONGEST_PAUSE));
+          return updated;
         } catch (error) {
           if (!(error instanceof RevisionConflict)) throw error;
           // At once, with the entry that was faster: who waits longer each time never wins.

@@ -108,6 +108,7 @@ export class Transactions {
     this.#pending = [];
     this.#committing = undefined;
     const settle: (() => void)[] = [];
+    const conflicts: (() => void)[] = [];
     let outcome: "unchanged" | "unknown" = "unchanged";
     try {
       if (problem) throw problem;
@@ -118,7 +119,7 @@ export class Transactions {
           settle.push(() => resolve(result));
         } catch (error) {
           if (!(error instanceof RevisionConflict)) throw error;
-          settle.push(() => reject(error));
+          conflicts.push(() => reject(error));
         }
       }
       if (this.#hooks.ending()) {
@@ -133,7 +134,8 @@ export class Transactions {
       return;
     }
     this.#hooks.committed();
-    for (const done of settle) done();
+    // Who lost is told first, and so tries again before who won comes back with another write.
+    for (const done of [...conflicts, ...settle]) done();
   }
 
   /**

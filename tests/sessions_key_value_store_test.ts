@@ -2,6 +2,7 @@
 import { assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json_text.ts";
@@ -278,5 +279,40 @@ Deno.test("a page costs one call to the store in the steady state", async () => 
   assertEquals(calls, 1);
   await browser.post("/count");
   assertEquals(calls, 2);
+  await memory.close();
+});
+
+Deno.test("KeyValueSessionStore lets other processes go first after an update that they delayed", async () => {
+  const memory = memoryStore();
+  const others = new KeyValueSessionStore(memory);
+  let delays = 0;
+  const written: string[] = [];
+  const store = new KeyValueSessionStore({
+    ...memory,
+    async set(...args) {
+      if (delays > 0) {
+        delays--;
+        await others.update(contended, count);
+        await delay(10);
+      }
+      written.push(args[0] === contended ? "contended" : "other");
+      return await memory.set(...args);
+    },
+  });
+  const count = (data: unknown) => {
+    const { n } = data as { n: number };
+    return Promise.resolve({ n: n + 1 });
+  };
+  const { cookie: contended } = await others.create({ n: 0 });
+  const { cookie: other } = await others.create({ n: 0 });
+
+  for (const [conflicts, order] of [[1, "contended other"], [3, "other contended"]] as const) {
+    delays = conflicts;
+    await store.update(contended, count);
+    written.length = 0;
+    await Promise.all([store.update(contended, count), store.update(other, count)]);
+    assertEquals(written.join(" "), order, `after ${conflicts} conflicts`);
+  }
+  assertEquals((await others.load(contended))?.data, { n: 1 + 2 + 3 + 2 });
   await memory.close();
 });

@@ -341,3 +341,16 @@ Deno.test("sqliteStore() reads again while the file is locked, and fails at once
   }
   await store.close();
 });
+
+Deno.test("sqliteStore() answers those who lost before the one who won, so that they come first next", async () => {
+  const store = sqliteStore(":memory:");
+  const { revision } = await store.set("a", json(0));
+  const answered: string[] = [];
+  const write = (name: string) =>
+    store.set("a", json(name), { ifRevision: revision }).catch(() => {}).then(() => {
+      answered.push(name);
+    });
+  await Promise.all(["won", "lost first", "lost last"].map(write));
+  assertEquals(answered, ["lost first", "lost last", "won"]);
+  await store.close();
+});
