@@ -1,4 +1,4 @@
-/** Hostile clients: the answers they get, and meanwhile how long others wait and how much memory it takes. */
+/** Hostile clients: the answers they get, how long others wait, and how much memory the service takes. */
 import { setTimeout as delay } from "node:timers/promises";
 import { memory, type Options, progress, whole } from "./load.ts";
 import { Servers, type Started } from "./servers.ts";

@@ -4,9 +4,11 @@
  * @module
  */
 
-/** What a response has beside its body. */
+/** What {@linkcode Session.response} takes beside the body. */
 export interface SessionResponseInit {
+  /** By default 200. */
   status?: number;
+  /** Headers beside those of the session. */
   headers?: Record<string, string>;
 }
 

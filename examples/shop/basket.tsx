@@ -5,7 +5,7 @@ import { Button, page } from "./page.tsx";
 import { euros, products, total } from "./products.ts";
 import { type Env, say, type Visit } from "./session.ts";
 
-/** The visit with so many of a product in its basket. */
+/** Returns the visit with `count` of a product in its basket. */
 function put(visit: Visit, id: string, count: number): Visit {
   const { [id]: _, ...others } = visit.basket;
   return { ...visit, basket: count > 0 ? { ...others, [id]: count } : others };
