@@ -1,12 +1,12 @@
 /** The parts of dump.ts: reading a store, printing it, and restoring what was printed. */
-import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
 import { setColorEnabled } from "@std/fmt/colors";
 import { entries } from "../dump.ts";
 import { type Format, printer } from "../dump/formats.ts";
 import { restore } from "../dump/restore.ts";
 import { json, parseJson } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { type Entry, MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
+import { type Entry, MAX_VALUE_BYTES, type Store, StoreFull } from "../stores/store.ts";
 
 // ---- Reading -------------------------------------------------------------------------------
 
@@ -129,6 +129,29 @@ Deno.test("restore() stops at the first line that is not an entry, and names it"
     assertEquals(await store.count?.(), 1);
     await store.close();
   }
+});
+
+Deno.test("restore() writes one batch after another, and stops when its store fails", async () => {
+  const memory = memoryStore();
+  const written: number[] = [];
+  const store: Store = {
+    ...memory,
+    async setAll(values) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      if (written.length === 2) throw new StoreFull("full");
+      written.push(values.size);
+    },
+  };
+  const progress: number[] = [];
+  const restored = (count: number) => {
+    const lines = Array.from({ length: count }, (_, i) => `{"${i}":1}\n`);
+    return restore(store, stream(lines.join("")), (sum) => void progress.push(sum));
+  };
+  assertEquals(await restored(0), 0);
+  assertEquals(written, [], "nothing is written for an empty dump");
+  await assertRejects(() => restored(2500), StoreFull);
+  assertEquals([written, progress], [[1000, 1000], [0, 1000, 2000]]);
+  await memory.close();
 });
 
 function stream(text: string): ReadableStream<Uint8Array<ArrayBuffer>> {

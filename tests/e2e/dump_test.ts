@@ -75,6 +75,15 @@ testWith(["script"], "dump.ts shows its progress when a dump to a file takes lon
   assertEquals(code, 0);
   assertMatch(stdout, /^\rentries: \d+\r/);
   assertEquals(stdout.split("\r").at(-1), "\x1b[K");
+
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, Array.from({ length: 2000 }, (_, i) => `{"${i}":1}\n`).join(""));
+  const restoring = command.replace("dump.ts", `dump.ts --restore ${file}`).replace(/ >.*/, "");
+  const restored = await runToEnd("script", ["-qfec", restoring, "/dev/null"]);
+  const [progress, end] = restored.stdout.split("\x1b[K");
+  assertMatch(progress ?? "", /^(\rentries: [\d,]+)+\r$/);
+  assertEquals(end, "Restored 2000 entries\r\n");
+  await Deno.remove(file);
 });
 
 Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2", async () => {
