@@ -105,3 +105,19 @@ Deno.test("kv() counts requests and store operations for Prometheus", async () =
   ) assertEquals(after.get(name), value, name);
   await store.close();
 });
+
+Deno.test("kv() measures how long requests take, in seconds", async () => {
+  const memory = memoryStore();
+  const app = kv({
+    ...memory,
+    async get(key) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return await memory.get(key);
+    },
+  });
+  await app.request("/a", { method: "HEAD" });
+  const text = await (await app.request("/?metrics")).text();
+  const sum = /^kv_request_duration_seconds_sum\{method="HEAD"\} (\S+)$/m.exec(text)?.[1];
+  assert(Number(sum) > 0.04 && Number(sum) < 5, sum);
+  await memory.close();
+});
