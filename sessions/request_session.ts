@@ -124,7 +124,9 @@ export class RequestSession<T extends object> implements Session<T> {
     return this.#call(async () => {
       const { store, cookie, isHttps } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
-      for (const value of this.#allCookies()) await store.destroy(value);
+      // Each of them, also after one that has just moved to another id.
+      const ends = await Promise.allSettled(this.#allCookies().map((it) => store.destroy(it)));
+      for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
       this.#setCookie = cookie.clear(isHttps(this.#context));
     });

@@ -190,6 +190,18 @@ Deno.test("a logout ends the sessions of all cookies that the browser sent", asy
   await memory.close();
 });
 
+Deno.test("a logout ends the living session also after an id that was rotated away", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) });
+  const [rotated, living] = [new Browser(app), new Browser(app)];
+  for (const browser of [rotated, living]) await browser.post("/count");
+  const headers = { Cookie: `session=${rotated.cookie}; session=${living.cookie}` };
+  await rotated.post("/rotate");
+  assertEquals((await app.request("/destroy", { method: "POST", headers })).status, 409);
+  assertEquals(await memory.get(living.cookie ?? ""), null);
+  await memory.close();
+});
+
 Deno.test("an id that was rotated away, beside the living one, is not used", async () => {
   const memory = memoryStore();
   const app = testApp({ store: new KeyValueSessionStore(memory) });
