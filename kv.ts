@@ -38,7 +38,7 @@ import { HTTPException } from "hono/http-exception";
 import { post, removeAll } from "./kv/bulk_writes.ts";
 import { dump, NDJSON } from "./kv/dumps.ts";
 import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
-import { Exchange } from "./kv/exchange.ts";
+import { Exchange, type ExchangeOptions } from "./kv/exchange.ts";
 import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
 import { handleKey } from "./kv/keys.ts";
 import { Memory } from "./kv/memory.ts";
@@ -124,8 +124,6 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   return new Hono({ getPath: () => "/" }).all("/", async (c) => {
     const begun = performance.now();
     const request = c.req.raw;
-    // The second argument of Deno.serve's handler.
-    const { completed } = (c.env ?? {}) as { completed?: unknown };
     let exchange: Exchange | undefined;
     let response: Response;
     try {
@@ -133,7 +131,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
       exchange = new Exchange(request, {
         access: access(request),
         memory,
-        completed: completed instanceof Promise ? completed : undefined,
+        // The second argument of Deno.serve's handler.
+        info: c.env as ExchangeOptions["info"],
       });
       response = await (exchange.path === "" ? handleRoot(exchange) : handleKey(exchange));
     } catch (error) {

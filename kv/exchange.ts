@@ -12,8 +12,8 @@ import type { Access } from "./tokens.ts";
 export interface ExchangeOptions {
   readonly access: Access;
   readonly memory: Memory;
-  /** Settles when the response was sent, where the server tells. */
-  readonly completed?: Promise<unknown> | undefined;
+  /** Of Deno.serve: `completed` settles when the response was sent. */
+  readonly info?: { readonly completed?: Promise<unknown> } | undefined;
 }
 
 /** A request that was accepted. */
@@ -28,10 +28,12 @@ export class Exchange {
   readonly store: Store;
   readonly access: Access;
   readonly memory: Memory;
-  readonly completed: Promise<unknown> | undefined;
+  /** Whether the server is Deno's. */
+  readonly isServed: boolean;
+  readonly #info: ExchangeOptions["info"];
   #held = 0;
 
-  constructor(readonly request: Request, { access, memory, completed }: ExchangeOptions) {
+  constructor(readonly request: Request, { access, memory, info }: ExchangeOptions) {
     const { path, search } = splitUrl(request.url);
     this.method = request.method;
     this.headers = request.headers;
@@ -40,7 +42,8 @@ export class Exchange {
     this.access = access;
     this.store = access.store;
     this.memory = memory;
-    this.completed = completed;
+    this.isServed = "completed" in Object(info);
+    this.#info = info;
   }
 
   /**
@@ -57,7 +60,9 @@ export class Exchange {
   end(): void {
     if (this.#held === 0) return;
     const release = () => this.memory.give(this.#held);
-    if (this.completed === undefined) release();
-    else this.completed.then(release, release);
+    // Only here: it rejects when a client leaves, which would end the process if nobody handled it.
+    const completed = this.#info?.completed;
+    if (completed instanceof Promise) completed.then(release, release);
+    else release();
   }
 }

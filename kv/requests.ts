@@ -268,12 +268,12 @@ export async function readBytes(exchange: Exchange): Promise<Buffer<ArrayBuffer>
 }
 
 /** Returns the length of the body, if its sender tells. */
-function lengthOf({ headers, request, completed }: Exchange): number | undefined {
+function lengthOf({ headers, request, isServed }: Exchange): number | undefined {
   const length = headers.get("Content-Length");
   if (headers.has("Transfer-Encoding")) return undefined;
   if (length !== null && /^\d{1,15}$/.test(length)) return Number(length);
   // An upload over HTTP/2 that is cancelled looks like one that ended.
-  if (completed !== undefined && request.body !== null) {
+  if (isServed && request.body !== null) {
     throw new HTTPException(411, { message: "Cannot read the body: expected a Content-Length" });
   }
   return undefined;

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { once } from "node:events";
 import http2 from "node:http2";
 import { connect, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { MAX_HELD_BYTES } from "../kv/memory.ts";
 import { Bystander, HOSTILE_REQUESTS, sendHostile } from "./helpers/hostile.ts";
 import { eventually, startServer } from "./helpers/programs.ts";
@@ -93,6 +94,27 @@ Deno.test("kv.ts survives many clients that do not read, in a heap of 256 MiB", 
   const status = await Deno.readTextFile(`/proc/${server.program.pid}/status`);
   const resident = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
   assert(resident < 900, `${resident} MiB`);
+});
+
+Deno.test("kv.ts goes on when clients leave a response over HTTP/2", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const body = JSON.stringify({ a: "x".repeat(500_000) });
+  const headers = { "Content-Type": "application/json" };
+  await (await fetch(server.url, { method: "POST", headers, body })).text();
+  const types = ["text/event-stream", "application/x-ndjson", "application/json"];
+  for (const path of ["/", "/a", "/?metrics"]) {
+    for (const accept of types) {
+      const client = http2.connect(server.url, { settings: { initialWindowSize: 0 } });
+      await once(client, "remoteSettings");
+      const stream = client.request({ ":path": path, accept });
+      stream.on("error", () => {}); // it is cut off
+      await once(stream, "response");
+      client.destroy();
+      await delay(50);
+      assertEquals((await (await fetch(`${server.url}/?health`)).json()).status, "ok");
+    }
+  }
+  assertNotMatch(server.program.output, /^kv: (?!http:)/m);
 });
 
 Deno.test("kv.ts counts the bodies that arrive over one HTTP/2 connection", async () => {
