@@ -44,6 +44,7 @@ import { handleKey } from "./kv/keys.ts";
 import { Memory } from "./kv/memory.ts";
 import { metrics } from "./kv/metrics.ts";
 import { openApi } from "./kv/openapi.ts";
+import { streamResponse } from "./kv/pieces.ts";
 import {
   acceptedType,
   HealthQuery,
@@ -54,7 +55,7 @@ import {
   readQuery,
 } from "./kv/requests.ts";
 import { JSON_HEADERS, jsonResponse, textResponse } from "./kv/responses.ts";
-import { allKeys, events, EVENTS_HEADERS, streamResponse } from "./kv/streams.ts";
+import { allKeys, events, EVENTS_HEADERS } from "./kv/streams.ts";
 import { accessOf } from "./kv/tokens.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";

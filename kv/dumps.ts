@@ -14,7 +14,7 @@ import type { Exchange } from "./exchange.ts";
 import { pause } from "./pace.ts";
 import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./requests.ts";
 import { GUARD_HEADERS, jsonResponse } from "./responses.ts";
-import { sourceOf, streamResponse } from "./streams.ts";
+import { sourceOf, streamResponse } from "./pieces.ts";
 
 /** The media type. */
 export const NDJSON = "application/x-ndjson";

@@ -21,7 +21,7 @@ import { UNCOUNTED_BYTES } from "./memory.ts";
 import { pause } from "./pace.ts";
 import { parseBy } from "./requests.ts";
 import { JSON_HEADERS, textResponse } from "./responses.ts";
-import { sourceOf, streamResponse } from "./streams.ts";
+import { sourceOf, streamResponse } from "./pieces.ts";
 
 /** How many entries are fetched at once at first, and at most. */
 const FIRST_FETCHED = 16;

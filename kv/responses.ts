@@ -8,7 +8,8 @@ import { Buffer } from "node:buffer";
 import type { JsonText } from "../stores/json_text.ts";
 import type { Entry } from "../stores/store.ts";
 import type { Exchange } from "./exchange.ts";
-import { UNCOUNTED_BYTES } from "./memory.ts";
+import { SMALL_BYTES } from "./memory.ts";
+import { streamOf } from "./pieces.ts";
 
 /** No browser may run a response or frame it, whatever type it takes it for. */
 export const GUARD_HEADERS = {
@@ -29,8 +30,8 @@ export function textResponse(
     const length = String(Buffer.byteLength(text));
     return new Response(null, { status, headers: { ...headers, "Content-Length": length } });
   }
-  if (text.length > UNCOUNTED_BYTES) exchange.hold(text.length);
-  return new Response(text, { status, headers });
+  const body = text.length > SMALL_BYTES ? streamOf(exchange, text) : text;
+  return new Response(body, { status, headers });
 }
 
 /** Makes a response of a value's JSON text. */

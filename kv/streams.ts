@@ -1,128 +1,17 @@
 /**
- * Responses whose body is made while the client reads it. Of each, one text is held at a time; what
- * all of them hold is limited by {@linkcode Memory}.
+ * Responses that are made while the client reads them: all keys, and changes as they happen.
  *
  * @module
  */
-import { HTTPException } from "hono/http-exception";
 import { type Change, ChangesLost, type Page, type Watch } from "../stores/store.ts";
-import { unref } from "../stores/timers.ts";
 import { changeText } from "../stores/wire.ts";
 import { report } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import { type Memory, SMALL_BYTES } from "./memory.ts";
-import { pause } from "./pace.ts";
+import { type Source, sourceOf, streamResponse } from "./pieces.ts";
 import { GUARD_HEADERS, JSON_HEADERS, jsonResponse } from "./responses.ts";
 
 /** How often a stream of changes shows that it is alive, in milliseconds. */
 export const HEARTBEAT = 15_000;
-/** How long a client may read nothing, in milliseconds, before the response is aborted. */
-export const STALL_TIMEOUT = 60_000;
-/** How many bytes are handed to the server at once. It holds a few such pieces outside the heap. */
-const PIECE_BYTES = 16 * 1024;
-const encoder = new TextEncoder();
-
-/** Where a streamed body comes from. */
-export interface Source {
-  /** Returns the next part, or null at the end. */
-  next(): Promise<string | null>;
-  /** Is called once, at the end or before; a `next` under way has to return then. */
-  stop(): void;
-}
-
-/**
- * Streams a body. A failure before its first part is an error response, one after it aborts the
- * connection.
- */
-export async function streamResponse(
-  exchange: Exchange,
-  source: Source,
-  headers: Record<string, string>,
-): Promise<Response> {
-  try {
-    const body = new PiecewiseSource(source, exchange.memory, await source.next());
-    return new Response(new ReadableStream(body, { highWaterMark: 0 }), { headers });
-  } catch (error) {
-    source.stop();
-    throw error;
-  }
-}
-
-/** Makes a source of a generator. */
-export function sourceOf(texts: AsyncGenerator<string>): Source {
-  return {
-    next: async () => (await texts.next()).value ?? null,
-    stop: () => void texts.return(undefined),
-  };
-}
-
-/** Hands the parts of a source to the server, piece by piece. */
-class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
-  #rest = new Uint8Array();
-  #held = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #isOver = false;
-  #isCancelled = false;
-
-  constructor(readonly source: Source, readonly memory: Memory, first: string | null) {
-    this.#load(first);
-  }
-
-  async pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
-    clearTimeout(this.#timer);
-    if (this.#held > SMALL_BYTES) await pause();
-    try {
-      while (this.#rest.length === 0 && !this.#isOver) {
-        const text = await this.source.next();
-        if (text !== null && text.length > SMALL_BYTES) await pause();
-        this.#load(text);
-      }
-    } catch (error) {
-      this.#finish();
-      // Deno logs what a body fails with.
-      if (error instanceof HTTPException) error.stack = error.message;
-      throw error;
-    }
-    if (this.#isOver) {
-      if (!this.#isCancelled) controller.close();
-      return;
-    }
-    controller.enqueue(this.#rest.subarray(0, PIECE_BYTES));
-    this.#rest = this.#rest.subarray(PIECE_BYTES);
-    this.#timer = setTimeout(() => {
-      this.#finish();
-      controller.error(new Error("The client reads nothing"));
-    }, STALL_TIMEOUT);
-    unref(this.#timer);
-  }
-
-  cancel(): void {
-    this.#isCancelled = true;
-    this.#finish();
-  }
-
-  #finish(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#rest = new Uint8Array();
-    this.memory.give(this.#held);
-    this.#held = 0;
-    this.source.stop();
-  }
-
-  #load(text: string | null): void {
-    this.memory.give(this.#held);
-    this.#held = 0;
-    if (this.#isOver) return; // the client left meanwhile
-    if (text === null) return this.#finish();
-    const bytes = encoder.encode(text);
-    this.memory.take(bytes.length);
-    this.#held = bytes.length;
-    this.#rest = bytes;
-  }
-}
-
 /** Every key under a prefix, as one JSON text, page by page; `first` is the first page. */
 export function allKeys(
   exchange: Exchange,

@@ -117,6 +117,27 @@ Deno.test("kv.ts goes on when clients leave a response over HTTP/2", async () =>
   assertNotMatch(server.program.output, /^kv: (?!http:)/m);
 });
 
+Deno.test("kv.ts counts large values that are sent over HTTP/2 and not read", async () => {
+  await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const body = `"${"x".repeat(900_000)}"`;
+  const headers = { "Content-Type": "application/json" };
+  await (await fetch(`${server.url}/a`, { method: "PUT", headers, body })).text();
+  const client = http2.connect(server.url, { settings: { initialWindowSize: 0 } });
+  await once(client, "remoteSettings");
+  const statuses = await Promise.all(Array.from({ length: 190 }, async () => {
+    const stream = client.request({ ":path": "/a" });
+    stream.on("error", () => {}); // it is cut off
+    return (await once(stream, "response"))[0][":status"];
+  }));
+  assertEquals(statuses.filter((it) => it === 200).length, Math.floor(MAX_HELD_BYTES / 900_008));
+  assertEquals(new Set(statuses), new Set([200, 503]));
+  client.destroy();
+  await eventually("all memory given back", async () => {
+    const metrics = await (await fetch(`${server.url}/?metrics`)).text();
+    return /^kv_held_bytes 0$/m.test(metrics);
+  });
+});
+
 Deno.test("kv.ts counts the bodies that arrive over one HTTP/2 connection", async () => {
   await using server = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const held = async () => {

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { kv } from "../kv.ts";
 import { Memory } from "../kv/memory.ts";
-import { STALL_TIMEOUT } from "../kv/streams.ts";
+import { STALL_TIMEOUT } from "../kv/pieces.ts";
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
@@ -61,26 +61,27 @@ Deno.test("kv() answers 503 with Retry-After while too much is held for others",
   assertEquals(await t.held(), 0);
 });
 
-Deno.test("kv() counts what a response holds until it is sent", async () => {
+Deno.test("kv() counts what a request and its response hold until the response is read", async () => {
   await using t = await setUp();
   const sent = Promise.withResolvers<void>();
-  const send = async (path: string, init: RequestInit = {}) => {
+  const send = (path: string, init: RequestInit = {}) => {
     const request = new Request(`http://localhost${path}`, init);
     // Deno.serve gives this to its handler.
-    const response = await t.app.fetch(request, { completed: sent.promise });
-    await response.body?.cancel();
-    return response.status;
+    return t.app.fetch(request, { completed: sent.promise });
   };
-  assertEquals([await send("/a"), await t.held() > MIB], [200, true]);
+  const value = await send("/a");
+  assertEquals([value.status, await t.held() > MIB], [200, true]);
   const deletes = JSON.stringify([{ op: "delete", key: "b" }]);
   const headers = { ...JSON_TYPE, "Content-Length": String(deletes.length) };
-  assertEquals(await send("/", post(deletes, headers)), 200);
+  const removed = await send("/", post(deletes, headers));
+  assertEquals(removed.status, 200);
   assert(await t.held() > 3 * MIB, "the removed value and the response's text");
-  assertEquals(await send("/a"), 503);
+  assertEquals((await send("/a")).status, 503);
+  await value.body?.cancel();
+  await removed.text();
   sent.resolve();
   await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals(await t.held(), 0);
-  assertEquals(await send("/a"), 200);
 });
 
 Deno.test("kv() holds one part of a response at a time, whatever its length", async () => {
@@ -135,14 +136,19 @@ Deno.test("kv() gives up a response that nobody reads for a minute", async () =>
     return setTimeout(run, after / 600);
   };
   try {
-    const dump = await t.app.request("/", { headers: NDJSON });
-    const reader = dump.body?.getReader();
-    await reader?.read();
-    assert(started.includes(STALL_TIMEOUT));
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    assertEquals(await t.held(), 0);
-    const error = await reader?.closed.catch((error) => error);
-    assertMatch(String(error), /The client reads nothing/);
+    // Over HTTP/2 a client may not even let a response begin.
+    for (const [path, reads] of [["/", 1], ["/", 0], ["/a", 1], ["/a", 0]] as const) {
+      started.length = 0;
+      const response = await t.app.request(path, { headers: NDJSON });
+      const reader = response.body?.getReader();
+      if (reads === 1) await reader?.read();
+      assert(started.includes(STALL_TIMEOUT));
+      assert(await t.held() > MIB);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      assertEquals(await t.held(), 0);
+      const error = await reader?.closed.catch((error) => error);
+      assertMatch(String(error), /The client reads nothing/);
+    }
   } finally {
     timers.setTimeout = setTimeout;
   }
