@@ -121,6 +121,9 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
 
 async function restoreFile(url: string, file: string): Promise<void> {
   const input = await Deno.open(file);
+  if ((await input.stat()).isDirectory) {
+    throw new UsageError(`--restore needs a file: "${file}" is a directory`);
+  }
   const store = await openStore(url, { token: readToken() });
   const progress = new Progress(true);
   try {

@@ -122,13 +122,25 @@ Deno.test("restore() writes every line, with all digits, the last one of a key",
 
 Deno.test("restore() stops at the first line that is not an entry, and names it", async () => {
   const huge = `{"k": "${"x".repeat(MAX_VALUE_BYTES)}"}`;
-  for (const bad of ["x", "{}", "[1]", '{"a": 1, "b": 2}', '{"": 1}', huge]) {
+  const deep = `{"k": ${"[".repeat(50_000)}1.0${"]".repeat(50_000)}}`;
+  const twice = '{"b": 1, "b": 2}';
+  for (const bad of ["x", "{}", "[1]", '{"a": 1, "b": 2}', '{"": 1}', twice, huge, deep]) {
     const store = memoryStore();
     const error = await restore(store, stream(`{"a": 1}\n${bad}\n{"c": 3}`)).catch((it) => it);
     assertMatch(error.message, /^Cannot restore line 2: .* \(restored before it: 1\)$/);
     assertEquals(await store.count?.(), 1);
     await store.close();
   }
+});
+
+Deno.test("restore() stops where the dump is not UTF-8, and says behind which line", async () => {
+  const store = memoryStore();
+  const chunks = [new TextEncoder().encode('{"a": 1}\n{"b": 2}\n'), Uint8Array.of(0x7b, 0xff)];
+  const error = await restore(store, ReadableStream.from(chunks)).catch((it) => it);
+  const message = "Cannot restore what follows line 2: it is not UTF-8 (restored before it: 2)";
+  assertEquals(error.message, message);
+  assertEquals(await store.count?.(), 2);
+  await store.close();
 });
 
 Deno.test("restore() writes one batch after another, and stops when its store fails", async () => {

@@ -111,6 +111,9 @@ Deno.test("dump.ts says which file it cannot restore", async () => {
   const { code, stderr } = await dump("--restore", "nothing.ndjson", ":memory:");
   assertMatch(stderr, /^[^\n]*nothing\.ndjson[^\n]*\n$/);
   assertEquals(code, 1);
+  const directory = await dump("--restore", "docs", ":memory:");
+  assertMatch(directory.stderr, /^--restore needs a file: "docs" is a directory[^\n]*\n$/);
+  assertEquals(directory.code, 2);
 });
 
 testWith(["deno"], "dump.ts prints a line for each entry", async () => {
@@ -138,6 +141,7 @@ testWith(
     // script gives the command a terminal.
     await using terminal = new Program("script", ["-qfec", command, "/dev/null"], {
       stdin: "piped",
+      env: { NO_COLOR: "1" },
     });
     await terminal.printed(/net access to "localhost:\d+"[^]*\[y\/n/);
     await delay(1000); // Deno denies what an answer too quick for a person asks
