@@ -8,7 +8,7 @@ import { HTTPException } from "hono/http-exception";
 
 /** The most bytes held for all clients together. */
 export const MAX_HELD_BYTES = 128 * 1024 * 1024;
-/** Bodies and responses up to this many bytes are not counted: they cost less than their request. */
+/** Bodies and results up to this many bytes are not counted: they cost less than their request. */
 export const UNCOUNTED_BYTES = 4 * 1024;
 /** Bodies and responses up to this many bytes are handled in one step. */
 export const SMALL_BYTES = 64 * 1024;

@@ -64,8 +64,8 @@ export interface Session<T extends object> {
   destroy(): Promise<void>;
   /**
    * Makes the response, as `new Response(body, init)`, with the session's headers. They are set on
-   * every response, however it is made; but on Deno a page whose headers are set afterwards costs a
-   * sixth more (`deno task bench page`). After this call the response counts as begun.
+   * every response, however it is made; but Deno sends one faster whose headers are not touched
+   * afterwards. After this call the response counts as begun.
    */
   response(body: BodyInit | null, init?: SessionResponseInit): Response;
   /** The value of the cookie that the browser sent, or null. On a store it is a secret. */

@@ -3,13 +3,14 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Browser } from "puppeteer-core";
-import { inBoth, REBOUND_HOST, testInBrowsers, visit } from "../helpers/browsers.ts";
+import { REBOUND_HOST, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { get, put } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("Pages of other sites neither read nor change the service", async (t, browsers) => {
-  await t.step("by any request", () => inBoth(browsers, attack));
-  await t.step("after DNS rebinding", () => inBoth(browsers, rebind));
+  const step = stepInBoth(t, browsers);
+  await step("by any request", attack);
+  await step("after DNS rebinding", rebind);
 });
 
 /** What a hostile page does in its visitor's browser. It shows what it could read. */

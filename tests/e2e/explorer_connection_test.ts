@@ -7,10 +7,10 @@ import { kv } from "../../kv.ts";
 import { json } from "../../stores/json_text.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import {
-  inBoth,
   noViolations,
   resize,
   screenshot,
+  stepInBoth,
   testInBrowsers,
   visit,
 } from "../helpers/browsers.ts";
@@ -19,8 +19,7 @@ import { put } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page and its service", async (t, browsers) => {
-  const step = (promise: string, run: (browser: Browser, name: string) => Promise<void>) =>
-    t.step(promise, () => inBoth(browsers, run));
+  const step = stepInBoth(t, browsers);
   await step("works under a path prefix, on a phone", underPrefix);
   await step("keeps up with keys that keep coming", keepUp);
   await step("watches only in the tab in front", openTabs);

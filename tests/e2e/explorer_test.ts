@@ -4,10 +4,10 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser, Page } from "puppeteer-core";
 import {
-  inBoth,
   noViolations,
   resize,
   screenshot,
+  stepInBoth,
   testInBrowsers,
   visit,
 } from "../helpers/browsers.ts";
@@ -18,8 +18,7 @@ import { eventually, startServer } from "../helpers/programs.ts";
 const MARKUP = `<img src=x onerror="document.title='run'">`;
 
 testInBrowsers("The explorer page", async (t, browsers) => {
-  const step = (promise: string, run: (browser: Browser, name: string) => Promise<void>) =>
-    t.step(promise, () => inBoth(browsers, run));
+  const step = stepInBoth(t, browsers);
   await step("shows the entries as they change", showEntries);
   await step("opens a value, with every digit", openValue);
   await step("turns pages, and keeps the filter", turnPages);

@@ -43,11 +43,14 @@ export function testInBrowsers(
   );
 }
 
-/** Does the same in both browsers, side by side. */
-export async function inBoth(
-  browsers: Browsers,
-  run: (browser: Browser, name: string) => Promise<void>,
-): Promise<void> {
+type Run = (browser: Browser, name: string) => Promise<void>;
+
+/** Returns a function that runs a step of a test in both browsers, side by side. */
+export function stepInBoth(t: Deno.TestContext, browsers: Browsers) {
+  return (promise: string, run: Run) => t.step(promise, () => inBoth(browsers, run));
+}
+
+async function inBoth(browsers: Browsers, run: Run): Promise<void> {
   const entries = Object.entries(browsers);
   const results = await Promise.allSettled(entries.map(([name, browser]) => run(browser, name)));
   for (const [i, result] of results.entries()) {
