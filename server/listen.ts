@@ -32,7 +32,7 @@ type Server = Deno.HttpServer<Deno.NetAddr>;
 
 /**
  * Serves until SIGINT or SIGTERM, then waits for the requests under way, for
- * {@linkcode STOP_GRACE} at most. A second signal ends the process at once.
+ * {@linkcode STOP_GRACE} at most. A later second signal ends the process at once.
  *
  * Deno.serve ends when it cannot accept a connection, as when file descriptors run out. Then idle
  * connections and incomplete requests are closed, the requests under way are answered, and the

@@ -14,6 +14,11 @@ import { misspelled } from "./misspelled.ts";
  */
 export const CHILD = "--child";
 
+/**
+ * How long a further signal is taken for the same one, in milliseconds. A terminal sends Ctrl-C to all
+ * processes, and `deno task` and foreman pass it on to the programs that they have started.
+ */
+const SAME_SIGNAL = 500;
 /** The signals that stop a program. */
 const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT"]
@@ -66,15 +71,16 @@ function crash(error: unknown): never {
 
 /**
  * Resolves at the first SIGINT or SIGTERM, and for a child at the end of standard input, which comes
- * even when its parent is killed. A second signal ends the process. The listeners stay until then: a
- * signal that arrives after the servers have ended would otherwise change the exit code.
+ * even when its parent is killed. A signal that follows later than {@linkcode SAME_SIGNAL} ends the
+ * process. The listeners stay until then: a signal that arrives after the servers have ended would
+ * otherwise change the exit code.
  */
 export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   const { promise, resolve } = Promise.withResolvers<null>();
-  let received = false;
+  let first: number | undefined;
   const listener = () => {
-    if (received) Deno.exit(130);
-    received = true;
+    first ??= performance.now();
+    if (performance.now() - first > SAME_SIGNAL) Deno.exit(130);
     resolve(null);
   };
   if (!isWatched) STOP_SIGNALS.forEach((signal) => Deno.addSignalListener(signal, listener));

@@ -94,8 +94,9 @@ Deno.test("deno task lesson runs a counter with a cookie beside one with the ser
 testWith(["script"], "start.ts stops both servers when a person types Ctrl-C", async () => {
   const port = freePorts();
   // The shell must not stay in between: it is /bin/sh where SHELL is not set, and Ctrl-C would end it.
-  const command = `exec "${Deno.execPath()}" run -A start.ts`;
-  // script gives the command a terminal, whose Ctrl-C reaches all processes at once.
+  const command = `exec "${Deno.execPath()}" task start`;
+  // script gives the command a terminal, whose Ctrl-C reaches all processes at once. deno task also
+  // passes it on, so that start.ts has it twice.
   await using terminal = new Program("script", ["-qfec", command, "/dev/null"], {
     env: { PORT: `${port}`, DBM: ":memory:", SECRET_KEY: "a secret key for the tests" },
     stdin: "piped",
