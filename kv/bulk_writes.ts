@@ -4,6 +4,7 @@
  * @module
  */
 import type { JsonText } from "../stores/json_text.ts";
+import { expectJson, isForm, parseJson, readBytes, readForm, readMembers } from "./bodies.ts";
 import { readConditions } from "./conditions.ts";
 import { restore } from "./dumps.ts";
 import { badRequest } from "./errors.ts";
@@ -11,18 +12,7 @@ import type { Exchange } from "./exchange.ts";
 import { SMALL_BYTES } from "./memory.ts";
 import { execute, readOperations } from "./operations.ts";
 import { pause } from "./pace.ts";
-import {
-  expectJson,
-  expectNoQuery,
-  isForm,
-  parseJson,
-  readBytes,
-  readForm,
-  readMembers,
-  readQuery,
-  RemoveQuery,
-  WriteQuery,
-} from "./requests.ts";
+import { expectNoQuery, readQuery, RemoveQuery, WriteQuery } from "./requests.ts";
 import { jsonResponse, objectText, textResponse } from "./responses.ts";
 import { readOnlyToken } from "./tokens.ts";
 
@@ -30,6 +20,7 @@ import { readOnlyToken } from "./tokens.ts";
 const REMOVED_AT_ONCE = 64;
 /** Setting more keys than this takes a while. */
 const MANY_KEYS = 1000;
+
 /** Responds to `POST /`: an object, a form, an array of operations, or lines of a dump. */
 export async function post(exchange: Exchange): Promise<Response> {
   const { access } = exchange;

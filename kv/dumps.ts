@@ -9,10 +9,10 @@ import { checkKey, checkTtl } from "../stores/checks.ts";
 import { line } from "../stores/entries.ts";
 import type { JsonText } from "../stores/json_text.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
+import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./bodies.ts";
 import { badRequest, RestoreStopped, tooLarge } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { pause } from "./pace.ts";
-import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./requests.ts";
 import { GUARD_HEADERS, jsonResponse } from "./responses.ts";
 import { sourceOf, streamResponse } from "./pieces.ts";
 

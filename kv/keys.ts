@@ -5,6 +5,7 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { type Entry, RevisionConflict } from "../stores/store.ts";
+import { readValue } from "./bodies.ts";
 import { matches, noneMatches, readConditions, writeIf, writeOver } from "./conditions.ts";
 import { notAllowed } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -13,7 +14,6 @@ import {
   expectNoQuery,
   readKey,
   readQuery,
-  readValue,
   TtlQuery,
   WriteQuery,
 } from "./requests.ts";

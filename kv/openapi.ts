@@ -7,12 +7,12 @@ import { z } from "zod";
 import project from "../deno.json" with { type: "json" };
 import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { MAX_OPERATIONS } from "../stores/wire.ts";
+import { MAX_MEMBERS } from "./bodies.ts";
 import { NDJSON } from "./dumps.ts";
 import { Operation } from "./operations.ts";
 import {
   HealthQuery,
   ListQuery,
-  MAX_MEMBERS,
   MetricsQuery,
   OpenApiQuery,
   RemoveQuery,
