@@ -93,6 +93,7 @@ export interface KvOptions {
  * The HTTP face of a store.
  *
  * @param store The store that is served; the caller closes it
+ * @throws {TypeError} If a token is empty, or has a character that a `Bearer` header cannot carry
  *
  * @example
  * ```ts

@@ -11,6 +11,9 @@ import { auth } from "hono/utils/basic-auth";
 import { timingSafeEqual } from "node:crypto";
 import type { Store } from "../stores/store.ts";
 
+/** What a `Bearer` header can carry. */
+const TOKEN = /^[\w.~+/-]+=*$/;
+
 /** What a request may do. */
 export interface Access {
   readonly canWrite: boolean;
@@ -23,6 +26,7 @@ export interface Access {
  *
  * @param tokens Tokens that allow everything; with none of either kind, no token is needed
  * @param readTokens Tokens that allow reading
+ * @throws {TypeError} If a token is empty, or has a character that a `Bearer` header cannot carry
  */
 export function accessOf(
   store: Store,
@@ -31,6 +35,7 @@ export function accessOf(
 ): (request: Request) => Access {
   const full: Access = { canWrite: true, store };
   if (tokens.length + readTokens.length === 0) return () => full;
+  for (const token of [...tokens, ...readTokens]) checkToken(token);
   const reading: Access = { canWrite: false, store: readOnly(store) };
   const granted = [
     ...tokens.map((token) => [digestOf(token), full] as const),
@@ -51,6 +56,14 @@ export function accessOf(
 /** The error of a write by a request that may only read. */
 export function readOnlyToken(): HTTPException {
   return new HTTPException(403, { message: "Cannot write with a token of KV_READ_TOKEN" });
+}
+
+function checkToken(token: string): void {
+  if (TOKEN.test(token)) return;
+  throw new TypeError(
+    `Cannot accept a token of ${token.length} characters that no header can carry: ` +
+      "expected letters, digits, or any of - . _ ~ + /",
+  );
 }
 
 function digestOf(token: string): Uint8Array {

@@ -1,6 +1,8 @@
 /** Bearer tokens. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { kv } from "../kv.ts";
 import { json } from "../stores/json_text.ts";
+import { memoryStore } from "../stores/memory.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 const TOKENS = { tokens: ["secret-token", "next-token"], readTokens: ["reading-token"] };
@@ -97,3 +99,14 @@ test("refuses a write by a read token before its body is read", async ({ app }) 
   assertEquals(extended.status, 403);
   assertEquals((await app.request("/?prefix=a", { method: "DELETE", headers })).status, 403);
 }, TOKENS);
+
+Deno.test("kv() refuses a token that is empty, or that no header can carry", async () => {
+  const store = memoryStore();
+  for (const token of ["", "two words", "tökén"]) {
+    for (const options of [{ tokens: ["secret-token", token] }, { readTokens: [token] }]) {
+      const error = assertThrows(() => kv(store, options), TypeError);
+      assertMatch(error.message, /^Cannot accept a token of \d characters .*: expected letters, /);
+    }
+  }
+  await store.close();
+});
