@@ -101,15 +101,23 @@ export function checked(engine: Engine): Store {
 
 /** @throws {InvalidArgument} If `key` is not a key */
 export function checkKey(key: string): void {
+  const problem = keyProblem(key);
+  if (problem !== null) throw new InvalidArgument("key", problem);
+}
+
+/** Whether a value from outside is a key. */
+export function isKey(key: unknown): key is string {
+  return typeof key === "string" && keyProblem(key) === null;
+}
+
+function keyProblem(key: string): string | null {
   if (key === "" || key === "." || key === "..") {
-    throw new InvalidArgument("key", `Cannot use the key "${key}": expected any other text`);
+    return `Cannot use the key "${key}": expected any other text`;
   }
-  if (!key.isWellFormed()) {
-    throw new InvalidArgument("key", "Cannot use the key: it has half of a surrogate pair");
-  }
-  if (byteLength(key, MAX_KEY_BYTES) > MAX_KEY_BYTES) {
-    throw new InvalidArgument("key", `Cannot use the key: it is over ${MAX_KEY_BYTES} bytes`);
-  }
+  if (!key.isWellFormed()) return "Cannot use the key: it has half of a surrogate pair";
+  return byteLength(key, MAX_KEY_BYTES) > MAX_KEY_BYTES
+    ? `Cannot use the key: it is over ${MAX_KEY_BYTES} bytes`
+    : null;
 }
 
 /** @throws {InvalidArgument} If `ttl` is not a whole number from 1 to {@linkcode MAX_TTL} */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checked } from "./checks.ts";
+import { checked, isKey } from "./checks.ts";
 import { type Change, type Entry, RevisionConflict, type Store } from "./store.ts";
 
 /**
@@ -59,7 +59,8 @@ export function prefixed(store: Store, prefix: string): Store {
     async list(keyPrefix, options) {
       // The cursor stays as it is: on some engines it is not a key.
       const { keys, next } = await store.list(prefix + keyPrefix, options);
-      return { keys: keys.map((key) => key.slice(prefix.length)), next };
+      // An entry under the prefix itself has no name here.
+      return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
     },
 
     async watch(keyPrefix, options) {
@@ -67,10 +68,13 @@ export function prefixed(store: Store, prefix: string): Store {
       const reader = changes.getReader();
       const named = new ReadableStream<Change>({
         async pull(controller) {
-          const { value, done } = await reader.read();
-          if (done) return controller.close();
-          const { id, key, entry } = value;
-          controller.enqueue({ id, key: key.slice(prefix.length), entry: found(entry) });
+          for (;;) {
+            const { value, done } = await reader.read();
+            if (done) return controller.close();
+            const { id, entry } = value;
+            const key = value.key.slice(prefix.length);
+            if (isKey(key)) return controller.enqueue({ id, key, entry: found(entry) });
+          }
         },
         cancel: (reason) => reader.cancel(reason),
       }, { highWaterMark: 0 });

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { isKey } from "./checks.ts";
 import { json, type JsonText, parseJson } from "./json_text.ts";
 import type { Entry, Page, RevisionOption, TtlOption, Written } from "./store.ts";
 
@@ -138,7 +139,7 @@ function failureOf(problem: unknown): Failure {
 /** @throws {UnexpectedAnswer} If the text is not a page of keys */
 export function readPage(text: string): Page {
   const { keys, next } = Object(parse(text));
-  const isPage = Array.isArray(keys) && keys.every((key) => typeof key === "string") &&
+  const isPage = Array.isArray(keys) && keys.every(isKey) &&
     (next === null || typeof next === "string");
   if (!isPage) throw new UnexpectedAnswer("other JSON");
   return { keys, next };
@@ -154,7 +155,7 @@ export function readEcho(text: string, keys: Iterable<string>): void {
 export function readChange(text: string): { key: string; entry: Entry | null } {
   const change = parse(text);
   const { key } = Object(change);
-  if (typeof key !== "string") throw new UnexpectedAnswer("other JSON");
+  if (!isKey(key)) throw new UnexpectedAnswer("other JSON");
   return { key, entry: entryOf(key, change) };
 }
 

@@ -161,6 +161,23 @@ Deno.test("httpStore() does not take an answer without a revision for a missing 
   }
 });
 
+Deno.test("httpStore() rejects a page or a change whose key no store keeps", async () => {
+  const message = /is not a key-value service: it answered other JSON$/;
+  for (const key of ["", ".", "..", "\ud800", "x".repeat(2000), 7]) {
+    const { store } = answeredBy((_url, { headers }) => {
+      const isWatch = new Headers(headers).get("Accept") === "text/event-stream";
+      if (!isWatch) return Response.json({ keys: ["a", key], next: null });
+      const change = JSON.stringify({ key, value: 1, revision: "r", expires: null });
+      const events = `event: ready\nid: x-1\ndata: {}\n\nid: x-2\ndata: ${change}\n\n`;
+      return new Response(events, { headers: { "Content-Type": "text/event-stream" } });
+    });
+    await isUnavailable(store.list(""), "unchanged", message);
+    const { changes } = await store.watch("");
+    await isUnavailable(changes.getReader().read(), "unchanged", message);
+    await store.close();
+  }
+});
+
 // ---- A service that refuses ----------------------------------------------------------------
 
 Deno.test("httpStore() reports a cursor that the service rejects as the caller's mistake", async () => {

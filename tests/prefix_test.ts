@@ -27,6 +27,17 @@ Deno.test("prefixed() ends the watch of its store with its own", async () => {
   await memory.close();
 });
 
+Deno.test("prefixed() leaves out entries whose keys have no name in it", async () => {
+  const memory = memoryStore();
+  const store = prefixed(memory, "a:");
+  const reader = (await store.watch("")).changes.getReader();
+  await memory.setAll(new Map(["a:", "a:.", "a:..", "a:k"].map((key) => [key, json(1)])));
+  assertEquals((await store.list("")).keys, ["k"]);
+  assertEquals((await reader.read()).value?.key, "k");
+  await reader.cancel();
+  await store.close();
+});
+
 Deno.test("prefixed() keeps the entries of two prefixes apart", async () => {
   const store = memoryStore();
   const a = prefixed(store, "a:");
