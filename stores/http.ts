@@ -75,8 +75,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   const timeout = deadline / 2;
   const requests = new Requests(url, { token, timeout, fetch });
   const batches = new Batches({ send, timeout, late: () => requests.late() });
-  const watches = new Set<AbortController>();
-  let closed = false;
+  const closing = new AbortController();
 
   async function send(batch: readonly PendingOperation[]): Promise<void> {
     const body = `[${batch.map(({ text }) => text).join(",")}]`;
@@ -164,7 +163,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const stop = new AbortController();
       const late = new DOMException("no answer in time", "TimeoutError");
       const timer = setTimeout(() => stop.abort(late), timeout);
-      watches.add(stop);
+      closing.signal.addEventListener("abort", () => stop.abort(), { signal: stop.signal });
       const failed = (cause: unknown) => ofRead(requests.failed(cause));
       try {
         const path = `/?${new URLSearchParams({ prefix })}`;
@@ -177,11 +176,9 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
           stop,
           idleTimeout,
           failed,
-          isClosed: () => closed,
-          ended: () => watches.delete(stop),
+          isClosed: () => closing.signal.aborted,
         });
       } catch (cause) {
-        watches.delete(stop);
         stop.abort();
         throw failed(cause);
       } finally {
@@ -190,8 +187,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     },
 
     async close() {
-      closed = true;
-      for (const watch of watches) watch.abort();
+      closing.abort();
       await batches.idle();
     },
   });

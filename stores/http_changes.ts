@@ -21,8 +21,6 @@ interface ReadOptions {
   failed(cause: unknown): unknown;
   /** Whether the store was closed, which ends the watch without an error. */
   isClosed(): boolean;
-  /** Called once, at the end of the stream. */
-  ended(): void;
 }
 
 /**
@@ -31,7 +29,7 @@ interface ReadOptions {
  * @throws {UnexpectedAnswer} If the response is not such a stream
  */
 export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
-  const { stop, idleTimeout, failed, isClosed, ended } = options;
+  const { stop, idleTimeout, failed, isClosed } = options;
   const type = response.headers.get("Content-Type");
   if (!type?.startsWith("text/event-stream") || response.body === null) {
     throw new UnexpectedAnswer(`a body of type "${type}"`);
@@ -57,16 +55,12 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
         if (done) throw new TypeError("the stream ended");
         controller.enqueue(toChange(event.id, event.data));
       } catch (cause) {
-        ended();
         stop.abort();
         if (isClosed()) controller.close();
         else controller.error(failed(cause));
       }
     },
-    cancel() {
-      ended();
-      stop.abort();
-    },
+    cancel: () => stop.abort(),
   }, { highWaterMark: 0 });
   return { since: ready.id, changes };
 }
