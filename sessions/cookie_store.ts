@@ -115,7 +115,7 @@ export class CookieSessionStore implements SessionStore {
     if (age > this.lifetime || age < -CLOCK_TOLERANCE) return null;
     const record = readRecord(signed.text, now);
     if (age > this.#lifetimes.idle(record)) return null;
-    return this.#lifetimes.secondsLeft(record) > 0 ? { record, age: Math.max(0, age) } : null;
+    return this.#lifetimes.secondsLeft(record) > 0 ? { record, age } : null;
   }
 }
 

@@ -57,20 +57,21 @@ Deno.test("sqliteStore() reuses no revision after its file was restored from a c
     string,
   ];
   let now = Date.now();
+  const revisions: string[] = [];
   const write = async () => {
-    const store = sqliteStore(path, { now: () => now++ });
-    const { revision } = await store.set("a", json(1));
+    now++; // in one millisecond there may be many writes
+    const store = sqliteStore(path, { now: () => now });
+    for (let i = 0; i < 20; i++) revisions.push((await store.set("a", json(i))).revision);
     await store.close();
-    return revision;
   };
-  const revisions = [await write()];
+  await write();
   await Deno.copyFile(path, copy);
-  revisions.push(await write());
+  await write();
   await Deno.rename(copy, path);
-  revisions.push(await write());
+  await write();
   await Deno.remove(path);
-  revisions.push(await write());
-  assertEquals(new Set(revisions).size, 4, `${revisions}`);
+  await write();
+  assertEquals(new Set(revisions).size, 80, `${revisions}`);
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -311,6 +312,37 @@ Deno.test("sqliteStore() serves other calls while another process has locked the
   assertEquals((await store.get("a"))?.value, "1");
   other.exec("COMMIT");
   assertEquals((await write).value, "2");
+  other.close();
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() lets a process that waits write before its own next turn", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  const other = new DatabaseSync(path);
+  let time = performance.now();
+  Object.defineProperty(performance, "now", { value: () => time, configurable: true });
+  try {
+    other.exec("BEGIN IMMEDIATE");
+    const first = store.set("a", json(1));
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    other.exec("COMMIT");
+    await first;
+    time += 50;
+    const written: string[] = [];
+    const waiting = delay(1).then(() => {
+      other.exec("BEGIN IMMEDIATE");
+      written.push("other");
+      other.exec("COMMIT");
+    });
+    const second = store.set("a", json(2)).then(() => written.push("store"));
+    await Promise.all([waiting, second]);
+    assertEquals(written, ["other", "store"]);
+  } finally {
+    Reflect.deleteProperty(performance, "now");
+  }
   other.close();
   await store.close();
   await Deno.remove(directory, { recursive: true });
