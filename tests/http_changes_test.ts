@@ -7,7 +7,7 @@ import { json, parseJson } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { ChangesLost, StoreUnavailable } from "../stores/store.ts";
 import { answeredBy, hang, isUnavailable, PATIENT, problem } from "./helpers/http_store.ts";
-import { eventually, freePort } from "./helpers/programs.ts";
+import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
 
 const READY = "event: ready\nid: x-1\ndata: {}\n\n";
 
@@ -148,6 +148,21 @@ Deno.test("httpStore() ends its watches without an error when it is closed", asy
   const next = reader.read();
   await store.close();
   assertEquals((await next).done, true);
+});
+
+Deno.test("httpStore() keeps no program alive that forgets to end a watch", async () => {
+  const module = JSON.stringify(import.meta.resolve("../stores/http.ts"));
+  const code = `
+    import { httpStore } from ${module};
+    const ready = new TextEncoder().encode(${JSON.stringify(READY)});
+    const body = new ReadableStream({ start: (controller) => controller.enqueue(ready) });
+    const headers = { "Content-Type": "text/event-stream" };
+    const fetch = async () => new Response(body, { headers });
+    await httpStore("http://localhost", { fetch, idleTimeout: 600_000 }).watch("");
+    console.log("the end");
+  `;
+  const run = await runToEnd("timeout", ["60", Deno.execPath(), "eval", code]);
+  assertEquals([run.code, run.stdout], [0, "the end\n"]);
 });
 
 Deno.test("httpStore() reports a 410 as lost changes, with the id it was given", async () => {

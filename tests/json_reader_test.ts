@@ -40,9 +40,12 @@ Deno.test("JsonReader replaces the escapes of printable characters", () => {
   const cases: [string, string][] = [
     ['"\\u00e9\\u20ac\\/\\u0041\\uD83D\\ude00"', '"é€/A\u{1f600}"'],
     ['{"\\u00e9":"é"}', '{"é":"é"}'],
+    // The ends of what UTF-8 writes in one to four bytes.
+    ['"\\u0020\\u007e\\u0080\\u07ff\\u0800\\uffff"', '" ~\x80\u07ff\u0800\uffff"'],
+    ['"\\ud800\\udc00\\udbff\\udfff"', '"\u{10000}\u{10ffff}"'],
     // Not printable, needed, or half of a pair.
-    ['"\\u0007\\u0022\\u005C"', '"\\u0007\\u0022\\u005C"'],
-    ['"\\ud83d \\ude00\\ud83dx\\ud83d\\u0041"', '"\\ud83d \\ude00\\ud83dx\\ud83dA"'],
+    ['"\\u0007\\u001f\\u0022\\u005C"', '"\\u0007\\u001f\\u0022\\u005C"'],
+    ['"\\ud83d \\ude00\\udfff\\ud83dx\\ud83d\\u0041"', '"\\ud83d \\ude00\\udfff\\ud83dx\\ud83dA"'],
   ];
   for (const [text, compact] of cases) {
     assertEquals(readValue(text), compact);

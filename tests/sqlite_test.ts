@@ -327,7 +327,7 @@ Deno.test("sqliteStore() lets a process that waits write before its own next tur
   try {
     other.exec("BEGIN IMMEDIATE");
     const first = store.set("a", json(1));
-    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await turns();
     other.exec("COMMIT");
     await first;
     time += 50;
@@ -340,6 +340,10 @@ Deno.test("sqliteStore() lets a process that waits write before its own next tur
     const second = store.set("a", json(2)).then(() => written.push("store"));
     await Promise.all([waiting, second]);
     assertEquals(written, ["other", "store"]);
+    time += 1000; // nobody else has written for long
+    store.set("a", json(3)).then(() => written.push("at once"));
+    await turns();
+    assertEquals(written.at(-1), "at once");
   } finally {
     Reflect.deleteProperty(performance, "now");
   }
@@ -386,3 +390,8 @@ Deno.test("sqliteStore() answers those who lost before the one who won, so that 
   assertEquals(answered, ["lost first", "lost last", "won"]);
   await store.close();
 });
+
+/** Lets the calls that wait for the next turn of the event loop go on. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
