@@ -2,8 +2,9 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { json } from "../stores/json_text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { prefixed } from "../stores/prefix.ts";
-import { RevisionConflict, type Store } from "../stores/store.ts";
+import { RevisionConflict, type Store, StoreUnavailable } from "../stores/store.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
+import { CALLS } from "./helpers/http_store.ts";
 
 storeConformance("prefixed()", {
   ordered: true,
@@ -25,6 +26,13 @@ Deno.test("prefixed() ends the watch of its store with its own", async () => {
   await changes.cancel();
   await ended.promise;
   await memory.close();
+});
+
+Deno.test("prefixed() fails where its store does", async () => {
+  const memory = memoryStore();
+  const store = prefixed(memory, "a:");
+  await memory.close();
+  for (const [, call] of CALLS) await assertRejects(() => call(store), StoreUnavailable, "closed");
 });
 
 Deno.test("prefixed() leaves out entries whose keys have no name in it", async () => {
