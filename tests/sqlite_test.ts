@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { json, parseJson } from "../stores/json_text.ts";
 import { sqliteStore } from "../stores/sqlite.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
 import { PROJECT, runToEnd } from "./helpers/programs.ts";
 import { openWithClock, storeConformance, testClock } from "./conformance/store.ts";
 
@@ -178,6 +179,27 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   database.close();
   await store.close();
   await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() stops a sweep under way when it is closed", async () => {
+  const { now, pass } = testClock();
+  let isSweeping = false;
+  let closing: Promise<void> | undefined;
+  const store = sqliteStore(":memory:", {
+    sweepInterval: 1,
+    now() {
+      if (isSweeping) closing = store.close();
+      return now();
+    },
+  });
+  await store.set("a", json(1), { ttl: 1 });
+  pass(2);
+  isSweeping = true; // nothing else asks for the time
+  const logged = captureErrors();
+  while (closing === undefined) await delay(1);
+  await closing;
+  await turns();
+  assertEquals(logged.end(), "");
 });
 
 Deno.test("sqliteStore() opens a file of the first version and keeps its entries", async () => {
