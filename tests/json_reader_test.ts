@@ -46,6 +46,7 @@ Deno.test("JsonReader replaces the escapes of printable characters", () => {
     // Not printable, needed, or half of a pair.
     ['"\\u0007\\u001f\\u0022\\u005C"', '"\\u0007\\u001f\\u0022\\u005C"'],
     ['"\\ud83d \\ude00\\udfff\\ud83dx\\ud83d\\u0041"', '"\\ud83d \\ude00\\udfff\\ud83dx\\ud83dA"'],
+    ['"\\ud83d\\ndc00\\ud83dxudc00"', '"\\ud83d\\ndc00\\ud83dxudc00"'],
   ];
   for (const [text, compact] of cases) {
     assertEquals(readValue(text), compact);

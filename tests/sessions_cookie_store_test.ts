@@ -83,6 +83,7 @@ Deno.test("CookieSessionStore refuses a key that is too short", () => {
     /5 characters: expected 16 at least/,
   );
   assertThrows(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
+  new CookieSessionStore("of 16 characters");
 });
 
 Deno.test("both session stores refuse an invalid lifetime", async () => {
@@ -96,6 +97,7 @@ Deno.test("both session stores refuse an invalid lifetime", async () => {
     const each = new KeyValueSessionStore(memory, { lifetime: () => lifetime });
     await assertRejects(() => each.create({}), TypeError, "expected whole seconds");
   }
+  for (const lifetime of [1, 400 * 86400]) new CookieSessionStore(KEY, { lifetime });
   await memory.close();
 });
 
