@@ -228,7 +228,7 @@ Deno.test("httpStore() passes on the outcome that a 503 states", async () => {
 });
 
 Deno.test("httpStore() does not know the outcome of an internal error", async () => {
-  const whole = answeredBy(() => problem(500)).store;
+  const whole = answeredBy(() => problem(500, { outcome: "of another kind" })).store;
   for (const [, call] of READS) await isUnavailable(call(whole), "unchanged", /answered 500: /);
   for (const [, call] of WRITES) await isUnavailable(call(whole), "unknown", /answered 500: /);
   const single = answeredBy(() => Response.json([{ status: 500, detail: "a detail" }])).store;
