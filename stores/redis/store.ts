@@ -20,7 +20,7 @@ import { Deadlines } from "./deadlines.ts";
 import { conditionOf, decode, milliseconds, timeOf } from "./format.ts";
 import { listPage } from "./list.ts";
 import { parseRedisUrl } from "./url.ts";
-import { checked } from "../checks.ts";
+import { checked, isKey } from "../checks.ts";
 import {
   DEADLINE,
   type Entry,
@@ -208,7 +208,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       const start = prefix + keyPrefix;
       const run = () => listPage(redis, start, after, limit, deadline / 2);
       const { keys, next } = await call(run, "unchanged");
-      return { keys: keys.map((key) => key.slice(prefix.length)), next };
+      // An entry under the prefix itself has no name here.
+      return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
     },
 
     async watch(keyPrefix, { since }) {
