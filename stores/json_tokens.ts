@@ -92,9 +92,9 @@ export class JsonTokens {
   #dropSpace(): number {
     const bytes = this.#bytes;
     let at = this.#at;
-    while (at < bytes.length && isSpace(bytes[at] as number)) at++;
+    while (isSpace(bytes[at])) at++;
     this.#drop(at - this.#at);
-    return at < bytes.length ? bytes[at] as number : -1;
+    return bytes[at] ?? -1;
   }
 
   /** Reads any byte: one that `next` has returned. */
@@ -202,7 +202,7 @@ export class JsonTokens {
   }
 }
 
-function isSpace(byte: number): boolean {
+function isSpace(byte: number | undefined): boolean {
   return byte === SPACE || byte === NEWLINE || byte === RETURN || byte === TAB;
 }
 
