@@ -14,6 +14,10 @@ import { MAX_LIFETIME } from "../sessions/lifetimes.ts";
 import { storeUrlProblem, withoutPassword } from "../stores/open.ts";
 
 const DEFAULT_FILE = "counter.cfg.json";
+/** The longest configuration file, in bytes. */
+const MAX_FILE_BYTES = 1024 * 1024;
+/** How much of a value an error message shows, in characters. */
+const MAX_SHOWN = 200;
 /** Where `kv.ts` listens by default. */
 export const DEFAULT_KV_URL = "http://localhost:5100";
 
@@ -155,8 +159,9 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   let text: string;
   try {
     // Fatal, since each invalid byte would become the same character, in a secret too.
-    text = new TextDecoder("utf-8", { fatal: true }).decode(Deno.readFileSync(path));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(readBytes(path));
   } catch (cause) {
+    if (cause instanceof ConfigError) throw cause;
     if (!required && cause instanceof Deno.errors.NotFound) return {};
     const problem = cause instanceof TypeError ? "expected UTF-8" : (cause as Error).message;
     throw new ConfigError(`Cannot read "${path}": ${problem}`, { cause });
@@ -175,6 +180,16 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
+/** Reads a regular file: a pipe would wait for its writer without a word, and a device may never end. */
+function readBytes(path: string): Uint8Array {
+  const { isFile, size } = Deno.statSync(path);
+  if (!isFile) throw new ConfigError(`Cannot read "${path}": expected a regular file`);
+  if (size > MAX_FILE_BYTES) {
+    throw new ConfigError(`Cannot read "${path}": expected ${MAX_FILE_BYTES} bytes at most`);
+  }
+  return Deno.readFileSync(path);
+}
+
 /** The text itself if the schema accepts a string; otherwise its JSON value, if it is JSON. */
 function fromText(text: string, schema: z.ZodType): unknown {
   if (schema.safeParse(text).success) return text;
@@ -186,13 +201,17 @@ function fromText(text: string, schema: z.ZodType): unknown {
   }
 }
 
-/** A value as an error message may show it: without secrets and passwords. */
+/** A value as an error message may show it: without secrets and passwords, and not at length. */
 function shown(key: string, value: unknown): string {
-  if (!/SECRET|TOKEN/.test(key)) {
-    return JSON.stringify(value, (_, it) => typeof it === "string" ? withoutPassword(it) : it);
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  const isSecret = /SECRET|TOKEN/.test(key);
+  if (typeof value === "string") {
+    if (isSecret) return `a string of ${value.length} characters`;
+    const text = withoutPassword(value);
+    return JSON.stringify(text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)}…` : text);
   }
-  if (typeof value === "string") return `a string of ${value.length} characters`;
-  return Array.isArray(value) ? `a list of ${value.length}` : "not a string";
+  if (isSecret) return "not a string";
+  return typeof value === "object" && value !== null ? "an object" : String(value);
 }
 
 if (import.meta.main) {

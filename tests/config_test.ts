@@ -142,7 +142,30 @@ Deno.test("readConfig() never prints the password in a store's URL", async () =>
   );
   assertMatch(lines[1] ?? "", /^DBM is "redis:\/\/:\*{3}@x": expected %2F/);
   const [line] = await problems('{"KV_URL": ["redis://ann:hunter2@x"]}');
-  assertMatch(line ?? "", /^KV_URL is \["redis:\/\/ann:\*{3}@x"\]: /);
+  assertMatch(line ?? "", /^KV_URL is a list of 1: /);
+});
+
+Deno.test("readConfig() reads a file of 1 MiB at most, and no pipe, device or directory", async () => {
+  const directory = await Deno.makeTempDir();
+  const pipe = join(directory, "pipe");
+  await new Deno.Command("mkfifo", { args: [pipe] }).output();
+  for (const path of [pipe, directory, "/dev/zero"]) {
+    assertThrows(() => readConfig({ APP_CONFIG: path }), ConfigError, "expected a regular file");
+  }
+  await Deno.remove(directory, { recursive: true });
+  assertMatch((await problems(`{}${" ".repeat(2 ** 20)}`))[0] ?? "", /expected 1048576 bytes/);
+});
+
+Deno.test("readConfig() describes a value that is nested deeply, long or not a number", async () => {
+  const deep = "[".repeat(50_000) + "]".repeat(50_000);
+  assertMatch((await problems(`{"DBM": ${deep}}`))[0] ?? "", /^DBM is a list of 1: /);
+  assertMatch((await problems('{"KV_URL": {"a": 1}}'))[0] ?? "", /^KV_URL is an object: /);
+  const file = { KV_URL: "ftp://" + "x".repeat(10_000) };
+  assert((await problems(JSON.stringify(file))).join().length < 500);
+  assertMatch(
+    (await problems('{"PERMANENT_SESSION_LIFETIME": 1e400}'))[0] ?? "",
+    /LIFETIME is Infinity: /,
+  );
 });
 
 Deno.test("readConfig() says which file cannot be read, and why", async () => {
