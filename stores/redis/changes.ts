@@ -50,7 +50,10 @@ export function subscribe(
   let isOver = false;
   let lastError = new Error("the connection was lost");
   connection.on("error", (error: Error) => (lastError = error));
-  connection.on("message", (_channel, name) => changes.add(name.slice(prefix.length)));
+  // Whoever may publish on the channel can send anything.
+  connection.on("message", (_channel, name) => {
+    if (name.startsWith(prefix)) changes.add(name.slice(prefix.length));
+  });
   connection.once("end", () => {
     isOver = true;
     clearInterval(timer);

@@ -61,7 +61,10 @@ export async function listPage(
   while (keys.length < limit && Date.now() < end) {
     const node = servers[server]?.node;
     if (node === undefined) break;
-    const [next, names] = await node.scan(scan, "MATCH", pattern, "COUNT", count);
+    const [next, names] = checkScan(
+      await node.scan(scan, "MATCH", pattern, "COUNT", count),
+      start,
+    );
     for (const name of names) {
       const mark = fingerprint(name);
       if (!met.has(mark)) keys.push(name);
@@ -77,6 +80,15 @@ export async function listPage(
   const isLast = ahead.length === 0 && server === servers.length;
   const last = [...met].slice(-REMEMBERED);
   return { keys, next: isLast ? null : format(listing, { server, scan, met: last, ahead }) };
+}
+
+/** @throws {Error} If it is not the reply to a SCAN for keys that begin with `start` */
+function checkScan(reply: unknown, start: string): [next: string, names: string[]] {
+  const [next, names] = Array.isArray(reply) ? reply : [];
+  const isExpected = typeof next === "string" && /^\d{1,19}$/.test(next) && Array.isArray(names) &&
+    names.every((name) => typeof name === "string" && name.startsWith(start));
+  if (!isExpected) throw new Error("its reply is unexpected");
+  return [next, names];
 }
 
 const FIRST: Position = { server: 0, scan: "0", met: [], ahead: [] };

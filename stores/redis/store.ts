@@ -17,7 +17,15 @@ import type { Changes } from "../changes.ts";
 import { subscribe, type Subscription } from "./changes.ts";
 import { connect, disconnect, gatherCommands, isLoading, slotOf } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
-import { conditionOf, decode, milliseconds, timeOf } from "./format.ts";
+import {
+  checkReply,
+  conditionOf,
+  decode,
+  isPutReply,
+  isRemoveReply,
+  milliseconds,
+  timeOf,
+} from "./format.ts";
 import { listPage } from "./list.ts";
 import { parseRedisUrl } from "./url.ts";
 import { checked, isKey } from "../checks.ts";
@@ -144,7 +152,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const revisions = entries.map(() => randomUUID());
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
     const args = [condition, channel, ttl, ...values];
-    const reply = await write(keys, () => redis.put(keys.length, keys, args));
+    const run = async () =>
+      checkReply(await redis.put(keys.length, keys, args), condition, isPutReply);
+    const reply = await write(keys, run);
     return { reply, revision: revisions[0] as string };
   }
 
@@ -198,10 +208,13 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async delete(key, { ifRevision }) {
       const name = prefix + key;
-      const remove = () => redis.remove(name, conditionOf(ifRevision), channel);
+      const condition = conditionOf(ifRevision);
+      const remove = async () =>
+        checkReply(await redis.remove(name, condition, channel), condition, isRemoveReply);
       const reply = await write([name], remove);
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
-      return decode(key, reply[0]);
+      // It is removed, whoever wrote it.
+      return decode(key, reply[0], "unknown");
     },
 
     async list(keyPrefix, { after, limit }) {
