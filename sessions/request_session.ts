@@ -261,6 +261,7 @@ export class RequestSession<T extends object> implements Session<T> {
     // A cookie from before the rotation would replace the new one.
     if (error instanceof SessionRotated) this.#setCookie = null;
     if (error instanceof RotationUnknown) {
+      this.#setPermanent(null);
       const ttl = this.settings.store.lifetime;
       this.#send({ cookie: error.cookie, data: null, ttl, renewed: true });
     }

@@ -120,6 +120,7 @@ Deno.test("reading does not send the cookie again if the session is rotated mean
 
 Deno.test("a rotation whose outcome is unknown loses no session", async () => {
   for (const isDone of [true, false]) {
+    const options = isDone ? { permanent: true } : {};
     const memory = memoryStore();
     const store: Store = {
       ...memory,
@@ -128,7 +129,7 @@ Deno.test("a rotation whose outcome is unknown loses no session", async () => {
         throw new StoreUnavailable("cut", { outcome: "unknown" });
       },
     };
-    const app = testApp({ store: new KeyValueSessionStore(store) })
+    const app = testApp({ store: new KeyValueSessionStore(store), ...options })
       .post("/rotate-forgotten", (c) => {
         c.var.session.rotate();
         return c.text("");
@@ -139,6 +140,7 @@ Deno.test("a rotation whose outcome is unknown loses no session", async () => {
       const old = browser.cookie;
       assertEquals((await browser.request("POST", path)).status, 503, path);
       assertNotEquals(browser.cookie, old, path);
+      assertEquals(browser.setCookie?.includes("Max-Age"), isDone, path);
       assertEquals(await browser.get("/read"), { count: 5 }, path);
     }
     await memory.close();
