@@ -62,8 +62,9 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
    */
   schema: StandardSchemaV1<unknown, T>;
   /**
-   * Turns older data, which does not fit the schema, into data that does. Note that a key which the
-   * schema does not know fits a `z.object`, and does not fit a `z.strictObject`.
+   * Turns older data, which does not fit the schema, into data that does; it may return a promise.
+   * Note that a key which the schema does not know fits a `z.object`, and does not fit a
+   * `z.strictObject`.
    */
   migrate?: (data: unknown) => unknown;
   /** The cookie's name and attributes. */

@@ -148,7 +148,7 @@ Deno.test("a signed payload that is not JSON is a SessionDataInvalid, after migr
     assertEquals((await browser.request("GET", "/read")).status, 500);
     assertMatch(logged.end(), /SessionDataInvalid: The session's data, what is stored/);
     const texts: unknown[] = [];
-    const migrate = (data: unknown) => {
+    const migrate = async (data: unknown) => {
       texts.push(data);
       return { count: 7 };
     };

@@ -258,6 +258,26 @@ Deno.test("sqliteStore() rejects a file that is not a store, and does not change
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() commits the writes of one turn together", async () => {
+  const store = sqliteStore(":memory:");
+  const { run } = StatementSync.prototype;
+  let commits = 0;
+  StatementSync.prototype.run = function (...values) {
+    if (this.sourceSQL === "COMMIT") commits++;
+    return Reflect.apply(run, this, values);
+  };
+  try {
+    await Promise.all(Array.from({ length: 10 }, async (_, i) => {
+      for (let step = 0; step < i; step++) await null;
+      await store.set(`k${i}`, json(i));
+    }));
+  } finally {
+    StatementSync.prototype.run = run;
+  }
+  assertEquals(commits, 1);
+  await store.close();
+});
+
 Deno.test("sqliteStore() reports a failed commit as unknown, and a full disk as full", async () => {
   const store = sqliteStore(":memory:");
   await store.set("a", json(1));
