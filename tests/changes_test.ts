@@ -41,3 +41,16 @@ Deno.test("Changes ends a watch with the error of the store or of a read", async
   changes.end(new Error("the connection was lost"));
   assertMatch(String(await assertRejects(() => next)), /the connection was lost/);
 });
+
+Deno.test("Changes reads nothing more for a watch that was cancelled while it waited", async () => {
+  const changes = new Changes();
+  const keys: string[] = [];
+  const reader = changes.watch("", undefined, (key) => (keys.push(key), read(key))).changes
+    .getReader();
+  const next = reader.read();
+  await reader.cancel();
+  changes.add("a");
+  assertEquals((await next).done, true);
+  await new Promise((resolve) => setImmediate(resolve));
+  assertEquals(keys, []);
+});
