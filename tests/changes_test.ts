@@ -45,12 +45,14 @@ Deno.test("Changes ends a watch with the error of the store or of a read", async
 Deno.test("Changes reads nothing more for a watch that was cancelled while it waited", async () => {
   const changes = new Changes();
   const keys: string[] = [];
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
   const reader = changes.watch("", undefined, (key) => (keys.push(key), read(key))).changes
     .getReader();
   const next = reader.read();
+  await turn(); // until it waits
   await reader.cancel();
   changes.add("a");
   assertEquals((await next).done, true);
-  await new Promise((resolve) => setImmediate(resolve));
+  await turn();
   assertEquals(keys, []);
 });

@@ -122,6 +122,8 @@ Deno.test("JsonReader says what is wrong, and where", () => {
     ["[1", /^it ends too early$/],
     ['"\n"', /^unexpected byte 10 at 1$/],
     ["1 }", /^unexpected "}" at 2$/],
+    ['"\\ "', /^unexpected byte 32 at 2$/],
+    ["\x7f", /^unexpected byte 127 at 0$/],
   ];
   for (const [text, message] of cases) {
     assertMatch(assertThrows(() => readValue(text), SyntaxError).message, message);
