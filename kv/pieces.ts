@@ -34,7 +34,7 @@ export async function streamResponse(
   headers: Record<string, string>,
 ): Promise<Response> {
   try {
-    return new Response(piecewise(exchange, source, await source.next()), { headers });
+    return new Response(piecewise(exchange, source, await source.next() ?? ""), { headers });
   } catch (error) {
     source.stop();
     throw error;
@@ -57,7 +57,7 @@ export function streamOf(exchange: Exchange, text: string): ReadableStream<Uint8
   return piecewise(exchange, { next: () => Promise.resolve(null), stop() {} }, text);
 }
 
-function piecewise(exchange: Exchange, source: Source, first: string | null) {
+function piecewise(exchange: Exchange, source: Source, first: string) {
   const body = new PiecewiseSource(source, exchange.memory, first);
   return new ReadableStream(body, { highWaterMark: 0 });
 }
@@ -68,9 +68,8 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
   #held = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isOver = false;
-  #isCancelled = false;
 
-  constructor(readonly source: Source, readonly memory: Memory, first: string | null) {
+  constructor(readonly source: Source, readonly memory: Memory, first: string) {
     this.#load(first);
   }
 
@@ -85,6 +84,11 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
       while (this.#rest.length === 0 && !this.#isOver) {
         const text = await this.source.next();
         if (text !== null && text.length > SMALL_BYTES) await pause();
+        if (this.#isOver) return; // the client left meanwhile
+        if (text === null) {
+          this.#finish();
+          return controller.close();
+        }
         this.#load(text);
       }
     } catch (error) {
@@ -93,17 +97,13 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
       if (error instanceof HTTPException) error.stack = error.message;
       throw error;
     }
-    if (this.#isOver) {
-      if (!this.#isCancelled) controller.close();
-      return;
-    }
+    if (this.#isOver) return;
     controller.enqueue(this.#rest.subarray(0, PIECE_BYTES));
     this.#rest = this.#rest.subarray(PIECE_BYTES);
     this.#startTimer(controller);
   }
 
   cancel(): void {
-    this.#isCancelled = true;
     this.#finish();
   }
 
@@ -125,11 +125,9 @@ class PiecewiseSource implements UnderlyingDefaultSource<Uint8Array> {
     this.source.stop();
   }
 
-  #load(text: string | null): void {
+  #load(text: string): void {
     this.memory.give(this.#held);
     this.#held = 0;
-    if (this.#isOver) return; // the client left meanwhile
-    if (text === null) return this.#finish();
     const bytes = encoder.encode(text);
     this.memory.take(bytes.length);
     this.#held = bytes.length;

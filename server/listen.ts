@@ -9,8 +9,9 @@ import { type Program, stopSignal } from "./program.ts";
 
 /** How long a stopping server waits for the requests under way, in milliseconds. */
 const STOP_GRACE = 10_000;
-/** How long a server waits before it listens again, in milliseconds. */
+/** How long a server waits before it listens again, in milliseconds: at first, and at most. */
 const LISTEN_AGAIN_AFTER = 100;
+const LISTEN_AGAIN_WITHIN = 5000;
 
 /** What {@linkcode listen} takes. */
 export interface ListenOptions {
@@ -73,10 +74,18 @@ function failureOf(server: Deno.HttpServer): Promise<Error | null> {
   return server.finished.then(() => null, (error) => error);
 }
 
-/** Listens as soon as it is possible again; resolves to null if the server is to stop. */
-async function listenAgain(serve: () => Server, stop: Promise<null>): Promise<Server | null> {
-  for (let wait = LISTEN_AGAIN_AFTER;; wait = Math.min(wait * 2, 5000)) {
-    const stopped = await Promise.race([stop, delay(wait)]) === null;
+/**
+ * Listens as soon as it is possible again; resolves to null if the server is to stop.
+ *
+ * @param sleep Waits for a time in milliseconds
+ */
+export async function listenAgain<T>(
+  serve: () => T,
+  stop: Promise<null>,
+  sleep = delay,
+): Promise<T | null> {
+  for (let wait = LISTEN_AGAIN_AFTER;; wait = Math.min(wait * 2, LISTEN_AGAIN_WITHIN)) {
+    const stopped = await Promise.race([stop, sleep(wait)]) === null;
     if (stopped) return null;
     try {
       return serve();

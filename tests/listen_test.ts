@@ -1,5 +1,7 @@
 /** server/listen.ts: what a server does when it runs out of file descriptors. */
 import { assertEquals, assertMatch } from "@std/assert";
+import { listenAgain } from "../server/listen.ts";
+import { logged } from "./helpers/captured_errors.ts";
 import { eventually, freePort, Program, PROJECT } from "./helpers/programs.ts";
 
 /** Fewer than the connections that a client opens, and enough for the server itself. */
@@ -40,6 +42,25 @@ Deno.test("kv.ts goes on with a response when file descriptors run out", async (
     if (received.includes('"foo"')) break;
   }
   assertMatch(received, /"foo"/);
+});
+
+Deno.test("listenAgain() tries less and less often until it listens, or is to stop", async () => {
+  const waits: number[] = [];
+  const sleep = (milliseconds: number) => {
+    waits.push(milliseconds);
+    return Promise.resolve();
+  };
+  const serve = () => {
+    if (waits.length < 8) throw new Error("No descriptors");
+    return "server";
+  };
+  const log = await logged(async () => {
+    const running = new Promise<null>(() => {});
+    assertEquals(await listenAgain(serve, running, sleep), "server");
+  });
+  assertEquals(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+  assertEquals(log, Array(7).fill("No descriptors").join("\n"));
+  assertEquals(await listenAgain(serve, Promise.resolve(null), sleep), null);
 });
 
 /** Starts a server that may open few files. */
