@@ -124,3 +124,28 @@ Deno.test("redisStore() ends each call in time, whatever bytes the server sends"
     }
   }
 });
+
+Deno.test("redisStore() survives replies that nothing asked for, and those of another type", async () => {
+  const two = [
+    "_\r\n_\r\n",
+    ":1\r\n_\r\n_\r\n",
+    ">1\r\n_\r\n_\r\n",
+    ">2\r\n+subscribe\r\n_\r\n:1\r\n",
+  ];
+  for (
+    const reply of [
+      ...two,
+      "_\r\n",
+      ":1\r\n",
+      "*0\r\n",
+      "*1\r\n_\r\n",
+      ">3\r\n+message\r\n_\r\n_\r\n",
+    ]
+  ) {
+    await using server = new FakeRedis(reply);
+    await using store = open(await server.url(), DEADLINE / 10);
+    // An uncaught exception would fail the test, as it would end a program.
+    await assertRejects(() => store.watch(""), StoreUnavailable);
+    await assertRejects(() => store.set("a", json(1)), StoreUnavailable);
+  }
+});

@@ -5,6 +5,7 @@
  * @module
  */
 import { Cluster, Redis } from "ioredis";
+import dataHandler from "ioredis/built/DataHandler.js";
 import type { RedisUrl } from "./url.ts";
 
 /** The longest pause between two attempts to connect, in milliseconds. */
@@ -56,6 +57,25 @@ interface Scripts {
 }
 
 type Client = (Redis | Cluster) & Scripts;
+
+/** The part of ioredis that takes the replies of one connection. Its types say that it is private. */
+interface ReplyHandler {
+  redis: {
+    recoverFromFatalError(ofCommands: Error, error: Error, queues: { offlineQueue: boolean }): void;
+  };
+  dispatch(this: ReplyHandler, take: () => void): void;
+}
+
+// A reply that nothing asked for, or of another type, can throw in ioredis 6.0, which throws it again
+// as an uncaught exception: that would end the process. Here it ends the connection.
+(dataHandler.default.prototype as unknown as ReplyHandler).dispatch = function (take) {
+  try {
+    take();
+  } catch (cause) {
+    const error = new Error("it does not follow the protocol", { cause });
+    this.redis.recoverFromFatalError(error, error, { offlineQueue: false });
+  }
+};
 
 /** Connects in the background; a connection that is lost is made again. */
 export function connect(target: RedisUrl, deadline: number): Client {
