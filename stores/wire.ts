@@ -14,6 +14,8 @@ export const MAX_OPERATIONS = 1000;
 /** The longest body of a request, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
+/** How much of an error's detail is read, in characters. */
+const MAX_DETAIL = 1000;
 /** The last time that a `Date` can hold, in milliseconds since 1970 (ECMAScript, section 21.4.1.1). */
 const MAX_TIME = 8.64e15;
 
@@ -131,7 +133,8 @@ export function readFailure(text: string): Failure {
 function failureOf(problem: unknown): Failure {
   const { detail, outcome } = Object(problem);
   return {
-    detail,
+    // Each failed call is logged with it.
+    detail: detail.slice(0, MAX_DETAIL),
     outcome: outcome === "unchanged" || outcome === "unknown" ? outcome : undefined,
   };
 }

@@ -249,6 +249,14 @@ Deno.test("httpStore() knows that a rejected write changed nothing", async () =>
   }
 });
 
+Deno.test("httpStore() passes on no more than 1,000 characters of an error", async () => {
+  const detail = "x".repeat(100_000);
+  const { store } = answeredBy(() => Response.json([{ status: 400, detail }]));
+  const error = await assertRejects(() => store.get("a"), StoreUnavailable);
+  assert(error.message.length < 1100);
+  await store.close();
+});
+
 Deno.test("httpStore() tells a full store from a body that is too large", async () => {
   const full = answeredBy(() => problem(507)).store;
   for (const [, call] of WRITES) await assertRejects(() => call(full), StoreFull);

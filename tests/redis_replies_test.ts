@@ -1,5 +1,5 @@
 /** A Redis store whose server answers anything: an error at once, and never a false result. */
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
 import { json } from "../stores/json_text.ts";
@@ -112,6 +112,13 @@ Deno.test("redisStore() names the error that the server answers with", async () 
       await assertRejects(call as () => Promise<unknown>, type, error);
     }
   }
+});
+
+Deno.test("redisStore() passes on no more than 1,000 characters of an error", async () => {
+  await using server = new FakeRedis(`-ERR ${"x".repeat(100_000)}\r\n`);
+  await using store = open(await server.url());
+  const error = await assertRejects(() => store.get("a"), StoreUnavailable);
+  assert(error.message.length < 1100);
 });
 
 Deno.test("redisStore() ends each call in time, whatever bytes the server sends", async () => {

@@ -40,6 +40,9 @@ import {
   StoreUnavailable,
 } from "../store.ts";
 
+/** How much of the server's error a message contains, in characters: each failed call is logged. */
+const MAX_REASON = 1000;
+
 /** What {@linkcode redisStore} takes. */
 export interface RedisOptions {
   /** How long a call may take, including connecting, in milliseconds: by default {@linkcode DEADLINE}. */
@@ -249,7 +252,7 @@ function failure(address: string, cause: unknown, outcome: StoreUnavailable["out
   delete error.command;
   const reason = error.name === "MaxRetriesPerRequestError"
     ? "the connection was lost"
-    : error.message;
+    : error.message.slice(0, MAX_REASON);
   const message = `Cannot use Redis at "${address}": ${reason}`;
   if (!(error instanceof ReplyError)) {
     return new StoreUnavailable(message, { cause: error, outcome });
