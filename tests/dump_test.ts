@@ -85,11 +85,13 @@ Deno.test("printer() escapes what controls a terminal, in every format", () => {
 Deno.test("printer() fits a table into the terminal", () => {
   const text = printed("table", 60, [
     entry("short", '"漢字 value that is longer than the terminal is wide"', Date.now() + 7_200_500),
+    entry("fits", '"just fitted"', Date.now() + 150_000),
     entry("key", "null"),
   ]);
   assertEquals(text.split("\n"), [
     "KEY                                   EXPIRES  VALUE",
     'short                                     2 h  "漢字 value …',
+    'fits                                    2 min  "just fitted"',
     "key                                     never  null",
     "",
   ]);
