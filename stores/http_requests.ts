@@ -146,8 +146,9 @@ export async function readText(response: Response, limit: number): Promise<strin
   const { headers, body } = response;
   const tooLong = () => new UnexpectedAnswer(`more than ${limit} bytes`);
   const length = headers.get("Content-Length");
-  // The length of a compressed body is not that of its text.
-  if (length !== null && !headers.has("Content-Encoding")) {
+  // A compressed body is shorter than its text, and one in chunks ignores the length (RFC 9112, 6.3).
+  const isExact = !headers.has("Content-Encoding") && !headers.has("Transfer-Encoding");
+  if (length !== null && isExact) {
     if (Number(length) <= limit) return await response.text();
     await body?.cancel();
     throw tooLong();
