@@ -4,6 +4,7 @@ import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
 import { json } from "../stores/json_text.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { freePort } from "./helpers/programs.ts";
 import { DEADLINE, open } from "./helpers/redis_faults.ts";
 
 const INFO = "loading:0\r\nrun_id:abc\r\n";
@@ -12,6 +13,10 @@ const ENTRY = "12345678-1234-1234-1234-123456789012 - 1";
 /** Returns a bulk string. */
 const bulk = (text: string) => `$${text.length}\r\n${text}\r\n`;
 
+/** The slots of a Cluster of one server. */
+const slotsAt = (port: number | undefined) =>
+  `*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n${bulk("127.0.0.1")}:${port}\r\n`;
+
 /** A server that connects as Redis does, and then sends one reply to each command. */
 class FakeRedis implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
@@ -19,10 +24,10 @@ class FakeRedis implements AsyncDisposable {
 
   constructor(readonly reply: string) {}
 
-  async url(): Promise<string> {
+  async url(scheme = "redis"): Promise<string> {
     if (!this.#server.listening) await once(this.#server, "listening");
     const { port } = this.#server.address() as { port: number };
-    return `redis://127.0.0.1:${port}?prefix=p:`;
+    return `${scheme}://127.0.0.1:${port}?prefix=p:`;
   }
 
   #accept(socket: Socket): void {
@@ -33,6 +38,7 @@ class FakeRedis implements AsyncDisposable {
       // No value here looks like the beginning of a command.
       for (const [, name] of String(chunk).matchAll(/\*\d+\r\n\$\d+\r\n(\w+)/g)) {
         if (name === "hello") socket.write("%1\r\n+proto\r\n:3\r\n");
+        else if (name === "cluster") socket.write(slotsAt(socket.localPort));
         else socket.write(name === "info" ? bulk(INFO) : this.reply);
       }
     });
@@ -156,3 +162,22 @@ Deno.test("redisStore() survives replies that nothing asked for, and those of an
     await assertRejects(() => store.set("a", json(1)), StoreUnavailable);
   }
 });
+
+// ioredis leaves a timer of 100 ms for each connection that could not be made.
+const leaky = { sanitizeOps: false, sanitizeResources: false };
+
+Deno.test(
+  "redisStore() survives a Cluster that redirects to a server that is gone",
+  leaky,
+  async () => {
+    for (const error of ["ASK", "MOVED"]) {
+      await using server = new FakeRedis(`-${error} 1 127.0.0.1:${freePort()}\r\n`);
+      await using store = open(await server.url("redis+cluster"));
+      const calls = [store.get("a"), store.set("a", json(1)), store.delete("b")];
+      // A rejection that nobody handles would end the process, and fails the test.
+      for (const result of await Promise.allSettled(calls)) {
+        assert(result.status === "rejected" && result.reason instanceof StoreUnavailable);
+      }
+    }
+  },
+);

@@ -109,7 +109,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
   };
   // ioredis adds the scripts as methods at run time.
   if (target.kind === "cluster") {
-    return new Cluster(hosts, {
+    const cluster = new Cluster(hosts, {
       redisOptions: options,
       scripts,
       clusterRetryStrategy: backOff,
@@ -119,6 +119,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
       // A certificate is for a name, not for the address that ioredis would look up.
       ...(target.tls ? { dnsLookup: (host, done) => done(null, host) } : {}),
     }) as Cluster & Scripts;
+    return cluster.on("+node", handleAsking);
   }
   if (master !== undefined) {
     return new Redis({
@@ -135,6 +136,14 @@ export function connect(target: RedisUrl, deadline: number): Client {
   return new Redis({ ...options, ...(path === undefined ? hosts[0] : { path }) }) as
     & Redis
     & Scripts;
+}
+
+/**
+ * ioredis sends an ASKING before a command that it redirects, and handles the errors of that command
+ * only: an ASKING to a server that is gone, while a slot moves, would end the process.
+ */
+function handleAsking(node: Redis): void {
+  node.asking = async () => await Redis.prototype.asking.call(node).catch(() => "OK"); // the command fails too
 }
 
 /**
