@@ -151,7 +151,7 @@ async function autocannon({ url }: Started, wanted: Load): Promise<string> {
 }
 
 /** The CPU time that processes have used, in seconds; NaN where /proc is missing. */
-function cpuSeconds(pids: number[]): number {
+export function cpuSeconds(pids: number[]): number {
   let sum = 0;
   for (const pid of pids) {
     try {

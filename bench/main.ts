@@ -3,7 +3,7 @@
  *
  * ```sh
  * deno task bench                     # page, kv and redis
- * deno task bench growth              # a part: page, kv, redis, growth, contention, hostile, sqlite, dump
+ * deno task bench growth              # a part; the others: profile, contention, hostile, sqlite, dump
  * deno task bench page --write        # its tables go to docs/, too
  * deno task bench page --rounds=2 --seconds=1
  * ```
@@ -22,6 +22,7 @@ import { hostile } from "./hostile.ts";
 import { keyValues } from "./kv.ts";
 import { type Options, progress } from "./load.ts";
 import { pages, redisPages } from "./pages.ts";
+import { profiles } from "./profile.ts";
 import { sqlite } from "./sqlite.ts";
 import { writeTables } from "./tables.ts";
 import { versions } from "./versions.ts";
@@ -30,6 +31,7 @@ const PARTS: Record<string, (options: Options) => Promise<string>> = {
   page: pages,
   kv: keyValues,
   redis: redisPages,
+  profile: profiles,
   growth,
   contention,
   hostile,

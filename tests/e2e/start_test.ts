@@ -113,7 +113,8 @@ Deno.test("a first start downloads no package that only tests need", async () =>
   await using directory = await temporaryDirectory();
   const args = ["cache", ...["start.ts", "counter.ts", "kv.ts"].map((it) => join(PROJECT, it))];
   const options = { cwd: PROJECT, env: { DENO_DIR: directory.path } };
-  assertEquals((await runToEnd(Deno.execPath(), args, options)).code, 0);
+  const { code, stderr } = await runToEnd(Deno.execPath(), args, options);
+  assertEquals(code, 0, stderr);
   const registries = await Array.fromAsync(Deno.readDir(join(directory.path, "npm")));
   const packages = await Array.fromAsync(
     Deno.readDir(join(directory.path, "npm", registries[0]?.name ?? "")),
