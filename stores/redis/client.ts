@@ -58,17 +58,24 @@ interface Scripts {
 
 type Client = (Redis | Cluster) & Scripts;
 
+const SCRIPTS = { put: { lua: PUT }, remove: { lua: REMOVE, numberOfKeys: 1 } };
+
 /** The part of ioredis that takes the replies of one connection. Its types say that it is private. */
 interface ReplyHandler {
   redis: {
+    options: { scripts?: object };
     recoverFromFatalError(ofCommands: Error, error: Error, queues: { offlineQueue: boolean }): void;
   };
   dispatch(this: ReplyHandler, take: () => void): void;
 }
 
 // A reply that nothing asked for, or of another type, can throw in ioredis 6.0, which throws it again
-// as an uncaught exception: that would end the process. Here it ends the connection.
-(dataHandler.default.prototype as unknown as ReplyHandler).dispatch = function (take) {
+// as an uncaught exception: that would end the process. Here it ends the connection. The connections
+// of other users of ioredis in this process stay as they are.
+const handler = dataHandler.default.prototype as unknown as ReplyHandler;
+const { dispatch } = handler;
+handler.dispatch = function (take) {
+  if (this.redis.options.scripts !== SCRIPTS) return dispatch.call(this, take);
   try {
     take();
   } catch (cause) {
@@ -81,7 +88,6 @@ interface ReplyHandler {
 export function connect(target: RedisUrl, deadline: number): Client {
   const { hosts, path, username, password, database, master } = target;
   const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
-  const scripts = { put: { lua: PUT }, remove: { lua: REMOVE, numberOfKeys: 1 } };
   const tls = target.tls ? { tls: {} } : {};
   const sentinelLogin = {
     ...target.sentinelUsername === undefined ? {} : { sentinelUsername: target.sentinelUsername },
@@ -92,7 +98,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
     username,
     password,
     db: database,
-    scripts,
+    scripts: SCRIPTS,
     connectTimeout: deadline,
     // A server that is silent for this long while calls wait may be gone: reconnect.
     socketTimeout: deadline,
@@ -111,7 +117,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
   if (target.kind === "cluster") {
     const cluster = new Cluster(hosts, {
       redisOptions: options,
-      scripts,
+      scripts: SCRIPTS,
       clusterRetryStrategy: backOff,
       slotsRefreshTimeout: deadline,
       retryDelayOnFailover: 0,
