@@ -24,6 +24,8 @@ export interface CookieOptions {
 
 /** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop a cookie over 4,096. */
 export const MAX_COOKIE_BYTES = 4093;
+/** What its name and attributes may take of that, so that there is room for an id or a small session. */
+const MAX_EMPTY_BYTES = 4000;
 /** How many cookies of one name are looked at. Each may cost a call to the store. */
 const MAX_SAME_NAME = 8;
 
@@ -56,6 +58,11 @@ export class SessionCookie {
       this.#attributes = { secure: attributes(true), plain: attributes(false) };
     } catch (cause) {
       throw invalid(name, cause);
+    }
+    const { length } = this.set("", true, maxAge);
+    if (length > MAX_EMPTY_BYTES) {
+      const wanted = `expected ${MAX_EMPTY_BYTES} at most`;
+      throw invalid(name, `its name and attributes take ${length} bytes: ${wanted}`);
     }
   }
 

@@ -86,6 +86,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
     [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
     [{ path: "/\u20ac" }, /Cannot use the cookie "session": Cookie path .* invalid character/],
+    [{ name: "n".repeat(4000) }, /its name and attributes take \d+ bytes: expected 4000 at most/],
     [{ partitioned: true, secure: false }, /Partitioned/],
     [{ partitioned: true }, /Partitioned asks for Secure to be true/],
     [{ sameSite: "None", secure: false }, /SameSite=None asks for Secure/],
@@ -95,6 +96,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     assertMatch(String(assertThrows(() => testApp({ store, ...cookie && { cookie } }))), message);
   }
   testApp({ store, cookie: { name: "__Host-session", secure: true } });
+  testApp({ store, cookie: { name: "n".repeat(3900) } });
 });
 
 Deno.test("sessions() refuses a permanent cookie that would outlive what browsers allow", async () => {
