@@ -121,6 +121,10 @@ testWith(
     const [watcher, other, ...foreign] = stores as [Store, Store, ...Store[]];
     const { changes } = await watcher.watch("");
     for (const store of foreign) await store.set("changes@4", json(1));
+    // Whoever may publish can send what is no key under the prefix.
+    for (const name of ["else", "y:a", "x:", "x:.."]) {
+      await cli(alone.port, "PUBLISH", "x:changes@4", name);
+    }
     await other.delete("nothing");
     await other.set("a", json(2));
     await watcher.set("b", json(3));

@@ -11,6 +11,7 @@
  */
 import { Cluster, type Redis } from "ioredis";
 import { Changes } from "../changes.ts";
+import { isKey } from "../checks.ts";
 import { unref } from "../timers.ts";
 import { disconnect } from "./client.ts";
 
@@ -52,7 +53,8 @@ export function subscribe(
   connection.on("error", (error: Error) => (lastError = error));
   // Whoever may publish on the channel can send anything.
   connection.on("message", (_channel, name) => {
-    if (name.startsWith(prefix)) changes.add(name.slice(prefix.length));
+    const key = name.slice(prefix.length);
+    if (name.startsWith(prefix) && isKey(key)) changes.add(key);
   });
   connection.once("end", () => {
     isOver = true;
