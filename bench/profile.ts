@@ -1,8 +1,8 @@
 /** Whose code takes the CPU time of a request: ours, a package's, or Deno's. */
 import { join } from "node:path";
 import { Program, PROJECT } from "../tests/helpers/programs.ts";
-import { cpuSeconds, type Line, load, type Options, progress } from "./load.ts";
-import { Servers, type Started, visits } from "./servers.ts";
+import { cpuSeconds, type Line, type Load, load, type Options, progress } from "./load.ts";
+import { SECRET, Servers, type Started, visits } from "./servers.ts";
 import { table } from "./tables.ts";
 
 /** Of a profile, what is read here: https://chromedevtools.github.io/devtools-protocol/tot/Profiler */
@@ -36,7 +36,7 @@ export async function profiles(options: Options): Promise<string> {
   const read: Line = { method: "GET", path: "/key" };
   const write: Line = { method: "PUT", path: "/key", type: "application/json", body: '"value"' };
   const columns = [
-    ...await run([cookie], await visits(cookie, options), options),
+    ...await run([cookie], await visits(cookie, options), { ...options, rolling: true }),
     ...await run([counter, kv], await visits(counter, options), options),
     ...await run([reader], [read], options),
     ...await run([writer], [write], options),
@@ -60,7 +60,7 @@ async function profiled(
   const program = servers.use(
     new Program(Deno.execPath(), [...flags, join(PROJECT, script)], {
       cwd: directory,
-      env: { SECRET_KEY: "a secret key of the bench alone", PORT: "0", ...env },
+      env: { ...SECRET, PORT: "0", ...env },
     }),
   );
   const [, port] = await program.printed(/http:\/\/\S+:(\d+) \(/);
@@ -68,14 +68,17 @@ async function profiled(
 }
 
 /** Loads the first of the servers for all rounds together, and stops them. */
-async function run(servers: Profiled[], lines: Line[], options: Options) {
+async function run(
+  servers: Profiled[],
+  lines: Line[],
+  options: Options & Pick<Load, "rolling">,
+) {
   const [{ name }] = servers as [Profiled];
   progress(name);
   const seconds = options.rounds * options.seconds;
   const begun = performance.now();
   const before = servers.map(({ pids }) => cpuSeconds(pids));
-  const rolling = name.includes("cookie");
-  const { requests } = await load(servers[0] as Profiled, { ...options, lines, seconds, rolling });
+  const { requests } = await load(servers[0] as Profiled, { ...options, lines, seconds });
   const cpu = servers.map(({ pids }, i) => (cpuSeconds(pids) - (before[i] ?? 0)) * 1e6);
   const columns = [];
   for (const [i, { name, program, directory }] of servers.entries()) {

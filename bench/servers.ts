@@ -105,7 +105,8 @@ export class Servers extends AsyncDisposableStack {
   }
 }
 
-const SECRET = { SECRET_KEY: "a secret key of the bench alone" };
+/** What a counter needs besides. */
+export const SECRET = { SECRET_KEY: "a secret key of the bench alone" };
 
 function started({ program, url }: Server, needs: Started[]): Started {
   return {
