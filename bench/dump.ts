@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { NDJSON } from "../kv/dumps.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import { memory, type Options, whole } from "./load.ts";
 import { Servers, type Started } from "./servers.ts";
 import { fill } from "./sqlite.ts";

@@ -3,8 +3,8 @@
  * its own. `deno run -A bench/sqlite.ts FILE KEYS` is such a process.
  */
 import { join } from "node:path";
-import { sqliteStore } from "../stores/sqlite.ts";
-import { json } from "../stores/json_text.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
+import { json } from "../stores/json/text.ts";
 import { MAX_PAGE, type Store } from "../stores/store.ts";
 import { type Options, progress, whole } from "./load.ts";
 import { table } from "./tables.ts";

@@ -5,7 +5,7 @@
  */
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { checkKey } from "../stores/checks.ts";
-import { JsonReader } from "../stores/json_reader.ts";
+import { JsonReader } from "../stores/json/reader.ts";
 import { InvalidArgument, type JsonText, type Store } from "../stores/store.ts";
 
 /** How many entries, and about how many characters of JSON, are written at once. */

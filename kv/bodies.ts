@@ -6,8 +6,8 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
-import { json, type JsonText } from "../stores/json_text.ts";
-import { JsonReader } from "../stores/json_reader.ts";
+import { json, type JsonText } from "../stores/json/text.ts";
+import { JsonReader } from "../stores/json/reader.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { badRequest, tooLarge } from "./errors.ts";

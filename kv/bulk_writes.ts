@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { JsonText } from "../stores/json_text.ts";
+import type { JsonText } from "../stores/json/text.ts";
 import { expectJson, isForm, parseJson, readBytes, readForm, readMembers } from "./bodies.ts";
 import { readConditions } from "./conditions.ts";
 import { restore } from "./dumps.ts";

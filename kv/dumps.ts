@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { checkKey, checkTtl } from "../stores/checks.ts";
 import { line } from "../stores/entries.ts";
-import type { JsonText } from "../stores/json_text.ts";
+import type { JsonText } from "../stores/json/text.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
 import { BODY_TIMEOUT, expectObject, parseJson, readChunks } from "./bodies.ts";
 import { badRequest, RestoreStopped, tooLarge } from "./errors.ts";

@@ -5,8 +5,8 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import type { JsonReader } from "../stores/json_reader.ts";
-import type { JsonText } from "../stores/json_text.ts";
+import type { JsonReader } from "../stores/json/reader.ts";
+import type { JsonText } from "../stores/json/text.ts";
 import { InvalidArgument, RevisionConflict, type Store, ValueTooLarge } from "../stores/store.ts";
 import {
   failureText,

@@ -5,7 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import type { JsonText } from "../stores/json_text.ts";
+import type { JsonText } from "../stores/json/text.ts";
 import type { Entry } from "../stores/store.ts";
 import type { Exchange } from "./exchange.ts";
 import { SMALL_BYTES } from "./memory.ts";

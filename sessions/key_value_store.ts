@@ -11,7 +11,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import { validate as isUuid } from "@std/uuid/v4";
 import { LRUCache } from "lru-cache";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 import { KeyedQueue } from "./keyed_queue.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { json, type JsonText } from "../stores/json_text.ts";
+import { json, type JsonText } from "../stores/json/text.ts";
 import { type Entry, RevisionConflict, type Store, StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown, SessionRotated } from "./errors.ts";
 

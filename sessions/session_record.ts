@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { parseJson } from "../stores/json_text.ts";
+import { parseJson } from "../stores/json/text.ts";
 import { SessionDataInvalid } from "./errors.ts";
 
 /** A session, and when it was created. */

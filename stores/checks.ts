@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { byteLength } from "./json_text.ts";
+import { byteLength } from "./json/text.ts";
 import {
   type Entry,
   InvalidArgument,

@@ -14,7 +14,7 @@ import type { Entry, Store } from "./store.ts";
  * @example
  * ```ts
  * import { entries, line } from "./entries.ts";
- * import { json } from "./json_text.ts";
+ * import { json } from "./json/text.ts";
  * import { openStore } from "./open.ts";
  *
  * const store = await openStore(":memory:");

@@ -24,7 +24,7 @@ export interface MemoryOptions {
  *
  * @example
  * ```ts
- * import { json } from "./json_text.ts";
+ * import { json } from "./json/text.ts";
  * import { memoryStore } from "./memory.ts";
  *
  * const store = memoryStore();

@@ -3,6 +3,6 @@
  *
  * @module
  */
-export { json, parseJson } from "./json_text.ts";
+export { json, parseJson } from "./json/text.ts";
 export { type OpenOptions, openStore } from "./open.ts";
 export * from "./store.ts";

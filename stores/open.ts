@@ -29,11 +29,12 @@ const MEMORY: EngineEntry = withPrefix({
 });
 const SQLITE: EngineEntry = withPrefix({
   problem: (url) => (pathOf(url) === "" ? "expected the path of a file" : null),
-  open: async (url, options) => (await import("./sqlite.ts")).sqliteStore(pathOf(url), options),
+  open: async (url, options) =>
+    (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),
 });
 const HTTP: EngineEntry = withPrefix({
   problem: httpUrlProblem,
-  open: async (url, options) => (await import("./http.ts")).httpStore(url, options),
+  open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
 });
 const REDIS: EngineEntry = {
   problem: redisUrlProblem,
@@ -74,7 +75,7 @@ const ENGINES = new Map([
  *
  * @example
  * ```ts
- * import { json } from "./json_text.ts";
+ * import { json } from "./json/text.ts";
  * import { openStore } from "./open.ts";
  *
  * const store = await openStore(":memory:");

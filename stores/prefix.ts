@@ -12,7 +12,7 @@ import { type Change, type Entry, RevisionConflict, type Store } from "./store.t
  *
  * @example
  * ```ts
- * import { json } from "./json_text.ts";
+ * import { json } from "./json/text.ts";
  * import { memoryStore } from "./memory.ts";
  * import { prefixed } from "./prefix.ts";
  *

@@ -1,12 +1,12 @@
 /**
- * The protocol between `kv.ts` and its client, `http.ts`: arrays of operations and their answers,
+ * The protocol between `kv.ts` and its client, `http/`: arrays of operations and their answers,
  * changes, pages of keys and errors. The service writes with these functions and the client reads
  * with them. Values are copied as JSON text and not parsed.
  *
  * @module
  */
 import { isKey } from "./checks.ts";
-import { json, type JsonText, parseJson } from "./json_text.ts";
+import { json, type JsonText, parseJson } from "./json/text.ts";
 import type { Entry, Page, RevisionOption, TtlOption, Written } from "./store.ts";
 
 /** The most operations in one array. */

@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Changes, MAX_CHANGES } from "../stores/changes.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { ChangesLost, type Entry } from "../stores/store.ts";
 
 const read = (key: string): Promise<Entry | null> =>

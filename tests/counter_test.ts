@@ -2,7 +2,7 @@ import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from 
 import { counter } from "../counter.ts";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { Browser } from "./helpers/session_app.ts";

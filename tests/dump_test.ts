@@ -4,7 +4,7 @@ import { setColorEnabled } from "@std/fmt/colors";
 import { entries } from "../dump.ts";
 import { type Format, printer } from "../dump/formats.ts";
 import { restore } from "../dump/restore.ts";
-import { json, parseJson } from "../stores/json_text.ts";
+import { json, parseJson } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { type Entry, MAX_VALUE_BYTES, type Store, StoreFull } from "../stores/store.ts";
 

@@ -1,7 +1,7 @@
-/** stores/http_batches.ts: how calls are gathered into requests. */
+/** stores/http/batches.ts: how calls are gathered into requests. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import { json, parseJson } from "../stores/json_text.ts";
+import { json, parseJson } from "../stores/json/text.ts";
 import { MAX_VALUE_BYTES } from "../stores/store.ts";
 import { MAX_BODY_BYTES, MAX_OPERATIONS } from "../stores/wire.ts";
 import { answeredBy, gated, hang, HANG_DEADLINE, isUnavailable } from "./helpers/http_store.ts";

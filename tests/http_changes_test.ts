@@ -1,9 +1,9 @@
-/** stores/http_changes.ts: watching a service. */
+/** stores/http/changes.ts: watching a service. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
-import { type HttpOptions, httpStore } from "../stores/http.ts";
-import { json, parseJson } from "../stores/json_text.ts";
+import { type HttpOptions, httpStore } from "../stores/http/store.ts";
+import { json, parseJson } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { ChangesLost, StoreUnavailable } from "../stores/store.ts";
 import { answeredBy, hang, isUnavailable, PATIENT, problem } from "./helpers/http_store.ts";
@@ -151,7 +151,7 @@ Deno.test("httpStore() ends its watches without an error when it is closed", asy
 });
 
 Deno.test("httpStore() keeps no program alive that forgets to end a watch", async () => {
-  const module = JSON.stringify(import.meta.resolve("../stores/http.ts"));
+  const module = JSON.stringify(import.meta.resolve("../stores/http/store.ts"));
   const code = `
     import { httpStore } from ${module};
     const ready = new TextEncoder().encode(${JSON.stringify(READY)});

@@ -1,8 +1,8 @@
-/** stores/http_requests.ts: what a call gets if the service is not there, is another server, or refuses. */
+/** stores/http/requests.ts: what a call gets if the service is not there, is another server, or refuses. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
-import { httpStore } from "../stores/http.ts";
-import { json } from "../stores/json_text.ts";
+import { httpStore } from "../stores/http/store.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { InvalidArgument, MAX_VALUE_BYTES, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {

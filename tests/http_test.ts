@@ -2,10 +2,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
-import { httpStore } from "../stores/http.ts";
-import { json, parseJson } from "../stores/json_text.ts";
+import { httpStore } from "../stores/http/store.ts";
+import { json, parseJson } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import { InvalidArgument, RevisionConflict, StoreUnavailable } from "../stores/store.ts";
 import { openWithClock, servedStore, storeConformance } from "./conformance/store.ts";
 import { answeredBy, CALLS, gated, isUnavailable, PATIENT } from "./helpers/http_store.ts";

@@ -1,7 +1,7 @@
 /** JSON read a value at a time: what it accepts, and what comes out, beside `JSON.parse`. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { JsonReader } from "../stores/json_reader.ts";
+import { JsonReader } from "../stores/json/reader.ts";
 import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 
 function readValue(text: string | Uint8Array<ArrayBuffer>): string {

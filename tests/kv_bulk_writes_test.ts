@@ -1,7 +1,7 @@
 /** kv/bulk_writes.ts: requests that write many entries. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { MAX_KEY_BYTES } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import { post, readProblem, test } from "./helpers/kv_app.ts";

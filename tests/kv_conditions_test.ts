@@ -3,8 +3,8 @@ import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert"
 import fc from "fast-check";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
-import { json } from "../stores/json_text.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
+import { json } from "../stores/json/text.ts";
 import type { Store } from "../stores/store.ts";
 import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";
 

@@ -4,7 +4,7 @@ import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_LINE_BYTES } from "../kv/dumps.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type JsonText, parseJson } from "../stores/json_text.ts";
+import { json, type JsonText, parseJson } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import { logged } from "./helpers/captured_errors.ts";

@@ -1,7 +1,7 @@
 /** kv/keys.ts: requests whose path is a key. */
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import type { Store } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";

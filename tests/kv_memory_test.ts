@@ -4,7 +4,7 @@ import { HTTPException } from "hono/http-exception";
 import { kv } from "../kv.ts";
 import { Memory } from "../kv/memory.ts";
 import { STALL_TIMEOUT } from "../kv/pieces.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem } from "./helpers/kv_app.ts";

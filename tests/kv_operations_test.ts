@@ -1,6 +1,6 @@
 /** Arrays of operations. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { MAX_OPERATIONS } from "../stores/wire.ts";
 import { NOW, operate, post, readProblem, test } from "./helpers/kv_app.ts";

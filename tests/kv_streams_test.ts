@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EventSource } from "eventsource";
 import { kv, MAX_WATCHERS } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";

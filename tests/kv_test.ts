@@ -1,7 +1,7 @@
 /** kv.ts: the root's listings and its page. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { StoreUnavailable } from "../stores/store.ts";
 import { failingListing, readProblem, test } from "./helpers/kv_app.ts";
 

@@ -1,7 +1,7 @@
 /** Bearer tokens. */
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { kv } from "../kv.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
 

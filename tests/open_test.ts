@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { kv } from "../kv.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { openStore } from "../stores/open.ts";
 import { InvalidArgument } from "../stores/store.ts";

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { prefixed } from "../stores/prefix.ts";
 import { RevisionConflict, type Store, StoreUnavailable } from "../stores/store.ts";

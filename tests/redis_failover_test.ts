@@ -1,7 +1,7 @@
 /** A Redis store whose master is killed under load, in a Cluster and with Sentinels. */
 import { assert } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { eventually, testWith } from "./helpers/programs.ts";
 import { DEADLINE, open, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";

@@ -1,6 +1,6 @@
 /** A Redis store whose server or connection fails: it never hangs, and never reports a false success. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
 import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { freePort } from "./helpers/programs.ts";
 import { DEADLINE, open } from "./helpers/redis_faults.ts";

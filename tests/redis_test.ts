@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import { redisStore } from "../stores/redis/store.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { InvalidArgument, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import {
   AWKWARD_KEYS,

@@ -10,7 +10,7 @@ import {
   type SessionStore,
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, countingStore } from "./helpers/faulty_stores.ts";

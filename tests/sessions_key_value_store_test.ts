@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { json, type JsonText } from "../stores/json_text.ts";
+import { json, type JsonText } from "../stores/json/text.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./conformance/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
-import { json } from "../stores/json_text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { testClock } from "./conformance/store.ts";
 import { countingStore } from "./helpers/faulty_stores.ts";

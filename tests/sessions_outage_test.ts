@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { kv } from "../kv.ts";
 import { KeyValueSessionStore } from "../sessions.ts";
-import { httpStore } from "../stores/http.ts";
+import { httpStore } from "../stores/http/store.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { assertUnavailable, Browser, testApp } from "./helpers/session_app.ts";
 

@@ -1,7 +1,7 @@
 /** One key of a SQLite file that several processes change all the time, here as threads. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { sqliteStore } from "../stores/sqlite.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import type { Score } from "./helpers/contender.ts";
 
 for (const contenders of [2, 4, 8]) {

@@ -9,8 +9,8 @@ import {
 import { join } from "node:path";
 import { DatabaseSync, StatementSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
-import { json, parseJson } from "../stores/json_text.ts";
-import { sqliteStore } from "../stores/sqlite.ts";
+import { json, parseJson } from "../stores/json/text.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { PROJECT, runToEnd } from "./helpers/programs.ts";
@@ -330,8 +330,8 @@ Deno.test("sqliteStore() does not close over the writes of a process with anothe
   for (let i = 0; i < 100; i++) await store.set(`a${i}`, value);
   await Deno.remove(`${path}-shm`);
   const other = async (code: string) => {
-    const all = `import { sqliteStore } from "./stores/sqlite.ts";
-      import { json } from "./stores/json_text.ts";
+    const all = `import { sqliteStore } from "./stores/sqlite/store.ts";
+      import { json } from "./stores/json/text.ts";
       const store = sqliteStore(${JSON.stringify(path)}); ${code} await store.close();`;
     return await runToEnd(Deno.execPath(), ["eval", all], { cwd: PROJECT });
   };

@@ -67,7 +67,7 @@ export interface RedisOptions {
  * @example
  * ```ts ignore
  * import { redisStore } from "./store.ts";
- * import { json } from "../json_text.ts";
+ * import { json } from "../json/text.ts";
  *
  * const store = redisStore("redis://localhost:6379/0?prefix=counter:");
  * await store.set("a", json(1), { ttl: 60 });

@@ -11,8 +11,8 @@ import {
   assertThrows,
 } from "@std/assert";
 import { kv } from "../../kv.ts";
-import { httpStore } from "../../stores/http.ts";
-import { json, parseJson } from "../../stores/json_text.ts";
+import { httpStore } from "../../stores/http/store.ts";
+import { json, parseJson } from "../../stores/json/text.ts";
 import {
   type Change,
   ChangesLost,

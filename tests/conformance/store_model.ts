@@ -1,7 +1,7 @@
 /** A store beside a Map: any sequence of calls has the same answers. */
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { json, type JsonText } from "../../stores/json_text.ts";
+import { json, type JsonText } from "../../stores/json/text.ts";
 import { RevisionConflict, type Store } from "../../stores/store.ts";
 
 /** Runs random calls on a store and on a Map. If an answer differs, fast-check prints the calls. */

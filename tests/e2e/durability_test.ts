@@ -9,8 +9,8 @@ import {
 } from "@std/assert";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { httpStore } from "../../stores/http.ts";
-import { json } from "../../stores/json_text.ts";
+import { httpStore } from "../../stores/http/store.ts";
+import { json } from "../../stores/json/text.ts";
 import { RevisionConflict, type Store, StoreFull } from "../../stores/store.ts";
 import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 

@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser } from "puppeteer-core";
 import { kv } from "../../kv.ts";
-import { json } from "../../stores/json_text.ts";
+import { json } from "../../stores/json/text.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import {
   noViolations,

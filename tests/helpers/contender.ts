@@ -1,6 +1,6 @@
 /** A worker that raises one number in a SQLite store, by compare-and-swap, until its time is over. */
-import { json } from "../../stores/json_text.ts";
-import { sqliteStore } from "../../stores/sqlite.ts";
+import { json } from "../../stores/json/text.ts";
+import { sqliteStore } from "../../stores/sqlite/store.ts";
 import { RevisionConflict } from "../../stores/store.ts";
 
 /** What a contender is told. */

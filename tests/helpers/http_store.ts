@@ -1,8 +1,8 @@
 /** Stores over a service that a test answers for. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../../kv.ts";
-import { type HttpOptions, httpStore } from "../../stores/http.ts";
-import { json } from "../../stores/json_text.ts";
+import { type HttpOptions, httpStore } from "../../stores/http/store.ts";
+import { json } from "../../stores/json/text.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { type Store, StoreUnavailable } from "../../stores/store.ts";
 

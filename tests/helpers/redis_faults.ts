@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { json } from "../../stores/json_text.ts";
+import { json } from "../../stores/json/text.ts";
 import { redisStore } from "../../stores/redis/store.ts";
 import type { Store } from "../../stores/store.ts";
 import { freePort } from "./programs.ts";

@@ -5,9 +5,9 @@
  *
  * @module
  */
-import type { JsonText } from "./json_text.ts";
-import { JsonTokens } from "./json_tokens.ts";
-import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "./store.ts";
+import type { JsonText } from "./text.ts";
+import { JsonTokens } from "./tokens.ts";
+import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
 
 const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a, OPEN_ARRAY = 0x5b, OPEN_OBJECT = 0x7b;
 
@@ -21,7 +21,7 @@ const MAX_STRING_BYTES = 64 * 1024;
  * @example
  * ```ts
  * import { Buffer } from "node:buffer";
- * import { JsonReader } from "./json_reader.ts";
+ * import { JsonReader } from "./reader.ts";
  *
  * const reader = new JsonReader(Buffer.from('{"price": 1.10, "tags": [1, 2]}'));
  * reader.object((name) => console.log(name, reader.value())); // price 1.10, tags [1,2]

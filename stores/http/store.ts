@@ -6,10 +6,10 @@
  *
  * @module
  */
-import { checked } from "./checks.ts";
-import { Batches, type PendingOperation } from "./http_batches.ts";
-import { IDLE_TIMEOUT, readChanges } from "./http_changes.ts";
-import { type Mistake, ofRead, readText, Requests } from "./http_requests.ts";
+import { checked } from "../checks.ts";
+import { Batches, type PendingOperation } from "./batches.ts";
+import { IDLE_TIMEOUT, readChanges } from "./changes.ts";
+import { type Mistake, ofRead, readText, Requests } from "./requests.ts";
 import {
   ChangesLost,
   DEADLINE,
@@ -17,7 +17,7 @@ import {
   MAX_VALUE_BYTES,
   RevisionConflict,
   type Store,
-} from "./store.ts";
+} from "../store.ts";
 import {
   MAX_BODY_BYTES,
   type Operation,
@@ -27,7 +27,7 @@ import {
   readEcho,
   readPage,
   UnexpectedAnswer,
-} from "./wire.ts";
+} from "../wire.ts";
 
 /** The longest answer to one operation, in bytes: a value, and what describes it. */
 const MAX_ANSWER_BYTES = MAX_VALUE_BYTES + 1024;
@@ -51,10 +51,10 @@ export interface HttpOptions {
  *
  * @example
  * ```ts
- * import { kv } from "../kv.ts";
- * import { httpStore } from "./http.ts";
- * import { json } from "./json_text.ts";
- * import { memoryStore } from "./memory.ts";
+ * import { kv } from "../../kv.ts";
+ * import { httpStore } from "./store.ts";
+ * import { json } from "../json/text.ts";
+ * import { memoryStore } from "../memory.ts";
  *
  * const memory = memoryStore();
  * const service = kv(memory);

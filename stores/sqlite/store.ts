@@ -9,12 +9,12 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { Changes } from "./changes.ts";
-import { checked, checkRevision, expiry } from "./checks.ts";
-import { abandon, openDatabase, replacementCheck } from "./sqlite_database.ts";
-import { Transactions } from "./sqlite_transactions.ts";
-import type { Entry, JsonText, Store } from "./store.ts";
-import { unref } from "./timers.ts";
+import { Changes } from "../changes.ts";
+import { checked, checkRevision, expiry } from "../checks.ts";
+import { abandon, openDatabase, replacementCheck } from "./database.ts";
+import { Transactions } from "./transactions.ts";
+import type { Entry, JsonText, Store } from "../store.ts";
+import { unref } from "../timers.ts";
 
 /** The most entries removed in one transaction, so that a sweep never delays a request for long. */
 const SWEEP_BATCH = 500;
@@ -50,8 +50,8 @@ type Row = [value: string, revision: number, expires: number | null];
  *
  * @example
  * ```ts
- * import { json } from "./json_text.ts";
- * import { sqliteStore } from "./sqlite.ts";
+ * import { json } from "../json/text.ts";
+ * import { sqliteStore } from "./store.ts";
  *
  * const store = sqliteStore(":memory:");
  * const { revision } = await store.set("a", json(1));

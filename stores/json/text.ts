@@ -9,7 +9,7 @@ import {
   MAX_DEPTH,
   MAX_VALUE_BYTES,
   ValueTooLarge,
-} from "./store.ts";
+} from "../store.ts";
 
 export type { JsonText };
 
@@ -22,7 +22,7 @@ export type { JsonText };
  *
  * @example
  * ```ts
- * import { json, parseJson } from "./json_text.ts";
+ * import { json, parseJson } from "./text.ts";
  *
  * console.log(json(parseJson('{"price": 1.10}'))); // {"price":1.10}
  * ```

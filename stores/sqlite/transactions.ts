@@ -8,8 +8,8 @@
  */
 import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
-import { isBusy, isFull, LOCK_TIMEOUT } from "./sqlite_database.ts";
-import { RevisionConflict, StoreFull, StoreUnavailable } from "./store.ts";
+import { isBusy, isFull, LOCK_TIMEOUT } from "./database.ts";
+import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 
 /** How long a process writes before it lets others write, if the file is contended, in milliseconds. */
 const TURN = 5;

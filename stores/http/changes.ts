@@ -4,9 +4,9 @@
  * @module
  */
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { type Change, MAX_VALUE_BYTES, type Watch } from "./store.ts";
-import { unref } from "./timers.ts";
-import { readChange, UnexpectedAnswer } from "./wire.ts";
+import { type Change, MAX_VALUE_BYTES, type Watch } from "../store.ts";
+import { unref } from "../timers.ts";
+import { readChange, UnexpectedAnswer } from "../wire.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 15 seconds. */
 export const IDLE_TIMEOUT = 45_000;

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "./store.ts";
-import { type Failure, readFailure, UnexpectedAnswer } from "./wire.ts";
+import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
+import { type Failure, readFailure, UnexpectedAnswer } from "../wire.ts";
 
 /** Errors that need no translation. */
 const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable];

@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { afterThisTurn } from "./timers.ts";
-import { type Answer, MAX_BODY_BYTES, type Operation } from "./wire.ts";
+import { afterThisTurn } from "../timers.ts";
+import { type Answer, MAX_BODY_BYTES, type Operation } from "../wire.ts";
 
 /** The most requests under way. */
 const MAX_REQUESTS = 4;

@@ -7,7 +7,7 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { StoreUnavailable } from "./store.ts";
+import { StoreUnavailable } from "../store.ts";
 
 /** How long a call waits for another process that has locked the file, in milliseconds. */
 export const LOCK_TIMEOUT = 3000;
