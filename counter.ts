@@ -19,8 +19,9 @@
 import { type Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
+import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
 import { type Config, ConfigError, readConfig } from "./server/config.ts";
-import { isLoopback, sameOriginOnly } from "./server/guards.ts";
+import { sameOriginOnly } from "./server/guards.ts";
 import { listen } from "./server/listen.ts";
 import { run } from "./server/program.ts";
 import {
@@ -28,28 +29,27 @@ import {
   KeyValueSessionStore,
   sessions,
   type SessionsOptions,
+  type SessionStore,
   SessionUnavailable,
 } from "./sessions.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";
 import { type Store, StoreFull } from "./stores/store.ts";
-import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
 const CounterSession = z.looseObject({ count: z.number().int().default(0) });
 
 /** How soon a page that says "Temporarily unavailable" is loaded again, in seconds. */
 const RETRY_SECONDS = 5;
+const TRY_AGAIN = { href: "./", action: "Try again" };
 
 /** What {@linkcode counter} takes. */
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
-  /** Where the count is kept, as the page words it: "a signed cookie". */
-  keptIn: string;
-  /** The address of a page that shows the store; only browsers on this machine get a link to it. */
-  storePage?: string | undefined;
+  /** Where the sessions are, if in a key-value service; only browsers on this machine get a link. */
+  kvUrl?: string;
 }
 
 /**
- * The counter page.
+ * The counter.
  *
  * @example
  * ```ts
@@ -57,55 +57,53 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
  * import { CookieSessionStore } from "./sessions.ts";
  *
  * const store = new CookieSessionStore("a secret key of 16 characters or more");
- * const app = counter({ store, keptIn: "a signed cookie" });
+ * const app = counter({ store });
  * console.log((await (await app.request("/")).text()).includes("Count: 1")); // true
  * ```
  */
-export function counter({ keptIn, storePage, ...options }: CounterOptions) {
-  const page = counterPage({ keptIn });
-  const localPage = storePage === undefined ? page : counterPage({ keptIn, storePage });
-
+export function counter({ kvUrl, ...options }: CounterOptions) {
+  const page = counterPage(options.store, kvUrl);
   return new Hono()
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
       const { session } = c.var;
       const data = await session.update((s) => ({ ...s, count: s.count + 1 }));
-      const show = localPage !== page && isLocal(c) ? localPage : page;
-      const html = show({ data, count: data.count, setCookie: session.setCookie ?? "" });
+      const html = page({ data, setCookie: session.setCookie ?? "", url: c.req.url });
       return session.response(html, { headers: COUNTER_HEADERS });
     })
     .post("/reset", sameOriginOnly(options), async (c) => {
       await c.var.session.destroy();
       return c.redirect("./", 303);
     })
-    .notFound((c) => {
-      const depth = c.req.path.split("/").length - 2;
-      const href = "../".repeat(depth) || "./";
-      const message = "There is no page at this address.";
-      const html = errorPage({ title: "Not found", message, href, action: "To the counter" });
-      return c.body(html, 404, COUNTER_HEADERS);
-    })
-    .onError((error, c) => {
-      if (error instanceof SessionUnavailable) return unavailable(c, error);
-      const status = error instanceof HTTPException ? error.status : 500;
-      if (status === 500) console.error(error);
-      const message = status === 500 ? "An internal error. It was logged." : `${error.message}.`;
-      return c.body(
-        errorPage({ title: "That failed", message, ...TRY_AGAIN }),
-        status,
-        COUNTER_HEADERS,
-      );
-    });
+    .notFound(notFound)
+    .onError(failed);
 }
 
-const TRY_AGAIN = { href: "./", action: "Try again" };
+// ---- What else it answers --------------------------------------------------------------------
 
-function unavailable(c: Context, { cause }: SessionUnavailable): Response {
+function notFound(c: Context): Response {
+  const href = "../".repeat(c.req.path.split("/").length - 2) || "./";
+  const message = "There is no page at this address.";
+  const html = errorPage({ title: "Not found", message, href, action: "To the counter" });
+  return c.body(html, 404, COUNTER_HEADERS);
+}
+
+function failed(error: Error, c: Context): Response {
+  if (error instanceof SessionUnavailable) return unavailable(error, c);
+  const status = error instanceof HTTPException ? error.status : 500;
+  if (status === 500) console.error(error);
+  const message = status === 500 ? "An internal error. It was logged." : `${error.message}.`;
+  const html = errorPage({ title: "That failed", message, ...TRY_AGAIN });
+  return c.body(html, status, COUNTER_HEADERS);
+}
+
+function unavailable({ cause }: SessionUnavailable, c: Context): Response {
   console.error(`counter: ${(cause as Error).message}`);
   const problem = cause instanceof StoreFull ? "is full" : "is unavailable";
   const message = `Your count is safe, but the store that keeps it ${problem}. ` +
     `This page tries again every ${RETRY_SECONDS} seconds.`;
-  return c.body(errorPage({ title: "Temporarily unavailable", message, ...TRY_AGAIN }), 503, {
+  const html = errorPage({ title: "Temporarily unavailable", message, ...TRY_AGAIN });
+  return c.body(html, 503, {
     ...COUNTER_HEADERS,
     "Retry-After": "1",
     // For browsers, without a script; relative, for a path prefix.
@@ -113,29 +111,38 @@ function unavailable(c: Context, { cause }: SessionUnavailable): Response {
   });
 }
 
-function isLocal(c: Context): boolean {
-  // Not the Host header, which HTTP/2 does not have.
-  return isLoopback(/^\w+:\/\/(\[.*?\]|[^:/]*)/.exec(c.req.url)?.[1] ?? "");
+// ---- The program -----------------------------------------------------------------------------
+
+/**
+ * Returns the counter that the configuration describes.
+ *
+ * @throws {ConfigError} If the cookie's name and attributes break their rules
+ */
+function configured(config: Config, kvStore?: Store) {
+  const cookie = {
+    name: config.SESSION_COOKIE_NAME,
+    ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
+    path: config.SESSION_COOKIE_PATH,
+    secure: config.SESSION_COOKIE_SECURE,
+    sameSite: config.SESSION_COOKIE_SAMESITE,
+    partitioned: config.SESSION_COOKIE_PARTITIONED,
+  };
+  const store = sessionStore(config, kvStore);
+  try {
+    return counter({ store, cookie, trustProxy: config.TRUST_PROXY, kvUrl: config.KV_URL });
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new ConfigError(cause.message, { cause });
+  }
 }
 
-/** Opens the store that the configuration names for sessions. */
-async function openSessionStore(config: Config) {
+function sessionStore(config: Config, kvStore?: Store): SessionStore {
   const lifetimes = {
     lifetime: config.PERMANENT_SESSION_LIFETIME,
     ...config.SESSION_ABSOLUTE_LIFETIME && { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
   };
-  if (config.USE_SESSION_STORE) {
-    const kvStore: Store = await openStore(config.KV_URL, { token: config.KV_TOKEN[0] });
-    const store = new KeyValueSessionStore(kvStore, {
-      ...lifetimes,
-      hashIds: config.HASH_SESSION_IDS,
-    });
-    return {
-      store,
-      keptIn: "a key-value store, under an id in the cookie",
-      storePage: storePage(config.KV_URL),
-      close: () => kvStore.close(),
-    };
+  if (kvStore) {
+    return new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds: config.HASH_SESSION_IDS });
   }
   if (config.SECRET_KEY === undefined) {
     console.warn(
@@ -143,57 +150,30 @@ async function openSessionStore(config: Config) {
         "To make a key: deno eval 'console.log(crypto.randomUUID())'",
     );
   }
-  const store = new CookieSessionStore(config.SECRET_KEY ?? crypto.randomUUID(), {
+  return new CookieSessionStore(config.SECRET_KEY ?? crypto.randomUUID(), {
     ...lifetimes,
     fallbacks: config.SECRET_KEY_FALLBACKS,
     digest: config.SESSION_COOKIE_DIGEST,
   });
-  return { store, keptIn: "a signed cookie", close: () => Promise.resolve() };
-}
-
-/** The page of a key-value service that browsers on this machine can reach. */
-function storePage(kvUrl: string): string | undefined {
-  const url = URL.parse(kvUrl);
-  if (!/^https?:$/.test(url?.protocol ?? "") || !isLoopback(url?.hostname ?? "")) return undefined;
-  return `${url?.origin}${url?.pathname}${url?.search}`;
-}
-
-/** @throws {ConfigError} If the cookie's name and attributes break their rules */
-function app(config: Config, options: Pick<CounterOptions, "store" | "keptIn" | "storePage">) {
-  try {
-    return counter({
-      ...options,
-      trustProxy: config.TRUST_PROXY,
-      cookie: {
-        name: config.SESSION_COOKIE_NAME,
-        ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
-        path: config.SESSION_COOKIE_PATH,
-        secure: config.SESSION_COOKIE_SECURE,
-        sameSite: config.SESSION_COOKIE_SAMESITE,
-        partitioned: config.SESSION_COOKIE_PARTITIONED,
-      },
-    });
-  } catch (cause) {
-    if (!(cause instanceof TypeError)) throw cause;
-    throw new ConfigError(cause.message, { cause });
-  }
 }
 
 if (import.meta.main) {
   await run("counter", async (program) => {
     const config = readConfig();
-    const { close, ...options } = await openSessionStore(config);
-    const keptIn = config.USE_SESSION_STORE ? withoutPassword(config.KV_URL) : "a signed cookie";
+    const { HOST, PORT = 5000, KV_URL, KV_TOKEN, LOG } = config;
+    const kvStore = config.USE_SESSION_STORE
+      ? await openStore(KV_URL, { token: KV_TOKEN[0] })
+      : undefined;
     try {
-      await listen(program, app(config, options).fetch, {
-        hostname: config.HOST,
-        port: config.PORT ?? 5000,
-        log: config.LOG,
+      await listen(program, configured(config, kvStore).fetch, {
+        hostname: HOST,
+        port: PORT,
+        log: LOG,
         logPaths: ["/", "/reset"],
-        about: `sessions in ${keptIn}`,
+        about: `sessions in ${kvStore ? withoutPassword(KV_URL) : "a signed cookie"}`,
       });
     } finally {
-      await close();
+      await kvStore?.close();
     }
   });
 }

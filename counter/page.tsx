@@ -4,7 +4,9 @@
  * between the constant parts. Rendering would take 30 µs a page, this takes 1.
  */
 import { Buffer } from "node:buffer";
+import { isLoopback } from "../server/guards.ts";
 import { Layout, pageHeaders, template } from "../server/layout.tsx";
+import type { SessionStore } from "../sessions.ts";
 import style from "./page.css" with { type: "text" };
 
 /** The headers of the counter's pages. */
@@ -15,78 +17,82 @@ export const COUNTER_HEADERS = {
 
 /** What a response did, for those who look at its headers. */
 export interface Load {
-  count: number;
   /** The session's data. */
-  data: object;
+  data: { count: number };
   /** The response's `Set-Cookie`. */
   setCookie: string;
-}
-
-/** What a page says of its server. */
-export interface CounterPageOptions {
-  /** Where the count is kept, as in "a signed cookie". */
-  keptIn: string;
-  /** The address of the page that shows what the store holds. */
-  storePage?: string | undefined;
+  /** The request's URL. */
+  url: string;
 }
 
 const TEXTS = ["count", "start", "marked", "end", "holds", "change"] as const;
 type Texts = Record<typeof TEXTS[number], string>;
 
+/** What the page says of a cookie that holds the session. */
+const SIGNED = {
+  keptIn: "a signed cookie",
+  marked: "The marked part is the session, in base64",
+  note: "Anyone can read it. Nobody can change it: its signature is at the end.",
+  isNew: "This is the first load of a new session, with a new cookie.",
+  changed: ", so the cookie is a new one.",
+};
+/** What it says of a cookie that holds an id. */
+const ID = {
+  keptIn: "a key-value store, under an id in the cookie",
+  marked: "The marked part is the session's id, for which the store keeps",
+  note: undefined,
+  isNew: "This is the first load of a new session, with a new id.",
+  changed: " in the store. The cookie is the same.",
+};
+
 /**
- * Returns what makes the HTML of a load. It tells a cookie with the session in it from one with an
- * id by its layout, `payload.timestamp.signature`.
+ * Returns what makes the HTML of a load.
+ *
+ * @param store Decides what the page says of its cookie
+ * @param kvUrl Where the store is: a browser on the same machine gets a link to its page
  */
-export function counterPage(options: CounterPageOptions): (load: Load) => string {
-  const signedPage = template(TEXTS, (texts) => (
-    <CounterPage {...options} texts={texts}>
-      <dt>The marked part is the session, in base64</dt>
-      <dd>
-        <code>{texts.holds}</code>
-      </dd>
-      <dd>Anyone can read it. Nobody can change it: its signature is at the end.</dd>
-    </CounterPage>
-  ));
-  const idPage = template(TEXTS, (texts) => (
-    <CounterPage {...options} texts={texts}>
-      <dt>The marked part is the session's id, for which the store keeps</dt>
-      <dd>
-        <code>{texts.holds}</code>
-      </dd>
-      {options.storePage && (
-        <dd>
-          <a href={options.storePage}>See what the store holds</a>
-        </dd>
-      )}
-    </CounterPage>
-  ));
-  return ({ count, data, setCookie }) => {
-    const [, start = "", marked = "", signature = "", attributes = ""] =
-      /^([^=]*=)([^.;]*)([^;]*)(.*)$/.exec(setCookie) ?? [];
-    const isSigned = signature !== "";
-    const counted = `The count went from ${count - 1} to ${count}`;
-    return (isSigned ? signedPage : idPage)({
+export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: Load) => string {
+  const words = dataInCookie ? SIGNED : ID;
+  const link = dataInCookie ? undefined : linkTo(kvUrl);
+  const render = (link?: string) =>
+    template(TEXTS, (texts) => <CounterPage texts={texts} words={words} link={link} />);
+  const [page, pageWithLink] = [render(), render(link)];
+  return ({ data, setCookie, url }) => {
+    const { count } = data;
+    // The session or its id, and behind it what signs it.
+    const [, start = "", marked = "", end = ""] = /^([^=]*=)([^.;]*)(.*)$/.exec(setCookie) ?? [];
+    const holds = dataInCookie ? Buffer.from(marked, "base64url").toString() : JSON.stringify(data);
+    return (link && isLoopback(URL.parse(url)?.hostname ?? "") ? pageWithLink : page)({
       count: String(count),
       start,
       marked,
-      end: signature + attributes,
-      holds: isSigned ? Buffer.from(marked, "base64url").toString() : JSON.stringify(data),
+      end,
+      holds,
       change: count === 1
-        ? `This is the first load of a new session, with a new ${isSigned ? "cookie" : "id"}.`
-        : isSigned
-        ? `${counted}, so the cookie is a new one.`
-        : `${counted} in the store. The cookie is the same.`,
+        ? words.isNew
+        : `The count went from ${count - 1} to ${count}${words.changed}`,
     });
   };
 }
 
-function CounterPage(
-  { texts, keptIn, children }: CounterPageOptions & { texts: Texts; children: unknown },
-) {
+/** The page of a key-value service on this machine; its URL may have a password, a link has not. */
+function linkTo(kvUrl: string): string | undefined {
+  const url = URL.parse(kvUrl);
+  if (!url || !/^https?:$/.test(url.protocol) || !isLoopback(url.hostname)) return undefined;
+  return url.origin + url.pathname + url.search;
+}
+
+interface CounterPageProps {
+  texts: Texts;
+  words: typeof SIGNED | typeof ID;
+  link: string | undefined;
+}
+
+function CounterPage({ texts, words, link }: CounterPageProps) {
   return (
     <Layout title={`Count: ${texts.count}`} style={style} mainId="counter">
       <h1>Count: {texts.count}</h1>
-      <p>Kept in {keptIn}</p>
+      <p>Kept in {words.keptIn}</p>
       <div class="actions">
         <a class="button" href="./">Count again</a>
         <form method="post" action="reset">
@@ -104,7 +110,16 @@ function CounterPage(
               {texts.end}
             </code>
           </dd>
-          {children}
+          <dt>{words.marked}</dt>
+          <dd>
+            <code>{texts.holds}</code>
+          </dd>
+          {words.note && <dd>{words.note}</dd>}
+          {link && (
+            <dd>
+              <a href={link}>See what the store holds</a>
+            </dd>
+          )}
           <dt>Since your last load</dt>
           <dd>{texts.change}</dd>
         </dl>

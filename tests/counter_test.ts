@@ -7,11 +7,9 @@ import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { Browser } from "./helpers/session_app.ts";
 
-const KEPT_IN = "a place of the test";
-
 function cookieCounter() {
   const store = new CookieSessionStore("a secret key for tests alone");
-  return counter({ store, keptIn: KEPT_IN });
+  return counter({ store });
 }
 
 async function textOf(response: Response | Promise<Response>): Promise<string> {
@@ -33,7 +31,7 @@ Deno.test("counter() shows a page that counts, resets and says where the count i
     const text = await textOf(response);
     assertMatch(text, new RegExp(`<title>Count: ${count}</title>.*<h1>Count: ${count}</h1>`));
     assertMatch(text, /^<!DOCTYPE html><html lang="en">/);
-    assertStringIncludes(text, KEPT_IN);
+    assertStringIncludes(text, "Kept in a signed cookie");
   }
   const reset = await browser.request("POST", "/reset");
   assertEquals(reset.status, 303);
@@ -70,7 +68,7 @@ Deno.test("counter() shows the cookie that its response sets, and the session in
 Deno.test("counter() shows the id that its response sets, and what the store keeps", async () => {
   const memory = memoryStore();
   const browser = new Browser(
-    counter({ store: new KeyValueSessionStore(memory), keptIn: KEPT_IN }),
+    counter({ store: new KeyValueSessionStore(memory) }),
   );
   await browser.request("GET", "/");
   const [id = ""] = (await memory.list("")).keys;
@@ -89,7 +87,7 @@ Deno.test("counter() shows the id that its response sets, and what the store kee
 Deno.test("counter() links to the store's page only in browsers on this machine", async () => {
   const memory = memoryStore();
   const store = new KeyValueSessionStore(memory);
-  const app = counter({ store, keptIn: KEPT_IN, storePage: "http://localhost:5100/" });
+  const app = counter({ store, kvUrl: "http://localhost:5100/" });
   const link = /<a href="http:\/\/localhost:5100\/">/;
   for (const origin of ["http://localhost:5000", "http://[::1]:5000", "http://127.0.0.1"]) {
     assertMatch(await textOf(app.request(`${origin}/`)), link);
@@ -143,7 +141,7 @@ Deno.test("counter() says that the store is unavailable, and tries again by itse
     throw new StoreUnavailable("http://10.0.0.1:5100 cannot be reached", { outcome: "unchanged" });
   };
   const store: Store = { ...memory, get: gone, set: gone };
-  const app = counter({ store: new KeyValueSessionStore(store), keptIn: KEPT_IN });
+  const app = counter({ store: new KeyValueSessionStore(store) });
   const logged = captureErrors();
   const response = await app.request("/");
   assertMatch(logged.end(), /^counter: http:\/\/10\.0\.0\.1:5100 cannot be reached$/m);
@@ -166,7 +164,7 @@ Deno.test("counter() says that the store is full", async () => {
   };
   const store = new KeyValueSessionStore({ ...memory, set: full });
   const logged = captureErrors();
-  const response = await counter({ store, keptIn: KEPT_IN }).request("/");
+  const response = await counter({ store }).request("/");
   assertMatch(logged.end(), /^counter: \/var\/lib\/kv\.db is full$/m);
   assertEquals(response.status, 503);
   assertMatch(await textOf(response), /Your count is safe, but the store that keeps it is full/);
@@ -177,7 +175,7 @@ Deno.test("counter() answers a broken session with a page, and logs it", async (
   const memory = memoryStore();
   const id = crypto.randomUUID();
   await memory.set(id, json({ count: "many" }));
-  const app = counter({ store: new KeyValueSessionStore(memory), keptIn: KEPT_IN });
+  const app = counter({ store: new KeyValueSessionStore(memory) });
   const logged = captureErrors();
   const response = await app.request("/", { headers: { Cookie: `session=${id}` } });
   assertMatch(logged.end(), /does not fit the schema: count/);

@@ -99,7 +99,7 @@ Deno.test("counter() and kv() take the forwarded host only behind a trusted prox
     "X-Forwarded-Host": "app.example",
   };
   for (const trustProxy of [true, false]) {
-    const page = counter({ store, keptIn: "a signed cookie", trustProxy });
+    const page = counter({ store, trustProxy });
     const reset = await page.request("/reset", { method: "POST", headers });
     assertEquals(reset.status, trustProxy ? 303 : 403);
     const written = await kv(memory, { trustProxy }).request("/a", put("1", headers));
