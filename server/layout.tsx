@@ -14,11 +14,11 @@ const STYLE = `
   h1 { margin: 0 0 .5rem; font-size: clamp(1.75rem, 8vw, 2.5rem); line-height: 1.2;
     font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
   p { margin: .5rem 0; color: light-dark(#444, #bbb); }
-  button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 0; border-radius: 2rem;
-    font: inherit; cursor: pointer; display: inline-block; text-decoration: none;
+  button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 1px solid transparent;
+    border-radius: 2rem; font: inherit; cursor: pointer; display: inline-block; text-decoration: none;
     background: var(--accent); color: light-dark(#fff, #062e6f); }
   button:hover, .button:hover { filter: brightness(1.1); }
-  .outlined { color: var(--accent); background: transparent; border: 1px solid; }
+  .outlined { color: var(--accent); background: transparent; border-color: currentcolor; }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
   code { font-size: .9em; overflow-wrap: anywhere; }
 `;

@@ -46,6 +46,10 @@ testInBrowsers("The counter page in Chromium and Firefox", async (t, browsers) =
     "works without JavaScript, by the keyboard, on a phone, and zoomed to 200 %",
     () => forEveryone(browsers, counter.url),
   );
+  await t.step(
+    "has both buttons on one line, and even space around",
+    () => evenSpace(browsers, counter.url),
+  );
 });
 
 async function countInCookie({ chromium, firefox }: Browsers): Promise<void> {
@@ -192,6 +196,33 @@ async function forEveryone({ chromium, firefox }: Browsers, url: string): Promis
     assertEquals((await page.goto(`${url}/no/such/page`))?.status(), 404);
     await noViolations(page);
     assertEquals((await click(page, "a.button")).url(), `${url}/`);
+  }
+}
+
+async function evenSpace({ chromium, firefox }: Browsers, url: string): Promise<void> {
+  for (const browser of [chromium, firefox]) {
+    await using visited = await visit(browser, url);
+    const [again, reset, around] = await visited.page.evaluate(() => {
+      const find = (selector: string) => document.querySelector(selector) as HTMLElement;
+      const boxes = (selector: string) => {
+        const text = document.createRange();
+        text.selectNodeContents(find(selector));
+        return [find(selector), text].flatMap((it) => {
+          const { top, bottom } = it.getBoundingClientRect();
+          return [top, bottom];
+        });
+      };
+      const edge = (selector: string) => find(selector).getBoundingClientRect();
+      const around = {
+        above: edge("a.button").top - edge("h1 + p").bottom,
+        below: edge("section").top - edge("a.button").bottom,
+        left: edge("dl").left - edge("main").left,
+        foot: edge("main").bottom - edge("dl").bottom,
+      };
+      return [boxes("a.button"), boxes("button"), around] as const;
+    });
+    assertEquals(again, reset, "tops and bottoms of the buttons, and of their texts");
+    assertEquals(new Set(Object.values(around).map(Math.round)).size, 1, JSON.stringify(around));
   }
 }
 
