@@ -25,14 +25,15 @@ export function sameOriginOnly(
 
 /**
  * Whether a browser sent the request for a page of another origin: by `Sec-Fetch-Site`, or by
- * `Origin` from a browser without it. A request that has neither is not from a page.
+ * `Origin` from a browser without it. A request that has neither is not from a page. A link that the
+ * user follows is not cross-site: the other page cannot read what it leads to.
  *
  * @param trustProxy Whether `X-Forwarded-Host` is the host that the browser asked for
  */
 export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   const { headers } = request;
   const site = headers.get("Sec-Fetch-Site");
-  if (site !== null) return site !== "same-origin" && site !== "none";
+  if (site !== null) return site !== "same-origin" && site !== "none" && !isLink(request);
   const origin = headers.get("Origin");
   if (origin === null) return false;
   const forwarded = trustProxy ? forwardedHost(headers) : undefined;
@@ -40,6 +41,12 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   const host = forwarded ?? headers.get("Host") ?? splitUrl(request.url).host;
   // Either scheme: behind a proxy that terminates TLS they differ.
   return origin !== `http://${host}` && origin !== `https://${host}`;
+}
+
+/** Whether the request loads a page of its own in a tab; within another page, `Sec-Fetch-Dest` differs. */
+function isLink({ method, headers }: Request): boolean {
+  return method === "GET" && headers.get("Sec-Fetch-Mode") === "navigate" &&
+    headers.get("Sec-Fetch-Dest") === "document";
 }
 
 /** The host that the client asked a proxy for; RFC 7239 for `Forwarded`. */

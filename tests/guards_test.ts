@@ -37,6 +37,29 @@ test("rejects cross-site requests", async ({ app, store }) => {
   assertEquals(await store.get("a"), null);
 });
 
+test("accepts a link of another site, and nothing else that a page can load", async ({ app }) => {
+  const link = {
+    "Sec-Fetch-Site": "cross-site",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+  };
+  const status = async (changed: Record<string, string>, method = "GET") => {
+    const init = { method, headers: { ...link, ...changed } };
+    return (await app.request(method === "POST" ? "/" : "/a", init)).status;
+  };
+  assertEquals(await status({}), 200);
+  assertEquals(await status({ "Sec-Fetch-Site": "same-site" }), 200);
+  for (const dest of ["iframe", "frame", "object", "embed", "image", "script", "empty", ""]) {
+    assertEquals(await status({ "Sec-Fetch-Dest": dest }), 403, dest);
+  }
+  for (const mode of ["no-cors", "cors", "same-origin", "websocket", ""]) {
+    assertEquals(await status({ "Sec-Fetch-Mode": mode }), 403, mode);
+  }
+  for (const method of ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]) {
+    assertEquals(await status({}, method), 403, method);
+  }
+});
+
 test("accepts its own page, typed addresses and clients other than browsers", async (t) => {
   const cases: Record<string, string>[] = [
     {},
