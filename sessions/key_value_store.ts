@@ -13,7 +13,6 @@ import { validate as isUuid } from "@std/uuid/v4";
 import { LRUCache } from "lru-cache";
 import { json } from "../stores/json/text.ts";
 import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { RotationUnknown } from "./errors.ts";
 import { KeyedQueue } from "./keyed_queue.ts";
 import { type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { checkMoved, moveEntry, type SessionEntries } from "./rotation.ts";
@@ -134,19 +133,16 @@ export class KeyValueSessionStore implements SessionStore {
     const from = this.#keyOf(id);
     if (from === null) return null;
     return await this.#queue.run(from, async () => {
-      const record = await this.#read(from, await this.#store.get(from));
-      if (record === null) return null;
+      const entry = await this.#store.get(from);
+      if (entry === null || this.#living(entry) === null) return null;
       const cookie = crypto.randomUUID();
       const to = this.#keyOf(cookie) as string;
-      const copy = this.#textOf(record);
-      const move = { from, to, copy, ttl: this.#ttlFor(record), cookie };
-      const removed = await moveEntry(this.#store, move);
-      if (removed === null) return null;
-      try {
-        return await this.#write(cookie, to, readRecord(removed.value, this.#lifetimes.now()));
-      } catch (error) {
-        throw error instanceof Error ? new RotationUnknown(cookie, error) : error;
-      }
+      return await moveEntry(this.#store, {
+        entry,
+        to,
+        cookie,
+        write: ({ value }) => this.#write(cookie, to, readRecord(value, this.#lifetimes.now())),
+      });
     });
   }
 
@@ -196,7 +192,12 @@ export class KeyValueSessionStore implements SessionStore {
       await checkMoved(this.#store, key);
       return null;
     }
-    const record = readRecord(entry.value, this.#lifetimes.now());
+    return this.#living(entry);
+  }
+
+  /** Returns the session that an entry holds, or null if its time is over. */
+  #living({ value }: Entry): SessionRecord | null {
+    const record = readRecord(value, this.#lifetimes.now());
     return this.#lifetimes.secondsLeft(record) > 0 ? record : null;
   }
 

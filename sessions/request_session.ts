@@ -111,8 +111,14 @@ export class RequestSession<T extends object> implements Session<T> {
   rotate(): Promise<void> {
     return this.#call(async () => {
       this.#requireResponse("rotate");
-      const cookie = await this.#livingCookie();
-      const stored = cookie === null ? null : await this.settings.store.rotate(cookie);
+      let stored: StoredSession | null = null;
+      try {
+        const cookie = await this.#livingCookie();
+        if (cookie !== null) stored = await this.settings.store.rotate(cookie);
+      } catch (error) {
+        // A login whose first answer was lost has to work, with nothing of what has moved.
+        if (!(error instanceof SessionRotated)) throw error;
+      }
       this.#forget();
       if (stored === null) return;
       this.#setPermanent(null, splitPermanent(stored.data).isPermanent);

@@ -17,7 +17,7 @@ export interface SessionResponseInit {
  *
  * Any call throws a {@linkcode SessionUnavailable} (503) if the store is unavailable, and an
  * `HTTPException` with status 409 and a {@linkcode SessionRotated} as its `cause` if the session has
- * just moved to a new id in another request.
+ * just moved to a new id in another request, except `rotate`.
  *
  * After the response has begun, in a stream or a WebSocket, `read` reads the session afresh. On a
  * store, `update` can still change an existing session and `destroy` end it. What needs a header is
@@ -52,7 +52,9 @@ export interface Session<T extends object> {
   /**
    * Moves the session to a new id and ends the old one. Call it when a user logs in, so that nobody
    * who knew the old id shares the login (OWASP, session fixation). Without a session it does
-   * nothing. A signed cookie has no id: it is signed again, and the old cookie stays valid.
+   * nothing. Under an id that has just moved, the session begins again, empty, and the next update
+   * creates it under a new id. A signed cookie has no id: it is signed again, and the old cookie
+   * stays valid.
    *
    * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, where Flask had compressed it
    */

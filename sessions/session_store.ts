@@ -50,9 +50,9 @@ export interface SessionStore {
     change: (data: unknown) => Promise<object | null>,
   ): Promise<StoredSession | null>;
   /**
-   * Moves the session to a new cookie and ends the old one.
+   * Moves the session to a new cookie and ends the old one. Returns null also if another request
+   * has just done so.
    *
-   * @throws {SessionRotated} If another request has just done so
    * @throws {RotationUnknown} If the session has its new id, and may still have the old one
    */
   rotate(cookie: string): Promise<StoredSession | null>;

@@ -6,12 +6,15 @@ import { type Env, say } from "./session.ts";
 /** A real shop keeps a slow hash of each password, as of `argon2`. */
 const PASSWORDS = new Map([["ada", "analytical"], ["grace", "compiler"]]);
 
+/** A second click within five seconds does nothing. */
+const ONCE = "if (Date.now() < this.until) return false; this.until = Date.now() + 5000";
+
 export const account = new Hono<Env>()
   .get("/login", async (c) =>
     await page(
       c,
       "Log in",
-      <form method="post">
+      <form method="post" onsubmit={ONCE}>
         <label>
           Name <input name="user" autocomplete="username" />
         </label>

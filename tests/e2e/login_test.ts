@@ -1,0 +1,63 @@
+/// <reference lib="dom" />
+/** A login in both browsers, with a button that is clicked twice. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Browser, Page } from "puppeteer-core";
+import { shop } from "../../examples/shop/shop.tsx";
+import { CookieSessionStore, KeyValueSessionStore } from "../../sessions.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import { stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
+import { storeWith } from "../helpers/faulty_stores.ts";
+import { KEY } from "../helpers/session_app.ts";
+
+/** How long the store takes for a call, and how long the user takes between two clicks. */
+const [CALL, CLICKS] = [40, 90];
+
+testInBrowsers("A double click logs in", async (t, browsers) => {
+  const step = stepInBoth(t, browsers);
+  await step("by one request", (browser) => logIn(browser, 1, async () => {}));
+  await step(
+    "by two, of which the browser drops the first answer",
+    (browser) =>
+      logIn(browser, 2, async (page) => {
+        await page.evaluate(() =>
+          document.querySelector("form[onsubmit]")?.removeAttribute("onsubmit")
+        );
+      }),
+  );
+});
+
+async function logIn(
+  browser: Browser,
+  requests: number,
+  prepare: (page: Page) => Promise<void>,
+): Promise<void> {
+  const memory = memoryStore();
+  const visits = new KeyValueSessionStore(storeWith(memory, () => delay(CALL)));
+  const app = shop({ visits, preferences: new CookieSessionStore(KEY) });
+  let posts = 0;
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    if (request.method === "POST" && request.url.endsWith("/login")) posts++;
+    return app.fetch(request);
+  });
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}/`);
+  const { page } = visited;
+  // So that there is a session to rotate.
+  await Promise.all([page.waitForNavigation(), page.click("form[action='/basket/tea'] button")]);
+  await page.goto(`http://localhost:${server.addr.port}/login`);
+  await page.type("input[name=user]", "ada");
+  await page.type("input[name=password]", "analytical");
+  await prepare(page);
+  await page.evaluate((pause) => {
+    const field = document.querySelector<HTMLInputElement>("input[name=password]");
+    const button = field?.form?.querySelector("button");
+    button?.click();
+    setTimeout(() => button?.click(), pause);
+  }, CLICKS);
+  await page.waitForNavigation();
+  assertMatch(await page.content(), /Log out ada/);
+  await page.reload();
+  assertMatch(await page.content(), /Log out ada/);
+  assertEquals(posts, requests);
+  await memory.close();
+}
