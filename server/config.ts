@@ -118,7 +118,7 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
   const file = readFile(path, path !== DEFAULT_FILE);
   const problems = Object.keys(file)
     .filter((key) => !Object.hasOwn(ConfigFile.shape, key))
-    .map((key) => `${path}: ${key} is unknown: expected one of the keys in the README`);
+    .map((key) => `${path}: ${key} is unknown: expected one of the keys in docs/CONFIGURATION.md`);
   const config: Record<string, unknown> = {};
   for (const [key, schema] of Object.entries({ ...ConfigFile.shape, ...Listen.shape })) {
     const text = environment[key] || undefined;

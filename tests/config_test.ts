@@ -83,9 +83,9 @@ Deno.test("readConfig() reports every problem: the key, its value, what is expec
     PORT: 5000,
   };
   assertEquals(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
-    "KV_URI is unknown: expected one of the keys in the README",
-    "toString is unknown: expected one of the keys in the README",
-    "PORT is unknown: expected one of the keys in the README",
+    "KV_URI is unknown: expected one of the keys in docs/CONFIGURATION.md",
+    "toString is unknown: expected one of the keys in docs/CONFIGURATION.md",
+    "PORT is unknown: expected one of the keys in docs/CONFIGURATION.md",
     'USE_SESSION_STORE is "yes": expected true or false',
     `KV_URL is "ftp://x": ${wantedUrl()}`,
     "KV_TOKEN is a list of 0: expected a token, or a list of tokens",

@@ -67,8 +67,9 @@ Deno.test("the documents link only to files and headings that exist", async () =
   }
 });
 
-Deno.test("README.md names every configuration key and every dependency", async () => {
-  const text = await Deno.readTextFile(join(PROJECT, "README.md"));
+Deno.test("docs/CONFIGURATION.md names every key, and CONTRIBUTING.md every dependency", async () => {
+  const read = (name: string) => Deno.readTextFile(join(PROJECT, name));
+  const text = await read("docs/CONFIGURATION.md") + await read("CONTRIBUTING.md");
   const keys = Object.keys(ConfigFile.shape).filter((key) => key !== "$schema");
   const packages = Object.values(project.imports).map((specifier) =>
     /^npm:\/?((?:@[^/]+\/)?[^@/]+)/.exec(specifier)?.[1] ?? specifier
