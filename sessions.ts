@@ -23,7 +23,7 @@
  * @module
  */
 import type { StandardSchemaV1 } from "@standard-schema/spec";
-import type { Context, MiddlewareHandler } from "hono";
+import type { MiddlewareHandler } from "hono";
 import { type CookieOptions, SessionCookie } from "./sessions/cookie_header.ts";
 import { DataSchema } from "./sessions/data_schema.ts";
 import { RequestSession, type SessionSettings } from "./sessions/request_session.ts";
@@ -117,9 +117,11 @@ export function sessions<T extends object, Name extends string = "session">(
   const settings: SessionSettings<T> = {
     store,
     schema: new DataSchema(schema, migrate),
-    cookie: new SessionCookie({ name, ...options.cookie }, permanent ? store.lifetime : 0),
+    cookie: new SessionCookie(
+      { name, ...options.cookie, trustProxy },
+      permanent ? store.lifetime : 0,
+    ),
     permanent,
-    isHttps: (c) => isHttps(c, trustProxy),
   };
   return async function sessions(c, next) {
     const existing: unknown = c.get(name);
@@ -150,13 +152,4 @@ function checkCookieName(cookieName: string, name: string, variables: object): v
         "give each session a cookie.name of its own",
     );
   }
-}
-
-function isHttps(c: Context, trustProxy: boolean): boolean {
-  // RFC 7239: of several proxies, the first element is that of the one next to the client.
-  const forwarded = trustProxy
-    ? c.req.header("X-Forwarded-Proto") ??
-      /^[^,]*\bproto="?(\w+)/i.exec(c.req.header("Forwarded") ?? "")?.[1]
-    : undefined;
-  return forwarded ? /^https\s*(,|$)/i.test(forwarded) : c.req.url.startsWith("https:");
 }

@@ -26,40 +26,50 @@ export interface CookieOptions {
 export const MAX_COOKIE_BYTES = 4093;
 /** What its name and attributes may take of that, so that there is room for an id or a small session. */
 const MAX_EMPTY_BYTES = 4000;
+/** What removes a cookie. */
+const EXPIRED = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 /** How many cookies of one name are looked at. Each may cost a call to the store. */
 const MAX_SAME_NAME = 8;
 
+/** What {@linkcode SessionCookie} takes. */
+export interface SessionCookieOptions extends CookieOptions {
+  name: string;
+  /** Whether to believe what a proxy says of the scheme. */
+  trustProxy?: boolean;
+}
+
 /**
- * Reads and writes one cookie. Its attributes never change, so they are checked and written once,
- * at the start; a response then joins three texts.
+ * Reads one cookie and makes its headers. Its attributes never change, so they are checked and
+ * written once, at the start; a response then joins three texts.
  */
 export class SessionCookie {
   readonly name: string;
-  readonly #secure: boolean | "auto";
+  readonly #options: SessionCookieOptions;
   readonly #attributes: { readonly secure: string; readonly plain: string };
+  readonly #clearing: { readonly secure: readonly string[]; readonly plain: readonly string[] };
 
   /**
    * @param maxAge The longest `Max-Age` that will be asked for, in seconds
    * @throws {TypeError} If the name or an attribute is invalid
    */
-  constructor(options: CookieOptions & { name: string }, maxAge: number) {
-    const { name, secure = "auto" } = options;
+  constructor(options: SessionCookieOptions, maxAge: number) {
+    const { name } = options;
     this.name = name;
-    this.#secure = secure;
+    this.#options = options;
     checkCookie(options, maxAge);
-    const { path = "/", sameSite = "Lax", partitioned = false, domain } = options;
-    const fixed = { path, sameSite, partitioned, httpOnly: true, ...domain && { domain } };
-    const attributes = (secure: boolean) => {
-      const headers = new Headers();
-      setCookie(headers, { name, value: "", secure, ...fixed });
-      return (headers.get("Set-Cookie") ?? "").slice(`${name}=`.length);
-    };
     try {
-      this.#attributes = { secure: attributes(true), plain: attributes(false) };
+      this.#attributes = {
+        secure: attributesOf({ ...options, secure: true }),
+        plain: attributesOf({ ...options, secure: false }),
+      };
+      this.#clearing = {
+        secure: clearingHeaders(options, true),
+        plain: clearingHeaders(options, false),
+      };
     } catch (cause) {
       throw invalid(name, cause);
     }
-    const { length } = this.set("", true, maxAge);
+    const { length } = this.header("", true, maxAge);
     if (length > MAX_EMPTY_BYTES) {
       const wanted = `expected ${MAX_EMPTY_BYTES} at most`;
       throw invalid(name, `its name and attributes take ${length} bytes: ${wanted}`);
@@ -82,30 +92,75 @@ export class SessionCookie {
     return values.slice(0, MAX_SAME_NAME);
   }
 
+  /** Whether the response to this request sets the cookie with `Secure`. */
+  isSecure(request: Request): boolean {
+    const { secure = "auto", trustProxy = false } = this.#options;
+    return secure === "auto" ? isHttps(request, trustProxy) : secure;
+  }
+
   /**
    * Returns the `Set-Cookie` for a value.
    *
    * @param maxAge Seconds, or null: until the browser is closed
    */
-  set(value: string, isHttps: boolean, maxAge: number | null): string {
+  header(value: string, isSecure: boolean, maxAge: number | null): string {
     const age = maxAge === null ? "" : `; Max-Age=${maxAge}`;
-    return `${this.name}=${value}${age}${this.#suffix(isHttps)}`;
+    const { secure, plain } = this.#attributes;
+    return `${this.name}=${value}${age}${isSecure ? secure : plain}`;
   }
 
-  /** Returns the `Set-Cookie` that removes the cookie. */
-  clear(isHttps: boolean): string {
-    const expires = "Thu, 01 Jan 1970 00:00:00 GMT";
-    return `${this.name}=; Max-Age=0; Expires=${expires}${this.#suffix(isHttps)}`;
-  }
-
-  #suffix(isHttps: boolean): string {
-    const isSecure = this.#secure === "auto" ? isHttps : this.#secure;
-    return isSecure ? this.#attributes.secure : this.#attributes.plain;
+  /**
+   * Returns the `Set-Cookie` headers that remove the cookie, also where it was set without the
+   * domain or the path that it has now.
+   */
+  clearingHeaders(isSecure: boolean): readonly string[] {
+    return isSecure ? this.#clearing.secure : this.#clearing.plain;
   }
 }
 
+/**
+ * A cookie that was set with other attributes is another cookie, and would still log in: each that
+ * can be named is cleared.
+ */
+function clearingHeaders(options: SessionCookieOptions, secure: boolean): string[] {
+  const { name, path = "/", domain, partitioned = false } = options;
+  const headers: string[] = [];
+  for (const clearedPath of new Set([path, "/"])) {
+    for (const clearedDomain of new Set([domain, undefined])) {
+      for (const isPartitioned of new Set([partitioned, false])) {
+        const place = { path: clearedPath, domain: clearedDomain, partitioned: isPartitioned };
+        headers.push(`${name}=; ${EXPIRED}${attributesOf({ ...options, ...place, secure })}`);
+      }
+    }
+  }
+  return headers;
+}
+
+/**
+ * Whether the client's request came by https or wss. Of several proxies the first element is that of
+ * the one next to the client: of `X-Forwarded-Proto`, or of `Forwarded` (RFC 7239).
+ */
+function isHttps({ url, headers }: Request, trustProxy: boolean): boolean {
+  const forwarded = trustProxy
+    ? /^\s*(\w+)/.exec(headers.get("X-Forwarded-Proto") ?? "")?.[1] ??
+      /^(?:[^,]*;)?\s*proto="?(\w+)/i.exec(headers.get("Forwarded") ?? "")?.[1]
+    : undefined;
+  return /^(https|wss)$/i.test(forwarded ?? url.slice(0, url.indexOf(":")));
+}
+
+/** Returns the attributes as they follow a value: "; HttpOnly; SameSite=Lax; Path=/". */
+function attributesOf(
+  options: Omit<SessionCookieOptions, "domain"> & { secure: boolean; domain?: string | undefined },
+): string {
+  const { name, path = "/", sameSite = "Lax", partitioned = false, secure, domain } = options;
+  const fixed = { path, sameSite, partitioned, secure, httpOnly: true, ...domain && { domain } };
+  const headers = new Headers();
+  setCookie(headers, { name, value: "", ...fixed });
+  return (headers.get("Set-Cookie") ?? "").slice(`${name}=`.length);
+}
+
 /** @throws {TypeError} If browsers would reject the cookie */
-function checkCookie(options: CookieOptions & { name: string }, maxAge: number): void {
+function checkCookie(options: SessionCookieOptions, maxAge: number): void {
   const { name, path = "/", domain, secure, sameSite, partitioned = false } = options;
   if (name === "") throw invalid(name, "expected a name");
   const attributes = { path, partitioned, maxAge, secure: secure !== false };

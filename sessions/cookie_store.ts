@@ -66,7 +66,7 @@ export class CookieSessionStore implements SessionStore {
 
   async load(cookie: string): Promise<StoredSession | null> {
     const session = await this.#verify(cookie);
-    return session && this.#use(cookie, session);
+    return session && { ...this.#use(cookie, session), age: session.age };
   }
 
   async create(data: object): Promise<StoredSession> {

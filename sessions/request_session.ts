@@ -23,18 +23,20 @@ export interface SessionSettings<T extends object> {
   readonly cookie: SessionCookie;
   /** By default a session stays as permanent as it was stored, by a Flask app say. */
   readonly permanent: boolean | ((data: T) => boolean) | undefined;
-  isHttps(c: Context): boolean;
 }
 
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
   readonly #context: Context;
+  // Read at once: a WebSocket's request can no longer be read, nor that of a stream that was left.
+  readonly #cookieHeader: string | null;
+  readonly #isSecure: boolean;
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
   #cookies: string[] | null = null;
   #data: T | undefined;
   #ttl: number | null = null;
-  /** Unmodified: null. Modified or destroyed: the header that says so. */
-  #setCookie: string | null = null;
+  /** Unmodified: none. Modified or destroyed: the `Set-Cookie` headers that say so. */
+  #setCookies: readonly string[] = [];
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
@@ -46,14 +48,16 @@ export class RequestSession<T extends object> implements Session<T> {
 
   constructor(readonly settings: SessionSettings<T>, context: Context) {
     this.#context = context;
+    this.#cookieHeader = context.req.raw.headers.get("Cookie");
+    this.#isSecure = settings.cookie.isSecure(context.req.raw);
   }
 
   get cookie(): string | null {
-    return this.settings.cookie.values(this.#cookieHeader())[0] ?? null;
+    return this.settings.cookie.values(this.#cookieHeader)[0] ?? null;
   }
 
   get setCookie(): string | null {
-    return this.#setCookie;
+    return this.#setCookies[0] ?? null;
   }
 
   get handle(): string | null {
@@ -128,23 +132,24 @@ export class RequestSession<T extends object> implements Session<T> {
 
   destroy(): Promise<void> {
     return this.#call(async () => {
-      const { store, cookie, isHttps } = this.settings;
+      const { store, cookie } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       // Each of them, also after one that has just moved to another id.
       const ends = await Promise.allSettled(this.#allCookies().map((it) => store.destroy(it)));
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
-      this.#setCookie = cookie.clear(isHttps(this.#context));
+      if (!this.#isFinished) this.#setCookies = cookie.clearingHeaders(this.#isSecure);
     });
   }
 
   response(body: BodyInit | null, init: SessionResponseInit = {}): Response {
     const { headers = {} } = init;
     // Then finish() sets them.
-    const isLate = this.#running > 0 || "Vary" in headers || "Set-Cookie" in headers;
+    const isLate = this.#running > 0 || "Vary" in headers || "Set-Cookie" in headers ||
+      this.#setCookies.length > 1;
     if (isLate || this.#lastCall === null) return new Response(body, init);
     this.#isFinished = true;
-    const all = { ...headers, ...sessionHeaders(this.#setCookie) };
+    const all = { ...headers, ...sessionHeaders(this.setCookie) };
     return this.#response = new Response(body, { ...init, headers: all });
   }
 
@@ -159,37 +164,41 @@ export class RequestSession<T extends object> implements Session<T> {
     }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    if (this.#context.res !== this.#response) setResponseHeaders(this.#context, this.#setCookie);
+    if (this.#context.res !== this.#response) setResponseHeaders(this.#context, this.#setCookies);
     const [first, ...others] = this.#failed.filter(({ call }) => !call.isAwaited);
     for (const { error } of others) logError(error);
     if (first) throw first.error;
   }
 
-  /** Returns the cookie that names a living session: of several with one name, the first that does. */
+  /**
+   * Returns the cookie that names a living session. Of several with one name it is the first, or the
+   * youngest where the cookie has the data: a browser that has an old one too sends both for ever.
+   */
   async #livingCookie(): Promise<string | null> {
     const cookies = this.#allCookies();
     if (cookies.length < 2) return cookies[0] ?? null;
+    let living: string | null = null;
+    let youngest = Infinity;
     let rotated: SessionRotated | null = null;
     for (const cookie of cookies) {
       try {
-        if (await this.settings.store.load(cookie) === null) continue;
-        this.#cookies = [cookie];
-        return cookie;
+        const stored = await this.settings.store.load(cookie);
+        const age = stored?.age ?? 0;
+        if (stored === null || age > youngest) continue;
+        [living, youngest] = [cookie, age];
+        if (stored.age === undefined) break;
       } catch (error) {
         if (!(error instanceof SessionRotated)) throw error;
         rotated = error;
       }
     }
-    if (rotated !== null) throw rotated;
-    return null;
+    if (living !== null) this.#cookies = [living];
+    else if (rotated !== null) throw rotated;
+    return living;
   }
 
   #allCookies(): string[] {
-    return this.#cookies ??= this.settings.cookie.values(this.#cookieHeader());
-  }
-
-  #cookieHeader(): string | null {
-    return this.#context.req.raw.headers.get("Cookie");
+    return this.#cookies ??= this.settings.cookie.values(this.#cookieHeader);
   }
 
   async #parse(stored: unknown): Promise<T> {
@@ -217,8 +226,7 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   #header({ cookie, ttl }: StoredSession): string {
-    const isHttps = this.settings.isHttps(this.#context);
-    return this.settings.cookie.set(cookie, isHttps, this.#isPermanent ? ttl : null);
+    return this.settings.cookie.header(cookie, this.#isSecure, this.#isPermanent ? ttl : null);
   }
 
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
@@ -231,7 +239,7 @@ export class RequestSession<T extends object> implements Session<T> {
       );
     }
     this.#keep(stored);
-    if (!this.#isFinished) this.#setCookie = header;
+    if (!this.#isFinished) this.#setCookies = [header];
   }
 
   #requireResponse(what: "change" | "create" | "rotate" | "destroy"): void {
@@ -265,7 +273,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   #noteError(error: unknown): void {
     // A cookie from before the rotation would replace the new one.
-    if (error instanceof SessionRotated) this.#setCookie = null;
+    if (error instanceof SessionRotated) this.#setCookies = [];
     if (error instanceof RotationUnknown) {
       this.#setPermanent(null);
       const ttl = this.settings.store.lifetime;

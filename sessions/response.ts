@@ -16,26 +16,27 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
 }
 
 /** Sets the {@linkcode sessionHeaders} of a response that is there already. */
-export function setResponseHeaders(c: Context, setCookie: string | null): void {
+export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
   // A handler may give one response without a body to many requests; with a body it cannot. To look
   // at a text's `body` makes it a stream, so the type, which every text has, comes first.
   if (c.res.headers.get("Content-Type") === null && c.res.body === null) copyResponse(c);
   try {
-    setHeaders(c.res.headers, setCookie);
+    setHeaders(c.res.headers, setCookies);
   } catch (error) {
     // The headers of a response from `fetch` cannot be changed.
     if (!(error instanceof TypeError)) throw error;
     copyResponse(c);
-    setHeaders(c.res.headers, setCookie);
+    setHeaders(c.res.headers, setCookies);
   }
 }
 
 /** Changes them in place: `c.header()` would make a new response, whose text is sent slowly. */
-function setHeaders(headers: Headers, setCookie: string | null): void {
+function setHeaders(headers: Headers, setCookies: readonly string[]): void {
   if (!/(^|,)\s*Cookie\s*(,|$)/i.test(headers.get("Vary") ?? "")) headers.append("Vary", "Cookie");
-  if (setCookie === null) return;
-  // A middleware may have copied a response that has it.
-  if (!headers.getSetCookie().includes(setCookie)) headers.append("Set-Cookie", setCookie);
+  if (setCookies.length === 0) return;
+  // A middleware may have copied a response that has them.
+  const sent = headers.getSetCookie();
+  for (const it of setCookies) if (!sent.includes(it)) headers.append("Set-Cookie", it);
   headers.set("Cache-Control", "no-store");
 }
 

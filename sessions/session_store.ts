@@ -12,6 +12,11 @@ export interface StoredSession {
   readonly data: unknown;
   /** Seconds until the session ends unless it is used. */
   readonly ttl: number;
+  /**
+   * Seconds since the cookie that was given was made, if it holds the data: of several cookies the
+   * youngest counts.
+   */
+  readonly age?: number;
   /** Whether the cookie has to be sent again. */
   readonly renewed: boolean;
 }

@@ -45,6 +45,72 @@ Deno.test("sessions() takes the scheme from Forwarded behind a trusted proxy", a
   }
 });
 
+Deno.test("sessions() takes what a proxy says of WebSockets for secure, and an empty word for none", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = testApp({ store, trustProxy: true });
+  const cases: [headers: Record<string, string>, isSecure: boolean][] = [
+    [{ "X-Forwarded-Proto": "wss" }, true],
+    [{ "X-Forwarded-Proto": "WSS, ws" }, true],
+    [{ "X-Forwarded-Proto": "ws" }, false],
+    [{ "X-Forwarded-Proto": "httpsx" }, false],
+    [{ Forwarded: "proto=wss" }, true],
+    [{ Forwarded: 'for="[2001:db8::1]";proto="wss"' }, true],
+    [{ Forwarded: "proto=ws" }, false],
+    [{ Forwarded: "for=x;x-proto=https" }, false],
+    [{ "X-Forwarded-Proto": "", Forwarded: "proto=https" }, true],
+    [{ "X-Forwarded-Proto": " ", Forwarded: "proto=wss" }, true],
+    [{ "X-Forwarded-Proto": ", http", Forwarded: "proto=https" }, true],
+    [{ "X-Forwarded-Proto": "http", Forwarded: "proto=https" }, false],
+  ];
+  for (const [headers, isSecure] of cases) {
+    const response = await app.request("http://x/count", { method: "POST", headers });
+    const setCookie = response.headers.get("Set-Cookie") ?? "";
+    assertEquals(/; Secure/.test(setCookie), isSecure, JSON.stringify(headers));
+  }
+  const headers = { "X-Forwarded-Proto": "" };
+  const direct = await app.request("https://x/count", { method: "POST", headers });
+  assertMatch(direct.headers.get("Set-Cookie") ?? "", /; Secure/);
+});
+
+Deno.test("a logout clears each cookie of the name that it can name", async () => {
+  const store = new CookieSessionStore(KEY);
+  const cleared = async (cookie: SessionsOptions<object>["cookie"]) => {
+    const app = testApp({ store, ...cookie && { cookie } });
+    const { headers } = await app.request("/destroy", { method: "POST" });
+    const attributes = /^session=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; (.*)$/;
+    return headers.getSetCookie().map((it) => attributes.exec(it)?.[1]);
+  };
+  const [http, https] = ["HttpOnly", "Secure; HttpOnly"];
+  assertEquals(await cleared(undefined), [`${http}; SameSite=Lax; Path=/`]);
+  assertEquals(await cleared({ domain: "example.org", path: "/app" }), [
+    `${http}; Domain=example.org; SameSite=Lax; Path=/app`,
+    `${http}; SameSite=Lax; Path=/app`,
+    `${http}; Domain=example.org; SameSite=Lax; Path=/`,
+    `${http}; SameSite=Lax; Path=/`,
+  ]);
+  assertEquals(await cleared({ secure: true, partitioned: true }), [
+    `${https}; Partitioned; SameSite=Lax; Path=/`,
+    `${https}; SameSite=Lax; Path=/`,
+  ]);
+});
+
+Deno.test("a logout says in session.response() too what it clears", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY), cookie: { path: "/app" } })
+    .post("/made", async (c) => {
+      await c.var.session.destroy();
+      return c.var.session.response("bye", { headers: { "Vary": "Accept" } });
+    })
+    .post("/plain", async (c) => {
+      await c.var.session.destroy();
+      return c.var.session.response("bye");
+    });
+  for (const path of ["/made", "/plain"]) {
+    const { headers } = await app.request(path, { method: "POST" });
+    assertEquals(headers.getSetCookie().length, 2, path);
+    assertEquals(headers.get("Cache-Control"), "no-store", path);
+  }
+});
+
 Deno.test("sessions() gives the cookie the name and attributes of its options", async () => {
   const app = testApp({
     store: new CookieSessionStore(KEY),

@@ -177,3 +177,48 @@ Deno.test("an absolute lifetime ends a session from before it was set, even if i
   }
   await memory.close();
 });
+
+/** What a browser sends that has both cookies, in the order of their creation. */
+const both = (...cookies: (string | null)[]) => ({
+  Cookie: cookies.map((cookie) => `session=${cookie}`).join("; "),
+});
+
+Deno.test("of several cookies of one name the youngest signature counts, wherever it stands", async () => {
+  const { now, pass } = testClock();
+  const store = new CookieSessionStore(KEY, { lifetime: 1000, now });
+  const app = testApp({ store });
+  const cookies: string[] = [];
+  for (const count of [1, 2, 3]) {
+    cookies.push((await store.create({ count })).cookie);
+    pass(1);
+  }
+  const [one = "", two = "", three = ""] = cookies;
+  for (const order of [[one, two, three], [three, two, one], [two, three, one, "x.y.z"]]) {
+    const read = await app.request("/read", { headers: both(...order) });
+    assertEquals(await read.json(), { count: 3 });
+  }
+});
+
+Deno.test("after a deploy changed the cookie's path, updates, logins and logouts take effect", async () => {
+  const { now, pass } = testClock();
+  const store = new CookieSessionStore(KEY, { now });
+  const before = new Browser(testApp({ store }));
+  await before.post("/set", { count: 1, user: "ada" });
+  pass(60);
+  // The new cookie is another one, so the browser sends both, the older one first.
+  const after = new Browser(testApp({ store, cookie: { path: "/app" } }));
+  const send = async (method: string, path: string) => {
+    const cookies = [before.cookie, after.cookie].filter((cookie) => cookie !== null);
+    return await (await after.request(method, path, { headers: both(...cookies) })).text();
+  };
+  assertEquals(await send("POST", "/count"), '{"count":2}');
+  pass(1);
+  assertEquals(await send("POST", "/count"), '{"count":3}');
+  pass(1);
+  const { headers } = await after.request("POST", "/destroy", {
+    headers: both(before.cookie, after.cookie),
+  });
+  const cleared = headers.getSetCookie();
+  assert(cleared.every((it) => it.startsWith("session=; Max-Age=0; ")));
+  assertEquals(cleared.map((it) => /Path=(.*)$/.exec(it)?.[1]), ["/app", "/"]);
+});

@@ -165,13 +165,14 @@ export function sessionsConformance(name: string, options: SessionsConformanceOp
     assertEquals(await owner.get("/read"), { count: 7 });
   });
 
-  test("of two cookies of one name the first counts", async (store) => {
+  test("of two cookies of one name the first counts, or the last if they hold the data", async (store) => {
     const app = testApp({ store });
     const [one, two] = [new Browser(app), new Browser(app)];
     await one.post("/set", { count: 1 });
     await two.post("/set", { count: 2 });
     const headers = { Cookie: `session=${one.cookie}; other=x; session=${two.cookie}` };
-    assertEquals(await (await app.request("/read", { headers })).json(), { count: 1 });
+    const count = store.dataInCookie ? 2 : 1;
+    assertEquals(await (await app.request("/read", { headers })).json(), { count });
   });
 
   test("updates of one request follow each other", async (store) => {
