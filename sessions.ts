@@ -43,7 +43,7 @@ export { type KeyValueSessionOptions, KeyValueSessionStore } from "./sessions/ke
 export type { SessionEntries } from "./sessions/rotation.ts";
 export { StoreFull, StoreUnavailable } from "./stores/store.ts";
 export type { LifetimeOptions } from "./sessions/lifetimes.ts";
-export type { Session, SessionResponseInit } from "./sessions/session.ts";
+export type { ResponseBody, Session, SessionResponseInit } from "./sessions/session.ts";
 export type { SessionStore, StoredSession } from "./sessions/session_store.ts";
 
 /** What {@linkcode sessions} takes. */

@@ -1,5 +1,5 @@
 /**
- * Makes the npm package of the library, for Node 24, Bun and Deno, from what `deno pack` compiled.
+ * Makes the npm package of the library, for Node 22.16, Bun and Deno, from what `deno pack` compiled.
  *
  * ```sh
  * deno task npm                         # writes build/npm.tgz
@@ -8,17 +8,22 @@
  *
  * `deno pack` compiles the modules, with types and source maps. What is left to do here:
  * - Names of the import map that `deno pack` keeps, as `@std/http/cookie`, become a package's.
- * - Node 24 cannot import a file as text, so the text becomes a constant.
+ * - Node 22 cannot import a file as text, so the text becomes a constant.
  * - The version is read from package.json instead of deno.json, which is not in the package.
  * - `deno pack` misses packages from which only types are imported.
  * - Hono becomes a peer dependency, since types of two copies of Hono are incompatible.
+ * - Source maps name files by where they were built; a source is beside what it was compiled to.
  */
-import { createTarGzip, parseTarGzip } from "nanotar";
-import { join } from "node:path/posix";
+import { createTar, parseTarGzip } from "nanotar";
+import { decodeBase64, encodeBase64 } from "hono/utils/encode";
+import { basename, join } from "node:path/posix";
 import project from "../deno.json" with { type: "json" };
 
 const MANIFEST = "package/package.json";
 const IMPORTED = /(?<=\b(?:from|import) ")[\w@][^":]*(?=")/g;
+const SOURCE_MAP = /(?<=\n\/\/# sourceMappingURL=data:application\/json;base64,).*/;
+/** What tar ends with: two blocks of zeros. nanotar writes none, one or more. */
+const TAR_END = new Uint8Array(1024);
 const TEXT_IMPORT = /import (\w+) from "(\.[^"]+)" with (\{\s*type: "text"\s*\});/g;
 
 /** The import map's names, with the package's path of each: `deno-std/http/cookie.js`. */
@@ -55,10 +60,18 @@ function finish(packed: Map<string, string>): Map<string, string> {
         // Keeps the number of lines, which the source map refers to.
         const newlines = attributes.replace(/[^\n]/g, "");
         return `const ${name} = ${JSON.stringify(packed.get(asset))};${newlines}`;
-      });
+      })
+      .replace(SOURCE_MAP, withoutDirectories);
     files.set(path, compiled);
   }
   return files.set(MANIFEST, manifest(packed.get(MANIFEST) ?? "", packages));
+}
+
+/** Returns a source map in Base64 whose sources have only names. */
+function withoutDirectories(encoded: string): string {
+  const map = JSON.parse(new TextDecoder().decode(decodeBase64(encoded)));
+  map.sources = map.sources.map((source: string) => basename(source));
+  return encodeBase64(new TextEncoder().encode(JSON.stringify(map)).buffer);
 }
 
 function manifest(packed: string, packages: Set<string>): string {
@@ -72,16 +85,25 @@ function manifest(packed: string, packages: Set<string>): string {
   const complete = {
     ...others,
     description: "Sessions for Hono, in a signed cookie or in a store",
-    engines: { node: ">=24" },
+    ...repository !== undefined && { repository: { type: "git", url: `git+${repository}` } },
+    engines: { node: ">=22.16" },
+    sideEffects: false,
+    publishConfig: { access: "public" },
     peerDependencies: { hono },
     dependencies: rest,
   };
   return `${JSON.stringify(complete, null, 2)}\n`;
 }
 
-const [input = "", output = ""] = Deno.args;
+const [input = "", output = "", origin = ""] = Deno.args;
+/** Where this checkout came from, unless that is a directory: `https://…`, `ssh://…` or `git@host:…`. */
+const [repository] = /^(?:https|ssh):.*/.exec(origin.replace(/^(\w+@[\w.]+):/, "ssh://$1/")) ?? [];
 const packed = await parseTarGzip(await Deno.readFile(input));
 const files = finish(new Map(packed.map(({ name, text }) => [name, text])));
-const tarball = await createTarGzip(Array.from(files, ([name, data]) => ({ name, data })));
+const tar = createTar(Array.from(files, ([name, data]) => ({ name, data })));
+const gzip = new Blob([new Uint8Array(tar), TAR_END]).stream().pipeThrough(
+  new CompressionStream("gzip"),
+);
+const tarball = await new Response(gzip).bytes();
 await Deno.writeFile(output, tarball);
 console.log(`${output}: ${files.size} files, ${Math.round(tarball.byteLength / 1024)} KiB`);

@@ -12,7 +12,7 @@ import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./er
 import { splitPermanent, withPermanent } from "./permanence.ts";
 import { freeze } from "./plain_data.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
-import type { Session, SessionResponseInit } from "./session.ts";
+import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
 import { SessionCall } from "./session_call.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 
@@ -142,7 +142,7 @@ export class RequestSession<T extends object> implements Session<T> {
     });
   }
 
-  response(body: BodyInit | null, init: SessionResponseInit = {}): Response {
+  response(body: ResponseBody, init: SessionResponseInit = {}): Response {
     const { headers = {} } = init;
     // Then finish() sets them.
     const isLate = this.#running > 0 || "Vary" in headers || "Set-Cookie" in headers ||

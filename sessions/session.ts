@@ -4,6 +4,9 @@
  * @module
  */
 
+/** What a `Response` takes as its body; `BodyInit`, which Node's types do not have. */
+export type ResponseBody = ConstructorParameters<typeof Response>[0];
+
 /** What {@linkcode Session.response} takes beside the body. */
 export interface SessionResponseInit {
   /** By default 200. */
@@ -69,7 +72,7 @@ export interface Session<T extends object> {
    * every response, however it is made; but Deno sends one faster whose headers are not touched
    * afterwards. After this call the response counts as begun.
    */
-  response(body: BodyInit | null, init?: SessionResponseInit): Response;
+  response(body: ResponseBody, init?: SessionResponseInit): Response;
   /** The value of the cookie that the browser sent, or null. On a store it is a secret. */
   readonly cookie: string | null;
   /** The `Set-Cookie` header that the response carries after the calls so far, or null: none. */

@@ -1,6 +1,6 @@
 /** The npm package that `deno task npm` makes, installed as its users install it. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
 import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
@@ -50,6 +50,22 @@ import { type Session } from "@counter/sessions";
 export const user = (session: Session<{ name: string }>): Promise<number> => session.read();
 `;
 
+/** Stores whose engines the runtime has, and one that it lacks. */
+const WITHOUT_ENGINE = `
+import { openStore } from "@counter/sessions/stores";
+
+for (const url of process.argv.slice(2)) {
+  try {
+    await using store = Object.assign(await openStore(url), {
+      [Symbol.asyncDispose]() { return this.close(); },
+    });
+    console.log(url, await store.get("a"));
+  } catch (error) {
+    console.log(url, error.message);
+  }
+}
+`;
+
 testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", async (t) => {
   const directory = await Deno.makeTempDir();
   const [tools, app, bunApp] = ["tools", "app", "bun_app"].map((name) => join(directory, name)) as [
@@ -59,6 +75,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
   ];
   const tool = (path: string) => join(tools, "node_modules", path);
   const node = tool(`${NODE}/bin/node`);
+  const oldest = tool("oldest-node/bin/node");
   const bun = tool(`${BUN}/bin/bun`);
 
   await t.step("it is made by one task, and installed without install scripts", async () => {
@@ -74,9 +91,17 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       await Deno.writeTextFile(join(path, "main.ts"), `import "./first.ts"; import "./every.ts";`);
     }
     const others = ["typescript@7", "esbuild@0.28", "@types/node@24"];
-    await succeed("npm", [...INSTALL, `${NODE}@24`, `${BUN}@1`, ...others], tools);
+    const nodes = [`${NODE}@24`, `oldest-node@npm:${NODE}@22.16.0`];
+    await succeed("npm", [...INSTALL, ...nodes, `${BUN}@1`, ...others], tools);
     await succeed("npm", [...INSTALL, tarball, "hono", "zod"], app);
     await succeed(bun, ["add", tarball, "hono", "zod"], bunApp);
+  });
+
+  await t.step("tar reads it to its end without a warning", async () => {
+    const { code, stderr } = await runToEnd("tar", ["--list", "--file", "npm.tgz"], {
+      cwd: directory,
+    });
+    assertEquals({ code, stderr }, { code: 0, stderr: "" });
   });
 
   await t.step("it has types, source maps, and ranges of its dependencies", async () => {
@@ -84,13 +109,21 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     const manifest = JSON.parse(await Deno.readTextFile(join(root, "package.json")));
     const { exports, dependencies, peerDependencies } = manifest;
     assertEquals(Object.keys(exports), Object.keys(project.exports));
-    for (const { types, default: module } of Object.values<Record<string, string>>(exports)) {
+    for (const { types, default: module = "" } of Object.values<Record<string, string>>(exports)) {
       assert((await Deno.stat(join(root, types ?? ""))).isFile);
-      assertMatch(await Deno.readTextFile(join(root, module ?? "")), /\n\/\/# sourceMappingURL=/);
+      const source = await Deno.readTextFile(join(root, module));
+      const [, map = ""] = /\n\/\/# sourceMappingURL=data:[\w/]+;base64,(.*)/.exec(source) ?? [];
+      assertEquals(JSON.parse(atob(map)).sources, [basename(module).replace(/js$/, "ts")]);
     }
     assertEquals(peerDependencies, { hono: project.imports.hono.replace("npm:hono@", "") });
     for (const range of Object.values<string>(dependencies)) assertMatch(range, /^\^\d/);
     assert(!("puppeteer-core" in dependencies));
+    const { engines, sideEffects, publishConfig } = manifest;
+    assertEquals({ engines, sideEffects, publishConfig }, {
+      engines: { node: ">=22.16" },
+      sideEffects: false,
+      publishConfig: { access: "public" },
+    });
   });
 
   await t.step("an app on Node type-checks, and its mistakes are reported", async () => {
@@ -98,12 +131,16 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     const flags = "--noEmit --strict --target esnext --module nodenext --types node".split(" ");
     const args = [...flags, "--allowImportingTsExtensions", "--typeRoots", tool("@types")];
     await succeed(tool(".bin/tsc"), [...args, "main.ts"], app);
+    // Without the types of browsers, and with every declaration checked.
+    const noBrowser = ["--target", "es2024", "--lib", "es2024", "--skipLibCheck", "false"];
+    await succeed(tool(".bin/tsc"), [...args, ...noBrowser, "every.ts"], app);
     const { stdout } = await runToEnd(tool(".bin/tsc"), [...args, "mistake.ts"], { cwd: app });
     assertMatch(stdout, /^mistake\.ts\(3,.*'Promise<\{ name: string; \}>'/);
   });
 
   const runs: [string, string, string[], string][] = [
     ["Node 24", node, ["main.ts"], app],
+    ["Node 22.16", oldest, ["--experimental-strip-types", "--no-warnings", "main.ts"], app],
     ["Bun", bun, ["main.ts"], bunApp],
     ["Deno", Deno.execPath(), ["run", "-A", "--node-modules-dir=manual", "main.ts"], app],
   ];
@@ -116,6 +153,24 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       },
     );
   }
+
+  await t.step("only the engine that a URL asks for is loaded", async () => {
+    await Deno.writeTextFile(join(app, "without.js"), WITHOUT_ENGINE);
+    const noSqlite = ["--no-experimental-sqlite", "without.js"];
+    assertEquals(
+      await succeed(node, [...noSqlite, ":memory:", "redis://localhost:1", "kv.db"], app),
+      ":memory: null\n" +
+        'redis://localhost:1 Cannot use Redis at "localhost:1": connect ECONNREFUSED 127.0.0.1:1\n' +
+        "kv.db No such built-in module: node:sqlite\n",
+    );
+    await Deno.remove(join(app, "node_modules/ioredis"), { recursive: true });
+    const output = await succeed(
+      node,
+      ["without.js", ":memory:", "kv.db", "redis://localhost"],
+      app,
+    );
+    assertMatch(output, /^:memory: null\nkv\.db null\nredis:.* Cannot find package 'ioredis'.*\n$/);
+  });
 
   await t.step("a worker has neither files nor sockets: its bundle imports nothing", async () => {
     await Deno.writeTextFile(join(app, "worker.ts"), WORKER);
