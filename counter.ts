@@ -144,12 +144,6 @@ function sessionStore(config: Config, kvStore?: Store): SessionStore {
   if (kvStore) {
     return new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds: config.HASH_SESSION_IDS });
   }
-  if (config.SECRET_KEY === undefined) {
-    console.warn(
-      "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
-        "To make a key: deno eval 'console.log(crypto.randomUUID())'",
-    );
-  }
   return new CookieSessionStore(config.SECRET_KEY ?? crypto.randomUUID(), {
     ...lifetimes,
     fallbacks: config.SECRET_KEY_FALLBACKS,
@@ -164,6 +158,12 @@ if (import.meta.main) {
     const kvStore = config.USE_SESSION_STORE
       ? await openStore(KV_URL, { token: KV_TOKEN[0] })
       : undefined;
+    if (!config.USE_SESSION_STORE && config.SECRET_KEY === undefined) {
+      program.warnings.push(
+        "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
+          "To make a key: deno eval 'console.log(crypto.randomUUID())'",
+      );
+    }
     try {
       await listen(program, configured(config, kvStore).fetch, {
         hostname: HOST,

@@ -16,7 +16,7 @@
  * @module
  */
 import { type Config, ConfigError, DEFAULT_KV_URL, readConfig } from "./server/config.ts";
-import { CHILD, run, stopSignal } from "./server/program.ts";
+import { CHILD, printWarnings, type Program, run, stopSignal } from "./server/program.ts";
 
 /** How long the servers may take to stop, in milliseconds: more than each of them gives itself. */
 const STOP_GRACE = 12_000;
@@ -79,10 +79,13 @@ function spawn({ name, script, portVariable, env }: Server, task: Task): Deno.Ch
 }
 
 /** Runs the servers until a signal arrives or one of them ends, then stops them all. */
-async function runServers(task: Task, stop: Promise<null>): Promise<void> {
+async function runServers(task: Task, program: Program): Promise<void> {
+  const stop = stopSignal(program);
   const running = new Set<Deno.ChildProcess>();
   addEventListener("unload", () => running.forEach((it) => it.kill("SIGKILL")));
-  const ends = serversOf(task, readConfig()).map(async (server) => {
+  const servers = serversOf(task, readConfig());
+  printWarnings(program.warnings);
+  const ends = servers.map(async (server) => {
     const process = spawn(server, task);
     running.add(process);
     const { code, signal } = await process.status;
@@ -109,6 +112,6 @@ if (import.meta.main) {
     if (task === undefined || Deno.args.length > 1) {
       throw new ConfigError(`Cannot start "${Deno.args.join(" ")}": expected ${TASKS.join(", ")}`);
     }
-    await runServers(task, stopSignal(program));
+    await runServers(task, program);
   });
 }

@@ -1,7 +1,8 @@
 /**
  * The configuration of both servers: `counter.cfg.json` in the current directory, or the file named
- * by `APP_CONFIG`. An environment variable of the same name overrides a key; values other than
- * strings are written as JSON (`USE_SESSION_STORE=true`, `SECRET_KEY_FALLBACKS='["…"]'`).
+ * by `APP_CONFIG`. An environment variable of the same name overrides a key. There, values other than
+ * strings are written as JSON (`USE_SESSION_STORE=true`), and lists with commas, or as JSON where an
+ * element has a comma (`SECRET_KEY_FALLBACKS='["…,…"]'`).
  *
  * The names are Flask's: https://flask.palletsprojects.com/en/stable/config/
  *
@@ -9,6 +10,7 @@
  */
 import { z } from "zod";
 import { LOG_MODES } from "./log.ts";
+import { meant } from "./misspelled.ts";
 import { MIN_SECRET_LENGTH } from "../sessions/signature.ts";
 import { MAX_LIFETIME } from "../sessions/lifetimes.ts";
 import { storeUrlProblem, withoutPassword } from "../stores/open.ts";
@@ -18,6 +20,9 @@ const DEFAULT_FILE = "counter.cfg.json";
 const MAX_FILE_BYTES = 1024 * 1024;
 /** How much of a value an error message shows, in characters. */
 const MAX_SHOWN = 200;
+/** What an env file leaves in a variable where its reader takes each line as it is. */
+const WRAPPED = /^[\s\p{Cc}]|[\s\p{Cc}]$|^(["']).*\1$/su;
+const WITHOUT_QUOTES = "expected no quotes, spaces or control characters around it";
 /** Where `kv.ts` listens by default. */
 export const DEFAULT_KV_URL = "http://localhost:5100";
 
@@ -25,7 +30,8 @@ const storeUrl = z.string("expected a store's URL").refine((url) => storeUrlProb
   error: ({ input }) => storeUrlProblem(String(input)) ?? "",
 });
 const secretLength = `expected at least ${MIN_SECRET_LENGTH} characters`;
-const secret = z.string(secretLength).min(MIN_SECRET_LENGTH, secretLength);
+const secret = z.string(secretLength).min(MIN_SECRET_LENGTH, secretLength)
+  .refine((it) => !/^<.*>$/s.test(it), "expected a key in place of <…>: openssl rand -hex 32");
 const token = z.string().regex(
   /^[\w.~+/-]{16,}=*$/,
   "expected at least 16 letters, digits, or any of - . _ ~ + /",
@@ -114,11 +120,16 @@ export class ConfigError extends Error {
  * ```
  */
 export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
+  const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""));
+  if (wrapped.length > 0) {
+    const lines = wrapped.map((key) => `environment: ${key} is ${shown(key, environment[key])}`);
+    throw new ConfigError(lines.map((line) => `${line}: ${WITHOUT_QUOTES}`).join("\n"));
+  }
   const path = environment["APP_CONFIG"] || DEFAULT_FILE;
   const file = readFile(path, path !== DEFAULT_FILE);
   const problems = Object.keys(file)
     .filter((key) => !Object.hasOwn(ConfigFile.shape, key))
-    .map((key) => `${path}: ${key} is unknown: expected one of the keys in docs/CONFIGURATION.md`);
+    .map((key) => `${path}: ${unknownKey(key)}`);
   const config: Record<string, unknown> = {};
   for (const [key, schema] of Object.entries({ ...ConfigFile.shape, ...Listen.shape })) {
     const text = environment[key] || undefined;
@@ -135,6 +146,13 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
   if (problems.length === 0) problems.push(...conflictsOf(config as Config));
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return config as Config;
+}
+
+function unknownKey(key: string): string {
+  if (SETTINGS.includes(key)) return `${key} is set: expected it in the environment only`;
+  const setting = meant(key, Object.keys(ConfigFile.shape));
+  return `${key} is unknown: ` +
+    (setting ? `did you mean ${setting}?` : "expected one of the keys in docs/CONFIGURATION.md");
 }
 
 /** Combinations that are invalid although each key is valid by itself. */
@@ -190,9 +208,15 @@ function readBytes(path: string): Uint8Array {
   return Deno.readFileSync(path);
 }
 
-/** The text itself if the schema accepts a string; otherwise its JSON value, if it is JSON. */
+/** The first reading of a variable that the schema accepts: as text, as JSON, as a list. */
 function fromText(text: string, schema: z.ZodType): unknown {
-  if (schema.safeParse(text).success) return text;
+  const value = parsed(text);
+  const readings = [text, value, text.split(",").map((it) => it.trim())];
+  return readings.find((it) => schema.safeParse(it).success) ?? value;
+}
+
+/** The JSON value of a text, or the text itself if it is not JSON. */
+function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {

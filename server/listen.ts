@@ -5,7 +5,7 @@
  */
 import { ConfigError } from "./config.ts";
 import { type LogMode, logRequests } from "./log.ts";
-import { type Program, stopSignal } from "./program.ts";
+import { printWarnings, type Program, stopSignal } from "./program.ts";
 
 /** How long a stopping server waits for the requests under way, in milliseconds. */
 const STOP_GRACE = 10_000;
@@ -52,6 +52,7 @@ export async function listen(
   let server = serve(logged, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
   console.log(shownUrl(address) + (about ? ` (${about})` : ""));
+  printWarnings(program.warnings);
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
   for (;;) {

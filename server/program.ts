@@ -4,9 +4,9 @@
  * @module
  */
 import { InvalidArgument, StoreUnavailable } from "../stores/store.ts";
-import { ConfigError } from "./config.ts";
+import { ConfigError, SETTINGS } from "./config.ts";
 import { LOG_MODES, logAs } from "./log.ts";
-import { misspelled } from "./misspelled.ts";
+import { meant } from "./misspelled.ts";
 
 /**
  * The first argument of a server that `start.ts` has started. Behind it are the server's name in the
@@ -32,6 +32,8 @@ export interface Program {
   isWatched: boolean;
   /** The command that starts it on another port. */
   startOn(port: number): string;
+  /** What to print once it runs, or after the error that it ends with: that comes first. */
+  warnings: string[];
 }
 
 /**
@@ -49,19 +51,31 @@ export async function run(task: string, main: (program: Program) => Promise<void
   logAs(name, `${task}: `, LOG_MODES.find((it) => it === Deno.env.get("LOG")) ?? "events");
   addEventListener("unhandledrejection", (event) => crash(event.reason));
   addEventListener("error", (event) => crash(event.error));
-  if (!isChild) misspelled(Object.keys(Deno.env.toObject())).forEach((it) => console.warn(it));
+  // start.ts has warned of the environment already.
+  const warnings = isChild ? [] : Object.keys(Deno.env.toObject()).flatMap((variable) => {
+    const setting = meant(variable, SETTINGS);
+    return setting === undefined
+      ? []
+      : `The environment variable ${variable} has no effect: did you mean ${setting}?`;
+  });
   try {
-    await main({ isChild, isWatched, startOn });
+    await main({ isChild, isWatched, startOn, warnings });
   } catch (error) {
     const fixable = error instanceof ConfigError || error instanceof InvalidArgument ||
       error instanceof StoreUnavailable;
     if (!fixable) crash(error);
     for (const line of error.message.split("\n")) console.error(line);
+    printWarnings(warnings);
     Deno.exit(1);
   }
   // A watcher would wait for the next change of a file.
   if (isWatched) Deno.kill(Deno.pid, "SIGKILL");
   Deno.exit();
+}
+
+/** Prints the warnings, once. */
+export function printWarnings(warnings: string[]): void {
+  for (const warning of warnings.splice(0)) console.warn(warning);
 }
 
 function crash(error: unknown): never {

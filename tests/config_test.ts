@@ -83,9 +83,9 @@ Deno.test("readConfig() reports every problem: the key, its value, what is expec
     PORT: 5000,
   };
   assertEquals(await problems(JSON.stringify(file), { HOST: "", PORT: "http" }), [
-    "KV_URI is unknown: expected one of the keys in docs/CONFIGURATION.md",
+    "KV_URI is unknown: did you mean KV_URL?",
     "toString is unknown: expected one of the keys in docs/CONFIGURATION.md",
-    "PORT is unknown: expected one of the keys in docs/CONFIGURATION.md",
+    "PORT is set: expected it in the environment only",
     'USE_SESSION_STORE is "yes": expected true or false',
     `KV_URL is "ftp://x": ${wantedUrl()}`,
     "KV_TOKEN is a list of 0: expected a token, or a list of tokens",
@@ -98,11 +98,72 @@ Deno.test("readConfig() reports every problem: the key, its value, what is expec
   ]);
 });
 
+Deno.test("readConfig() refuses the quotes and line ends that an env file leaves", async () => {
+  const environment = {
+    USE_SESSION_STORE: "true\r",
+    KV_URL: "'http://localhost:5100'",
+    KV_TOKEN: `"${"t".repeat(16)}"`,
+    DBM: '"kv.db"',
+    SECRET_KEY: `${"s".repeat(16)}\r`,
+    SECRET_KEY_FALLBACKS: `'["${"s".repeat(16)}"]'`,
+    SESSION_COOKIE_NAME: "a\x1b",
+    HOST: " localhost",
+    PORT: '"5000"',
+  };
+  const expected = "expected no quotes, spaces or control characters around it";
+  assertEquals(await problems("{}", environment), [
+    `environment: USE_SESSION_STORE is "true\\r": ${expected}`,
+    `environment: KV_URL is "'http://localhost:5100'": ${expected}`,
+    `environment: KV_TOKEN is a string of 18 characters: ${expected}`,
+    `environment: DBM is "\\"kv.db\\"": ${expected}`,
+    `environment: SECRET_KEY is a string of 17 characters: ${expected}`,
+    `environment: SECRET_KEY_FALLBACKS is a string of 22 characters: ${expected}`,
+    `environment: SESSION_COOKIE_NAME is "a\\u001b": ${expected}`,
+    `environment: HOST is " localhost": ${expected}`,
+    `environment: PORT is "\\"5000\\"": ${expected}`,
+  ]);
+  const path = await problems("{}", { APP_CONFIG: "counter.cfg.json\r" });
+  assertEquals(path, [`environment: APP_CONFIG is "counter.cfg.json\\r": ${expected}`]);
+});
+
 Deno.test("readConfig() turns one token and a list of tokens into a list", async () => {
   const [one, other] = ["the-first-token-of-two", "the-second-token-of-two"];
   const file = JSON.stringify({ KV_TOKEN: one, KV_READ_TOKEN: [one, other] });
   const config = await readText(file, { KV_TOKEN: "" });
   assertEquals([config.KV_TOKEN, config.KV_READ_TOKEN], [[one], [one, other]]);
+});
+
+Deno.test("readConfig() splits a variable at commas into a list, unless it is JSON", async () => {
+  const [one, other] = ["the-first-token-of-two", "the-second-token-of-two"];
+  const config = await readText("{}", {
+    KV_TOKEN: `${one},${other}`,
+    KV_READ_TOKEN: `${one}, ${other}`,
+    SECRET_KEY: "a secret key, with a comma",
+    SECRET_KEY_FALLBACKS: '["an older key, with a comma"]',
+    KV_URL: "redis+cluster://a:1,b:2",
+  });
+  assertEquals(config.KV_TOKEN, [one, other]);
+  assertEquals(config.KV_READ_TOKEN, [one, other]);
+  assertEquals(config.SECRET_KEY, "a secret key, with a comma");
+  assertEquals(config.SECRET_KEY_FALLBACKS, ["an older key, with a comma"]);
+  assertEquals(config.KV_URL, "redis+cluster://a:1,b:2");
+  const single = await readText("{}", { SECRET_KEY_FALLBACKS: "an older secret key" });
+  assertEquals(single.SECRET_KEY_FALLBACKS, ["an older secret key"]);
+  assertEquals(await problems("{}", { KV_TOKEN: `${one},`, PORT: "1,2" }), [
+    "environment: KV_TOKEN is a string of 23 characters: " +
+    "expected at least 16 letters, digits, or any of - . _ ~ + /",
+    'environment: PORT is "1,2": expected a port, from 0 to 65535',
+  ]);
+});
+
+Deno.test("readConfig() refuses what stands in DEPLOY.md in place of a token or a key", async () => {
+  const page = await Deno.readTextFile(join(PROJECT, "docs/DEPLOY.md"));
+  const placeholders = [...page.matchAll(/^#?(\w*(?:TOKEN|SECRET)\w*)=(.*)$/gm)];
+  assert(placeholders.length >= 2, "DEPLOY.md has placeholders");
+  for (const [, key = "", value = ""] of placeholders) {
+    const [line = ""] = await problems("{}", { [key]: value });
+    assertMatch(line, new RegExp(`^environment: ${key} is a string of \\d+ characters: expected`));
+  }
 });
 
 Deno.test("readConfig() rejects keys that need another one, and names it", async () => {

@@ -74,9 +74,9 @@ Deno.test("LOG=json prints every line as JSON", async () => {
     assertEquals(new Date(time).toISOString(), time);
     assertEquals(program, "counter");
   }
-  assertMatch(lines[0].message, /^SECRET_KEY is not set; .* To make a key: deno eval /);
-  assertEquals(lines[0].level, "warn");
-  assertEquals(lines[1].message, `${counter.url} (sessions in a signed cookie)`);
+  assertEquals(lines[0].message, `${counter.url} (sessions in a signed cookie)`);
+  assertMatch(lines[1].message, /^SECRET_KEY is not set; .* To make a key: deno eval /);
+  assertEquals(lines[1].level, "warn");
   const { method, path, status, ms, level } = lines[2];
   assertEquals([method, path, status, typeof ms, level], ["GET", "/", 200, "number", "info"]);
   assertEquals(lines[3].message, "stopping");

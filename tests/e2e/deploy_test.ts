@@ -134,6 +134,7 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
     const directory = await Deno.makeTempDir();
     const settings = block("/etc/counter.env").match(/^\w+=.*$/gm) ?? [];
     const env = Object.fromEntries(settings.map((line) => line.split("=", 2)));
+    env["KV_TOKEN"] = "t".repeat(32);
     await using kv = await startServer("kv.ts", { env });
     await using counter = await startServer("counter.ts", { env: { ...env, KV_URL: kv.url } });
 
