@@ -1,8 +1,8 @@
 /** Many processes on one session: whether each gets its share, counts are exact, and logouts hold. */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Options, progress, whole } from "./load.ts";
-import { Servers, type Started, visits } from "./servers.ts";
+import { type Options, progress, type Started, whole } from "./load.ts";
+import { Servers, visits } from "./servers.ts";
 import { table } from "./tables.ts";
 
 /** How many loads are under way at each process at one time. */

@@ -3,8 +3,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { NDJSON } from "../kv/dumps.ts";
 import { sqliteStore } from "../stores/sqlite/store.ts";
-import { memory, type Options, whole } from "./load.ts";
-import { Servers, type Started } from "./servers.ts";
+import { memory, type Options, type Started, whole } from "./load.ts";
+import { Servers } from "./servers.ts";
 import { fill } from "./sqlite.ts";
 import { table } from "./tables.ts";
 

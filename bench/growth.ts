@@ -1,9 +1,18 @@
 /** How a page's cost grows with connections, sessions, data, processes and time. */
 import { join } from "node:path";
 import { PROJECT } from "../tests/helpers/programs.ts";
-import { type Line, load, type Loaded, memory, type Options, progress, whole } from "./load.ts";
+import {
+  type Line,
+  load,
+  type Loaded,
+  memory,
+  type Options,
+  progress,
+  type Started,
+  whole,
+} from "./load.ts";
 import { type Plot, svg } from "./plot.ts";
-import { Servers, type Started, visits } from "./servers.ts";
+import { Servers, visits } from "./servers.ts";
 import { table, writeFormatted } from "./tables.ts";
 
 const CONNECTIONS = [1, 4, 16, 64, 256, 1000];

@@ -1,7 +1,7 @@
 /** Hostile clients: the answers they get, how long others wait, and how much memory the service takes. */
 import { setTimeout as delay } from "node:timers/promises";
-import { memory, type Options, progress, whole } from "./load.ts";
-import { Servers, type Started } from "./servers.ts";
+import { memory, type Options, progress, type Started, whole } from "./load.ts";
+import { Servers } from "./servers.ts";
 import { table } from "./tables.ts";
 
 const MIB = 2 ** 20;

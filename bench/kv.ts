@@ -1,6 +1,6 @@
 /** What a read and a write of the key-value service cost, beside other stores over HTTP. */
-import { type Line, type Options, takeTurns, type Variant } from "./load.ts";
-import { Servers, type Started } from "./servers.ts";
+import { type Line, type Options, type Started, takeTurns, type Variant } from "./load.ts";
+import { Servers } from "./servers.ts";
 import { ratioTable, resultTable } from "./tables.ts";
 
 /** How many keys are read and written, in turn. */

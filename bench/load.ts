@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { isInstalled, Program } from "../tests/helpers/programs.ts";
 import { installPeers, PEERS } from "./peers.ts";
-import type { Started } from "./servers.ts";
 
 /** The options of every part of the bench. */
 export interface Options {
@@ -21,6 +20,13 @@ export interface Options {
   peers: boolean;
   /** Whether tables and plots replace those in docs/. */
   write: boolean;
+}
+
+/** A server that runs, with those that it needs. */
+export interface Started {
+  url: string;
+  /** The processes whose time a request costs, without the client. */
+  pids: number[];
 }
 
 /** One request of a load. Cookie, content type and body may be left out. */

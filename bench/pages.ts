@@ -1,6 +1,6 @@
 /** What a page with a session costs, beside the least it could cost and other libraries. */
-import { pageOf, Servers, type Started, visits } from "./servers.ts";
-import { type Options, takeTurns, type Variant } from "./load.ts";
+import { pageOf, Servers, visits } from "./servers.ts";
+import { type Options, type Started, takeTurns, type Variant } from "./load.ts";
 import { installPeers } from "./peers.ts";
 import { ratioTable, resultTable } from "./tables.ts";
 

@@ -1,8 +1,16 @@
 /** Whose code takes the CPU time of a request: ours, a package's, or Deno's. */
 import { join } from "node:path";
 import { Program, PROJECT } from "../tests/helpers/programs.ts";
-import { cpuSeconds, type Line, type Load, load, type Options, progress } from "./load.ts";
-import { SECRET, Servers, type Started, visits } from "./servers.ts";
+import {
+  cpuSeconds,
+  type Line,
+  type Load,
+  load,
+  type Options,
+  progress,
+  type Started,
+} from "./load.ts";
+import { SECRET, Servers, visits } from "./servers.ts";
 import { table } from "./tables.ts";
 
 /** Of a profile, what is read here: https://chromedevtools.github.io/devtools-protocol/tot/Profiler */

@@ -2,15 +2,8 @@
 import { join } from "node:path";
 import { freePort, Program, type Server, startServer } from "../tests/helpers/programs.ts";
 import { startRedis } from "../tests/helpers/redis_servers.ts";
-import type { Line, Options } from "./load.ts";
+import type { Line, Options, Started } from "./load.ts";
 import { PEERS } from "./peers.ts";
-
-/** A server that runs, with those that it needs. */
-export interface Started {
-  url: string;
-  /** The processes whose time a request costs, without the client. */
-  pids: number[];
-}
 
 /** Servers of one part of the bench. Leaving the scope stops them, the last one first. */
 export class Servers extends AsyncDisposableStack {

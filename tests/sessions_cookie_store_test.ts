@@ -18,7 +18,7 @@ import {
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, testApp } from "./helpers/session_app.ts";

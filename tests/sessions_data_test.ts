@@ -11,7 +11,7 @@ import {
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json/text.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";

@@ -7,7 +7,7 @@ import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json/text.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";

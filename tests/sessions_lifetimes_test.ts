@@ -5,7 +5,7 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { KeyValueSessionStore, RotationUnknown, SessionRotated, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp, withMemory } from "./helpers/session_app.ts";
 

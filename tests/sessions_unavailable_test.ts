@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import { KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { testClock } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { assertUnavailable, Browser, Counted, testApp } from "./helpers/session_app.ts";
 

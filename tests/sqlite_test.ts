@@ -14,7 +14,8 @@ import { sqliteStore } from "../stores/sqlite/store.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { PROJECT, runToEnd } from "./helpers/programs.ts";
-import { openWithClock, storeConformance, testClock } from "./conformance/store.ts";
+import { openWithClock, storeConformance } from "./conformance/store.ts";
+import { testClock } from "./helpers/clock.ts";
 
 storeConformance("sqliteStore in memory", {
   ordered: true,

@@ -10,7 +10,7 @@ import { SessionRotated, sessions, type SessionStore } from "../../sessions.ts";
 import { captureErrors } from "../helpers/captured_errors.ts";
 import { testWith } from "../helpers/programs.ts";
 import { Browser, Counted, testApp } from "../helpers/session_app.ts";
-import { testClock } from "./store.ts";
+import { testClock } from "../helpers/clock.ts";
 
 export interface SessionsConformanceOptions {
   open(options: {

@@ -26,19 +26,9 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../../stores/store.ts";
+import { testClock } from "../helpers/clock.ts";
 import { testWith } from "../helpers/programs.ts";
 import { compareWithMap } from "./store_model.ts";
-
-/** A clock that stops until a test moves it. */
-export function testClock() {
-  let time = 1_700_000_000_000;
-  return {
-    now: () => time,
-    pass: (seconds: number) => {
-      time += seconds * 1000;
-    },
-  };
-}
 
 /** Opens a store for one test, with a clock that the test moves. */
 export function openWithClock(openWith: (now: () => number) => Store): Promise<TestStore> {
