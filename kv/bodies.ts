@@ -198,16 +198,20 @@ export async function readBytes(exchange: Exchange): Promise<Buffer<ArrayBuffer>
   return buffer.subarray(0, used);
 }
 
+/** @throws {HTTPException} 415 if there is a body. Deno gives requests without one an empty one */
+export async function expectNoBody(exchange: Exchange): Promise<void> {
+  for await (const chunk of readChunks(exchange, () => BODY_TIMEOUT)) {
+    if (chunk.length === 0) continue;
+    const message = "Cannot read a body here: expected ?ttl and no body";
+    throw new HTTPException(415, { message });
+  }
+}
+
 /** Returns the length of the body, if its sender tells. */
-function lengthOf({ headers, request, isServed }: Exchange): number | undefined {
+function lengthOf({ headers }: Exchange): number | undefined {
   const length = headers.get("Content-Length");
   if (headers.has("Transfer-Encoding")) return undefined;
-  if (length !== null && /^\d{1,15}$/.test(length)) return Number(length);
-  // An upload over HTTP/2 that is cancelled looks like one that ended.
-  if (isServed && request.body !== null) {
-    throw new HTTPException(411, { message: "Cannot read the body: expected a Content-Length" });
-  }
-  return undefined;
+  return length !== null && /^\d{1,15}$/.test(length) ? Number(length) : undefined;
 }
 
 /**
@@ -224,6 +228,7 @@ export async function* readChunks(
   const { body } = exchange.request;
   if (body === null) return;
   const length = lengthOf(exchange);
+  const isUntold = length === undefined && !exchange.headers.has("Transfer-Encoding");
   let received = 0;
   const reader = body.getReader();
   try {
@@ -231,6 +236,11 @@ export async function* readChunks(
       const { value, done } = await inTime(reader.read(), timeLeft());
       if (done) break;
       received += value.length;
+      // An upload over HTTP/2 that is cancelled looks like one that ended.
+      if (isUntold && received > 0 && exchange.isServed) {
+        const message = "Cannot read the body: expected a Content-Length";
+        throw new HTTPException(411, { message });
+      }
       yield value;
       await pause();
     }

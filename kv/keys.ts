@@ -5,7 +5,7 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { type Entry, RevisionConflict } from "../stores/store.ts";
-import { readValue } from "./bodies.ts";
+import { expectNoBody, readValue } from "./bodies.ts";
 import { matches, noneMatches, readConditions, writeIf, writeOver } from "./conditions.ts";
 import { notAllowed } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -70,15 +70,11 @@ async function put(exchange: Exchange): Promise<Response> {
 }
 
 async function extend(exchange: Exchange): Promise<Response> {
-  const { access, request, store } = exchange;
+  const { access, store } = exchange;
   if (!access.canWrite) throw readOnlyToken();
   const { ttl } = readQuery(exchange, TtlQuery);
   const key = readKey(exchange);
-  if (request.body !== null) {
-    throw new HTTPException(415, {
-      message: "Cannot read a body here: expected ?ttl and no body",
-    });
-  }
+  await expectNoBody(exchange);
   const written = await writeOver(exchange, key, readConditions(exchange), async (current) => {
     if (current === null) throw notFound(key);
     return await store.set(key, current.value, { ttl, ifRevision: current.revision });

@@ -1,4 +1,4 @@
-"""Uses a key-value service as a Python program does: prints each answer's status and JSON."""
+"""Uses a key-value service as a Python program does: prints each answer's status and JSON, or what is wrong."""
 
 import json
 import sys
@@ -13,8 +13,11 @@ for answer in [
     requests.get(f"{service}/n"),
     requests.get(service),
     requests.get(service, params={"prefix": "fo"}),
+    requests.patch(f"{service}/foo", params={"ttl": 60}),
+    requests.put(f"{service}/foo", headers={"Content-Type": "application/json"}),
     requests.delete(f"{service}/foo"),
     requests.delete(f"{service}/foo"),
     requests.get(f"{service}/foo"),
 ]:
-    print(answer.status_code, json.dumps(answer.json(), ensure_ascii=False))
+    body = answer.json() if answer.ok else answer.json()["detail"]
+    print(answer.status_code, json.dumps(body, ensure_ascii=False))
