@@ -5,9 +5,10 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { Buffer } from "node:buffer";
+import { Buffer, isUtf8 } from "node:buffer";
 import { json, type JsonText } from "../stores/json/text.ts";
 import { JsonReader } from "../stores/json/reader.ts";
+import { hexDigit } from "../stores/json/tokens.ts";
 import { MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { badRequest, tooLarge } from "./errors.ts";
@@ -17,10 +18,12 @@ import { pause } from "./pace.ts";
 
 /** The most keys that one object or form may set. */
 export const MAX_MEMBERS = 10_000;
-const AMPERSAND = 0x26;
+const SPACE = 0x20, PERCENT = 0x25, AMPERSAND = 0x26, PLUS = 0x2b, EQUALS = 0x3d;
 /** The most fields of a multipart form, and its most bytes. */
 const MAX_PARTS = 1000;
 const MAX_MULTIPART_BYTES = 4 * 1024 * 1024;
+/** How much of a part is looked at for its headers, in bytes. */
+const MAX_PART_HEADER = 4096;
 /** How long a body may take, in milliseconds; if it is read line by line, how long each chunk may. */
 export const BODY_TIMEOUT = 60_000;
 
@@ -68,9 +71,21 @@ export function parseJson<T>(bytes: Uint8Array<ArrayBuffer>, read: (reader: Json
 /** @throws {HTTPException} 415 if the body is not JSON */
 export function expectJson({ headers }: Exchange): void {
   const type = headers.get("Content-Type") ?? "";
-  if (type === "application/json" || /^application\/([\w.-]+\+)?json\b/i.test(type)) return;
+  if (type === "application/json") return;
+  if (/^application\/([\w.-]+\+)?json\b/i.test(type)) return expectUtf8(type);
   const message = `Cannot read a body of type ${JSON.stringify(type)}: expected application/json` +
     ' (add the header "Content-Type: application/json")';
+  throw new HTTPException(415, { message });
+}
+
+/**
+ * @param type A `Content-Type`, or all headers of a part
+ * @throws {HTTPException} 415 if it names another charset
+ */
+export function expectUtf8(type: string): void {
+  const charset = /;\s*charset="?([^\s;"]*)/i.exec(type)?.[1] ?? "utf-8";
+  if (/^(utf-?8|us-ascii)$/i.test(charset)) return;
+  const message = `Cannot read a body of charset ${JSON.stringify(charset)}: expected UTF-8`;
   throw new HTTPException(415, { message });
 }
 
@@ -112,15 +127,48 @@ function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
       message: 'Cannot read JSON as a form: add the header "Content-Type: application/json"',
     });
   }
-  if (occurrences(bytes, AMPERSAND, MAX_MEMBERS) === MAX_MEMBERS) throw tooManyMembers();
-  for (let start = 0; start < bytes.length;) {
+  if (occurrences(bytes, AMPERSAND, MAX_MEMBERS).length === MAX_MEMBERS) throw tooManyMembers();
+  const hasByteOrderMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+  for (let start = hasByteOrderMark ? 3 : 0; start < bytes.length;) {
     const found = bytes.indexOf(AMPERSAND, start);
     const end = found === -1 ? bytes.length : found;
     // Three bytes for each, if all are escaped.
     if (end - start > 3 * (MAX_KEY_BYTES + MAX_VALUE_BYTES)) throw new ValueTooLarge();
-    yield* new URLSearchParams(bytes.toString("utf8", start, end));
+    const field = bytes.subarray(start, end);
+    const equals = field.includes(EQUALS) ? field.indexOf(EQUALS) : field.length;
+    if (field.length > 0) {
+      yield [decoded(field.subarray(0, equals)), decoded(field.subarray(equals + 1))];
+    }
     start = end + 1;
   }
+}
+
+/**
+ * Decodes a name or a value in place (WHATWG URL, section 5.1). URLSearchParams would replace what is
+ * not UTF-8.
+ *
+ * @throws {HTTPException} 400 if it is not UTF-8
+ */
+function decoded(bytes: Buffer): string {
+  let end = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    let byte = bytes[at] as number;
+    if (byte === PLUS) byte = SPACE;
+    // A percent sign that begins no escape stands for itself.
+    const code = byte === PERCENT ? hexDigit(bytes[at + 1]) << 4 | hexDigit(bytes[at + 2]) : -1;
+    if (code >= 0) {
+      byte = code;
+      at += 2;
+    }
+    bytes[end++] = byte;
+  }
+  const result = bytes.subarray(0, end);
+  if (!isUtf8(result)) throw notUtf8();
+  return result.toString();
+}
+
+function notUtf8(): HTTPException {
+  return badRequest("Cannot read the form: expected UTF-8");
 }
 
 /**
@@ -135,9 +183,15 @@ async function partsOf(type: string, bytes: Buffer<ArrayBuffer>): Promise<FormDa
   if (bytes.length > MAX_MULTIPART_BYTES) {
     throw tooLarge(`A multipart form is at most ${MAX_MULTIPART_BYTES} bytes`);
   }
-  if (occurrences(bytes, `--${boundary}`, MAX_PARTS + 2) === MAX_PARTS + 2) {
+  const parts = occurrences(bytes, `--${boundary}`, MAX_PARTS + 2);
+  if (parts.length === MAX_PARTS + 2) {
     throw tooLarge(`A multipart form has at most ${MAX_PARTS} fields`);
   }
+  for (const at of parts) {
+    const head = bytes.toString("latin1", at, at + MAX_PART_HEADER);
+    expectUtf8(head.slice(0, head.indexOf("\r\n\r\n")));
+  }
+  if (!isUtf8(bytes)) throw notUtf8();
   const headers = { "Content-Type": `multipart/form-data; boundary="${boundary}"` };
   try {
     return await new Response(bytes, { headers }).formData();
@@ -146,13 +200,13 @@ async function partsOf(type: string, bytes: Buffer<ArrayBuffer>): Promise<FormDa
   }
 }
 
-/** How often a text or a byte is in the bytes, up to `limit`. */
-function occurrences(bytes: Buffer, wanted: string | number, limit: number): number {
-  let count = 0;
+/** Where a text or a byte is in the bytes, the first `limit` times. */
+function occurrences(bytes: Buffer, wanted: string | number, limit: number): number[] {
+  const found: number[] = [];
   for (let at = bytes.indexOf(wanted); at !== -1; at = bytes.indexOf(wanted, at + 1)) {
-    if (++count === limit) break;
+    if (found.push(at) === limit) break;
   }
-  return count;
+  return found;
 }
 
 function tooManyMembers(): HTTPException {

@@ -4,7 +4,15 @@
  * @module
  */
 import type { JsonText } from "../stores/json/text.ts";
-import { expectJson, isForm, parseJson, readBytes, readForm, readMembers } from "./bodies.ts";
+import {
+  expectJson,
+  expectUtf8,
+  isForm,
+  parseJson,
+  readBytes,
+  readForm,
+  readMembers,
+} from "./bodies.ts";
 import { readConditions } from "./conditions.ts";
 import { restore } from "./dumps.ts";
 import { badRequest } from "./errors.ts";
@@ -31,6 +39,7 @@ export async function post(exchange: Exchange): Promise<Response> {
   const type = exchange.headers.get("Content-Type") ?? "";
   const isLines = /^application\/x-ndjson\b/i.test(type);
   if (!access.canWrite && (isLines || isForm(exchange))) throw readOnlyToken();
+  if (isLines || isForm(exchange)) expectUtf8(type);
   if (isLines) return await restore(exchange, ttl);
   if (isForm(exchange)) return await set(exchange, await readForm(exchange), ttl);
   expectJson(exchange);

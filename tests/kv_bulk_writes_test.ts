@@ -73,6 +73,50 @@ test("rejects a form with a repeated key, a file or a syntax error", async ({ ap
   assertEquals((await store.list("")).keys, []);
 });
 
+test("rejects a form that is not UTF-8, and sets nothing of it", async ({ app, store }) => {
+  const urlencoded = "application/x-www-form-urlencoded";
+  const multipart = "multipart/form-data; boundary=x";
+  const latin1 = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
+  const part = (value: string, type = "") =>
+    latin1(`--x\r\nContent-Disposition: form-data; name="k"\r\n${type}\r\n${value}\r\n--x--\r\n`);
+  const cases: [string | Uint8Array<ArrayBuffer>, string, number][] = [
+    ["good=1&k=%FF", urlencoded, 400],
+    ["good=1&%FF=1", urlencoded, 400],
+    ["good=1&k=%C3", urlencoded, 400],
+    ["good=1&k=%ed%a0%80", urlencoded, 400],
+    [latin1("good=1&k=\xe9"), urlencoded, 400],
+    [part("\xe9"), multipart, 400],
+    ["k=%E9", `${urlencoded}; charset=iso-8859-1`, 415],
+    ["k=1", `${urlencoded};charset="windows-1252"`, 415],
+    [part("1"), `${multipart}; charset=latin1`, 415],
+    [part("1", "Content-Type: text/plain; Charset=latin1\r\n"), multipart, 415],
+    ['{"k":1}', "application/json; charset=utf-16", 415],
+    ['{"k":1}\n', "application/x-ndjson; charset=iso-8859-1", 415],
+  ];
+  for (const [body, type, status] of cases) {
+    const response = await app.request("/", post(body, { "Content-Type": type }));
+    assertEquals(response.status, status, `${type} ${body}`);
+    assertMatch((await readProblem(response)).detail, /expected UTF-8$/);
+  }
+  assertEquals((await store.list("")).keys, []);
+});
+
+test("takes the bytes of a form as they are meant", async ({ app }) => {
+  const type = "application/x-www-form-urlencoded";
+  const cases: [string, unknown][] = [
+    ["\ufeffk=1", { k: "1" }],
+    ["k=%EF%BF%BD+%F0%9F%98%80", { k: "\ufffd \u{1f600}" }],
+    ["k=100%&%zz=%2", { k: "100%", "%zz": "%2" }],
+    ["k&a=b=c&&", { k: "", a: "b=c" }],
+  ];
+  for (const [body, answer] of cases) {
+    for (const charset of ["", ";charset=UTF-8", '; Charset="utf-8"', "; charset=us-ascii"]) {
+      const response = await app.request("/", post(body, { "Content-Type": type + charset }));
+      assertEquals(await response.json(), answer);
+    }
+  }
+});
+
 test("accepts any key in an object", async ({ app, store }) => {
   const body = `{${AWKWARD_KEYS.map((key, i) => `${JSON.stringify(key)}:${i}`).join(",")}}`;
   const response = await app.request("/", post(body));

@@ -210,7 +210,8 @@ function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= ZERO && byte <= NINE;
 }
 
-function hexDigit(byte: number | undefined): number {
+/** Returns what a hexadecimal digit stands for, or -1. */
+export function hexDigit(byte: number | undefined): number {
   if (byte === undefined) return -1;
   if (isDigit(byte)) return byte - ZERO;
   const letter = byte | 0x20;
