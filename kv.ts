@@ -55,7 +55,7 @@ import {
   readQuery,
 } from "./kv/requests.ts";
 import { JSON_HEADERS, jsonResponse, textResponse } from "./kv/responses.ts";
-import { allKeys, events, EVENTS_HEADERS } from "./kv/streams.ts";
+import { allKeys, events, EVENTS_HEADERS, LIST_HEADERS } from "./kv/streams.ts";
 import { accessOf } from "./kv/tokens.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";
@@ -71,7 +71,6 @@ const ROOT_TYPES: [string, ...string[]] = [
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
 const NO_STORE = { ...JSON_HEADERS, "Cache-Control": "no-store" };
-const VARIES = { ...JSON_HEADERS, "Vary": "Accept" };
 
 /** What {@linkcode kv} takes. */
 export interface KvOptions {
@@ -220,7 +219,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     const { prefix, limit, after } = readQuery(exchange, ListQuery);
     const page = await exchange.store.list(prefix, { limit, after });
     if (limit === undefined && after === undefined) return allKeys(exchange, prefix, page);
-    const headers: Record<string, string> = { ...VARIES };
+    const headers: Record<string, string> = { ...LIST_HEADERS };
     if (page.next !== null) {
       const next = new URLSearchParams({
         prefix,

@@ -98,6 +98,7 @@ export function problemResponse(method: string, error: unknown): Response {
   }
   for (const [name, value] of Object.entries(GUARD_HEADERS)) headers.set(name, value);
   headers.set("Content-Type", "application/problem+json");
+  headers.set("Vary", "Accept");
   if (status === 503) headers.set("Retry-After", RETRY_AFTER);
   if (method === "HEAD") headers.set("Content-Length", String(Buffer.byteLength(text)));
   return new Response(method === "HEAD" ? null : text, { status, headers });

@@ -55,11 +55,21 @@ export function expectNoQuery({ search }: Exchange): void {
   }
 }
 
-/** Returns that of the media types which the client likes best; the first if it does not say. */
+/**
+ * Returns the client's preferred media type (RFC 9110, section 12.5.1), or the first if it accepts
+ * none of them.
+ */
 export function acceptedType({ headers }: Exchange, types: [string, ...string[]]): string {
   const accept = headers.get("Accept");
   if (accept === null || accept === "*/*" || accept.length > MAX_ACCEPT_LENGTH) return types[0];
-  return parseAccept(accept).find(({ type }) => types.includes(type))?.type ?? types[0];
+  const ranges = parseAccept(accept.toLowerCase()); // the most preferred first
+  const places = types.map((type) => {
+    const names = [type, type.replace(/\/.*/, "/*"), "*/*"];
+    const name = names.find((name) => ranges.some((range) => range.type === name));
+    const place = ranges.findIndex((range) => range.type === name);
+    return ranges[place]?.q ? place : Infinity;
+  });
+  return types[places.indexOf(Math.min(...places))] ?? types[0];
 }
 
 /** Returns what a schema makes of a value that a client sent. */

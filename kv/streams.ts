@@ -12,14 +12,17 @@ import { GUARD_HEADERS, JSON_HEADERS, jsonResponse } from "./responses.ts";
 
 /** How often a stream of changes shows that it is alive, in milliseconds. */
 export const HEARTBEAT = 15_000;
+/** The headers of a list of keys. */
+export const LIST_HEADERS = { ...JSON_HEADERS, "Vary": "Accept" };
+
 /** Every key under a prefix, as one JSON text, page by page; `first` is the first page. */
 export function allKeys(
   exchange: Exchange,
   prefix: string,
   first: Page,
 ): Response | Promise<Response> {
-  if (first.next === null) return jsonResponse(exchange, { keys: first.keys });
-  if (exchange.method === "HEAD") return new Response(null, { headers: JSON_HEADERS });
+  if (first.next === null) return jsonResponse(exchange, { keys: first.keys }, LIST_HEADERS);
+  if (exchange.method === "HEAD") return new Response(null, { headers: LIST_HEADERS });
   async function* texts() {
     yield `{"keys":[${first.keys.map((key) => JSON.stringify(key)).join()}`;
     for (let after = first.next; after !== null;) {
@@ -29,7 +32,7 @@ export function allKeys(
     }
     yield "]}";
   }
-  return streamResponse(exchange, sourceOf(texts()), JSON_HEADERS);
+  return streamResponse(exchange, sourceOf(texts()), LIST_HEADERS);
 }
 
 /** The headers of a stream of changes. */

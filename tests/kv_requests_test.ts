@@ -1,5 +1,6 @@
-/** Methods, paths and queries that are rejected. */
+/** Methods, paths, queries and what Accept asks for. */
 import { assertEquals, assertMatch } from "@std/assert";
+import { json } from "../stores/json/text.ts";
 import { MAX_KEY_BYTES } from "../stores/store.ts";
 import { post, put, readProblem, test } from "./helpers/kv_app.ts";
 
@@ -59,6 +60,46 @@ test("rejects other methods, with Allow", async ({ app }) => {
       assertEquals(response.status, 405, method);
       assertEquals(response.headers.get("Allow"), "GET, HEAD, PUT, PATCH, DELETE");
       await readProblem(response);
+    }
+  }
+});
+
+test("gives the media type that Accept prefers", async ({ app, store }) => {
+  await store.set("a", json(1));
+  const cases: [string, string, string][] = [
+    ["/", "text/html;q=0, */*", "application/json"],
+    ["/", "text/html;q=0.1, */*;q=0.5", "application/json"],
+    ["/", "text/html, */*", "text/html"],
+    ["/", "*/*, text/html", "application/json"],
+    ["/", "TEXT/HTML", "text/html"],
+    ["/", "text/*", "text/event-stream"],
+    ["/", "text/*, text/event-stream;q=0", "text/html"],
+    ["/", "application/*;q=0.2, application/x-ndjson;q=0.3", "application/x-ndjson"],
+    ["/", "application/json;q=0.1, application/x-ndjson;q=0.3, */*;q=0", "application/x-ndjson"],
+    ["/", "application/json;q=0", "application/json"],
+    ["/", "image/png", "application/json"],
+    ["/a", "text/plain;q=0, */*", "application/json"],
+    ["/a", "application/json;q=0, */*", "text/plain"],
+    ["/a", "text/plain;q=0.5, application/json;q=0.4", "text/plain"],
+  ];
+  for (const [path, accept, type] of cases) {
+    const { headers, body } = await app.request(path, { headers: { Accept: accept } });
+    await body?.cancel();
+    assertEquals(headers.get("Content-Type")?.split(";")[0], type, accept);
+  }
+});
+
+test("tells caches that answers vary by Accept", async ({ app, store }) => {
+  const names = Array.from({ length: 1001 }, (_, i) => `k${i}`);
+  await store.setAll(new Map(names.map((key) => [key, json(1)])));
+  const accepts = ["*/*", "text/plain", "text/html", "text/event-stream", "application/x-ndjson"];
+  for (const path of ["/", "/?prefix=x", "/?limit=1", "/k1", "/missing"]) {
+    for (const accept of accepts) {
+      for (const method of ["GET", "HEAD"]) {
+        const { headers, body } = await app.request(path, { method, headers: { Accept: accept } });
+        await body?.cancel();
+        assertEquals(headers.get("Vary"), "Accept", `${method} ${path} ${accept}`);
+      }
     }
   }
 });
