@@ -41,6 +41,7 @@ export interface CookieSessionOptions extends LifetimeOptions {
  */
 export class CookieSessionStore implements SessionStore {
   readonly lifetime: number;
+  readonly now: () => number;
   readonly dataInCookie = true;
   readonly #lifetimes: Lifetimes;
   readonly #signer: Signer;
@@ -56,6 +57,7 @@ export class CookieSessionStore implements SessionStore {
     const { salt = SALT, digest = "sha256", fallbacks = [] } = options;
     this.#lifetimes = new Lifetimes(options);
     this.lifetime = this.#lifetimes.longest;
+    this.now = this.#lifetimes.clock;
     this.#signer = new Signer(secretKey, { salt, digest, fallbacks });
     this.#withSalt = (salt) => new CookieSessionStore(secretKey, { ...options, salt });
   }

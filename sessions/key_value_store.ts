@@ -55,6 +55,7 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
  */
 export class KeyValueSessionStore implements SessionStore {
   readonly lifetime: number;
+  readonly now: () => number;
   readonly #store: SessionEntries;
   readonly #options: KeyValueSessionOptions & { prefix?: string };
   readonly #lifetimes: Lifetimes;
@@ -79,6 +80,7 @@ export class KeyValueSessionStore implements SessionStore {
     this.#options = options;
     this.#lifetimes = new Lifetimes(options);
     this.lifetime = this.#lifetimes.longest;
+    this.now = this.#lifetimes.clock;
   }
 
   named(name: string): KeyValueSessionStore {

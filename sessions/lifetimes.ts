@@ -28,19 +28,21 @@ export class Lifetimes {
   readonly longest: number;
   readonly absolute: number;
   readonly #idle: number | ((data: unknown) => number);
-  readonly #now: () => number;
+  /** The clock, in milliseconds since 1970. */
+  readonly clock: () => number;
 
   /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
-  constructor({ lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now = Date.now }: LifetimeOptions) {
+  constructor({ lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now }: LifetimeOptions) {
     this.#idle = typeof lifetime === "function" ? lifetime : checkSeconds(lifetime);
     this.longest = typeof this.#idle === "number" ? this.#idle : MAX_LIFETIME;
     this.absolute = absoluteLifetime === undefined ? Infinity : checkSeconds(absoluteLifetime);
-    this.#now = now;
+    // Date is looked up at each call: a test may replace it after this.
+    this.clock = now ?? (() => Date.now());
   }
 
   /** Whole seconds since 1970. */
   now(): number {
-    return Math.floor(this.#now() / 1000);
+    return Math.floor(this.clock() / 1000);
   }
 
   /**

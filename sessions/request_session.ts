@@ -34,7 +34,8 @@ export class RequestSession<T extends object> implements Session<T> {
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
   #cookies: string[] | null = null;
   #data: T | undefined;
-  #ttl: number | null = null;
+  /** When the session ends unless it is used, in milliseconds since 1970; null: there is none. */
+  #expires: number | null = null;
   /** Unmodified: none. Modified or destroyed: the `Set-Cookie` headers that say so. */
   #setCookies: readonly string[] = [];
   #isPermanent = false;
@@ -61,13 +62,13 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   get handle(): string | null {
-    const id = this.#ttl === null ? undefined : this.#cookies?.[0];
+    const id = this.#expires === null ? undefined : this.#cookies?.[0];
     if (id === undefined || this.settings.store.dataInCookie) return null;
     return bytesToHex(sha256(utf8ToBytes(id)));
   }
 
   get expires(): Date | null {
-    return this.#ttl === null ? null : new Date(Date.now() + this.#ttl * 1000);
+    return this.#expires === null ? null : new Date(this.#expires);
   }
 
   read(): Promise<T> {
@@ -216,12 +217,12 @@ export class RequestSession<T extends object> implements Session<T> {
 
   #keep(stored: StoredSession): void {
     this.#cookies = [stored.cookie];
-    this.#ttl = stored.ttl;
+    this.#expires = (this.settings.store.now?.() ?? Date.now()) + stored.ttl * 1000;
   }
 
   #forget(): void {
     this.#cookies = [];
-    this.#ttl = null;
+    this.#expires = null;
     this.#data = undefined;
   }
 

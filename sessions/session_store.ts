@@ -33,6 +33,8 @@ export interface StoredSession {
 export interface SessionStore {
   /** Seconds after which an unused session ends. */
   readonly lifetime: number;
+  /** The clock by which sessions end, in milliseconds since 1970: by default `Date.now`. */
+  now?(): number;
   /**
    * Whether the cookie holds the data, so that every change needs a response. By default the cookie
    * is an id, which stays the same when the data changes.

@@ -33,7 +33,7 @@ export interface MemoryOptions {
  * await store.close();
  * ```
  */
-export function memoryStore({ now = Date.now }: MemoryOptions = {}): Store {
+export function memoryStore({ now = () => Date.now() }: MemoryOptions = {}): Store {
   const entries = new Map<string, Entry>();
   const changes = new Changes();
   const keys = new SortedKeys((key) => entries.has(key));

@@ -5,10 +5,11 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import { testClock } from "./helpers/clock.ts";
 import { countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
-import { Browser, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
+import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
 const MINUTES = 60_000;
 
@@ -149,3 +150,47 @@ Deno.test("a permanent session is stored as Flask stores it, and Flask's stays p
   assertMatch(signed.setCookie ?? "", /Max-Age=2678400/);
   await memory.close();
 });
+
+Deno.test("a clock that a test puts in place after the stores are made reaches them", async () => {
+  const memory = memoryStore();
+  const sqlite = sqliteStore(":memory:");
+  const RealDate = Date;
+  let passed = 0;
+  try {
+    for (const store of [memory, sqlite]) {
+      const stores = [new CookieSessionStore(KEY), new KeyValueSessionStore(store)];
+      for (const sessionStore of stores) {
+        globalThis.Date = RealDate;
+        const { cookie } = await sessionStore.create({ count: 1 });
+        await store.set("brief", json(1), { ttl: 10 });
+        globalThis.Date = class extends RealDate {
+          static override now = () => RealDate.now() + passed * 1000;
+        } as DateConstructor;
+        passed = 11;
+        assertEquals(await store.get("brief"), null);
+        passed = sessionStore.lifetime + 1;
+        assertEquals(await sessionStore.load(cookie), null);
+        passed = 0;
+      }
+    }
+  } finally {
+    globalThis.Date = RealDate;
+  }
+  await memory.close();
+  await sqlite.close();
+});
+
+for (const kind of KINDS) {
+  Deno.test(`session.expires is by the store's clock, as of the last call, kept in a ${kind}`, async () => {
+    let time = 1e12;
+    const memory = memoryStore();
+    const store = sessionStore(kind, memory, { lifetime: 100, now: () => time });
+    const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 1 }));
+      time += 60_000;
+      return c.json(c.var.session.expires);
+    });
+    assertEquals(await (await app.request("/")).json(), new Date(1e12 + 100_000).toISOString());
+    await memory.close();
+  });
+}

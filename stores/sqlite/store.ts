@@ -61,7 +61,7 @@ type Row = [value: string, revision: number, expires: number | null];
  */
 export function sqliteStore(
   path: string,
-  { now = Date.now, mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
+  { now = () => Date.now(), mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
 ): Store {
   const database = openDatabase(path, mustExist);
   const findReplaced = path === ":memory:" ? () => null : replacementCheck(path);
