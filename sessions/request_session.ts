@@ -9,10 +9,10 @@ import type { Context } from "hono";
 import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
 import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
-import { splitPermanent, withPermanent } from "./permanence.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
 import { SessionCall } from "./session_call.ts";
+import { splitNote, withNote } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 
 /** What the sessions of all requests share. */
@@ -94,7 +94,8 @@ export class RequestSession<T extends object> implements Session<T> {
         const after = change(before);
         data = after === before ? before : await schema.parseGiven(after, change);
         this.#setPermanent(data);
-        return after === before ? null : withPermanent(data, this.#isPermanent);
+        if (after === before) return null;
+        return withNote(data, "_permanent", this.#isPermanent || undefined);
       };
       const cookie = await this.#livingCookie();
       let stored = cookie === null ? null : await store.update(cookie, apply);
@@ -125,7 +126,7 @@ export class RequestSession<T extends object> implements Session<T> {
       }
       this.#forget();
       if (stored === null) return;
-      this.#setPermanent(null, splitPermanent(stored.data).isPermanent);
+      this.#setPermanent(null, splitNote(stored.data, "_permanent").note === true);
       this.#send(stored);
     });
   }
@@ -202,9 +203,9 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   async #parse(stored: unknown): Promise<T> {
-    const { data, isPermanent } = splitPermanent(stored);
-    const parsed = await this.settings.schema.parseStored(data);
-    this.#setPermanent(parsed, isPermanent);
+    const { note, others } = splitNote(stored, "_permanent");
+    const parsed = await this.settings.schema.parseStored(others);
+    this.#setPermanent(parsed, note === true);
     return parsed;
   }
 

@@ -1,5 +1,6 @@
 /**
- * A session as JSON text: its data, and beside it what the store notes.
+ * A session as JSON text: its data, and beside it what is noted of it. A Flask app that shares the
+ * session keeps the notes, as its own `_permanent`.
  *
  * @module
  */
@@ -17,11 +18,8 @@ export interface SessionRecord {
   readonly text?: string;
 }
 
-/**
- * Where an absolute lifetime is set, the session's creation is stored under this key. It is beside
- * the data, as Flask's `_permanent` is, so that a Flask app which shares the session keeps it.
- */
-const CREATED = "_created";
+/** When the session was created, where an absolute lifetime is set; whether its cookie is permanent. */
+type Note = "_created" | "_permanent";
 /** How far the clock of another machine may be ahead, in seconds. */
 export const CLOCK_TOLERANCE = 60;
 
@@ -39,8 +37,7 @@ export function readRecord(text: string, now: number): SessionRecord {
     if (!(error instanceof SyntaxError)) throw error;
     return { data: text, created: now, isDated: false };
   }
-  if (!isRecord(data) || !(CREATED in data)) return { data, created: now, isDated: false, text };
-  const { [CREATED]: created, ...others } = data;
+  const { note: created, others } = splitNote(data, "_created");
   const isDated = Number.isInteger(created) && Number(created) <= now + CLOCK_TOLERANCE;
   return { data: others, created: isDated ? Number(created) : now, isDated, text };
 }
@@ -53,16 +50,33 @@ export function readRecord(text: string, now: number): SessionRecord {
  */
 export function writeRecord(record: SessionRecord, withCreated: boolean): unknown {
   const { data, created, text } = record;
-  if (isRecord(data) && CREATED in data) {
-    throw new SessionDataInvalid(`Cannot keep "${CREATED}" in a session: the name is reserved`);
-  }
-  // Another program may have stored something that is not an object: it stays as it is.
-  const stored = withCreated && isRecord(data) ? { ...data, [CREATED]: created } : data;
+  const stored = withNote(data, "_created", withCreated ? created : undefined);
   return text === undefined || !MAY_ROUND.test(text) ? stored : withDigits(stored, text);
 }
 
+/** Returns a note, if there is one, and the data without it. */
+export function splitNote(stored: unknown, name: Note): { note: unknown; others: unknown } {
+  if (!isRecord(stored) || !(name in stored)) return { note: undefined, others: stored };
+  const { [name]: note, ...others } = stored;
+  return { note, others };
+}
+
+/**
+ * Returns the data with a note, unless the note is undefined. What another program has stored, and
+ * is not an object, stays as it is.
+ *
+ * @throws {SessionDataInvalid} If the data has a key of that name
+ */
+export function withNote<Data>(data: Data, name: Note, note: unknown): Data {
+  if (!isRecord(data)) return data;
+  if (name in data) {
+    throw new SessionDataInvalid(`Cannot keep "${name}" in a session: the name is reserved`);
+  }
+  return note === undefined ? data : { ...data, [name]: note };
+}
+
 /** Whether a value is an object with named members. */
-export function isRecord(data: unknown): data is Record<string, unknown> {
+function isRecord(data: unknown): data is Record<string, unknown> {
   return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
