@@ -11,7 +11,6 @@ import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
-import { SessionCall } from "./session_call.ts";
 import { splitNote, withNote } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 
@@ -285,4 +284,25 @@ export class RequestSession<T extends object> implements Session<T> {
 
 function logError(error: unknown): void {
   console.error("A session's call failed, and nothing awaited it:", error);
+}
+
+/**
+ * A promise whose rejection never ends the process. Its session finds out, by `isAwaited`, whether
+ * the error has reached somebody, or has to become the request's or a line in the log.
+ */
+class SessionCall<R> extends Promise<R> {
+  static override readonly [Symbol.species] = Promise;
+  isAwaited = false;
+  /** Resolves when the call has ended, in whatever way. */
+  readonly settled: Promise<void>;
+
+  constructor(running: Promise<R>, onError: (call: SessionCall<R>, error: unknown) => void) {
+    super((resolve) => resolve(running));
+    this.settled = super.then(() => {}, (error) => onError(this, error));
+  }
+
+  override then<A = R, B = never>(...handlers: Parameters<Promise<R>["then"]>): Promise<A | B> {
+    this.isAwaited = true;
+    return super.then(...handlers) as Promise<A | B>;
+  }
 }
