@@ -1,22 +1,23 @@
 /**
  * A store in this process's memory, for tests, for development, and for data that may be lost.
- * Reading and writing are one look-up in a Map.
+ * Every step of it is short, however many entries there are.
  *
  * @module
  */
 import { Changes } from "./changes.ts";
 import { checked, checkRevision, expiry } from "./checks.ts";
-import { byCodePoint, SortedKeys } from "./sorted_keys.ts";
+import { byCodePoint, SortedEntries } from "./sorted_entries.ts";
 import type { Entry, JsonText, Store } from "./store.ts";
-import { unref } from "./timers.ts";
-
-/** How often expired entries are removed, in milliseconds. Readers never see them. */
-const SWEEP_INTERVAL = 10_000;
+import { forwardOnly, unref } from "./timers.ts";
 
 /** What {@linkcode memoryStore} takes. */
 export interface MemoryOptions {
   /** The clock, in milliseconds since 1970. */
   now?: () => number;
+  /** How often expired entries are removed, in milliseconds. Readers never see them. */
+  sweepInterval?: number;
+  /** How many entries are looked at in one go: a longer listing or sweep lets other calls in between. */
+  step?: number;
 }
 
 /**
@@ -33,15 +34,17 @@ export interface MemoryOptions {
  * await store.close();
  * ```
  */
-export function memoryStore({ now = () => Date.now() }: MemoryOptions = {}): Store {
-  const entries = new Map<string, Entry>();
+export function memoryStore(
+  { now = () => Date.now(), sweepInterval = 10_000, step = 1024 }: MemoryOptions = {},
+): Store {
+  const entries = new SortedEntries();
   const changes = new Changes();
-  const keys = new SortedKeys((key) => entries.has(key));
+  const clock = forwardOnly(now);
   // Other processes also count from 0: the prefix keeps their revisions apart.
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
-  const timer = setInterval(sweep, SWEEP_INTERVAL);
-  unref(timer);
+  let sweepFrom = "";
+  let timer = later(sweep, sweepInterval);
 
   function find(key: string): Entry | null {
     const entry = entries.get(key);
@@ -49,23 +52,23 @@ export function memoryStore({ now = () => Date.now() }: MemoryOptions = {}): Sto
   }
 
   function isExpired(entry: Entry): boolean {
-    return entry.expires !== null && entry.expires <= now();
+    return entry.expires !== null && entry.expires <= clock();
   }
 
   function write(key: string, value: JsonText, expires: number | null): Entry {
     const entry = { key, value, revision: `${run}-${++writes}`, expires };
-    if (!entries.has(key)) keys.add(key);
-    entries.set(key, entry);
+    entries.set(entry);
     changes.add(key);
     return entry;
   }
 
-  function remove(key: string): void {
-    if (entries.delete(key)) keys.delete();
-  }
-
+  /** Removes expired entries, a step at a time. */
   function sweep(): void {
-    for (const entry of entries.values()) if (isExpired(entry)) remove(entry.key);
+    const some = entries.from(sweepFrom, step);
+    for (const entry of some) if (isExpired(entry)) entries.delete(entry.key);
+    const last = some.length < step ? undefined : some.at(-1);
+    sweepFrom = last === undefined ? "" : following(last.key);
+    timer = later(sweep, last === undefined ? sweepInterval : 0);
   }
 
   return checked({
@@ -74,35 +77,41 @@ export function memoryStore({ now = () => Date.now() }: MemoryOptions = {}): Sto
     },
 
     async set(key, value, { ttl, ifRevision }) {
-      const expires = expiry(ttl, now());
+      const expires = expiry(ttl, clock());
       const current = find(key);
       checkRevision(key, current, ifRevision);
       return { ...write(key, value, expires), created: current === null };
     },
 
     async setAll(values, { ttl }) {
-      const expires = expiry(ttl, now());
+      const expires = expiry(ttl, clock());
       for (const [key, value] of values) write(key, value, expires);
     },
 
     async delete(key, { ifRevision }) {
       const current = find(key);
       checkRevision(key, current, ifRevision);
-      remove(key);
+      entries.delete(key);
       if (current) changes.add(key);
       return current;
     },
 
     async list(prefix, { after = "", limit }) {
-      const start = byCodePoint(after, prefix) < 0 ? prefix : after;
       const page: string[] = [];
-      for (const key of keys.from(start)) {
-        if (!key.startsWith(prefix)) break;
-        if (key === after || find(key) === null) continue;
-        if (page.length === limit) return { keys: page, next: page.at(-1) ?? null };
-        page.push(key);
+      let start = byCodePoint(after, prefix) < 0 ? prefix : following(after);
+      for (;;) {
+        const some = entries.from(start, step);
+        for (const entry of some) {
+          if (!entry.key.startsWith(prefix)) return { keys: page, next: null };
+          if (isExpired(entry)) continue;
+          if (page.length === limit) return { keys: page, next: page.at(-1) ?? null };
+          page.push(entry.key);
+        }
+        const last = some.length < step ? undefined : some.at(-1);
+        if (last === undefined) return { keys: page, next: null };
+        start = following(last.key);
+        await new Promise((resolve) => setTimeout(resolve, 0));
       }
-      return { keys: page, next: null };
     },
 
     async count() {
@@ -115,8 +124,18 @@ export function memoryStore({ now = () => Date.now() }: MemoryOptions = {}): Sto
 
     async close() {
       changes.end();
-      clearInterval(timer);
-      entries.clear();
+      clearTimeout(timer);
     },
   });
+}
+
+/** Returns the first key after another. */
+function following(key: string): string {
+  return `${key}\0`;
+}
+
+function later(task: () => void, milliseconds: number): ReturnType<typeof setTimeout> {
+  const timer = setTimeout(task, milliseconds);
+  unref(timer);
+  return timer;
 }

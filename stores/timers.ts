@@ -1,5 +1,5 @@
 /**
- * Timers, where the runtimes differ.
+ * Timers and clocks: where the runtimes differ, and where the machine's clock is not good enough.
  *
  * @module
  */
@@ -13,3 +13,21 @@ export function unref(timer: unknown): void {
 export const afterThisTurn: (task: () => void) => void = typeof setImmediate === "function"
   ? setImmediate
   : (task) => void setTimeout(task, 0);
+
+/**
+ * Returns a clock that never goes back: while `now` is behind, it stands still. An entry that was seen
+ * to expire could be read again otherwise.
+ *
+ * @example
+ * ```ts
+ * import { forwardOnly } from "./timers.ts";
+ *
+ * const times = [2000, 1000, 3000];
+ * const clock = forwardOnly(() => times.shift() ?? 0);
+ * console.log(clock(), clock(), clock()); // 2000 2000 3000
+ * ```
+ */
+export function forwardOnly(now: () => number): () => number {
+  let latest = -Infinity;
+  return () => latest = Math.max(latest, now());
+}

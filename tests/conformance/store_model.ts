@@ -4,75 +4,139 @@ import fc from "fast-check";
 import { json, type JsonText } from "../../stores/json/text.ts";
 import { RevisionConflict, type Store } from "../../stores/store.ts";
 
-/** Runs random calls on a store and on a Map. If an answer differs, fast-check prints the calls. */
-export async function compareWithMap(store: Store): Promise<void> {
-  await fc.assert(
-    fc.asyncProperty(fc.array(operation, { maxLength: 20 }), async (operations) => {
-      for (const key of (await store.list("")).keys) await store.delete(key);
-      await runBoth(store, operations);
-    }),
-    { numRuns: 60, interruptAfterTimeLimit: 60_000 },
-  );
+/** A clock that the calls may move, also back. */
+export interface ModelClock {
+  now(): number;
+  pass(seconds: number): void;
 }
 
-const key = fc.constantFrom("a", "ab", "b", "\u{1f600}", "__proto__");
-const value = fc.jsonValue().map((it) => json(it));
+/** How often the calls reached what a short example does not. */
+export interface Reached {
+  conflicts: number;
+  /** Pages after the first of a listing. */
+  pages: number;
+  /** Entries that a listing had to leave out, since they had expired. */
+  expired: number;
+  /** Times at which the clock went back behind the expiry of an entry. */
+  backwards: number;
+}
+
+/**
+ * Runs random calls on a store and on a Map. If an answer differs, fast-check prints the calls.
+ *
+ * @param clock The store's clock, if it is a test's: entries then have lifetimes
+ */
+export async function compareWithMap(store: Store, clock?: ModelClock): Promise<Reached> {
+  const reached = { conflicts: 0, pages: 0, expired: 0, backwards: 0 };
+  // A store's clock never goes back.
+  let latest = -Infinity;
+  const time = () => latest = Math.max(latest, clock?.now() ?? 0);
+  const call = clock === undefined ? timeless : fc.oneof(timeless, timed);
+  await fc.assert(
+    fc.asyncProperty(fc.array(call, { maxLength: clock ? 60 : 20, size: "max" }), async (calls) => {
+      for (const key of (await store.list("")).keys) await store.delete(key);
+      await runBoth(store, calls, { time, clock, reached });
+    }),
+    { numRuns: clock ? 200 : 60, interruptAfterTimeLimit: 60_000 },
+  );
+  return reached;
+}
+
+const key = fc.constantFrom("a", "aa", "ab", "b", "ba", "\uffff", "\u{1f600}", "__proto__");
+const value = fc.jsonValue({ maxDepth: 1 }).map((it) => json(it));
 /** The condition of a write: the current revision, an older one, no entry, or no condition. */
 const condition = fc.constantFrom("current", "stale", "nothing", "any");
-const operation = fc.oneof(
+const timeless = fc.oneof(
   fc.record({ op: fc.constant("set" as const), key, value, condition }),
   fc.record({ op: fc.constant("delete" as const), key, condition }),
   fc.record({ op: fc.constant("get" as const), key }),
   fc.record({ op: fc.constant("setAll" as const), values: fc.array(fc.tuple(key, value)) }),
-  fc.record({ op: fc.constant("list" as const), prefix: fc.constantFrom("", "a", "b", "zz") }),
+  fc.record({
+    op: fc.constant("list" as const),
+    prefix: fc.constantFrom("", "a", "b", "zz"),
+    limit: fc.integer({ min: 1, max: 4 }),
+  }),
 );
-type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
+const ttl = fc.integer({ min: 1, max: 9 });
+const timed = fc.oneof(
+  fc.record({ op: fc.constant("set" as const), key, value, condition, ttl }),
+  fc.record({ op: fc.constant("setAll" as const), values: fc.array(fc.tuple(key, value)), ttl }),
+  fc.record({ op: fc.constant("pass" as const), seconds: fc.integer({ min: -9, max: 18 }) }),
+);
+type Call =
+  | (typeof timeless extends fc.Arbitrary<infer T> ? T : never)
+  | (typeof timed extends fc.Arbitrary<infer T> ? T : never);
 
-/** Runs the operations on the store and on a Map, and compares every answer. */
-async function runBoth(store: Store, operations: Operation[]): Promise<void> {
-  const model = new Map<string, { value: JsonText; revision: string }>();
-  const stale = "stale-revision";
-  for (const step of operations) {
-    if (step.op === "get") {
-      const entry = await store.get(step.key);
-      assertEquals(
-        entry && { value: entry.value, revision: entry.revision },
-        model.get(step.key) ?? null,
-      );
-    } else if (step.op === "list") {
-      const { keys } = await store.list(step.prefix);
-      const expected = [...model.keys()].filter((key) => key.startsWith(step.prefix));
-      assertEquals(keys.sort(), expected.sort());
-    } else if (step.op === "setAll") {
-      const values = new Map(step.values);
-      await store.setAll(values);
+/** Runs the calls on the store and on a Map, and compares every answer. */
+async function runBoth(
+  store: Store,
+  calls: Call[],
+  { time, clock, reached }: { time(): number; clock: ModelClock | undefined; reached: Reached },
+): Promise<void> {
+  const model = new Map<string, { value: JsonText; revision: string; expires: number | null }>();
+  const expiry = (ttl: number | undefined) => ttl === undefined ? null : time() + ttl * 1000;
+  const isAlive = (key: string) => (model.get(key)?.expires ?? Infinity) > time();
+  const found = (key: string) => isAlive(key) ? model.get(key) : undefined;
+
+  for (const call of calls) {
+    if (call.op === "pass") {
+      clock?.pass(call.seconds);
+      const [now, latest] = [clock?.now() ?? 0, time()];
+      for (const { expires } of model.values()) {
+        if (expires !== null && now < expires && expires <= latest) reached.backwards++;
+      }
+      await store.setAll(new Map(), { ttl: 1 }); // the store sees the time
+    } else if (call.op === "get") {
+      const { key: _, ...entry } = await store.get(call.key) ?? { key: null };
+      assertEquals(entry, found(call.key) ?? {});
+    } else if (call.op === "list") {
+      const keys: string[] = [];
+      let after: string | undefined;
+      for (;;) {
+        const page = await store.list(call.prefix, { after, limit: call.limit });
+        keys.push(...page.keys);
+        if (page.next === null) break;
+        after = page.next;
+        reached.pages++;
+      }
+      const expected = [...model.keys()].filter((key) => key.startsWith(call.prefix));
+      assertEquals(keys.sort(), expected.filter(isAlive).sort());
+      reached.expired += expected.length - keys.length;
+    } else if (call.op === "setAll") {
+      const ttl = "ttl" in call ? call.ttl : undefined;
+      const values = new Map(call.values);
+      await store.setAll(values, { ttl });
       for (const [key, value] of values) {
-        model.set(key, { value, revision: (await store.get(key))?.revision ?? "" });
+        const revision = (await store.get(key))?.revision ?? "";
+        model.set(key, { value, revision, expires: expiry(ttl) });
       }
     } else {
-      const current = model.get(step.key);
-      const options = {
+      const current = found(call.key);
+      const conditions = {
         any: {},
         nothing: { ifRevision: null },
-        stale: { ifRevision: stale },
+        stale: { ifRevision: "stale-revision" },
         current: { ifRevision: current?.revision ?? null },
-      }[step.condition];
+      };
+      const options = conditions[call.condition];
       const holds = !("ifRevision" in options) ||
         options.ifRevision === (current?.revision ?? null);
+      const ttl = "ttl" in call ? call.ttl : undefined;
       const write = () =>
-        step.op === "set"
-          ? store.set(step.key, step.value, options)
-          : store.delete(step.key, options);
+        call.op === "set"
+          ? store.set(call.key, call.value, { ...options, ttl })
+          : store.delete(call.key, options);
       if (!holds) {
         const conflict = await assertRejects(write, RevisionConflict);
         assertEquals(conflict.current?.revision, current?.revision);
-      } else if (step.op === "set") {
-        const { revision, created } = await store.set(step.key, step.value, options);
+        reached.conflicts++;
+      } else if (call.op === "set") {
+        const { revision, created } = await store.set(call.key, call.value, { ...options, ttl });
         assertEquals(created, current === undefined);
-        model.set(step.key, { value: step.value, revision });
+        model.set(call.key, { value: call.value, revision, expires: expiry(ttl) });
       } else {
         assertEquals((await write())?.value, current?.value);
-        model.delete(step.key);
+        model.delete(call.key);
       }
     }
   }

@@ -1,0 +1,118 @@
+/**
+ * The entries of the memory store, in the order of their keys. They lie in short sorted arrays, so a
+ * write moves few of them, and nothing is ever sorted, copied or cleaned up as a whole.
+ *
+ * @module
+ */
+import type { Entry } from "./store.ts";
+
+/** Entries by key, in the order of the UTF-8 bytes of the keys. */
+export class SortedEntries {
+  /** In order. None is empty, except the only one of an empty store. */
+  readonly #chunks: Entry[][] = [[]];
+  #size = 0;
+
+  /** @param longest The most entries in a chunk, at least 2 */
+  constructor(readonly longest = 128) {}
+
+  /** How many entries there are. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** How many entries each chunk has, for tests and measurements. */
+  get chunks(): number[] {
+    return this.#chunks.map((chunk) => chunk.length);
+  }
+
+  /** Returns the entry under a key, or null. */
+  get(key: string): Entry | null {
+    const { chunk, index } = this.#find(key);
+    const entry = chunk[index];
+    return entry?.key === key ? entry : null;
+  }
+
+  /** Adds an entry, or replaces the one under its key. */
+  set(entry: Entry): void {
+    const { chunk, index, at } = this.#find(entry.key);
+    if (chunk[index]?.key === entry.key) {
+      chunk[index] = entry;
+      return;
+    }
+    chunk.splice(index, 0, entry);
+    this.#size++;
+    if (chunk.length > this.longest) {
+      this.#chunks.splice(at + 1, 0, chunk.splice(chunk.length >>> 1));
+    }
+  }
+
+  /** Removes the entry under a key, if there is one. */
+  delete(key: string): void {
+    const { chunk, index, at } = this.#find(key);
+    if (chunk[index]?.key !== key) return;
+    chunk.splice(index, 1);
+    this.#size--;
+    this.#join(at);
+    this.#join(at - 1);
+  }
+
+  /** Returns the first entries whose keys are `start` or after it, at most `count`. */
+  from(start: string, count: number): Entry[] {
+    const found: Entry[] = [];
+    let { at, index } = this.#find(start);
+    for (; at < this.#chunks.length && found.length < count; at++, index = 0) {
+      found.push(...this.#chunk(at).slice(index, index + count - found.length));
+    }
+    return found;
+  }
+
+  /** Returns where a key is, or where it would be inserted. */
+  #find(key: string): { at: number; chunk: Entry[]; index: number } {
+    const chunks = this.#chunks;
+    const last = chunks.length - 1;
+    const at = Math.min(last, firstNotBefore(chunks, key, (chunk) => chunk.at(-1)?.key ?? ""));
+    const chunk = this.#chunk(at);
+    return { at, chunk, index: firstNotBefore(chunk, key, (entry) => entry.key) };
+  }
+
+  #chunk(at: number): Entry[] {
+    return this.#chunks[at] as Entry[];
+  }
+
+  /** Joins a chunk with the next one, if one is empty or both are short. */
+  #join(at: number): void {
+    const [chunk, next] = [this.#chunks[at], this.#chunks[at + 1]];
+    if (chunk === undefined || next === undefined) return;
+    const isShort = chunk.length + next.length <= this.longest / 2;
+    if (isShort || chunk.length === 0 || next.length === 0) {
+      this.#chunks.splice(at, 2, [...chunk, ...next]);
+    }
+  }
+}
+
+/** Returns the index of the first item whose key is not before `key`, by binary search. */
+function firstNotBefore<T>(items: T[], key: string, keyOf: (item: T) => string): number {
+  let low = 0;
+  let high = items.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (byCodePoint(keyOf(items[middle] as T), key) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Compares by UTF-8 bytes. JavaScript's `<` sorts surrogate pairs, U+10000 and up, too low. */
+export function byCodePoint(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+function rank(unit: number): number {
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit;
+}
