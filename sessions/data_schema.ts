@@ -32,38 +32,77 @@ export class DataSchema<T extends object> {
    *
    * @throws {SessionDataInvalid} If it does not fit
    */
-  async parseStored(data: unknown): Promise<T> {
-    const result = await this.#schema["~standard"].validate(data);
+  async parse(stored: unknown): Promise<T> {
+    const result = await this.#schema["~standard"].validate(stored);
     if (!result.issues) return result.value;
-    if (!this.#migrate) throw misfit("what is stored", result.issues);
-    const migrated = await this.#schema["~standard"].validate(await this.#migrate(data));
-    if (!migrated.issues) return migrated.value;
-    throw misfit("what migrate gave", migrated.issues);
+    if (!this.#migrate) {
+      const hint =
+        "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
+      const what = typeof stored === "string" ? `what is stored, ${hint},` : "what is stored";
+      throw misfit(what, result.issues);
+    }
+    const migrated = await this.#migrate(stored);
+    const second = await this.#schema["~standard"].validate(migrated);
+    if (!second.issues) return second.value;
+    throw misfit("what migrate gave", second.issues);
   }
 
   /**
-   * Parses what the app's `change` has returned, to be stored.
+   * Returns what the app's `change` makes of the data, to be stored. It is `before` itself if nothing
+   * changes.
    *
-   * @throws {SessionDataInvalid} If it does not fit, or would not come back from JSON as it is
+   * @throws {SessionDataInvalid} If it does not fit, or would not come back as it is
    */
-  async parseGiven(data: unknown, change: (data: Readonly<T>) => T): Promise<T> {
-    // The error quotes the app's code. A stack has lost its line, and to note it costs each update
-    // a tenth of a page.
-    const given = () => `what update(${String(change).replace(/\s+/g, " ").slice(0, 80)}) gave`;
-    if (data instanceof Promise) {
-      // The promise's own error says less than this one.
-      data.catch(() => {});
-      const hint = "await what update needs before it is called";
-      throw new SessionDataInvalid(`The session's data, ${given()}, is a promise: ${hint}`);
+  async change(before: T, change: (data: Readonly<T>) => T): Promise<T> {
+    if (typeof change !== "function") {
+      const wanted =
+        "expected a function from the old data to the new: update((s) => ({ ...s, … }))";
+      throw new TypeError(`Cannot update the session by ${typeof change}: ${wanted}`);
     }
-    const result = await this.#schema["~standard"].validate(data);
-    if (result.issues) throw misfit(given(), result.issues);
+    const after = run(before, change);
+    if (after === before) return before;
+    if (isPromise(after)) {
+      throw invalid(change, "is a promise: await what update needs before it is called");
+    }
+    const result = await this.#schema["~standard"].validate(after);
+    if (result.issues) throw misfit(given(change), result.issues);
     const problem = problemForJson(result.value);
-    if (problem === null) return result.value;
-    throw new SessionDataInvalid(
-      `The session's data, ${given()}, cannot be kept as JSON: ${problem}`,
-    );
+    if (problem !== null) throw invalid(change, `cannot be kept as JSON: ${problem}`);
+    const dropped = droppedKey(after, result.value, before);
+    if (dropped !== null) throw invalid(change, `has "${dropped}", which is not in the schema`);
+    return freeze(result.value);
   }
+}
+
+/** Runs the app's function on frozen data. */
+function run<T>(before: T, change: (data: T) => T): T {
+  try {
+    return change(before);
+  } catch (error) {
+    // The words of V8 and of JavaScriptCore.
+    const isInPlace = error instanceof TypeError &&
+      /not extensible|read[- ]?only property|delete property/.test(error.message);
+    if (!isInPlace) throw error;
+    const wanted = 'return new data, as in update((s) => ({ ...s, tags: [...s.tags, "new"] }))';
+    const message = `Cannot change the session's data in place, in ${quoted(change)}: ${wanted}`;
+    throw new SessionDataInvalid(message, { cause: error });
+  }
+}
+
+/**
+ * Quotes the app's code in an error. A stack has lost its line, and to note it costs each update a
+ * tenth of a page.
+ */
+function quoted(change: unknown): string {
+  return `update(${String(change).replace(/\s+/g, " ").slice(0, 80)})`;
+}
+
+function given(change: unknown): string {
+  return `what ${quoted(change)} gave`;
+}
+
+function invalid(change: unknown, problem: string): SessionDataInvalid {
+  return new SessionDataInvalid(`The session's data, ${given(change)}, ${problem}`);
 }
 
 function misfit(what: string, issues: readonly StandardSchemaV1.Issue[]): SessionDataInvalid {
@@ -111,6 +150,33 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
   return null;
 }
 
+/**
+ * Returns the path of a key that `given` has, and neither `kept` nor `before` has; null if there is
+ * none. Where data and schema have grown apart, what was stored may have a key too many.
+ */
+function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): string | null {
+  if (given === kept || given === before || !isObject(given) || !isObject(kept)) return null;
+  for (const [key, member] of Object.entries(given)) {
+    const at = path === "" ? key : `${path}.${key}`;
+    const earlier = isObject(before) && Object.hasOwn(before, key) ? before[key] : undefined;
+    if (Object.hasOwn(kept, key)) {
+      const dropped = droppedKey(member, kept[key], earlier, at);
+      if (dropped !== null) return dropped;
+    } else if (member !== undefined && earlier === undefined && !Array.isArray(kept)) return at;
+  }
+  return null;
+}
+
+/**
+ * Whether a function of the app has returned a promise where its value is needed at once. The
+ * promise's own error would say less, and end the process.
+ */
+export function isPromise(value: unknown): boolean {
+  if (!(value instanceof Promise)) return false;
+  value.catch(() => {});
+  return true;
+}
+
 /** Freezes plain data, so that a change of it in place is an error and not lost. */
 export function freeze<T>(value: T): T {
   if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
@@ -118,6 +184,10 @@ export function freeze<T>(value: T): T {
   Object.freeze(value);
   for (const member of Object.values(value)) freeze(member);
   return value;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }
 
 function isPlain(value: object): boolean {

@@ -69,7 +69,7 @@ export class RequestSession<T extends object> implements Session<T> {
     return this.#expires === null ? null : new Date(this.#expires);
   }
 
-  read(): Promise<T> {
+  read(): Promise<Readonly<T>> {
     return this.#call(async () => {
       if (this.#data !== undefined && !this.#isFinished) return this.#data;
       const cookie = await this.#livingCookie();
@@ -83,17 +83,16 @@ export class RequestSession<T extends object> implements Session<T> {
     });
   }
 
-  update(change: (data: Readonly<T>) => T): Promise<T> {
+  update(change: (data: Readonly<T>) => T): Promise<Readonly<T>> {
     return this.#call(async () => {
       const { store, schema } = this.settings;
       if (store.dataInCookie) this.#requireResponse("change");
       let data: T | undefined;
       const apply = async (stored: unknown): Promise<object | null> => {
-        const before = freeze(await this.#parse(stored ?? {}));
-        const after = change(before);
-        data = after === before ? before : await schema.parseGiven(after, change);
+        const before = await this.#parse(stored ?? {});
+        data = await schema.change(before, change);
         this.#setPermanent(data);
-        if (after === before) return null;
+        if (data === before) return null;
         return withNote(data, "_permanent", this.#isPermanent || undefined);
       };
       const cookie = await this.#livingCookie();
@@ -203,7 +202,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   async #parse(stored: unknown): Promise<T> {
     const { note, others } = splitNote(stored, "_permanent");
-    const parsed = await this.settings.schema.parseStored(others);
+    const parsed = freeze(await this.settings.schema.parse(others));
     this.#setPermanent(parsed, note === true);
     return parsed;
   }

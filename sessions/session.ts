@@ -29,29 +29,31 @@ export interface SessionResponseInit {
  */
 export interface Session<T extends object> {
   /**
-   * Returns the data, as the schema gives it. The first call loads it. A session that does not exist
+   * Returns the data, as the schema gives it, frozen. The first call loads it. A session that does not exist
    * reads as the schema's defaults, and reading does not create it.
    *
    * @throws {SessionUnavailable} If the store is unavailable: never a new session instead
    * @throws {SessionDataInvalid} If what is stored does not fit the schema
    */
-  read(): Promise<T>;
+  read(): Promise<Readonly<T>>;
   /**
    * Replaces the data by `change(data)` and returns the new data. A session that does not exist, or
    * no longer exists, is created under a new id.
    *
    * On a store this is atomic: no update is lost. `change` runs again on the newer data if another
    * request was faster, so it should only compute. It is given frozen data and returns new data; if
-   * it returns the very object that it was given, nothing is stored and no cookie is sent.
+   * it returns the very object that it was given, nothing is stored and no cookie is sent. What
+   * `update` returns is frozen, too.
    *
    * @throws {SessionUnavailable} If the store is unavailable, and the session may have been changed;
    * or if the store is full
-   * @throws {SessionDataInvalid} If the data, or what `change` returns, does not fit the schema, or
-   * if JSON would not give it back as it is (a Date, a Map, NaN, an instance of a class)
+   * @throws {SessionDataInvalid} If the data, or what `change` returns, does not fit the schema; if
+   * JSON would not give it back as it is (a Date, a Map, NaN, an instance of a class); if `change`
+   * adds a key that the schema drops, or changes the data in place
    * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, or the store's value over
    * 1 MiB; nothing is changed
    */
-  update(change: (data: Readonly<T>) => T): Promise<T>;
+  update(change: (data: Readonly<T>) => T): Promise<Readonly<T>>;
   /**
    * Moves the session to a new id and ends the old one. Call it when a user logs in, so that nobody
    * who knew the old id shares the login (OWASP, session fixation). Without a session it does

@@ -18,11 +18,15 @@ import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, testApp } from "./helpers/session_app.ts";
 
 /** The error of an update that returns `data`. */
-async function refusal(store: SessionStore, data: object, schema = z.looseObject({})) {
+async function refusal(
+  store: SessionStore,
+  data: object,
+  schema: z.ZodType<object> = z.looseObject({}),
+) {
   let error: unknown;
   const app = new Hono().use(sessions({ store, schema })).get("/", async (c) => {
     try {
-      await c.var.session.update(() => data as Record<string, unknown>);
+      await c.var.session.update(() => data);
     } catch (caught) {
       error = caught;
     }
@@ -130,13 +134,117 @@ Deno.test("update gives frozen data, so that a change in place is an error", asy
     .use(sessions({ store: new CookieSessionStore(KEY), schema }))
     .get("/", async (c) => {
       await c.var.session.update((s) => {
-        assertThrows(() => s.items.push("x"), TypeError);
+        assertThrows(() => s.items.push("x"), TypeError, "not extensible");
         return s;
       });
       return c.text("");
     });
   const response = await app.request("/");
   assertEquals([response.status, response.headers.get("Set-Cookie")], [200, null]);
+});
+
+Deno.test("what read and update return is frozen, so that nobody assigns in vain", async () => {
+  const schema = z.object({ user: z.string().default(""), tags: z.array(z.string()).default([]) });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => {
+      const read = await c.var.session.read();
+      const tags = ["x"];
+      const updated = await c.var.session.update((s) => ({ ...s, tags }));
+      const again = await c.var.session.read();
+      for (const data of [read, updated, again]) {
+        // @ts-expect-error: what read and update return is Readonly
+        assertThrows(() => data.user = "ada", TypeError, "read only");
+        assertThrows(() => data.tags.push("y"), TypeError, "not extensible");
+      }
+      tags.push("the app's own array stays its own");
+      return c.text("");
+    });
+  assertEquals((await app.request("/")).status, 200);
+});
+
+Deno.test("a change in place says what to write instead", async () => {
+  const schema = z.object({ user: z.string().default(""), tags: z.array(z.string()).default([]) });
+  type Data = { user: string; tags: string[] };
+  const inPlace: ((data: Data) => unknown)[] = [
+    (s) => s.tags.push("x"),
+    (s) => s.user = "ada",
+    (s) => delete (s as Partial<Data>).user,
+  ];
+  const errors: Error[] = [];
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => {
+      for (const change of inPlace) {
+        await c.var.session.update((s) => {
+          change(s as Data);
+          return s;
+        }).catch((error) => errors.push(error));
+      }
+      return c.text("");
+    });
+  assertEquals((await app.request("/")).headers.get("Set-Cookie"), null);
+  assertEquals(errors.length, 3);
+  for (const error of errors) {
+    assert(error instanceof SessionDataInvalid);
+    assertMatch(
+      error.message,
+      /in place, in update\(\(s\).*: return new data, as in update\(\(s\) => /,
+    );
+    assert(error.cause instanceof TypeError);
+  }
+});
+
+Deno.test("an update that adds a key which the schema drops is an error that names it", async () => {
+  const schema = z.object({
+    count: z.number().default(0),
+    user: z.object({ name: z.string().default("") }).default({ name: "" }),
+    basket: z.array(z.object({ id: z.number() })).default([]),
+  });
+  const bad: [object, RegExp][] = [
+    [{ cuont: 1 }, /what update\(.*\) gave, has "cuont", which is not in the schema$/],
+    [{ count: 1, toString: 5 }, /has "toString"/],
+    [{ user: { name: "ada", nick: "a" } }, /has "user\.nick"/],
+    [{ basket: [{ id: 1 }, { id: 2, number: 3 }] }, /has "basket\.1\.number"/],
+  ];
+  for (const [data, message] of bad) {
+    const error = await refusal(new CookieSessionStore(KEY), data, schema);
+    assert(error instanceof SessionDataInvalid, String(message));
+    assertMatch(error.message, message);
+  }
+  const fine = [{ count: 1, cuont: undefined }, { basket: [{ id: 1 }] }];
+  for (const data of fine) {
+    assertEquals(await refusal(new CookieSessionStore(KEY), data, schema), undefined);
+  }
+});
+
+Deno.test("an update may leave a key that its data had before to the schema to drop", async () => {
+  const schema = z.union([
+    z.object({ kind: z.literal("user"), name: z.string() }),
+    z.object({ kind: z.literal("guest").default("guest") }),
+  ]);
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => {
+      await c.var.session.update(() => ({ kind: "user" as const, name: "ada" }));
+      return c.json(await c.var.session.update((s) => ({ ...s, kind: "guest" as const })));
+    });
+  assertEquals(await (await app.request("/")).json(), { kind: "guest" });
+});
+
+Deno.test("what Flask stores and JSON does not have is a SessionDataInvalid that says so", async () => {
+  const store = new CookieSessionStore(KEY, { digest: "sha1" });
+  for (const number of ["NaN", "Infinity", "-Infinity"]) {
+    const browser = new Browser(testApp({ store }));
+    const payload = btoa(`{"count": ${number}}`).replaceAll("=", "");
+    browser.cookie = flaskCookie(payload, 5, KEY);
+    const logged = captureErrors();
+    assertEquals((await browser.request("GET", "/read")).status, 500);
+    assertMatch(
+      logged.end(),
+      /what is stored, text that is not a JSON object: Flask stores NaN and/,
+    );
+  }
 });
 
 Deno.test("a signed payload that is not JSON is a SessionDataInvalid, after migrate", async () => {
