@@ -27,6 +27,7 @@ import type { MiddlewareHandler } from "hono";
 import { type CookieOptions, SessionCookie } from "./sessions/cookie_header.ts";
 import { DataSchema } from "./sessions/data_schema.ts";
 import { RequestSession, type SessionSettings } from "./sessions/request_session.ts";
+import { splitNote } from "./sessions/session_record.ts";
 import type { Session } from "./sessions/session.ts";
 import type { SessionStore } from "./sessions/session_store.ts";
 
@@ -75,6 +76,11 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
    * (`_permanent`, which is stored beside the data).
    */
   permanent?: boolean | ((data: NoInfer<T>) => boolean);
+  /**
+   * Seconds after which an unused session ends, following from its data: by default the store's
+   * `lifetime`, for every session. The schema and `migrate` then have to be synchronous.
+   */
+  lifetime?: (data: NoInfer<T>) => number;
   /** Whether `X-Forwarded-Proto` or `Forwarded` has the scheme: only behind a proxy that sets them. */
   trustProxy?: boolean;
 }
@@ -111,12 +117,13 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
 export function sessions<T extends object, Name extends string = "session">(
   options: SessionsOptions<T, Name>,
 ): MiddlewareHandler<{ Variables: Record<Name, Session<T>> }> {
-  const { schema, migrate, permanent, trustProxy = false } = options;
+  const { permanent, trustProxy = false } = options;
   const name = options.name ?? "session" as Name;
-  const store = name === "session" ? options.store : storeNamed(options.store, name);
+  const schema = new DataSchema(options.schema, options.migrate);
+  const store = storeFor(options, name, schema);
   const settings: SessionSettings<T> = {
     store,
-    schema: new DataSchema(schema, migrate),
+    schema,
     cookie: new SessionCookie(
       { name, ...options.cookie, trustProxy },
       permanent ? store.lifetime : 0,
@@ -138,9 +145,23 @@ export function sessions<T extends object, Name extends string = "session">(
   };
 }
 
-function storeNamed(store: SessionStore, name: string): SessionStore {
-  if (store.named) return store.named(name);
-  throw new TypeError(`Cannot keep the session "${name}": its store has no method "named"`);
+/** @throws {TypeError} If the store lacks what a name or a lifetime of its own needs */
+function storeFor<T extends object>(
+  { store, lifetime }: Pick<SessionsOptions<T>, "store" | "lifetime">,
+  name: string,
+  schema: DataSchema<T>,
+): SessionStore {
+  const lacks = (method: string) =>
+    new TypeError(`Cannot keep the session "${name}": its store has no method "${method}"`);
+  if (name !== "session") {
+    if (!store.named) throw lacks("named");
+    store = store.named(name);
+  }
+  if (lifetime === undefined) return store;
+  if (!store.withLifetime) throw lacks("withLifetime");
+  return store.withLifetime((stored) =>
+    lifetime(schema.parseNow(splitNote(stored, "_permanent").others))
+  );
 }
 
 /** @throws {TypeError} If another session of this request has the cookie */

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 import { Signer } from "./signature.ts";
@@ -24,6 +24,11 @@ export interface CookieSessionOptions extends LifetimeOptions {
   fallbacks?: string[];
   /** By default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
+}
+
+interface InternalOptions {
+  salt?: string;
+  lifetimeOf?: LifetimeOf;
 }
 
 /**
@@ -45,7 +50,7 @@ export class CookieSessionStore implements SessionStore {
   readonly dataInCookie = true;
   readonly #lifetimes: Lifetimes;
   readonly #signer: Signer;
-  readonly #withSalt: (salt: string) => CookieSessionStore;
+  readonly #with: (changes: InternalOptions) => CookieSessionStore;
 
   /**
    * Signs with the secret key.
@@ -53,17 +58,21 @@ export class CookieSessionStore implements SessionStore {
    * @param secretKey At least 16 characters
    * @throws {TypeError} If a key is shorter, or a lifetime is invalid
    */
-  constructor(secretKey: string, options: CookieSessionOptions & { salt?: string } = {}) {
+  constructor(secretKey: string, options: CookieSessionOptions & InternalOptions = {}) {
     const { salt = SALT, digest = "sha256", fallbacks = [] } = options;
     this.#lifetimes = new Lifetimes(options);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
     this.#signer = new Signer(secretKey, { salt, digest, fallbacks });
-    this.#withSalt = (salt) => new CookieSessionStore(secretKey, { ...options, salt });
+    this.#with = (changes) => new CookieSessionStore(secretKey, { ...options, ...changes });
   }
 
   named(name: string): CookieSessionStore {
-    return this.#withSalt(`${SALT}.${name}`);
+    return this.#with({ salt: `${SALT}.${name}` });
+  }
+
+  withLifetime(lifetimeOf: LifetimeOf): CookieSessionStore {
+    return this.#with({ lifetimeOf });
   }
 
   async load(cookie: string): Promise<StoredSession | null> {

@@ -7,6 +7,9 @@ import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { MAX_DEPTH } from "../stores/store.ts";
 import { SessionDataInvalid } from "./errors.ts";
 
+type Result<T> = StandardSchemaV1.Result<T>;
+type Issues = readonly StandardSchemaV1.Issue[];
+
 /** Parses session data by a Standard Schema. See https://standardschema.dev */
 export class DataSchema<T extends object> {
   readonly #schema: StandardSchemaV1<unknown, T>;
@@ -16,7 +19,7 @@ export class DataSchema<T extends object> {
   constructor(schema: StandardSchemaV1<unknown, T>, migrate?: (data: unknown) => unknown) {
     this.#schema = schema;
     this.#migrate = migrate;
-    const result = schema["~standard"].validate({});
+    const result = this.#validate({});
     if (result instanceof Promise) {
       // An asynchronous schema is checked at the first request, which gets its error, too.
       result.catch(() => {});
@@ -33,18 +36,34 @@ export class DataSchema<T extends object> {
    * @throws {SessionDataInvalid} If it does not fit
    */
   async parse(stored: unknown): Promise<T> {
-    const result = await this.#schema["~standard"].validate(stored);
+    const result = await this.#validate(stored);
     if (!result.issues) return result.value;
-    if (!this.#migrate) {
-      const hint =
-        "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
-      const what = typeof stored === "string" ? `what is stored, ${hint},` : "what is stored";
-      throw misfit(what, result.issues);
-    }
-    const migrated = await this.#migrate(stored);
-    const second = await this.#schema["~standard"].validate(migrated);
-    if (!second.issues) return second.value;
-    throw misfit("what migrate gave", second.issues);
+    return accepted(await this.#validate(await this.#migrated(stored, result.issues)));
+  }
+
+  /**
+   * Parses what was stored, at once.
+   *
+   * @throws {SessionDataInvalid} If it does not fit
+   * @throws {TypeError} If the schema or `migrate` returns a promise
+   */
+  parseNow(stored: unknown): T {
+    const result = atOnce(this.#validate(stored));
+    if (!result.issues) return result.value;
+    return accepted(atOnce(this.#validate(atOnce(this.#migrated(stored, result.issues)))));
+  }
+
+  #validate(data: unknown): Result<T> | Promise<Result<T>> {
+    return this.#schema["~standard"].validate(data);
+  }
+
+  #migrated(stored: unknown, issues: Issues): unknown {
+    if (this.#migrate) return this.#migrate(stored);
+    const hint = "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
+    throw misfit(
+      typeof stored === "string" ? `what is stored, ${hint},` : "what is stored",
+      issues,
+    );
   }
 
   /**
@@ -64,7 +83,7 @@ export class DataSchema<T extends object> {
     if (isPromise(after)) {
       throw invalid(change, "is a promise: await what update needs before it is called");
     }
-    const result = await this.#schema["~standard"].validate(after);
+    const result = await this.#validate(after);
     if (result.issues) throw misfit(given(change), result.issues);
     const problem = problemForJson(result.value);
     if (problem !== null) throw invalid(change, `cannot be kept as JSON: ${problem}`);
@@ -105,7 +124,17 @@ function invalid(change: unknown, problem: string): SessionDataInvalid {
   return new SessionDataInvalid(`The session's data, ${given(change)}, ${problem}`);
 }
 
-function misfit(what: string, issues: readonly StandardSchemaV1.Issue[]): SessionDataInvalid {
+function accepted<T>(migrated: Result<T>): T {
+  if (!migrated.issues) return migrated.value;
+  throw misfit("what migrate gave", migrated.issues);
+}
+
+function atOnce<V>(value: V | Promise<V>): V {
+  if (!isPromise(value)) return value;
+  throw new TypeError("Cannot wait for the schema or migrate: a lifetime is needed at once");
+}
+
+function misfit(what: string, issues: Issues): SessionDataInvalid {
   const problems = issues.map(({ path = [], message }) => {
     const keys = path.map((part) => String(typeof part === "object" ? part.key : part));
     return [keys.join("."), message].filter((text) => text !== "").join(": ");
@@ -171,7 +200,7 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
  * Whether a function of the app has returned a promise where its value is needed at once. The
  * promise's own error would say less, and end the process.
  */
-export function isPromise(value: unknown): boolean {
+export function isPromise(value: unknown): value is Promise<unknown> {
   if (!(value instanceof Promise)) return false;
   value.catch(() => {});
   return true;

@@ -14,7 +14,7 @@ import { LRUCache } from "lru-cache";
 import { json } from "../stores/json/text.ts";
 import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { KeyedQueue } from "./keyed_queue.ts";
-import { type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { checkMoved, moveEntry, type SessionEntries } from "./rotation.ts";
 import { readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
@@ -38,6 +38,11 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
   hashIds?: boolean;
 }
 
+interface InternalOptions {
+  prefix?: string;
+  lifetimeOf?: LifetimeOf;
+}
+
 /**
  * Keeps sessions in a store, which stays the caller's to close.
  *
@@ -57,7 +62,7 @@ export class KeyValueSessionStore implements SessionStore {
   readonly lifetime: number;
   readonly now: () => number;
   readonly #store: SessionEntries;
-  readonly #options: KeyValueSessionOptions & { prefix?: string };
+  readonly #options: KeyValueSessionOptions & InternalOptions;
   readonly #lifetimes: Lifetimes;
   readonly #cache = new LRUCache<string, Entry>({
     maxSize: CACHE_BYTES,
@@ -72,10 +77,7 @@ export class KeyValueSessionStore implements SessionStore {
    *
    * @throws {TypeError} If a lifetime is invalid
    */
-  constructor(
-    store: SessionEntries,
-    options: KeyValueSessionOptions & { prefix?: string } = {},
-  ) {
+  constructor(store: SessionEntries, options: KeyValueSessionOptions & InternalOptions = {}) {
     this.#store = store;
     this.#options = options;
     this.#lifetimes = new Lifetimes(options);
@@ -85,6 +87,10 @@ export class KeyValueSessionStore implements SessionStore {
 
   named(name: string): KeyValueSessionStore {
     return new KeyValueSessionStore(this.#store, { ...this.#options, prefix: `${name}:` });
+  }
+
+  withLifetime(lifetimeOf: LifetimeOf): KeyValueSessionStore {
+    return new KeyValueSessionStore(this.#store, { ...this.#options, lifetimeOf });
   }
 
   async load(id: string): Promise<StoredSession | null> {

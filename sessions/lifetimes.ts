@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isPromise } from "./data_schema.ts";
 import type { SessionRecord } from "./session_record.ts";
 
 /** RFC 6265bis, section 5.5: browsers keep a cookie for 400 days at most. */
@@ -10,31 +11,31 @@ export const MAX_LIFETIME = 400 * 24 * 60 * 60;
 
 /** The lifetimes that both session stores take. */
 export interface LifetimeOptions {
-  /**
-   * Seconds after which an unused session ends: by default 31 days, as in Flask. A function gives
-   * each session a lifetime of its own, following from its data, which may be anything that was
-   * stored.
-   */
-  lifetime?: number | ((data: unknown) => number);
+  /** Seconds after which an unused session ends: by default 31 days, as in Flask. */
+  lifetime?: number;
   /** Seconds after which a session ends even if it is in use: by default never. */
   absoluteLifetime?: number;
   /** The clock, in milliseconds since 1970. */
   now?: () => number;
 }
 
+/** Returns the seconds after which an unused session ends, of what is stored. */
+export type LifetimeOf = (stored: unknown) => number;
+
 /** The idle and the absolute lifetime of one store's sessions, in seconds. */
 export class Lifetimes {
   /** The longest idle lifetime. */
   readonly longest: number;
   readonly absolute: number;
-  readonly #idle: number | ((data: unknown) => number);
+  readonly #idle: number | LifetimeOf;
   /** The clock, in milliseconds since 1970. */
   readonly clock: () => number;
 
   /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
-  constructor({ lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now }: LifetimeOptions) {
-    this.#idle = typeof lifetime === "function" ? lifetime : checkSeconds(lifetime);
-    this.longest = typeof this.#idle === "number" ? this.#idle : MAX_LIFETIME;
+  constructor(options: LifetimeOptions & { lifetimeOf?: LifetimeOf }) {
+    const { lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now, lifetimeOf } = options;
+    this.#idle = lifetimeOf ?? checkSeconds(lifetime);
+    this.longest = lifetimeOf ? MAX_LIFETIME : lifetime;
     this.absolute = absoluteLifetime === undefined ? Infinity : checkSeconds(absoluteLifetime);
     // Date is looked up at each call: a test may replace it after this.
     this.clock = now ?? (() => Date.now());
@@ -73,6 +74,7 @@ export class Lifetimes {
 }
 
 function checkSeconds(seconds: number): number {
+  if (isPromise(seconds)) throw new TypeError("Cannot wait for a lifetime: expected whole seconds");
   if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_LIFETIME) return seconds;
   throw new TypeError(
     `Cannot keep sessions for "${seconds}" seconds: expected whole seconds, from 1 to ` +

@@ -7,7 +7,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";
 import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
-import { type DataSchema, freeze } from "./data_schema.ts";
+import { type DataSchema, freeze, isPromise } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
@@ -210,7 +210,7 @@ export class RequestSession<T extends object> implements Session<T> {
   #setPermanent(data: T | null, isStored = this.#isPermanent): void {
     const { permanent } = this.settings;
     if (typeof permanent === "boolean") this.#isPermanent = permanent;
-    else this.#isPermanent = permanent && data !== null ? permanent(data) : isStored;
+    else this.#isPermanent = permanent && data !== null ? checked(permanent(data)) : isStored;
   }
 
   #keep(stored: StoredSession): void {
@@ -279,6 +279,12 @@ export class RequestSession<T extends object> implements Session<T> {
       this.#send({ cookie: error.cookie, data: null, ttl, renewed: true });
     }
   }
+}
+
+function checked(isPermanent: boolean): boolean {
+  if (typeof isPermanent === "boolean") return isPermanent;
+  const what = isPromise(isPermanent) ? "a promise" : `"${isPermanent}"`;
+  throw new TypeError(`Cannot use ${what} as what permanent() returns: expected true or false`);
 }
 
 function logError(error: unknown): void {

@@ -74,4 +74,9 @@ export interface SessionStore {
    * never names a session of the other. Without this method an app has one session.
    */
   named?(name: string): SessionStore;
+  /**
+   * Returns a store, with the same settings, whose sessions each end after the seconds that a function
+   * gives of what is stored. Without this method all have the same lifetime.
+   */
+  withLifetime?(lifetimeOf: (stored: unknown) => number): SessionStore;
 }

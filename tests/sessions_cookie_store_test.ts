@@ -94,7 +94,7 @@ Deno.test("both session stores refuse an invalid lifetime", async () => {
       /expected whole seconds/,
     );
     assertThrows(() => new KeyValueSessionStore(memory, { absoluteLifetime: lifetime }), TypeError);
-    const each = new KeyValueSessionStore(memory, { lifetime: () => lifetime });
+    const each = new KeyValueSessionStore(memory).withLifetime(() => lifetime);
     await assertRejects(() => each.create({}), TypeError, "expected whole seconds");
   }
   for (const lifetime of [1, 400 * 86400]) new CookieSessionStore(KEY, { lifetime });

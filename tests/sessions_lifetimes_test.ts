@@ -1,12 +1,18 @@
 /** How long sessions and their cookies live. */
-import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
-import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import {
+  CookieSessionStore,
+  KeyValueSessionStore,
+  sessions,
+  type SessionsOptions,
+} from "../sessions.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import { testClock } from "./helpers/clock.ts";
+import { logged } from "./helpers/captured_errors.ts";
 import { countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
@@ -86,11 +92,13 @@ for (const kind of KINDS) {
   Deno.test(`"remember me" follows from a session's data, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore({ now });
-    const lifetime = (data: unknown) => Remembered.parse(data).remember ? 3000 : 100;
-    const store = sessionStore(kind, memory, { lifetime, now });
-    const permanent = ({ remember }: z.infer<typeof Remembered>) => remember;
     const app = new Hono()
-      .use(sessions({ store, schema: Remembered, permanent }))
+      .use(sessions({
+        store: sessionStore(kind, memory, { now }),
+        schema: Remembered,
+        permanent: ({ remember }) => remember,
+        lifetime: ({ remember }) => remember ? 3000 : 100,
+      }))
       .get("/read", async (c) => c.json(await c.var.session.read()))
       .post("/rotate", async (c) => {
         await c.var.session.rotate();
@@ -123,6 +131,72 @@ for (const kind of KINDS) {
     await memory.close();
   });
 }
+
+for (const kind of KINDS) {
+  Deno.test(`permanent and lifetime that return a promise are an error, kept in a ${kind}`, async () => {
+    const memory = memoryStore();
+    const store = sessionStore(kind, memory);
+    const later = () => Promise.reject(new Error("no database"));
+    const options: [Partial<SessionsOptions<object>>, RegExp][] = [
+      [
+        { permanent: later as unknown as () => boolean },
+        /Cannot use a promise as what permanent\(\) /,
+      ],
+      [{ permanent: (() => "yes") as unknown as () => boolean }, /Cannot use "yes" as what perm/],
+      [
+        { lifetime: later as unknown as () => number },
+        /Cannot wait for a lifetime: expected whole/,
+      ],
+      [{ lifetime: () => 0.5 }, /Cannot keep sessions for "0.5" seconds: expected whole seconds/],
+    ];
+    for (const [option, message] of options) {
+      const errors = await logged(async () => {
+        const response = await testApp({ store, ...option }).request("/count", { method: "POST" });
+        assertEquals([response.status, response.headers.get("Set-Cookie")], [500, null]);
+      });
+      assertMatch(errors, message);
+    }
+    assertEquals((await memory.list("")).keys, []);
+    await memory.close();
+  });
+}
+
+for (const kind of KINDS) {
+  Deno.test(`a lifetime follows from data as migrate converts it, or says why not, kept in a ${kind}`, async () => {
+    const memory = memoryStore();
+    const store = sessionStore(kind, memory);
+    const { cookie } = await store.create({ remembered: 1 });
+    const schema = z.strictObject({ remember: z.boolean().default(false) });
+    const seconds = async (options: Pick<SessionsOptions<object>, "migrate">) => {
+      const app = new Hono()
+        .use(sessions({ store, schema, ...options, lifetime: (s) => s.remember ? 3000 : 100 }))
+        .get("/", async (c) => {
+          await c.var.session.read();
+          return c.text("");
+        })
+        .onError((error, c) => c.text(error.message, 500));
+      return await (await app.request("/", { headers: { Cookie: `session=${cookie}` } })).text();
+    };
+    assertEquals(await seconds({ migrate: () => ({ remember: true }) }), "");
+    assertMatch(await seconds({}), /what is stored, does not fit the schema/);
+    const late = async () => ({ remember: true });
+    assertMatch(
+      await seconds({ migrate: late }),
+      /Cannot wait for the schema or migrate: a lifetime/,
+    );
+    await memory.close();
+  });
+}
+
+Deno.test("a lifetime of its own needs a store that can give one", () => {
+  const { load, create, update, rotate, destroy, lifetime } = new CookieSessionStore(KEY);
+  const store = { load, create, update, rotate, destroy, lifetime };
+  assertThrows(
+    () => testApp({ store, lifetime: () => 100 }),
+    TypeError,
+    'Cannot keep the session "session": its store has no method "withLifetime"',
+  );
+});
 
 Deno.test("a permanent session is stored as Flask stores it, and Flask's stays permanent", async () => {
   const memory = memoryStore();
