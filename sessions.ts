@@ -26,6 +26,7 @@ import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { MiddlewareHandler } from "hono";
 import { type CookieOptions, SessionCookie } from "./sessions/cookie_header.ts";
 import { DataSchema } from "./sessions/data_schema.ts";
+import { checkMethods, checkOptions } from "./sessions/options.ts";
 import { RequestSession, type SessionSettings } from "./sessions/request_session.ts";
 import { splitNote } from "./sessions/session_record.ts";
 import type { Session } from "./sessions/session.ts";
@@ -117,6 +118,17 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
 export function sessions<T extends object, Name extends string = "session">(
   options: SessionsOptions<T, Name>,
 ): MiddlewareHandler<{ Variables: Record<Name, Session<T>> }> {
+  checkOptions("sessions()", options, {
+    store: "object",
+    schema: "object or function",
+    name: "string",
+    migrate: "function",
+    cookie: "object",
+    permanent: "boolean or function",
+    lifetime: "function",
+    trustProxy: "boolean",
+  });
+  checkMethods(options.store, ["load", "create", "update", "rotate", "destroy"], SESSION_STORE);
   const { permanent, trustProxy = false } = options;
   const name = options.name ?? "session" as Name;
   const schema = new DataSchema(options.schema, options.migrate);
@@ -125,8 +137,9 @@ export function sessions<T extends object, Name extends string = "session">(
     store,
     schema,
     cookie: new SessionCookie(
-      { name, ...options.cookie, trustProxy },
+      { name, ...options.cookie },
       permanent ? store.lifetime : 0,
+      trustProxy,
     ),
     permanent,
   };
@@ -144,6 +157,10 @@ export function sessions<T extends object, Name extends string = "session">(
     await session.finish();
   };
 }
+
+const SESSION_STORE =
+  "a session store, as in sessions({ store: new CookieSessionStore(secretKey), " +
+  "schema }), or new KeyValueSessionStore(await openStore(url))";
 
 /** @throws {TypeError} If the store lacks what a name or a lifetime of its own needs */
 function storeFor<T extends object>(

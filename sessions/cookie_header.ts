@@ -5,6 +5,7 @@
  */
 import { setCookie } from "@std/http/cookie";
 import { serialize } from "hono/utils/cookie";
+import { checkOptions } from "./options.ts";
 
 /** The cookie's name and attributes. It is always `HttpOnly`. */
 export interface CookieOptions {
@@ -31,12 +32,7 @@ const EXPIRED = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 /** How many cookies of one name are looked at. Each may cost a call to the store. */
 const MAX_SAME_NAME = 8;
 
-/** What {@linkcode SessionCookie} takes. */
-export interface SessionCookieOptions extends CookieOptions {
-  name: string;
-  /** Whether to believe what a proxy says of the scheme. */
-  trustProxy?: boolean;
-}
+type NamedOptions = CookieOptions & { name: string };
 
 /**
  * Reads one cookie and makes its headers. Its attributes never change, so they are checked and
@@ -44,18 +40,21 @@ export interface SessionCookieOptions extends CookieOptions {
  */
 export class SessionCookie {
   readonly name: string;
-  readonly #options: SessionCookieOptions;
+  readonly #secure: boolean | "auto";
+  readonly #trustProxy: boolean;
   readonly #attributes: { readonly secure: string; readonly plain: string };
   readonly #clearing: { readonly secure: readonly string[]; readonly plain: readonly string[] };
 
   /**
    * @param maxAge The longest `Max-Age` that will be asked for, in seconds
+   * @param trustProxy Whether to believe what a proxy says of the scheme
    * @throws {TypeError} If the name or an attribute is invalid
    */
-  constructor(options: SessionCookieOptions, maxAge: number) {
+  constructor(options: NamedOptions, maxAge: number, trustProxy: boolean) {
     const { name } = options;
     this.name = name;
-    this.#options = options;
+    this.#secure = options.secure ?? "auto";
+    this.#trustProxy = trustProxy;
     checkCookie(options, maxAge);
     try {
       this.#attributes = {
@@ -94,8 +93,7 @@ export class SessionCookie {
 
   /** Whether the response to this request sets the cookie with `Secure`. */
   isSecure(request: Request): boolean {
-    const { secure = "auto", trustProxy = false } = this.#options;
-    return secure === "auto" ? isHttps(request, trustProxy) : secure;
+    return this.#secure === "auto" ? isHttps(request, this.#trustProxy) : this.#secure;
   }
 
   /**
@@ -122,7 +120,7 @@ export class SessionCookie {
  * A cookie that was set with other attributes is another cookie, and would still log in: each that
  * can be named is cleared.
  */
-function clearingHeaders(options: SessionCookieOptions, secure: boolean): string[] {
+function clearingHeaders(options: NamedOptions, secure: boolean): string[] {
   const { name, path = "/", domain, partitioned = false } = options;
   const headers: string[] = [];
   for (const clearedPath of new Set([path, "/"])) {
@@ -150,7 +148,7 @@ function isHttps({ url, headers }: Request, trustProxy: boolean): boolean {
 
 /** Returns the attributes as they follow a value: "; HttpOnly; SameSite=Lax; Path=/". */
 function attributesOf(
-  options: Omit<SessionCookieOptions, "domain"> & { secure: boolean; domain?: string | undefined },
+  options: Omit<NamedOptions, "domain"> & { secure: boolean; domain?: string | undefined },
 ): string {
   const { name, path = "/", sameSite = "Lax", partitioned = false, secure, domain } = options;
   const fixed = { path, sameSite, partitioned, secure, httpOnly: true, ...domain && { domain } };
@@ -160,8 +158,16 @@ function attributesOf(
 }
 
 /** @throws {TypeError} If browsers would reject the cookie */
-function checkCookie(options: SessionCookieOptions, maxAge: number): void {
+function checkCookie(options: NamedOptions, maxAge: number): void {
   const { name, path = "/", domain, secure, sameSite, partitioned = false } = options;
+  checkOptions("cookie", options, {
+    name: "string",
+    domain: "string",
+    path: "string",
+    secure: 'boolean or "auto"',
+    sameSite: '"Strict" or "Lax" or "None"',
+    partitioned: "boolean",
+  });
   if (name === "") throw invalid(name, "expected a name");
   const attributes = { path, partitioned, maxAge, secure: secure !== false };
   try {

@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { checkOptions } from "./options.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
 import { Signer } from "./signature.ts";
@@ -28,7 +29,7 @@ export interface CookieSessionOptions extends LifetimeOptions {
 
 interface InternalOptions {
   salt?: string;
-  lifetimeOf?: LifetimeOf;
+  lifetimeOf?: LifetimeOf | undefined;
 }
 
 /**
@@ -58,13 +59,23 @@ export class CookieSessionStore implements SessionStore {
    * @param secretKey At least 16 characters
    * @throws {TypeError} If a key is shorter, or a lifetime is invalid
    */
-  constructor(secretKey: string, options: CookieSessionOptions & InternalOptions = {}) {
-    const { salt = SALT, digest = "sha256", fallbacks = [] } = options;
-    this.#lifetimes = new Lifetimes(options);
+  constructor(
+    secretKey: string,
+    options: CookieSessionOptions = {},
+    { salt = SALT, lifetimeOf }: InternalOptions = {},
+  ) {
+    checkOptions("new CookieSessionStore()", options, {
+      ...LIFETIME_OPTIONS,
+      fallbacks: "object",
+      digest: '"sha1" or "sha256"',
+    });
+    const { digest = "sha256", fallbacks = [] } = options;
+    this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
     this.#signer = new Signer(secretKey, { salt, digest, fallbacks });
-    this.#with = (changes) => new CookieSessionStore(secretKey, { ...options, ...changes });
+    this.#with = (changes) =>
+      new CookieSessionStore(secretKey, options, { salt, lifetimeOf, ...changes });
   }
 
   named(name: string): CookieSessionStore {

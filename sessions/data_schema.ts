@@ -19,6 +19,12 @@ export class DataSchema<T extends object> {
   constructor(schema: StandardSchemaV1<unknown, T>, migrate?: (data: unknown) => unknown) {
     this.#schema = schema;
     this.#migrate = migrate;
+    if (typeof schema?.["~standard"]?.validate !== "function") {
+      const wanted = "sessions({ store, schema: z.object({ count: z.number().default(0) }) })";
+      throw new TypeError(
+        `Cannot use the schema: expected a zod schema or another, as in ${wanted}`,
+      );
+    }
     const result = this.#validate({});
     if (result instanceof Promise) {
       // An asynchronous schema is checked at the first request, which gets its error, too.

@@ -14,7 +14,8 @@ import { LRUCache } from "lru-cache";
 import { json } from "../stores/json/text.ts";
 import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { KeyedQueue } from "./keyed_queue.ts";
-import { type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
+import { checkMethods, checkOptions } from "./options.ts";
 import { checkMoved, moveEntry, type SessionEntries } from "./rotation.ts";
 import { readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
@@ -62,7 +63,8 @@ export class KeyValueSessionStore implements SessionStore {
   readonly lifetime: number;
   readonly now: () => number;
   readonly #store: SessionEntries;
-  readonly #options: KeyValueSessionOptions & InternalOptions;
+  readonly #options: KeyValueSessionOptions;
+  readonly #internal: InternalOptions;
   readonly #lifetimes: Lifetimes;
   readonly #cache = new LRUCache<string, Entry>({
     maxSize: CACHE_BYTES,
@@ -77,20 +79,34 @@ export class KeyValueSessionStore implements SessionStore {
    *
    * @throws {TypeError} If a lifetime is invalid
    */
-  constructor(store: SessionEntries, options: KeyValueSessionOptions & InternalOptions = {}) {
+  constructor(
+    store: SessionEntries,
+    options: KeyValueSessionOptions = {},
+    internal: InternalOptions = {},
+  ) {
+    checkMethods(store, ["get", "set", "delete"], "a store, as await openStore(url) gives it");
+    checkOptions("new KeyValueSessionStore()", options, {
+      ...LIFETIME_OPTIONS,
+      hashIds: "boolean",
+    });
     this.#store = store;
     this.#options = options;
-    this.#lifetimes = new Lifetimes(options);
+    this.#internal = internal;
+    this.#lifetimes = new Lifetimes(options, internal.lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
   }
 
   named(name: string): KeyValueSessionStore {
-    return new KeyValueSessionStore(this.#store, { ...this.#options, prefix: `${name}:` });
+    return this.#with({ prefix: `${name}:` });
   }
 
   withLifetime(lifetimeOf: LifetimeOf): KeyValueSessionStore {
-    return new KeyValueSessionStore(this.#store, { ...this.#options, lifetimeOf });
+    return this.#with({ lifetimeOf });
+  }
+
+  #with(changes: InternalOptions): KeyValueSessionStore {
+    return new KeyValueSessionStore(this.#store, this.#options, { ...this.#internal, ...changes });
   }
 
   async load(id: string): Promise<StoredSession | null> {
@@ -264,7 +280,8 @@ export class KeyValueSessionStore implements SessionStore {
   /** Returns the store's key for an id, or null: a cookie that is not an id costs no call. */
   #keyOf(id: string): string | null {
     if (!isUuid(id)) return null;
-    const { hashIds = false, prefix = "" } = this.#options;
+    const { hashIds = false } = this.#options;
+    const { prefix = "" } = this.#internal;
     return prefix + (hashIds ? bytesToHex(sha256(utf8ToBytes(id))) : id);
   }
 }

@@ -19,6 +19,9 @@ export interface LifetimeOptions {
   now?: () => number;
 }
 
+/** What each of them may be, for `checkOptions`. */
+export const LIFETIME_OPTIONS = { lifetime: "number", absoluteLifetime: "number", now: "function" };
+
 /** Returns the seconds after which an unused session ends, of what is stored. */
 export type LifetimeOf = (stored: unknown) => number;
 
@@ -32,8 +35,10 @@ export class Lifetimes {
   readonly clock: () => number;
 
   /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
-  constructor(options: LifetimeOptions & { lifetimeOf?: LifetimeOf }) {
-    const { lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now, lifetimeOf } = options;
+  constructor(
+    { lifetime = 31 * 24 * 60 * 60, absoluteLifetime, now }: LifetimeOptions,
+    lifetimeOf?: LifetimeOf,
+  ) {
     this.#idle = lifetimeOf ?? checkSeconds(lifetime);
     this.longest = lifetimeOf ? MAX_LIFETIME : lifetime;
     this.absolute = absoluteLifetime === undefined ? Infinity : checkSeconds(absoluteLifetime);

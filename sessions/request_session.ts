@@ -23,6 +23,15 @@ export interface SessionSettings<T extends object> {
   readonly permanent: boolean | ((data: T) => boolean) | undefined;
 }
 
+/** Comes after the class's own prototype: what is assigned to a session arrives here. */
+const noProperties = new Proxy({}, {
+  set(_, name) {
+    const key = String(name);
+    const wanted = `expected session.update((s) => ({ ...s, ${key}: … }))`;
+    throw new TypeError(`Cannot assign to session.${key}: ${wanted}`);
+  },
+});
+
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
   readonly #context: Context;
@@ -280,6 +289,8 @@ export class RequestSession<T extends object> implements Session<T> {
     }
   }
 }
+
+Object.setPrototypeOf(RequestSession.prototype, noProperties);
 
 function checked(isPermanent: boolean): boolean {
   if (typeof isPermanent === "boolean") return isPermanent;

@@ -86,10 +86,13 @@ type Sign = (text: string) => string;
  * all use one object for the copy, which saves another third.
  */
 function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
+  const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
+  if (typeof secretKey !== "string") {
+    throw new TypeError(`Cannot sign with a secret key that is ${secretKey}: ${wanted}`);
+  }
   if (secretKey.length < MIN_SECRET_LENGTH) {
     throw new TypeError(
-      `Cannot sign with a secret key of ${secretKey.length} characters: expected ` +
-        `${MIN_SECRET_LENGTH} at least`,
+      `Cannot sign with a secret key of ${secretKey.length} characters: ${wanted}`,
     );
   }
   const state = hmac.create(digest, hmac(digest, UTF8.encode(secretKey), UTF8.encode(salt)));

@@ -80,7 +80,7 @@ Deno.test("CookieSessionStore takes one digest, not the other", async () => {
 Deno.test("CookieSessionStore refuses a key that is too short", () => {
   assertMatch(
     String(assertThrows(() => new CookieSessionStore("short"))),
-    /5 characters: expected 16 at least/,
+    /5 characters: expected a text of 16 characters at least/,
   );
   assertThrows(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
   new CookieSessionStore("of 16 characters");

@@ -2,7 +2,9 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
-import { CookieSessionStore, sessions } from "../sessions.ts";
+import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { openStore } from "../stores/open.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { Counted, KEY } from "./helpers/session_app.ts";
 
@@ -12,6 +14,83 @@ Deno.test("sessions() refuses a schema without defaults", () => {
   assertMatch(
     String(assertThrows(() => sessions({ store, schema }))),
     /Cannot use the schema: expected one that accepts/,
+  );
+});
+
+Deno.test("sessions() and the stores say what to write instead of what plain JavaScript gives", async () => {
+  const store = new CookieSessionStore(KEY);
+  const schema = Counted;
+  const memory = memoryStore();
+  const opening = openStore(":memory:");
+  // deno-lint-ignore no-explicit-any -- as plain JavaScript is typed
+  const [anySessions, Signed, Kept] = [sessions, CookieSessionStore, KeyValueSessionStore] as any[];
+  const wrong: [() => unknown, RegExp][] = [
+    [
+      () => new Signed(),
+      /secret key that is undefined: expected a text of 16 characters at least$/,
+    ],
+    [() => new Signed(5), /secret key that is 5: expected a text of 16/],
+    [() => new Signed(KEY, { fallbacks: "an older key of the app" }), /as fallbacks of new Cookie/],
+    [() => new Signed(KEY, { digest: "md5" }), /"md5" as digest .*: expected "sha1" or "sha256"$/],
+    [
+      () => new Signed(KEY, { maxAge: 60 }),
+      /option "maxAge" of new CookieSessionStore\(\): expected/,
+    ],
+    [() => new Signed(KEY, { lifetime: "1h" }), /"1h" as lifetime .*: expected number$/],
+    [() => new Kept(), /Cannot keep sessions in undefined: expected a store, as await openStore/],
+    [() => new Kept(opening), /in a promise: expected a store, as await openStore/],
+    [() => new Kept(memory, { ttl: 60 }), /option "ttl" of new KeyValueSessionStore\(\)/],
+    [
+      () => anySessions({ store }),
+      /expected a zod schema or another, as in sessions\(\{ store, sch/,
+    ],
+    [() => anySessions({ store, schema: {} }), /expected a zod schema or another/],
+    [
+      () => anySessions({ schema }),
+      /sessions in undefined: expected a session store, as in session/,
+    ],
+    [
+      () => anySessions({ store: memory, schema }),
+      /sessions in an Object: expected a session store/,
+    ],
+    [
+      () => anySessions({ store: "x", schema }),
+      /Cannot use "x" as store of sessions\(\): expected/,
+    ],
+    [
+      () => anySessions({ store, schema, rolling: true }),
+      /"rolling" of sessions\(\): expected one of/,
+    ],
+    [() => anySessions({ store, schema, lifetime: 60 }), /Cannot use 60 as lifetime of sessions/],
+    [() => anySessions({ store, schema, permanent: "yes" }), /"yes" as permanent of sessions/],
+  ];
+  for (const [make, message] of wrong) {
+    assertMatch(assertThrows(make, TypeError).message, message, String(make));
+  }
+  await memory.close();
+  await (await opening).close();
+});
+
+Deno.test("a session says what to write instead of what plain JavaScript does with it", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/assign", (c) => {
+      Object.assign(c.var.session, { user: "ada" });
+      return c.text("");
+    })
+    .get("/update", async (c) => {
+      await c.var.session.update({ count: 1 } as unknown as () => { count: number });
+      return c.text("");
+    })
+    .onError((error, c) => c.text(error.message, 500));
+  const text = async (path: string) => await (await app.request(path)).text();
+  assertMatch(
+    await text("/assign"),
+    /^Cannot assign to session\.user: expected session\.update\(\(s\) /,
+  );
+  assertMatch(
+    await text("/update"),
+    /^Cannot update the session by object: expected a function from/,
   );
 });
 

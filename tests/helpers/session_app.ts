@@ -112,10 +112,10 @@ export function sessionStore(
 /** Runs `check` with an app whose sessions are kept in memory, and with that memory. */
 export async function withMemory(
   check: (app: ReturnType<typeof testApp>, memory: Store) => Promise<void>,
-  options: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
+  { hashIds = false, ...options }: Partial<SessionsOptions<object>> & { hashIds?: boolean } = {},
 ): Promise<void> {
   const memory = memoryStore();
-  const store = new KeyValueSessionStore(memory, { hashIds: options.hashIds ?? false });
+  const store = new KeyValueSessionStore(memory, { hashIds });
   try {
     await check(testApp({ store, ...options }), memory);
   } finally {
