@@ -16,13 +16,12 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { setColorEnabled } from "@std/fmt/colors";
 import { type Format, FORMATS, printer } from "./dump/formats.ts";
-import { BadLine, restore } from "./dump/restore.ts";
 import { printable } from "./server/log.ts";
-import { entries } from "./stores/entries.ts";
-import { openStore } from "./stores/open.ts";
+import { entries, restore, RestoreStopped } from "./stores/lines.ts";
+import { openStore, watchesOthers } from "./stores/open.ts";
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "./stores/store.ts";
 
-export { entries } from "./stores/entries.ts";
+export { entries } from "./stores/lines.ts";
 
 const USAGE = `Usage: dump.ts [options] URL
 
@@ -57,6 +56,16 @@ class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** A file cannot be read. */
+class UnreadableFile extends Error {
+  override readonly name = "UnreadableFile";
+
+  constructor(path: string, cause: unknown) {
+    const why = (cause as Error).message.replace(/: open '.*'$/s, "");
+    super(`Cannot read "${path}": ${why}`, { cause });
+  }
+}
+
 /** @throws {UsageError} If the arguments are wrong */
 function readOptions(args: string[]): Options | "help" {
   const { _: [url, ...others], ...options } = parseArgs(args, {
@@ -79,7 +88,7 @@ function readOptions(args: string[]): Options | "help" {
   if (options.watch && format === "json") {
     throw new UsageError("--watch has no end: expected --format lines or table");
   }
-  if (options.watch && !/^(https?|rediss?|redis\+\w+):/.test(url)) {
+  if (options.watch && !watchesOthers(url)) {
     throw new UsageError(
       "--watch needs a service or Redis: a file does not report other programs' changes",
     );
@@ -119,20 +128,31 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   }
 }
 
-async function restoreFile(url: string, file: string): Promise<void> {
-  const input = await Deno.open(file);
-  if ((await input.stat()).isDirectory) {
-    throw new UsageError(`--restore needs a file: "${file}" is a directory`);
-  }
+async function restoreFile(url: string, path: string): Promise<void> {
+  // Before the store, which opening may create.
+  const file = await Deno.open(path).catch((cause) => {
+    throw new UnreadableFile(path, cause);
+  });
   const store = await openStore(url, { token: readToken() });
   const progress = new Progress(true);
   try {
-    const restored = await restore(store, input.readable, (count) => progress.show(count));
+    const restored = await restore(store, contentsOf(file, path), {
+      onProgress: (count) => progress.show(count),
+    });
     progress.end();
     console.error(`Restored ${restored} ${restored === 1 ? "entry" : "entries"}`);
   } finally {
     progress.end();
     await store.close();
+  }
+}
+
+/** @throws {UnreadableFile} */
+async function* contentsOf(file: Deno.FsFile, path: string): AsyncGenerator<Uint8Array> {
+  try {
+    yield* file.readable;
+  } catch (cause) {
+    throw new UnreadableFile(path, cause);
   }
 }
 
@@ -170,12 +190,18 @@ function readToken(): string | undefined {
 
 /** The exit code for an error, or null for a defect. */
 function exitCodeOf(error: unknown): number | null {
+  if (error instanceof RestoreStopped) return exitCodeOf(error.cause) === null ? null : 1;
   if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
   const isKnown = error instanceof StoreUnavailable || error instanceof StoreFull ||
-    error instanceof ChangesLost || error instanceof BadLine ||
-    error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound ||
-    (error as { code?: string }).code === "ENOSPC";
+    error instanceof ChangesLost || error instanceof UnreadableFile ||
+    error instanceof Deno.errors.NotCapable || (error as { code?: string }).code === "ENOSPC";
   return isKnown ? 1 : null;
+}
+
+/** What to add to the message of an error. */
+function adviceFor(error: unknown): string {
+  if (error instanceof UsageError) return "; dump.ts --help explains";
+  return error instanceof RestoreStopped ? ` (restored before it: ${error.restored})` : "";
 }
 
 if (import.meta.main) {
@@ -189,8 +215,7 @@ if (import.meta.main) {
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
     const code = exitCodeOf(error);
     if (code === null) throw error;
-    const help = error instanceof UsageError ? "; dump.ts --help explains" : "";
-    console.error(printable((error as Error).message + help));
+    console.error(printable((error as Error).message + adviceFor(error)));
     Deno.exit(code);
   }
 }

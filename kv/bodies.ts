@@ -48,7 +48,7 @@ export function readMembers(reader: JsonReader): Map<string, JsonText> {
 }
 
 /** @throws {HTTPException} 400 if the text is of another value, or of none */
-export function expectObject(reader: JsonReader, wanted: string): void {
+function expectObject(reader: JsonReader, wanted: string): void {
   if (reader.peek() === "{") return;
   reader.value();
   reader.end();

@@ -14,7 +14,7 @@ import {
   readMembers,
 } from "./bodies.ts";
 import { readConditions } from "./conditions.ts";
-import { restore } from "./dumps.ts";
+import { restoreBody } from "./dumps.ts";
 import { badRequest } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { SMALL_BYTES } from "./memory.ts";
@@ -40,7 +40,7 @@ export async function post(exchange: Exchange): Promise<Response> {
   const isLines = /^application\/x-ndjson\b/i.test(type);
   if (!access.canWrite && (isLines || isForm(exchange))) throw readOnlyToken();
   if (isLines || isForm(exchange)) expectUtf8(type);
-  if (isLines) return await restore(exchange, ttl);
+  if (isLines) return await restoreBody(exchange, ttl);
   if (isForm(exchange)) return await set(exchange, await readForm(exchange), ttl);
   expectJson(exchange);
   // An array is executed also for a reader: it may consist of gets.

@@ -7,6 +7,7 @@ import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { STATUS_CODES } from "node:http";
 import { printable } from "../server/log.ts";
+import { RestoreStopped } from "../stores/lines.ts";
 import {
   ChangesLost,
   InvalidArgument,
@@ -40,21 +41,6 @@ export function notAllowed(method: string, allowed: string): HTTPException {
   });
 }
 
-/** A restore that stopped early. */
-export class RestoreStopped extends Error {
-  /**
-   * @param line The number of the bad line, if a line is the cause
-   * @param restored How many lines were written
-   */
-  constructor(
-    override readonly cause: unknown,
-    readonly line: number | undefined,
-    readonly restored = 0,
-  ) {
-    super((cause as Error).message);
-  }
-}
-
 /** What a client learns of an error. */
 interface Description {
   status: number;
@@ -67,11 +53,11 @@ interface Description {
 /** Describes an error to a client. An error of any other kind is ours. */
 export function describe(error: unknown): Description {
   if (error instanceof RestoreStopped) {
-    const { restored, line, cause } = error;
+    const { restored, line, cause, message } = error;
     const description = describe(cause);
-    if (line === undefined) return { ...description, restored };
-    const detail = `Cannot restore line ${line}: ${description.detail}`;
-    return { ...description, detail, line, restored };
+    return line === undefined
+      ? { ...description, restored }
+      : { ...description, detail: message, line, restored };
   }
   if (error instanceof HTTPException) return { status: error.status, detail: error.message };
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };

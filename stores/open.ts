@@ -21,24 +21,30 @@ interface EngineEntry {
   /** Returns what is wrong with a URL, or null. */
   problem(url: string): string | null;
   open(url: string, options: OpenOptions): Promise<Store>;
+  /** Whether `watch` reports what other programs write. */
+  watchesOthers: boolean;
 }
 
 const MEMORY: EngineEntry = withPrefix({
   problem: () => null,
   open: async () => (await import("./memory.ts")).memoryStore(),
+  watchesOthers: false,
 });
 const SQLITE: EngineEntry = withPrefix({
   problem: (url) => (pathOf(url) === "" ? "expected the path of a file" : null),
   open: async (url, options) =>
     (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),
+  watchesOthers: false,
 });
 const HTTP: EngineEntry = withPrefix({
   problem: httpUrlProblem,
   open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
+  watchesOthers: true,
 });
 const REDIS: EngineEntry = {
   problem: redisUrlProblem,
   open: async (url) => (await import("./redis/store.ts")).redisStore(url),
+  watchesOthers: true,
 };
 
 /** The engines by the scheme of their URLs. */
@@ -102,6 +108,11 @@ export function storeUrlProblem(url: string): string | null {
   return `expected ${first}, a file, ${others.join(", ")} or ${last}`;
 }
 
+/** Whether the `watch` of the store that a URL names reports what other programs write. */
+export function watchesOthers(url: string): boolean {
+  return engineOf(url)?.watchesOthers ?? false;
+}
+
 /** Returns a store's URL as it may be shown: `redis://ann:***@host`. Other text is returned as it is. */
 export function withoutPassword(url: string): string {
   // Up to the last @, since a password that is the problem may not be percent-encoded.
@@ -129,6 +140,7 @@ function httpUrlProblem(url: string): string | null {
 /** Takes `?prefix=` off the URL, for an engine that does not read it itself. */
 function withPrefix(engine: EngineEntry): EngineEntry {
   return {
+    ...engine,
     problem(url) {
       try {
         return engine.problem(splitPrefix(url).address);

@@ -167,8 +167,10 @@ export class InvalidArgument extends TypeError {
 /** The value is over {@linkcode MAX_VALUE_BYTES}. */
 export class ValueTooLarge extends InvalidArgument {
   /** The argument is `value`. */
-  constructor() {
-    super("value", `Cannot store the value: it is over ${MAX_VALUE_BYTES} bytes of JSON text`);
+  constructor(
+    message = `Cannot store the value: it is over ${MAX_VALUE_BYTES} bytes of JSON text`,
+  ) {
+    super("value", message);
   }
 }
 

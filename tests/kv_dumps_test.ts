@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
-import { MAX_LINE_BYTES } from "../kv/dumps.ts";
+import { LIMITS } from "../stores/lines.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
@@ -87,17 +87,17 @@ Deno.test("kv() restores over existing entries, with a ttl, and skips blank line
 Deno.test("kv() stops a restore at the first bad line, and says which", async () => {
   const long = `{"a": "${"x".repeat(2 ** 20)}"}`;
   const cases: [BlobPart, number, RegExp][] = [
-    ["{", 400, /Cannot read the JSON/],
-    ['{"a": 1} {"b": 2}', 400, /Cannot read the JSON/],
+    ["{", 400, /expected one entry.* \(it ends too early\)/],
+    ['{"a": 1} {"b": 2}', 400, /expected one entry.* \(unexpected "{" at 9\)/],
     ["[1]", 400, /expected one entry/],
     ["1.10", 400, /expected one entry/],
     ["{}", 400, /expected one entry/],
     ['{"a": 1, "b": 2}', 400, /expected one entry/],
     ['{"": 1}', 400, /Cannot use the key ""/],
     ['{"\\ud800": 1}', 400, /Cannot use the key/],
-    [new Uint8Array([0x22, 0xe9, 0x22]), 400, /Cannot read the JSON/],
+    [new Uint8Array([0x22, 0xe9, 0x22]), 400, /expected one entry.* \(expected UTF-8\)/],
     [long, 413, /over 1048576 bytes/],
-    ["x".repeat(MAX_LINE_BYTES + 1), 413, /over 2097152 bytes/],
+    ["x".repeat(LIMITS.lineBytes + 1), 413, /over 2097152 bytes/],
   ];
   for (const [line, status, detail] of cases) {
     await using t = setUp();
