@@ -10,6 +10,8 @@
  * |---|---|
  * | `GET /` | the page, with a count one higher |
  * | `POST /reset` | 303 to the page; the session is ended and its cookie cleared |
+ * | `GET /health` | 200, or 503 while the store is unavailable; starts no session |
+ * | `GET /metrics` | metrics of the requests for Prometheus; starts no session |
  *
  * Its addresses are relative, so that a proxy can serve it under a path prefix. The page shows its
  * own browser what the response did: the `Set-Cookie`, and what it holds.
@@ -20,10 +22,11 @@ import { type Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
-import { type Config, ConfigError, readConfig } from "./server/config.ts";
+import { operation } from "./counter/operation.ts";
+import { type Config, ConfigError } from "./server/config.ts";
 import { sameOriginOnly } from "./server/guards.ts";
-import { listen } from "./server/listen.ts";
 import { run } from "./server/program.ts";
+import { serve } from "./server/serve.ts";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
@@ -32,7 +35,7 @@ import {
   type SessionStore,
   SessionUnavailable,
 } from "./sessions.ts";
-import { openStore, withoutPassword } from "./stores/open.ts";
+import { withoutPassword } from "./stores/open.ts";
 import { type Store, StoreFull } from "./stores/store.ts";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
@@ -64,6 +67,7 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
 export function counter({ kvUrl, ...options }: CounterOptions) {
   const page = counterPage(options.store, kvUrl);
   return new Hono()
+    .route("/", operation(options.store))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
       const { session } = c.var;
@@ -113,12 +117,15 @@ function unavailable({ cause }: SessionUnavailable, c: Context): Response {
 
 // ---- The program -----------------------------------------------------------------------------
 
+/** A configuration whose key is set, at random where it was not. */
+type KeyedConfig = Config & { SECRET_KEY: string };
+
 /**
  * Returns the counter that the configuration describes.
  *
  * @throws {ConfigError} If the cookie's name and attributes break their rules
  */
-function configured(config: Config, kvStore?: Store) {
+function configured(config: KeyedConfig, kvStore?: Store) {
   const cookie = {
     name: config.SESSION_COOKIE_NAME,
     ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
@@ -136,7 +143,7 @@ function configured(config: Config, kvStore?: Store) {
   }
 }
 
-function sessionStore(config: Config, kvStore?: Store): SessionStore {
+function sessionStore(config: KeyedConfig, kvStore?: Store): SessionStore {
   const lifetimes = {
     lifetime: config.PERMANENT_SESSION_LIFETIME,
     ...config.SESSION_ABSOLUTE_LIFETIME && { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
@@ -144,7 +151,7 @@ function sessionStore(config: Config, kvStore?: Store): SessionStore {
   if (kvStore) {
     return new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds: config.HASH_SESSION_IDS });
   }
-  return new CookieSessionStore(config.SECRET_KEY ?? crypto.randomUUID(), {
+  return new CookieSessionStore(config.SECRET_KEY, {
     ...lifetimes,
     fallbacks: config.SECRET_KEY_FALLBACKS,
     digest: config.SESSION_COOKIE_DIGEST,
@@ -152,28 +159,25 @@ function sessionStore(config: Config, kvStore?: Store): SessionStore {
 }
 
 if (import.meta.main) {
-  await run("counter", async (program) => {
-    const config = readConfig();
-    const { HOST, PORT = 5000, KV_URL, KV_TOKEN, LOG } = config;
-    const kvStore = config.USE_SESSION_STORE
-      ? await openStore(KV_URL, { token: KV_TOKEN[0] })
-      : undefined;
-    if (!config.USE_SESSION_STORE && config.SECRET_KEY === undefined) {
-      program.warnings.push(
-        "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
-          "To make a key: deno eval 'console.log(crypto.randomUUID())'",
-      );
-    }
-    try {
-      await listen(program, configured(config, kvStore).fetch, {
-        hostname: HOST,
-        port: PORT,
-        log: LOG,
-        logPaths: ["/", "/reset"],
-        about: `sessions in ${kvStore ? withoutPassword(KV_URL) : "a signed cookie"}`,
-      });
-    } finally {
-      await kvStore?.close();
-    }
-  });
+  const randomKey = crypto.randomUUID();
+  await run("counter", (program) =>
+    serve(program, {
+      port: 5000,
+      logPaths: ["/", "/reset", "/health", "/metrics"],
+      async make(config, open) {
+        const { USE_SESSION_STORE, KV_URL, KV_TOKEN, SECRET_KEY = randomKey } = config;
+        if (!USE_SESSION_STORE && SECRET_KEY === randomKey) {
+          program.warnings.push(
+            "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
+              "To make a key: deno eval 'console.log(crypto.randomUUID())'",
+          );
+        }
+        const store = USE_SESSION_STORE ? await open(KV_URL, { token: KV_TOKEN[0] }) : undefined;
+        const { fetch } = configured({ ...config, SECRET_KEY }, store);
+        return {
+          fetch,
+          about: `sessions in ${store ? withoutPassword(KV_URL) : "a signed cookie"}`,
+        };
+      },
+    }));
 }

@@ -58,7 +58,7 @@ import { JSON_HEADERS, jsonResponse, textResponse } from "./kv/responses.ts";
 import { allKeys, events, EVENTS_HEADERS, LIST_HEADERS } from "./kv/streams.ts";
 import { accessOf } from "./kv/tokens.ts";
 import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
-import { openStore, withoutPassword } from "./stores/open.ts";
+import { withoutPassword } from "./stores/open.ts";
 import { MAX_PAGE, type Store } from "./stores/store.ts";
 
 /** What `GET /` can respond with. */
@@ -257,32 +257,31 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
 if (import.meta.main) {
   // Imported here, since they need Deno, and kv() runs on Node and Bun too.
-  const { ConfigError, readConfig } = await import("./server/config.ts");
-  const { listen } = await import("./server/listen.ts");
+  const { ConfigError } = await import("./server/config.ts");
   const { run } = await import("./server/program.ts");
-  await run("kv", async (program) => {
-    const config = readConfig();
-    const { DBM, HOST, PORT = 5100, KV_TOKEN: tokens, KV_READ_TOKEN: readTokens } = config;
-    if (!isLoopback(HOST) && tokens.length === 0) {
-      throw new ConfigError(
-        `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
-      );
-    }
-    const store = await openStore(DBM);
-    const stop = new AbortController();
-    const options = { tokens, readTokens, host: HOST, trustProxy: config.TRUST_PROXY };
-    try {
-      const count = await store.count?.();
-      const app = kv(store, { ...options, stopping: stop.signal });
-      await listen(program, app.fetch, {
-        hostname: HOST,
-        port: PORT,
-        about: `store ${withoutPassword(DBM)}` + (count === undefined ? "" : `, entries: ${count}`),
-        log: config.LOG,
-        onStop: () => stop.abort(),
-      });
-    } finally {
-      await store.close();
-    }
-  });
+  const { serve } = await import("./server/serve.ts");
+  await run("kv", (program) =>
+    serve(program, {
+      port: 5100,
+      async make({ DBM, HOST, KV_TOKEN, KV_READ_TOKEN, TRUST_PROXY }, open) {
+        if (!isLoopback(HOST) && KV_TOKEN.length === 0) {
+          throw new ConfigError(
+            `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
+          );
+        }
+        const store = await open(DBM);
+        const count = await store.count?.();
+        const stop = new AbortController();
+        const { fetch } = kv(store, {
+          tokens: KV_TOKEN,
+          readTokens: KV_READ_TOKEN,
+          host: HOST,
+          trustProxy: TRUST_PROXY,
+          stopping: stop.signal,
+        });
+        const entries = count === undefined ? "" : `, entries: ${count}`;
+        const about = `store ${withoutPassword(DBM)}${entries}`;
+        return { fetch, about, onStop: () => stop.abort() };
+      },
+    }));
 }

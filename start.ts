@@ -1,5 +1,5 @@
 /**
- * Both servers: the counter and the key-value service.
+ * Both servers: the counter and the key-value service; or one of them.
  *
  * ```sh
  * deno task start                          # http://localhost:5000 and http://localhost:5100
@@ -7,21 +7,31 @@
  * PORT=8000 KV_PORT=9000 deno task start
  * deno task dev                            # restarts them when a file changes
  * deno task lesson                         # two counters: sessions in a cookie, and in the service
+ * deno task kv                             # the service alone, on port 5100
+ * deno task counter                        # the counter alone
  * ```
  *
- * Each server is a process of its own: they use two cores, and none waits for the other's work. If
- * one ends, the others are stopped. They also end with this program, even if it is killed, since that
- * ends their standard input.
+ * Each server is a process of its own: they use two cores, and none waits for the other's work. It
+ * has the permissions that its configuration calls for, and no others. If one ends, the others are
+ * stopped, the counters first, so that the service answers their last requests. They also end with
+ * this program, even if it is killed, since that ends their standard input. SIGHUP is passed on.
  *
  * @module
  */
-import { type Config, ConfigError, DEFAULT_KV_URL, readConfig } from "./server/config.ts";
-import { CHILD, printWarnings, type Program, run, stopSignal } from "./server/program.ts";
+import {
+  type Config,
+  ConfigError,
+  configFile,
+  DEFAULT_KV_URL,
+  readConfig,
+} from "./server/config.ts";
+import { permissionsOf } from "./server/permissions.ts";
+import { CHILD, onHangUp, printWarnings, type Program, run, stopSignal } from "./server/program.ts";
 
-/** How long the servers may take to stop, in milliseconds: more than each of them gives itself. */
+/** How long a server may take to stop, in milliseconds: more than it gives itself. */
 const STOP_GRACE = 12_000;
 /** What can be started: the tasks of `deno.json`. */
-const TASKS = ["start", "dev", "lesson"] as const;
+const TASKS = ["start", "dev", "lesson", "kv", "counter"] as const;
 type Task = typeof TASKS[number];
 
 /** A server to start. */
@@ -29,81 +39,109 @@ interface Server {
   /** What its log lines begin with. */
   name: string;
   script: "counter.ts" | "kv.ts";
+  port: number;
   /** The variable that moves it to another port. */
   portVariable: "PORT" | "KV_PORT";
-  env: Record<string, string>;
+  /** The URL of its store, if it has one. */
+  store?: string | undefined;
+  env?: Record<string, string>;
+}
+
+/** A server that runs. */
+interface Running {
+  process: Deno.ChildProcess;
+  script: Server["script"];
+  /** Resolves to its exit code, and how it has ended, for the log. */
+  end: Promise<{ code: number; how: string }>;
 }
 
 /** The servers of a task, and where each listens. */
 function serversOf(task: Task, config: Config): Server[] {
-  const { PORT = 5000, KV_PORT = PORT + 100, KV_URL, SESSION_COOKIE_NAME } = config;
+  const { PORT = 5000, KV_PORT = PORT + 100, KV_URL, DBM, SESSION_COOKIE_NAME } = config;
   const kv: Server = {
     name: "kv",
     script: "kv.ts",
+    port: KV_PORT,
     portVariable: "KV_PORT",
-    env: { PORT: `${KV_PORT}` },
+    store: DBM,
   };
-  const counter = (name: string, port: number, env: Record<string, string>): Server => ({
-    name,
-    script: "counter.ts",
-    portVariable: "PORT",
+  if (task === "kv") return [{ ...kv, port: config.PORT ?? 5100, portVariable: "PORT" }];
+  const counter = (name: string, port: number, inStore: boolean, env = {}): Server => {
     // The default address is the service's own, whatever its port.
-    env: {
-      PORT: `${port}`,
-      ...KV_URL === DEFAULT_KV_URL && { KV_URL: `http://localhost:${KV_PORT}` },
-      ...env,
-    },
-  });
+    const isOurs = KV_URL === DEFAULT_KV_URL && task !== "counter";
+    const url = isOurs ? `http://localhost:${KV_PORT}` : KV_URL;
+    return {
+      name,
+      script: "counter.ts",
+      port,
+      portVariable: "PORT",
+      store: inStore ? url : undefined,
+      env: { KV_URL: url, USE_SESSION_STORE: `${inStore}`, ...env },
+    };
+  };
   if (task === "lesson") {
     return [
-      counter("cookie", PORT, { USE_SESSION_STORE: "false" }),
-      counter("store", PORT + 1, {
-        USE_SESSION_STORE: "true",
-        // Browsers send a cookie to every port of its host.
-        SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id`,
-      }),
+      counter("cookie", PORT, false),
+      // Browsers send a cookie to every port of its host.
+      counter("store", PORT + 1, true, { SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id` }),
       kv,
     ];
   }
   // A restarted counter accepts the cookies that it signed before.
   const ownKey = task === "dev" && config.SECRET_KEY === undefined;
-  return [counter("counter", PORT, ownKey ? { SECRET_KEY: crypto.randomUUID() } : {}), kv];
+  const env = ownKey ? { SECRET_KEY: crypto.randomUUID() } : {};
+  const one = counter("counter", PORT, config.USE_SESSION_STORE, env);
+  return task === "counter" ? [one] : [one, kv];
 }
 
-function spawn({ name, script, portVariable, env }: Server, task: Task): Deno.ChildProcess {
+function spawn(server: Server, task: Task, { HOST }: Config): Running {
+  const { name, script, port, portVariable, store } = server;
   const watch = task === "dev" ? ["--watch", "--no-clear-screen"] : [];
-  const permissions = ["--allow-net", "--allow-read", "--allow-write", "--allow-env"];
+  const permissions = permissionsOf({ hostname: HOST, port, config: configFile(), store });
   const url = new URL(script, import.meta.url).href;
   const args = ["run", ...watch, ...permissions, url, CHILD, name, portVariable, task];
-  return new Deno.Command(Deno.execPath(), { args, env, stdin: "piped" }).spawn();
+  const env = { PORT: `${port}`, ...server.env };
+  const process = new Deno.Command(Deno.execPath(), { args, env, stdin: "piped" }).spawn();
+  const end = process.status.then(({ code, signal }) => {
+    return { code, how: `${name} has ended with ${signal ?? `exit code ${code}`}` };
+  });
+  return { process, script, end };
 }
 
 /** Runs the servers until a signal arrives or one of them ends, then stops them all. */
 async function runServers(task: Task, program: Program): Promise<void> {
   const stop = stopSignal(program);
-  const running = new Set<Deno.ChildProcess>();
-  addEventListener("unload", () => running.forEach((it) => it.kill("SIGKILL")));
-  const servers = serversOf(task, readConfig());
+  const config = readConfig();
+  const servers = serversOf(task, config);
   printWarnings(program.warnings);
-  const ends = servers.map(async (server) => {
-    const process = spawn(server, task);
-    running.add(process);
-    const { code, signal } = await process.status;
-    running.delete(process);
-    return { code, how: `${server.name} has ended with ${signal ?? `exit code ${code}`}` };
-  });
-  const first = await Promise.race([stop, ...ends]);
+  const running = new Set<Running>();
+  const send = (signal: Deno.Signal) => running.forEach(({ process }) => process.kill(signal));
+  addEventListener("unload", () => send("SIGKILL"));
+  onHangUp(program, () => send("SIGHUP"));
+  for (const server of servers) {
+    const started = spawn(server, task, config);
+    running.add(started);
+    started.end.finally(() => running.delete(started));
+  }
+  const first = await Promise.race([stop, ...Array.from(running, ({ end }) => end)]);
   // With code 0 it had the signal first, as Ctrl-C goes to all processes of a terminal.
   if (first?.code) console.error(`${first.how}: stopping`);
-  for (const process of running) {
-    await process.stdin.close();
-    // A watcher goes on when its program ends, and handles no SIGTERM meanwhile.
-    if (task === "dev") process.kill("SIGKILL");
+  // A watcher goes on when its program ends, and handles no SIGTERM meanwhile.
+  if (task === "dev") send("SIGKILL");
+  for (const script of ["counter.ts", "kv.ts"]) {
+    await stopAll([...running].filter((it) => it.script === script));
   }
-  const timer = setTimeout(() => running.forEach((it) => it.kill("SIGKILL")), STOP_GRACE);
-  await Promise.all(ends);
-  clearTimeout(timer);
   if (first) Deno.exit(first.code);
+}
+
+/** Ends the servers' input, which stops them, and waits for their end. */
+async function stopAll(servers: Running[]): Promise<void> {
+  const timer = setTimeout(() => servers.forEach(({ process }) => process.kill()), STOP_GRACE);
+  await Promise.all(servers.map(async ({ process, end }) => {
+    await process.stdin.close();
+    await end;
+  }));
+  clearTimeout(timer);
 }
 
 if (import.meta.main) {

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Gauge } from "prom-client";
+import { counterOf, type RequestMetrics, requestMetrics } from "../server/metrics.ts";
 import {
   ChangesLost,
   InvalidArgument,
@@ -12,11 +13,6 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "../stores/store.ts";
-
-/** The methods with a series of their own. A client could invent any number of others. */
-const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
-/** Bounds of the histogram, in seconds. */
-const BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /** What is measured from outside. */
 export interface Observed {
@@ -27,15 +23,9 @@ export interface Observed {
 }
 
 /** What {@linkcode metrics} returns. */
-export interface Metrics {
+export interface Metrics extends Pick<RequestMetrics, "count"> {
   /** The same store; its operations are counted. */
   readonly store: Store;
-  /**
-   * Counts a request and its duration, up to the headers of its response.
-   *
-   * @param begun What `performance.now()` returned at its beginning
-   */
-  count(method: string, status: number, begun: number): void;
   /** The media type of the text. */
   readonly contentType: string;
   /** Returns the metrics in Prometheus' text format. */
@@ -44,27 +34,12 @@ export interface Metrics {
 
 /** Measures a service, from now on. */
 export function metrics(store: Store, observed: Observed): Metrics {
-  const registry = new Registry();
+  const { registry, count } = requestMetrics("kv");
   const registers = [registry];
-  const requests = new Map<string, number>();
-  const operations = new Map<string, number>();
-  const durations = new Histogram({
-    name: "kv_request_duration_seconds",
-    help: "Time until the headers of the response",
-    labelNames: ["method"],
-    buckets: BUCKETS,
-    registers,
-  });
-  const times = new Map(
-    [...METHODS, "other"].map((method) => [method, durations.labels(method)] as const),
-  );
-  const name = "kv_requests_total";
-  countedBy(requests, { name, help: "Requests", labelNames: ["method", "status"], registers });
-  countedBy(operations, {
+  const addOperation = counterOf(registry, {
     name: "kv_store_operations_total",
     help: "Operations of the store",
     labelNames: ["operation", "outcome"],
-    registers,
   });
   new Gauge({
     name: "kv_watchers",
@@ -98,44 +73,19 @@ export function metrics(store: Store, observed: Observed): Metrics {
       help: "Entries, including some that have just expired",
       registers,
       async collect() {
-        const count = await ifAvailable(async () => await store.count?.());
-        if (count === undefined) this.remove();
-        else this.set(count);
+        const entries = await ifAvailable(async () => await store.count?.());
+        if (entries === undefined) this.remove();
+        else this.set(entries);
       },
     });
   }
 
   return {
-    store: counted(store, (operation, outcome) => addOne(operations, `${operation} ${outcome}`)),
-    count(requestMethod, status, begun) {
-      const method = METHODS.includes(requestMethod) ? requestMethod : "other";
-      addOne(requests, `${method} ${status}`);
-      times.get(method)?.observe((performance.now() - begun) / 1000);
-    },
+    store: counted(store, (operation, outcome) => addOperation(`${operation} ${outcome}`)),
+    count,
     contentType: registry.contentType,
     text: () => registry.metrics(),
   };
-}
-
-/**
- * A counter whose values are looked up when they are read: adding one to a Map is several times
- * cheaper than prom-client's look-up of labels.
- */
-function countedBy(
-  counts: ReadonlyMap<string, number>,
-  options: { name: string; help: string; labelNames: string[]; registers: Registry[] },
-): void {
-  new Counter({
-    ...options,
-    collect() {
-      this.reset();
-      for (const [labels, value] of counts) this.labels(...labels.split(" ")).inc(value);
-    },
-  });
-}
-
-function addOne(counts: Map<string, number>, labels: string): void {
-  counts.set(labels, (counts.get(labels) ?? 0) + 1);
 }
 
 /** The same store, whose operations and their outcomes are reported to `add`. */

@@ -98,6 +98,13 @@ export const SETTINGS = ["APP_CONFIG", ...Object.keys({ ...ConfigFile.shape, ...
 /** The checked configuration. */
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
 
+type Environment = Record<string, string>;
+
+/** Returns the path of the configuration's file. */
+export function configFile(environment: Environment = Deno.env.toObject()): string {
+  return environment["APP_CONFIG"] || DEFAULT_FILE;
+}
+
 /** The configuration is invalid: one line for each problem. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
@@ -119,13 +126,13 @@ export class ConfigError extends Error {
  * console.log(config.USE_SESSION_STORE, config.KV_URL); // true http://localhost:5100
  * ```
  */
-export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
+export function readConfig(environment: Environment = Deno.env.toObject()): Config {
   const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""));
   if (wrapped.length > 0) {
     const lines = wrapped.map((key) => `environment: ${key} is ${shown(key, environment[key])}`);
     throw new ConfigError(lines.map((line) => `${line}: ${WITHOUT_QUOTES}`).join("\n"));
   }
-  const path = environment["APP_CONFIG"] || DEFAULT_FILE;
+  const path = configFile(environment);
   const file = readFile(path, path !== DEFAULT_FILE);
   const problems = Object.keys(file)
     .filter((key) => !Object.hasOwn(ConfigFile.shape, key))

@@ -1,6 +1,6 @@
 /**
- * What the servers print: events, each with the program's name first. `LOG=requests` adds a line for
- * each request, `LOG=json` prints all of it as JSON lines.
+ * What the servers print: events, each with the program's name first. `LOG=requests` adds the time,
+ * and a line for each request; `LOG=json` prints all of it as JSON lines.
  *
  * @module
  */
@@ -58,12 +58,13 @@ export function logAs(name: string, prefix: string, mode: LogMode): void {
       const [event] = values;
       const text = values.map((it) => typeof it === "string" ? it : textOf(it)).join(" ");
       const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+      const time = new Date().toISOString();
       if (mode === "json") {
         const fields = event instanceof RequestEvent ? event : { message };
-        const line = { time: new Date().toISOString(), level, program: name, ...fields };
-        print(printable(JSON.stringify(line)));
+        print(printable(JSON.stringify({ time, level, program: name, ...fields })));
       } else {
-        print(`${name}: ${message.split("\n").map(printable).join("\n    ")}`);
+        const begin = mode === "requests" ? `${name}: ${time}` : `${name}:`;
+        print(`${begin} ${message.split("\n").map(printable).join("\n    ")}`);
       }
     };
   }

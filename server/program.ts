@@ -19,6 +19,10 @@ export const CHILD = "--child";
  * processes, and `deno task` and foreman pass it on to the programs that they have started.
  */
 const SAME_SIGNAL = 500;
+/** How long a child that gets a signal waits for its parent, in milliseconds. */
+const PARENT_GRACE = 10_000;
+/** How often a program that `deno task` has started looks for that, in milliseconds. */
+const ORPHAN_CHECK = 500;
 /** The signals that stop a program. */
 const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT"]
@@ -61,16 +65,21 @@ export async function run(task: string, main: (program: Program) => Promise<void
   try {
     await main({ isChild, isWatched, startOn, warnings });
   } catch (error) {
-    const fixable = error instanceof ConfigError || error instanceof InvalidArgument ||
-      error instanceof StoreUnavailable;
-    if (!fixable) crash(error);
-    for (const line of error.message.split("\n")) console.error(line);
+    printProblem(error);
     printWarnings(warnings);
     Deno.exit(1);
   }
   // A watcher would wait for the next change of a file.
   if (isWatched) Deno.kill(Deno.pid, "SIGKILL");
   Deno.exit();
+}
+
+/** Prints an error that a person can fix as sentences. Any other ends the process. */
+export function printProblem(error: unknown): void {
+  const fixable = error instanceof ConfigError || error instanceof InvalidArgument ||
+    error instanceof StoreUnavailable;
+  if (!fixable) crash(error);
+  for (const line of error.message.split("\n")) console.error(line);
 }
 
 /** Prints the warnings, once. */
@@ -84,24 +93,47 @@ function crash(error: unknown): never {
 }
 
 /**
- * Resolves at the first SIGINT or SIGTERM, and for a child at the end of standard input, which comes
- * even when its parent is killed. A signal that follows later than {@linkcode SAME_SIGNAL} ends the
- * process. The listeners stay until then: a signal that arrives after the servers have ended would
- * otherwise change the exit code.
+ * Resolves when the program is to stop: at the first SIGINT or SIGTERM, or when the task that started
+ * it is gone. A signal that follows later than {@linkcode SAME_SIGNAL} ends the process. The listeners
+ * stay until then: a signal that arrives after the servers have ended would otherwise change the exit
+ * code.
+ *
+ * A child stops when its standard input ends, which comes even when its parent is killed. A signal
+ * that it gets, its parent gets, too, and ends the inputs in order; it waits for that.
  */
 export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   const { promise, resolve } = Promise.withResolvers<null>();
   let first: number | undefined;
+  const stop = () => resolve(null);
   const listener = () => {
     first ??= performance.now();
     if (performance.now() - first > SAME_SIGNAL) Deno.exit(130);
-    resolve(null);
+    if (isChild) Deno.unrefTimer(setTimeout(stop, PARENT_GRACE));
+    else stop();
   };
   if (!isWatched) STOP_SIGNALS.forEach((signal) => Deno.addSignalListener(signal, listener));
-  if (isChild) inputEnd().then(() => resolve(null));
+  if (isChild) inputEnd().then(stop);
+  else if (Deno.env.has("INIT_CWD")) whenOrphaned(stop);
   return promise;
+}
+
+/** Calls `reload` on SIGHUP. At a terminal the signal says that the terminal is closed. */
+export function onHangUp({ isWatched }: Program, reload: () => void): void {
+  if (Deno.build.os === "windows" || isWatched || Deno.stdin.isTerminal()) return;
+  Deno.addSignalListener("SIGHUP", reload);
 }
 
 async function inputEnd(): Promise<void> {
   for await (const _ of Deno.stdin.readable);
+}
+
+/** Calls `stop` when the parent is gone: `deno task`, which passes signals on, and may be killed. */
+function whenOrphaned(stop: () => void): void {
+  const parent = Deno.ppid;
+  const timer = setInterval(() => {
+    if (Deno.ppid === parent) return;
+    clearInterval(timer);
+    stop();
+  }, ORPHAN_CHECK);
+  Deno.unrefTimer(timer);
 }

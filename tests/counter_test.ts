@@ -4,7 +4,7 @@ import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json/text.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
-import { captureErrors } from "./helpers/captured_errors.ts";
+import { captureErrors, logged } from "./helpers/captured_errors.ts";
 import { Browser } from "./helpers/session_app.ts";
 
 function cookieCounter() {
@@ -192,4 +192,44 @@ Deno.test("counter() answers other paths with a page and counts nothing", async 
   const text = await textOf(response);
   assertMatch(text, /<h1>Not found<\/h1>/);
   assertMatch(text, /<a class="button" href=".\/">To the counter<\/a>/);
+});
+
+Deno.test("counter() answers health checks and metrics without a session, and counts requests", async () => {
+  const store = memoryStore();
+  const app = counter({ store: new KeyValueSessionStore(store) });
+  for (let i = 0; i < 20; i++) {
+    const response = await app.request("/health", { headers: { Cookie: "session=x" } });
+    assertEquals([response.status, await response.json()], [200, { status: "ok" }]);
+    assertEquals(response.headers.get("Set-Cookie"), null);
+    assertEquals(response.headers.get("Cache-Control"), "no-store");
+  }
+  await app.request("/");
+  await app.request("/no/such/page", { method: "BREW" });
+  const metrics = await app.request("/metrics");
+  assertEquals(metrics.status, 200);
+  assertMatch(metrics.headers.get("Content-Type") ?? "", /^text\/plain; version=0\.0\.4/);
+  assertEquals(metrics.headers.get("Set-Cookie"), null);
+  const text = await metrics.text();
+  assertMatch(text, /^counter_requests_total\{method="GET",status="200"\} 21$/m);
+  assertMatch(text, /^counter_requests_total\{method="other",status="404"\} 1$/m);
+  assertMatch(text, /^counter_request_duration_seconds_count\{method="GET"\} 21$/m);
+  assertEquals(await store.count?.(), 1);
+  await store.close();
+});
+
+Deno.test("counter() fails a health check while its store is unavailable, and says why in the log", async () => {
+  const unavailable = async () => {
+    throw new StoreUnavailable("The disk is gone", { outcome: "unchanged" });
+  };
+  const app = counter({ store: new KeyValueSessionStore({ ...memoryStore(), get: unavailable }) });
+  let status = 0;
+  const errors = await logged(async () => {
+    const response = await app.request("/health");
+    status = response.status;
+    assertEquals(await response.json(), { status: "unavailable" });
+    assertEquals(response.headers.get("Retry-After"), "1");
+  });
+  assertEquals(status, 503);
+  assertMatch(errors, /The disk is gone/);
+  assertMatch(await (await app.request("/metrics")).text(), /status="503"\} 1$/m);
 });

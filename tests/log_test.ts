@@ -1,5 +1,5 @@
 /** What the servers print. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { printable } from "../server/log.ts";
 import { PROJECT, runToEnd, startServer } from "./helpers/programs.ts";
 
@@ -32,18 +32,21 @@ Deno.test("an error that nobody caught is logged as any other, and ends the prog
   }
 });
 
-Deno.test("LOG=requests prints a line for each request, without keys and queries", async () => {
+Deno.test("LOG=requests prints a line with the time for each request, without keys and queries", async () => {
   await using kv = await startServer("kv.ts", { env: { LOG: "requests", DBM: ":memory:" } });
   await (await fetch(`${kv.url}/?prefix=secret`)).text();
   await (await fetch(`${kv.url}/secret`, { method: "DELETE" })).text();
   await kv.program.stop();
-  const lines = kv.program.output.split("\n").map((line) => line.replace(/\d+ ms$/, "n ms"));
+  const lines = kv.program.output.trimEnd().split("\n").map((line) => {
+    const [, time = "", rest] = /^kv: (\S+Z) (.*)$/.exec(line) ?? [];
+    assert(Math.abs(Date.parse(time) - Date.now()) < 60_000, line);
+    return rest?.replace(/\d+ ms$/, "n ms");
+  });
   assertEquals(lines, [
-    `kv: ${kv.url} (store :memory:, entries: 0)`,
-    "kv: GET / 200 n ms",
-    "kv: DELETE /… 200 n ms",
-    "kv: stopping",
-    "",
+    `${kv.url} (store :memory:, entries: 0)`,
+    "GET / 200 n ms",
+    "DELETE /… 200 n ms",
+    "stopping",
   ]);
 });
 
@@ -62,7 +65,7 @@ Deno.test("LOG=requests logs a request whose Host is malformed, and answers it",
   );
   const answer = await new Response(connection.readable).text();
   assertMatch(answer, /^HTTP\/1\.1 403 /);
-  await kv.program.printed(/^kv: GET \/ 403 \d+ ms$/m);
+  await kv.program.printed(/^kv: \S+ GET \/ 403 \d+ ms$/m);
 });
 
 Deno.test("LOG=json prints every line as JSON", async () => {

@@ -8,7 +8,15 @@ import {
 } from "@std/assert";
 import { join } from "node:path";
 import { cookieOf, get } from "./helpers/http.ts";
-import { eventually, freePort, Program, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
+import {
+  childrenOf,
+  eventually,
+  freePort,
+  Program,
+  PROJECT,
+  runToEnd,
+  testWith,
+} from "./helpers/programs.ts";
 
 Deno.test("deno task start runs both servers and prints which line is whose", async () => {
   await using both = await start("start", { KV_TOKENS: "x" });
@@ -50,20 +58,78 @@ Deno.test("start.ts reports a wrong setting once", async () => {
   assertEquals(lines, ['start: environment: USE_SESSION_STORE is "yes": expected true or false']);
 });
 
-for (const [task, victim] of [["start", "kv.ts"], ["start", "start.ts"], ["dev", "start.ts"]]) {
+for (
+  const [task, victim] of [
+    ["start", "kv.ts"],
+    ["start", "start.ts"],
+    ["start", "deno task"],
+    ["dev", "start.ts"],
+    ["dev", "deno task"],
+  ]
+) {
   testWith(["pgrep"], `deno task ${task} ends both servers if ${victim} is killed`, async () => {
     await using both = await start(`${task}`);
     await both.printed(both.counterLine);
     await both.printed(both.kvLine);
     const parent = await childOf(both.pid, "start.ts");
     const [counter, kv] = [await childOf(parent, "counter.ts"), await childOf(parent, "kv.ts")];
-    Deno.kill(victim === "start.ts" ? parent : kv, "SIGKILL");
+    const victims = new Map([["kv.ts", kv], ["start.ts", parent], ["deno task", both.pid]]);
+    Deno.kill(victims.get(`${victim}`) ?? NaN, "SIGKILL");
     await eventually("an end of both processes", async () => {
       return (await runToEnd("ps", ["--pid", `${counter},${kv}`])).code !== 0;
     });
     assertNotEquals(await both.exited, 0);
     await both.isGone();
   });
+}
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  testWith(
+    ["pgrep"],
+    `on ${signal} to all of its processes, start.ts ends each page that was begun`,
+    async () => {
+      await using both = await start("start", { USE_SESSION_STORE: "true" });
+      await both.printed(both.counterLine);
+      await both.printed(both.kvLine);
+      const statuses: number[] = [];
+      const enough = Promise.withResolvers<void>();
+      const visitors = Array.from({ length: 8 }, async () => {
+        const cookie = await cookieOf(both.counterUrl);
+        for (;;) {
+          const response = await fetch(both.counterUrl, { headers: { Cookie: cookie } })
+            .catch(() => null);
+          if (response === null) return;
+          await response.body?.cancel();
+          if (statuses.push(response.status) === 100) enough.resolve();
+        }
+      });
+      await enough.promise;
+      // As a terminal and systemd send it: to deno task, start.ts and both servers at once.
+      const parent = await childOf(both.pid, "start.ts");
+      for (const pid of [both.pid, parent, ...await childrenOf(parent)]) Deno.kill(pid, signal);
+      await Promise.all(visitors);
+      assertEquals([...new Set(statuses)], [200]);
+      assertEquals(await both.exited, 0, both.output);
+      assertMatch(both.output, /^counter: stopping$[^]*^kv: stopping$/m);
+    },
+  );
+}
+
+for (const task of ["kv", "counter"] as const) {
+  testWith(
+    ["pgrep"],
+    `deno task ${task} runs one server, and ends it when it is killed`,
+    async () => {
+      await using one = await start(task);
+      const url = `http://localhost:${one.port}`;
+      await one.printed(new RegExp(`^${task}: ${url} `, "m"));
+      assertMatch(await get(url), task === "kv" ? /"keys"/ : /Count: 1/);
+      one.signal("SIGKILL");
+      await eventually("an end of the server", async () => {
+        return await get(url).then(() => false, () => true);
+      });
+    },
+  );
 }
 
 Deno.test("deno task dev restarts a server and keeps its cookies valid", async () => {

@@ -16,9 +16,8 @@ Deno.test("counter.ts and kv.ts start without a configuration file", async () =>
   await using kv = await startServer("kv.ts", { env });
   assertMatch(await get(counter.url), /Count: 1.*Kept in a signed cookie/);
   assertEquals(await get(kv.url), '{"keys":[]}');
-  assertMatch(
-    counter.program.output,
-    /^counter: SECRET_KEY is not set; using a random key\..* To make a key: deno eval /,
+  await counter.program.printed(
+    /^counter: http.*\ncounter: SECRET_KEY is not set; using a random key\..* To make a key: deno eval /,
   );
 });
 

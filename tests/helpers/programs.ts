@@ -118,7 +118,13 @@ export async function runToEnd(command: string, args: string[], options: Program
   return { code, stdout: out ?? "", stderr: err ?? "" };
 }
 
-/** Starts one of the project's programs, as its task in deno.json does. */
+/** Returns the processes that a process has started. Needs `pgrep`. */
+export async function childrenOf(pid: number): Promise<number[]> {
+  const { stdout } = await runToEnd("pgrep", ["--parent", `${pid}`]);
+  return stdout.split("\n").filter((line) => line !== "").map(Number);
+}
+
+/** Starts one of the project's programs, with every right that its task could give it. */
 export function startScript(script: string, args: string[] = [], options: ProgramOptions = {}) {
   return new Program(
     Deno.execPath(),

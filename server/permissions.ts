@@ -1,0 +1,72 @@
+/**
+ * The permissions that a server needs for its configuration, and no more.
+ *
+ * @module
+ */
+import { SETTINGS } from "./config.ts";
+
+/** What of the machine a server uses. */
+export interface Used {
+  hostname: string;
+  port: number;
+  /** The configuration's file. */
+  config: string;
+  /** The URL of its store, if it has one. */
+  store?: string | undefined;
+}
+
+/** What a store needs: hosts, or any host; and files, to read and write. */
+interface Needs {
+  hosts?: string[] | "any";
+  files?: string[];
+}
+
+const DEFAULT_PORTS: Record<string, number> = {
+  "http:": 80,
+  "https:": 443,
+  "redis:": 6379,
+  "rediss:": 6379,
+};
+
+/** Returns the flags of `deno run` for a server. */
+export function permissionsOf({ hostname, port, config, store }: Used): string[] {
+  const { hosts = [], files = [] } = store === undefined ? {} : needsOf(store);
+  const own = hostAndPort(hostname, port);
+  return [
+    "--no-prompt",
+    hosts === "any" ? "--allow-net" : `--allow-net=${[own, ...hosts].join()}`,
+    allow("--allow-read", [config, ...files]),
+    ...files.length > 0 ? [allow("--allow-write", files)] : [],
+    `--allow-env=${SETTINGS.join()}`,
+    // Packages may look for variables of theirs: there are none.
+    "--ignore-env",
+  ];
+}
+
+function needsOf(store: string): Needs {
+  if (/^:memory:(\?|$)/.test(store)) return {};
+  const [scheme = "sqlite:"] = /^[a-z][a-z0-9+.-]+:/i.exec(store) ?? [];
+  if (scheme === "sqlite:") {
+    const file = store.replace(/^sqlite:/, "").replace(/\?.*/s, "");
+    return { files: ["", "-wal", "-shm", "-journal"].map((suffix) => file + suffix) };
+  }
+  if (scheme === "redis+unix:") {
+    return { hosts: "any", files: [decodeURI(new URL(store).pathname)] };
+  }
+  const defaultPort = DEFAULT_PORTS[scheme];
+  // Sentinels and nodes of a Cluster name other hosts.
+  if (defaultPort === undefined) return { hosts: "any" };
+  const { hostname, port } = new URL(store);
+  return { hosts: [hostAndPort(hostname, Number(port) || defaultPort)] };
+}
+
+/** With port 0, any port of the host: which one it will be is not known. */
+function hostAndPort(hostname: string, port: number): string {
+  const host = hostname.includes(":") ? `[${hostname.replace(/[[\]]/g, "")}]` : hostname;
+  return port === 0 ? host : `${host}:${port}`;
+}
+
+/** Deno splits a list at commas: a path with one in it can only be allowed with all others. */
+function allow(flag: string, paths: string[]): string {
+  return paths.some((path) => path.includes(",")) ? flag : `${flag}=${paths.join()}`;
+}

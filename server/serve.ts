@@ -1,0 +1,145 @@
+/**
+ * Serves what the configuration describes, and reads its tokens, keys and passwords again on SIGHUP.
+ *
+ * @module
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { openStore, withoutPassword } from "../stores/open.ts";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
+import { type Config, readConfig } from "./config.ts";
+import { listen } from "./listen.ts";
+import { onHangUp, printProblem, type Program } from "./program.ts";
+
+/** The keys that SIGHUP changes; of a store's URL, its password. */
+const SECRETS = ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY", "SECRET_KEY_FALLBACKS"];
+/** How long a store that is unavailable at the start may take to begin, in milliseconds. */
+const SECOND_TRY = 2000;
+
+/** What answers requests by one configuration. */
+export interface Served {
+  fetch: Deno.ServeHandler;
+  /** What is served, for the line that gives the address. */
+  about: string;
+  /** Ends the responses that would go on forever. */
+  onStop?: () => void;
+}
+
+/** What {@linkcode serve} takes. */
+export interface Service {
+  /** Where it listens without `PORT`. */
+  port: number;
+  /** The paths that a line about a request may show. */
+  logPaths?: string[];
+  /** Makes what answers requests. Its store, if any, is opened by `open`, which closes it, too. */
+  make(config: Config, open: typeof openStore): Promise<Served>;
+}
+
+/** A store that is open, and the requests that may use it. */
+interface Opened {
+  url: string;
+  token: string | undefined;
+  store: Store;
+  requests: number;
+}
+
+/**
+ * Serves until a signal stops the program.
+ *
+ * On SIGHUP the configuration is read again, and new requests are answered by what was made of it. A
+ * request under way is answered as it began; a stream of changes ends, and its client resumes it.
+ *
+ * @throws {ConfigError} If the configuration is invalid, or the server cannot listen
+ */
+export async function serve(program: Program, { port, logPaths, make }: Service): Promise<void> {
+  let config = readConfig();
+  let current = await begin(config);
+  let reloading = Promise.resolve();
+  onHangUp(program, () => reloading = reloading.then(reload));
+  if (current.opened) tellIfUnavailable(current.opened).catch(console.error);
+  await listen(program, handle, {
+    hostname: config.HOST,
+    port: config.PORT ?? port,
+    log: config.LOG,
+    about: current.about,
+    ...logPaths && { logPaths },
+    onStop: () => current.onStop?.(),
+  });
+  await reloading;
+  await current.opened?.store.close();
+
+  /** Opens a store only if the one in use has another address. */
+  async function begin(config: Config, before?: Opened) {
+    let opened: Opened | undefined;
+    const served = await make(config, async (url, { token } = {}) => {
+      const isSame = before?.url === url && before.token === token;
+      opened = isSame
+        ? before
+        : { url, token, store: await openStore(url, { token }), requests: 0 };
+      return opened.store;
+    });
+    return { ...served, opened: opened as Opened | undefined };
+  }
+
+  function handle(request: Request, info: Deno.ServeHandlerInfo) {
+    const { opened, fetch } = current;
+    if (opened) {
+      opened.requests++;
+      const end = () => {
+        opened.requests--;
+        return closeUnused(opened);
+      };
+      info.completed.then(end, end).catch(console.error);
+    }
+    return fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
+  }
+
+  async function closeUnused(opened: Opened): Promise<void> {
+    if (opened !== current.opened && opened.requests === 0) await opened.store.close();
+  }
+
+  async function reload(): Promise<void> {
+    try {
+      const { now, changed, later } = readAgain(config);
+      for (const key of later) console.warn(`${key} has changed: restart to apply that`);
+      console.log(`configuration read again: ${changed.join(", ") || "no key"} changed`);
+      if (changed.length === 0) return;
+      const before = current;
+      current = await begin(now, before.opened);
+      config = now;
+      before.onStop?.();
+      if (before.opened) await closeUnused(before.opened);
+    } catch (error) {
+      printProblem(error);
+      console.error("the configuration of before stays in use");
+    }
+  }
+}
+
+/** Reads the configuration again: with the keys that may change, and those that need a restart. */
+function readAgain(before: Config): { now: Config; changed: string[]; later: string[] } {
+  const after = readConfig();
+  const text = (config: Config, key: string) => JSON.stringify(config[key as keyof Config]);
+  const differing = Object.keys({ ...before, ...after })
+    .filter((key) => text(before, key) !== text(after, key));
+  const changed = differing.filter((key) =>
+    SECRETS.includes(key) ||
+    withoutPassword(text(before, key)) === withoutPassword(text(after, key))
+  );
+  const values = changed.map((key) => [key, after[key as keyof Config]]);
+  const later = differing.filter((key) => !changed.includes(key));
+  return { now: { ...before, ...Object.fromEntries(values) }, changed, later };
+}
+
+/** Logs why a store cannot be used, unless it can a moment later: both servers may start at once. */
+async function tellIfUnavailable({ store, url }: Opened): Promise<void> {
+  for (const isLast of [false, true]) {
+    try {
+      await store.get("health");
+      return;
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) throw error;
+      if (isLast) console.error(`${withoutPassword(url)} is unavailable: ${error.message}`);
+    }
+    await delay(SECOND_TRY, undefined, { ref: false });
+  }
+}

@@ -1,0 +1,150 @@
+/** SIGHUP: tokens, keys and passwords are read again while requests are answered. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { join } from "node:path";
+import { cookieOf, get } from "../helpers/http.ts";
+import { eventually, startScript, temporaryDirectory, testWith } from "../helpers/programs.ts";
+import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
+
+const [OLD, NEW] = ["an-old-token-0123456789", "a-new-token-0123456789"];
+
+/** Starts a server in a directory of its own. `reload` changes its file and sends SIGHUP. */
+async function start(script: string, config: object, env: Record<string, string> = {}) {
+  const directory = await temporaryDirectory();
+  const file = join(directory.path, "counter.cfg.json");
+  await Deno.writeTextFile(file, JSON.stringify(config));
+  const options = { cwd: directory.path, env: { PORT: "0", ...env } };
+  const program = startScript(script, [], options);
+  const [, port] = await program.printed(/http:\/\/\S+:(\d+) \(/);
+  return {
+    program,
+    url: `http://localhost:${port}`,
+    async reload(config: object | string, printed: RegExp) {
+      await Deno.writeTextFile(file, typeof config === "string" ? config : JSON.stringify(config));
+      program.output = "";
+      program.signal("SIGHUP");
+      await program.printed(printed);
+    },
+    async [Symbol.asyncDispose]() {
+      assertEquals(await program.stop(), 0, program.output);
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What authorizes a request. */
+const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
+
+async function statusOf(
+  url: string,
+  headers: HeadersInit,
+  init: RequestInit = {},
+): Promise<number> {
+  const response = await fetch(url, { ...init, headers });
+  await response.body?.cancel();
+  return response.status;
+}
+
+/** Sends a request again and again, until it is stopped or fails; returns the statuses. */
+function keepAsking(ask: () => Promise<number>) {
+  let stopped = false;
+  const statuses: number[] = [];
+  const asking = Promise.allSettled(Array.from({ length: 4 }, async () => {
+    while (!stopped) statuses.push(await ask());
+  }));
+  return async () => {
+    stopped = true;
+    const failed = (await asking).filter(({ status }) => status === "rejected");
+    assertEquals(failed, []);
+    assert(statuses.length > 0);
+    return [...new Set(statuses)];
+  };
+}
+
+Deno.test("on SIGHUP, kv.ts takes another token and keeps its entries; no request is lost", async () => {
+  await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
+  const body = new URLSearchParams({ foo: "bar" });
+  assertEquals(await statusOf(kv.url, bearer(OLD), { method: "POST", body }), 200);
+  const headers = { ...bearer(OLD), Accept: "text/event-stream" };
+  const stream = await fetch(kv.url, { headers });
+
+  const withOld = keepAsking(() => statusOf(`${kv.url}/foo`, bearer(OLD)));
+  await kv.reload({ DBM: ":memory:", KV_TOKEN: [NEW, OLD] }, /read again: KV_TOKEN changed\n/);
+  assertMatch(await stream.text(), /^event: ready\n/, "the stream ends, and may be resumed");
+  const withNew = keepAsking(() => statusOf(`${kv.url}/foo`, bearer(NEW)));
+  assertEquals(await withOld(), [200]);
+  await kv.reload({ DBM: ":memory:", KV_TOKEN: NEW }, /read again: KV_TOKEN changed\n/);
+  assertEquals(await statusOf(`${kv.url}/foo`, bearer(OLD)), 401);
+  assertEquals(await withNew(), [200]);
+});
+
+Deno.test("on SIGHUP, counter.ts signs with another key; a fallback keeps its sessions", async () => {
+  const [SECRET_KEY, next] = ["the secret key of before", "the secret key from now on"];
+  await using counter = await start("counter.ts", { SECRET_KEY });
+  const Cookie = await cookieOf(counter.url);
+  const asked = keepAsking(() => statusOf(counter.url, { Cookie }));
+  const keys = { SECRET_KEY: next, SECRET_KEY_FALLBACKS: [SECRET_KEY] };
+  await counter.reload(keys, /read again: SECRET_KEY, SECRET_KEY_FALLBACKS changed\n/);
+  const response = await fetch(counter.url, { headers: { Cookie } });
+  assertMatch(await response.text(), /Count: 2/);
+  assertEquals(await asked(), [200]);
+  const renewed = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+  await counter.reload({ SECRET_KEY: next }, /read again: SECRET_KEY_FALLBACKS changed\n/);
+  assertMatch(await get(counter.url, { Cookie: renewed }), /Count: 3/);
+  assertMatch(await get(counter.url, { Cookie }), /Count: 1/);
+});
+
+testWith(
+  REDIS,
+  "on SIGHUP, a server takes another password of Redis; no request is lost",
+  async () => {
+    await using redis = await startRedis();
+    await cli(redis.port, "CONFIG", "SET", "requirepass", "before");
+    const KV_URL = (password: string) => `redis://default:${password}@127.0.0.1:${redis.port}`;
+    const config = (password: string) => ({ USE_SESSION_STORE: true, KV_URL: KV_URL(password) });
+    await using counter = await start("counter.ts", config("before"));
+    const Cookie = await cookieOf(counter.url);
+    const asked = keepAsking(() => statusOf(counter.url, { Cookie }));
+    const clients = async () => {
+      const list = await cli(redis.port, "-a", "after", "CLIENT", "LIST");
+      return [...list.matchAll(/^id=(\d+) .*cmd=(?!client)/gm)].map(([, id]) => id);
+    };
+    await cli(redis.port, "-a", "before", "ACL", "SETUSER", "default", ">after");
+    const before = await clients();
+    await counter.reload(config("after"), /read again: KV_URL changed\n/);
+    await eventually("an end of the connections with the old password", async () => {
+      return !(await clients()).some((id) => before.includes(id));
+    });
+    await cli(redis.port, "-a", "after", "ACL", "SETUSER", "default", "<before");
+    assertMatch(await get(counter.url, { Cookie }), /Count: \d/);
+    assertEquals(await asked(), [200]);
+    assert(before.length > 0);
+  },
+);
+
+Deno.test("on SIGHUP, a wrong or forbidden change is told, and the server goes on", async () => {
+  await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
+  await kv.reload("{", /Cannot read "counter.cfg.json": .*\n.*of before stays in use\n/);
+  await kv.reload(
+    { KV_TOKEN: "short" },
+    /KV_TOKEN is a string of 5 .*\n.*of before stays in use\n/,
+  );
+  const other = { DBM: "other.db", KV_TOKEN: OLD };
+  await kv.reload(other, /DBM has changed: restart to apply that\n.*: no key changed\n/);
+  assertEquals(await statusOf(kv.url, bearer(OLD)), 200);
+});
+
+Deno.test("a store that is unavailable at the start is told, with the reason", async () => {
+  const KV_URL = "redis://:secret@localhost:1";
+  await using counter = await start("counter.ts", { USE_SESSION_STORE: true, KV_URL });
+  await counter.program.printed(
+    /^counter: redis:\/\/:\*{3}@localhost:1 is unavailable: .*ECONNREFUSED/m,
+  );
+});
+
+testWith(REDIS, "a wrong password of Redis is told at the start", async () => {
+  await using redis = await startRedis();
+  await cli(redis.port, "CONFIG", "SET", "requirepass", "right");
+  const DBM = `redis://:wrong@127.0.0.1:${redis.port}`;
+  await using kv = await start("kv.ts", { DBM });
+  await kv.program.printed(/^kv: redis:\/\/:\*{3}@127\.0\.0\.1:\d+ is unavailable: .*WRONGPASS/m);
+});
