@@ -155,7 +155,12 @@ function sessionStore(config: KeyedConfig, kvStore?: Store): SessionStore {
     ...lifetimes,
     fallbacks: config.SECRET_KEY_FALLBACKS,
     digest: config.SESSION_COOKIE_DIGEST,
+    encrypt: config.SESSION_COOKIE_ENCRYPT,
   });
+}
+
+function cookieKind({ SESSION_COOKIE_ENCRYPT }: Config): string {
+  return SESSION_COOKIE_ENCRYPT ? "an encrypted cookie" : "a signed cookie";
 }
 
 if (import.meta.main) {
@@ -176,7 +181,7 @@ if (import.meta.main) {
         const { fetch } = configured({ ...config, SECRET_KEY }, store);
         return {
           fetch,
-          about: `sessions in ${store ? withoutPassword(KV_URL) : "a signed cookie"}`,
+          about: `sessions in ${store ? withoutPassword(KV_URL) : cookieKind(config)}`,
         };
       },
     }));

@@ -36,6 +36,13 @@ const SIGNED = {
   isNew: "This is the first load of a new session, with a new cookie.",
   changed: ", so the cookie is a new one.",
 };
+/** What it says of one that hides the session, which the page does not show either. */
+const ENCRYPTED = {
+  ...SIGNED,
+  keptIn: "an encrypted cookie",
+  marked: "The marked part is the session, encrypted: this page cannot show what is in it",
+  note: "Nobody without the server's key can read or change it.",
+};
 /** What it says of a cookie that holds an id. */
 const ID = {
   keptIn: "a key-value store, under an id in the cookie",
@@ -52,7 +59,7 @@ const ID = {
  * @param kvUrl Where the store is: a browser on the same machine gets a link to its page
  */
 export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: Load) => string {
-  const words = dataInCookie ? SIGNED : ID;
+  const words = dataInCookie === "encrypted" ? ENCRYPTED : dataInCookie ? SIGNED : ID;
   const link = dataInCookie ? undefined : linkTo(kvUrl);
   const render = (link?: string) =>
     template(TEXTS, (texts) => <CounterPage texts={texts} words={words} link={link} />);
@@ -61,7 +68,9 @@ export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: 
     const { count } = data;
     // The session or its id, and behind it what signs it.
     const [, start = "", marked = "", end = ""] = /^([^=]*=)([^.;]*)(.*)$/.exec(setCookie) ?? [];
-    const holds = dataInCookie ? Buffer.from(marked, "base64url").toString() : JSON.stringify(data);
+    const holds = dataInCookie === true
+      ? Buffer.from(marked, "base64url").toString()
+      : JSON.stringify(data);
     return (link && isLoopback(URL.parse(url)?.hostname ?? "") ? pageWithLink : page)({
       count: String(count),
       start,
@@ -84,7 +93,7 @@ function linkTo(kvUrl: string): string | undefined {
 
 interface CounterPageProps {
   texts: Texts;
-  words: typeof SIGNED | typeof ID;
+  words: typeof SIGNED | typeof ID | typeof ENCRYPTED;
   link: string | undefined;
 }
 
@@ -111,9 +120,11 @@ function CounterPage({ texts, words, link }: CounterPageProps) {
             </code>
           </dd>
           <dt>{words.marked}</dt>
-          <dd>
-            <code>{texts.holds}</code>
-          </dd>
+          {words !== ENCRYPTED && (
+            <dd>
+              <code>{texts.holds}</code>
+            </dd>
+          )}
           {words.note && <dd>{words.note}</dd>}
           {link && (
             <dd>

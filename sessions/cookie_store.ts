@@ -1,8 +1,8 @@
 /**
- * Sessions that travel in their cookie, signed and not encrypted: whoever has the cookie can read
- * the session, and nobody without the key can change it.
+ * Sessions that travel in their cookie. It is signed: whoever has the cookie can read the session, and
+ * nobody without the key can change it. Or it is encrypted: nobody else can read it either.
  *
- * The layout is Flask's: with the digest `sha1` a Flask app with the same key and this one read each
+ * The layout of signed cookies is Flask's: with the digest `sha1` a Flask app with the same key and this one read each
  * other's cookies.
  *
  * Limits: of two updates at once one is lost, and an old cookie stays valid until it expires, even
@@ -14,8 +14,12 @@ import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } fr
 import { checkOptions } from "./options.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
-import { Signer } from "./signature.ts";
+import { LRUCache } from "lru-cache";
+import { Cipher } from "./encryption.ts";
+import { type CookieCodec, type ReadText, Signer } from "./signature.ts";
 
+/** How many cookies of up to 4 KiB are remembered, so that they need not be verified again. */
+const REMEMBERED = 1024;
 /** Flask's salt. The cookie of a session with another name has that name in it. */
 const SALT = "cookie-session";
 
@@ -23,8 +27,13 @@ const SALT = "cookie-session";
 export interface CookieSessionOptions extends LifetimeOptions {
   /** Older keys, with which cookies are still accepted. */
   fallbacks?: string[];
-  /** By default `sha256`; Flask uses `sha1`. */
+  /** Of signed cookies: by default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
+  /**
+   * Whether the data is hidden from the browser, by default not. With `"read-signed"` too, and signed
+   * cookies are still read: for one lifetime after an app began to encrypt.
+   */
+  encrypt?: boolean | "read-signed";
 }
 
 interface InternalOptions {
@@ -33,7 +42,7 @@ interface InternalOptions {
 }
 
 /**
- * Keeps sessions in signed cookies.
+ * Keeps sessions in signed or encrypted cookies.
  *
  * @example
  * ```ts
@@ -48,13 +57,15 @@ interface InternalOptions {
 export class CookieSessionStore implements SessionStore {
   readonly lifetime: number;
   readonly now: () => number;
-  readonly dataInCookie = true;
+  readonly dataInCookie: true | "encrypted";
   readonly #lifetimes: Lifetimes;
-  readonly #signer: Signer;
+  /** The first one writes; all read. */
+  readonly #codecs: readonly [CookieCodec, ...CookieCodec[]];
+  readonly #verified = new LRUCache<string, ReadText>({ max: REMEMBERED });
   readonly #with: (changes: InternalOptions) => CookieSessionStore;
 
   /**
-   * Signs with the secret key.
+   * Signs or encrypts with the secret key.
    *
    * @param secretKey At least 16 characters
    * @throws {TypeError} If a key is shorter, or a lifetime is invalid
@@ -68,12 +79,16 @@ export class CookieSessionStore implements SessionStore {
       ...LIFETIME_OPTIONS,
       fallbacks: "object",
       digest: '"sha1" or "sha256"',
+      encrypt: 'boolean or "read-signed"',
     });
-    const { digest = "sha256", fallbacks = [] } = options;
+    const { digest = "sha256", fallbacks = [], encrypt = false } = options;
     this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
-    this.#signer = new Signer(secretKey, { salt, digest, fallbacks });
+    this.dataInCookie = encrypt ? "encrypted" : true;
+    const signer = new Signer(secretKey, { salt, digest, fallbacks });
+    const cipher = encrypt ? new Cipher(secretKey, salt, fallbacks) : signer;
+    this.#codecs = encrypt === "read-signed" ? [cipher, signer] : [cipher];
     this.#with = (changes) =>
       new CookieSessionStore(secretKey, options, { salt, lifetimeOf, ...changes });
   }
@@ -92,7 +107,7 @@ export class CookieSessionStore implements SessionStore {
   }
 
   async create(data: object): Promise<StoredSession> {
-    return this.#sign({ data, created: this.#lifetimes.now(), isDated: true });
+    return this.#write({ data, created: this.#lifetimes.now(), isDated: true });
   }
 
   async update(
@@ -102,47 +117,59 @@ export class CookieSessionStore implements SessionStore {
     const session = await this.#verify(cookie);
     if (session === null) return null;
     const data = await change(session.record.data);
-    return data === null ? this.#use(cookie, session) : this.#sign({ ...session.record, data });
+    return data === null ? this.#use(cookie, session) : this.#write({ ...session.record, data });
   }
 
   async rotate(cookie: string): Promise<StoredSession | null> {
     const session = await this.#verify(cookie);
-    return session && this.#sign(session.record);
+    return session && this.#write(session.record);
   }
 
   /** Does nothing: a cookie that was given out stays valid, and only the browser can remove it. */
   async destroy(): Promise<void> {}
 
-  /** Signs again when a tenth of the lifetime has passed, since the signature has the time of use. */
+  /** Makes the cookie again when a tenth of the lifetime has passed, since it has the time of use. */
   #use(cookie: string, { record, age }: VerifiedSession): StoredSession {
     const ttl = Math.min(this.#lifetimes.idle(record) - age, this.#lifetimes.secondsLeft(record));
     return this.#lifetimes.needsRenewal(record, ttl)
-      ? this.#sign(record)
+      ? this.#write(record)
       : { cookie, data: record.data, ttl, renewed: false };
   }
 
-  #sign(record: SessionRecord): StoredSession {
+  #write(record: SessionRecord): StoredSession {
     const text = JSON.stringify(writeRecord(record, this.#lifetimes.absolute !== Infinity));
-    const cookie = this.#signer.sign(text, this.#lifetimes.now());
+    const time = this.#lifetimes.now();
+    const cookie = this.#codecs[0].write(text, time);
+    this.#verified.set(cookie, { text, time });
     const ttl = this.#lifetimes.secondsLeft(record);
     return { cookie, data: record.data, ttl, renewed: true };
   }
 
   async #verify(cookie: string): Promise<VerifiedSession | null> {
-    const signed = await this.#signer.verify(cookie);
-    if (signed === null) return null;
+    const read = this.#verified.get(cookie) ?? await this.#read(cookie);
+    if (read === null) return null;
     const now = this.#lifetimes.now();
-    const age = now - signed.signedAt;
+    const age = now - read.time;
     // From far in the future it would outlive its lifetime.
     if (age > this.lifetime || age < -CLOCK_TOLERANCE) return null;
-    const record = readRecord(signed.text, now);
+    const record = readRecord(read.text, now);
     if (age > this.#lifetimes.idle(record)) return null;
     return this.#lifetimes.secondsLeft(record) > 0 ? { record, age } : null;
+  }
+
+  async #read(cookie: string): Promise<ReadText | null> {
+    for (const codec of this.#codecs) {
+      const read = await codec.read(cookie);
+      if (read === null) continue;
+      this.#verified.set(cookie, read);
+      return read;
+    }
+    return null;
   }
 }
 
 interface VerifiedSession {
   readonly record: SessionRecord;
-  /** Seconds since it was signed. */
+  /** Seconds since the cookie was made. */
   readonly age: number;
 }

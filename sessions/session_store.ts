@@ -36,10 +36,10 @@ export interface SessionStore {
   /** The clock by which sessions end, in milliseconds since 1970: by default `Date.now`. */
   now?(): number;
   /**
-   * Whether the cookie holds the data, so that every change needs a response. By default the cookie
-   * is an id, which stays the same when the data changes.
+   * Whether the cookie holds the data, readable or not, so that every change needs a response. By
+   * default the cookie is an id, which stays the same when the data changes.
    */
-  readonly dataInCookie?: boolean;
+  readonly dataInCookie?: boolean | "encrypted";
   /** Returns the session. May write, to keep a session in use from ending. */
   load(cookie: string): Promise<StoredSession | null>;
   /** Stores a new session, under a cookie that nobody else has or can guess. */

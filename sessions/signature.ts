@@ -10,18 +10,15 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { hexToBytes } from "@noble/hashes/utils.js";
 import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
 import { decodeBase64Url, encodeBase64Url } from "hono/utils/encode";
-import { LRUCache } from "lru-cache";
 
 /** The shortest secret key, in characters. */
 export const MIN_SECRET_LENGTH = 16;
 /** What a compressed payload may become, in bytes: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
-/** How many signed texts of about 4 KiB are remembered, so that they need not be verified again. */
-const REMEMBERED = 1024;
 const DIGESTS = { sha1, sha256 };
 const UTF8 = new TextEncoder();
 /** Base64 for URLs (RFC 4648, section 5). Node 24 lacks `toBase64`, which is three times as fast. */
-const encode: (bytes: Uint8Array) => string = "toBase64" in Uint8Array.prototype
+export const encode: (bytes: Uint8Array) => string = "toBase64" in Uint8Array.prototype
   ? (bytes) => bytes.toBase64({ alphabet: "base64url", omitPadding: true })
   : (bytes) => encodeBase64Url(bytes.buffer).replaceAll("=", "");
 
@@ -33,36 +30,37 @@ export interface SignatureOptions {
   fallbacks: readonly string[];
 }
 
-/** A text whose signature was verified. */
-export interface SignedText {
+/** Makes cookies that nobody without the key can make. */
+export interface CookieCodec {
+  /** @param now Seconds since 1970 */
+  write(text: string, now: number): string;
+  /** Returns what is in a cookie, or null if it is by none of the keys. */
+  read(cookie: string): Promise<ReadText | null>;
+}
+
+/** What was in a cookie. */
+export interface ReadText {
   readonly text: string;
-  /** When it was signed, in seconds since 1970. */
-  readonly signedAt: number;
+  /** When the cookie was made, in seconds since 1970. */
+  readonly time: number;
 }
 
 /** Signs texts and verifies signatures. */
-export class Signer {
+export class Signer implements CookieCodec {
   readonly #keys: Sign[];
-  readonly #verified = new LRUCache<string, SignedText>({ max: REMEMBERED });
 
   /** @throws {TypeError} If a key is shorter than {@linkcode MIN_SECRET_LENGTH} */
   constructor(secretKey: string, { salt, digest, fallbacks }: SignatureOptions) {
     this.#keys = [secretKey, ...fallbacks].map((key) => prepareKey(key, salt, DIGESTS[digest]));
   }
 
-  /** @param now Seconds since 1970 */
-  sign(text: string, now: number): string {
+  write(text: string, now: number): string {
     const signed = `${encode(UTF8.encode(text))}.${encodeTime(now)}`;
     const [sign] = this.#keys as [Sign];
-    const cookie = `${signed}.${sign(signed)}`;
-    this.#verified.set(cookie, { text, signedAt: now });
-    return cookie;
+    return `${signed}.${sign(signed)}`;
   }
 
-  /** Returns the text, or null if none of the keys has signed it. */
-  async verify(cookie: string): Promise<SignedText | null> {
-    const known = this.#verified.get(cookie);
-    if (known !== undefined) return known;
+  async read(cookie: string): Promise<ReadText | null> {
     const [, signed, payload, time, given] = /^((\.?[\w-]+)\.([\w-]+))\.([\w-]+)$/.exec(cookie) ??
       [];
     if (!signed || !payload || !time || !given) return null;
@@ -71,10 +69,7 @@ export class Signer {
       const wanted = UTF8.encode(sign(signed));
       return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
     });
-    if (!isSigned) return null;
-    const verified = { text: await decodePayload(payload), signedAt: decodeTime(time) };
-    this.#verified.set(cookie, verified);
-    return verified;
+    return isSigned ? { text: await decodePayload(payload), time: decodeTime(time) } : null;
   }
 }
 
@@ -86,18 +81,18 @@ type Sign = (text: string) => string;
  * all use one object for the copy, which saves another third.
  */
 function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
-  const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
-  if (typeof secretKey !== "string") {
-    throw new TypeError(`Cannot sign with a secret key that is ${secretKey}: ${wanted}`);
-  }
-  if (secretKey.length < MIN_SECRET_LENGTH) {
-    throw new TypeError(
-      `Cannot sign with a secret key of ${secretKey.length} characters: ${wanted}`,
-    );
-  }
-  const state = hmac.create(digest, hmac(digest, UTF8.encode(secretKey), UTF8.encode(salt)));
+  const state = hmac.create(digest, hmac(digest, secretBytes(secretKey), UTF8.encode(salt)));
   const copy = state.clone();
   return (text) => encode(state._cloneInto(copy).update(UTF8.encode(text)).digest());
+}
+
+/** @throws {TypeError} If the key is not a text of {@linkcode MIN_SECRET_LENGTH} */
+export function secretBytes(secretKey: string): Uint8Array {
+  const length = typeof secretKey === "string" ? secretKey.length : NaN;
+  if (length >= MIN_SECRET_LENGTH) return UTF8.encode(secretKey);
+  const what = Number.isNaN(length) ? `that is ${secretKey}` : `of ${length} characters`;
+  const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
+  throw new TypeError(`Cannot use a secret key ${what}: ${wanted}`);
 }
 
 /** Returns no bytes for what is not base64, as of an app with the same key and another layout. */

@@ -40,6 +40,7 @@ Deno.test("readConfig() returns the default of each key", async () => {
     SESSION_COOKIE_SAMESITE: "Lax",
     SESSION_COOKIE_PARTITIONED: false,
     SESSION_COOKIE_DIGEST: "sha256",
+    SESSION_COOKIE_ENCRYPT: false,
     PERMANENT_SESSION_LIFETIME: 2678400,
     HASH_SESSION_IDS: false,
     TRUST_PROXY: false,

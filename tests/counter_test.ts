@@ -65,6 +65,19 @@ Deno.test("counter() shows the cookie that its response sets, and the session in
   }
 });
 
+Deno.test("counter() says of an encrypted cookie what it cannot show", async () => {
+  const store = new CookieSessionStore("a secret key for tests alone", { encrypt: true });
+  const browser = new Browser(counter({ store }));
+  await browser.request("GET", "/");
+  const response = await browser.request("GET", "/");
+  const text = readable(await textOf(response));
+  assertStringIncludes(text, "Kept in an encrypted cookie");
+  assertStringIncludes(text, `Set-Cookie: ${response.headers.get("Set-Cookie")}`);
+  assertStringIncludes(text, "this page cannot show what is in it");
+  assertStringIncludes(text, "went from 1 to 2, so the cookie is");
+  assertNotMatch(text, /"count"/);
+});
+
 Deno.test("counter() shows the id that its response sets, and what the store keeps", async () => {
   const memory = memoryStore();
   const browser = new Browser(

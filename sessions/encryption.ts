@@ -1,0 +1,79 @@
+/**
+ * Encrypted texts: XChaCha20-Poly1305, which also authenticates, and whose nonces are long enough to
+ * be random. https://datatracker.ietf.org/doc/html/draft-irtf-cfrg-xchacha-03
+ *
+ * The layout is, in base64 for URLs: when it was encrypted (6 bytes, seconds since 1970), the nonce
+ * (24), and the text with its tag (16 more than the text in UTF-8). The time and the session's name
+ * are associated data: with another time, or as a cookie of another session, none is valid.
+ *
+ * @module
+ */
+import { xchacha20poly1305 } from "@noble/ciphers/chacha.js";
+import { managedNonce } from "@noble/ciphers/utils.js";
+import { hkdf } from "@noble/hashes/hkdf.js";
+import { sha256 } from "@noble/hashes/sha2.js";
+import { concatBytes } from "@noble/hashes/utils.js";
+import { decodeBase64Url } from "hono/utils/encode";
+import { type CookieCodec, encode, type ReadText, secretBytes } from "./signature.ts";
+
+/** What the key is for (RFC 5869, `info`), so that it differs from the one that signs. */
+const PURPOSE = "encrypted session cookie, XChaCha20-Poly1305";
+const KEY_BYTES = 32;
+const TIME_BYTES = 6;
+/** The time, the nonce and the tag, with no text. */
+const MIN_BYTES = TIME_BYTES + 24 + 16;
+/** Browsers send no longer cookie, so it costs no look. */
+const MAX_LENGTH = 4096;
+const UTF8 = new TextEncoder();
+const encrypted = managedNonce(xchacha20poly1305);
+
+/** Encrypts texts and decrypts them. */
+export class Cipher implements CookieCodec {
+  readonly #keys: Uint8Array[];
+  readonly #name: Uint8Array;
+
+  /**
+   * @param name Of the session
+   * @param fallbacks Older keys, whose texts are still read
+   * @throws {TypeError} If a key is too short
+   */
+  constructor(secretKey: string, name: string, fallbacks: readonly string[]) {
+    this.#keys = [secretKey, ...fallbacks].map((key) =>
+      hkdf(sha256, secretBytes(key), undefined, UTF8.encode(PURPOSE), KEY_BYTES)
+    );
+    this.#name = UTF8.encode(name);
+  }
+
+  write(text: string, now: number): string {
+    const time = new Uint8Array(TIME_BYTES);
+    new DataView(time.buffer).setUint16(0, now / 2 ** 32);
+    new DataView(time.buffer).setUint32(2, now);
+    const [key] = this.#keys as [Uint8Array];
+    const box = encrypted(key, concatBytes(time, this.#name)).encrypt(UTF8.encode(text));
+    return encode(concatBytes(time, box));
+  }
+
+  async read(cookie: string): Promise<ReadText | null> {
+    if (cookie.length > MAX_LENGTH || !/^[\w-]+$/.test(cookie) || cookie.length % 4 === 1) {
+      return null;
+    }
+    const bytes = decodeBase64Url(cookie);
+    // Other texts decode to the same bytes.
+    if (bytes.length < MIN_BYTES || encode(bytes) !== cookie) return null;
+    const time = bytes.subarray(0, TIME_BYTES);
+    for (const key of this.#keys) {
+      try {
+        const text = encrypted(key, concatBytes(time, this.#name)).decrypt(
+          bytes.subarray(TIME_BYTES),
+        );
+        return {
+          text: new TextDecoder().decode(text),
+          time: time.reduce((sum, it) => sum * 256 + it, 0),
+        };
+      } catch {
+        // The tag is wrong: not by this key.
+      }
+    }
+    return null;
+  }
+}
