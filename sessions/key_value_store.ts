@@ -161,11 +161,13 @@ export class KeyValueSessionStore implements SessionStore {
       if (entry === null || this.#living(entry) === null) return null;
       const cookie = crypto.randomUUID();
       const to = this.#keyOf(cookie) as string;
+      const read = ({ value }: Entry) => readRecord(value, this.#lifetimes.now());
       return await moveEntry(this.#store, {
         entry,
         to,
         cookie,
-        write: ({ value }) => this.#write(cookie, to, readRecord(value, this.#lifetimes.now())),
+        copy: (entry) => this.#write(cookie, to, { ...read(entry), movingTo: undefined }),
+        mark: (entry) => this.#set(from, { ...read(entry), movingTo: to }, entry.revision),
       });
     });
   }
@@ -174,7 +176,14 @@ export class KeyValueSessionStore implements SessionStore {
   async destroy(id: string): Promise<void> {
     const key = this.#keyOf(id);
     if (key === null) return;
-    if (await this.#store.delete(key) === null) await checkMoved(this.#store, key);
+    const removed = await this.#store.delete(key);
+    if (removed === null) return await checkMoved(this.#store, key);
+    // A rotation is under way, or was cut off: it must not bring the session back.
+    const { movingTo } = readRecord(removed.value, this.#lifetimes.now());
+    if (movingTo === undefined) return;
+    await this.#store.delete(movingTo).catch((cause) => {
+      throw new StoreUnavailable(cause.message, { cause, outcome: "unknown" });
+    });
   }
 
   /** @throws {RevisionConflict} If the entry is outdated */
@@ -246,17 +255,22 @@ export class KeyValueSessionStore implements SessionStore {
     record: SessionRecord,
     ifRevision?: string | null,
   ): Promise<StoredSession> {
+    await this.#set(key, record, ifRevision);
+    return { cookie: id, data: record.data, ttl: this.#ttlFor(record), renewed: true };
+  }
+
+  async #set(key: string, record: SessionRecord, ifRevision?: string | null): Promise<Entry> {
     const ttl = this.#ttlFor(record);
     try {
       const entry = await this.#store.set(key, this.#textOf(record), { ttl, ifRevision });
       this.#cache.set(key, entry);
       const { expires } = entry;
       if (expires !== null) this.#clockAhead = expires - ttl * 1000 - this.#lifetimes.now() * 1000;
+      return entry;
     } catch (error) {
       this.#cache.delete(key);
       throw error;
     }
-    return { cookie: id, data: record.data, ttl, renewed: true };
   }
 
   #textOf(record: SessionRecord) {

@@ -1,15 +1,23 @@
 /**
- * Moving a session's entry to another key: four calls, and a fifth if an update came between.
+ * Moving a session's entry to another key: five calls, and three more for each update that comes
+ * between.
  *
- * The copy is complete, and has the session's whole lifetime, before the old entry is deleted: if the
- * rotation is cut off, the browser holds the id of a living session, however long the outage lasts.
- * The tombstone only explains why there is no entry. What docs/sessions/outages.md lists is left at
- * each step.
+ * The copy is complete, and has the session's whole lifetime, before the old entry is deleted, and
+ * that is deleted only while the copy equals it: if the rotation is cut off, the browser holds the id
+ * of a living session, with every update in it, however long the outage lasts. The old entry names
+ * the copy, so that whoever ends the session meanwhile ends the copy too. The tombstone only explains
+ * why there is no entry. What docs/sessions/outages.md lists is left at each step.
  *
  * @module
  */
 import { json } from "../stores/json/text.ts";
-import { type Entry, type Store, StoreUnavailable } from "../stores/store.ts";
+import {
+  type Entry,
+  RevisionConflict,
+  type RevisionOption,
+  type Store,
+  StoreUnavailable,
+} from "../stores/store.ts";
 import { RotationUnknown, SessionRotated } from "./errors.ts";
 
 /** What a session store needs of a store: three methods of {@linkcode Store}. */
@@ -18,6 +26,9 @@ export type SessionEntries = Pick<Store, "get" | "set" | "delete">;
 /** How long requests with an id that was rotated away are told so, in seconds. */
 const TOMBSTONE_TTL = 10;
 
+/** How often a rotation copies the session again, since an update came between. */
+const MAX_COPIES = 4;
+
 /** A move of an entry to another key. */
 export interface Move<Written> {
   readonly entry: Entry;
@@ -25,46 +36,79 @@ export interface Move<Written> {
   /** The cookie for the new key. */
   readonly cookie: string;
   /** Writes what an entry holds under the new key. */
-  write(entry: Entry): Promise<Written>;
+  copy(entry: Entry): Promise<Written>;
+  /**
+   * Notes in the old entry where it moves to.
+   *
+   * @throws {RevisionConflict} If it has changed
+   */
+  mark(entry: Entry): Promise<Entry>;
 }
 
 /**
- * Moves an entry, whatever its revision is by now, so that no other request can delay it. Returns
- * what was written under the new key, or null if another request has removed the entry.
+ * Moves an entry. Returns what was written under the new key, or null if another request has removed
+ * the entry.
  *
  * @throws {RotationUnknown} If the entry may be gone, and the session lives under the new key
  */
 export async function moveEntry<Written>(
   store: SessionEntries,
-  { entry, to, cookie, write }: Move<Written>,
+  move: Move<Written>,
 ): Promise<Written | null> {
   try {
-    // Both come before the delete: whoever finds no entry learns why, and the session is safe.
-    const [copy] = await Promise.all([
-      write(entry),
-      store.set(tombstoneOf(entry.key), json(true), { ttl: TOMBSTONE_TTL }),
-    ]);
-    const removed = await store.delete(entry.key).catch((error) => {
-      const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
-      throw isUnknown ? new RotationUnknown(cookie, error) : error;
-    });
-    if (removed?.revision === entry.revision) return copy;
-    if (removed !== null) {
-      return await write(removed).catch((error) => {
-        throw new RotationUnknown(cookie, error);
-      });
-    }
+    const moved = await tryMove(store, move);
+    if (moved !== null) return moved;
   } catch (error) {
-    if (!(error instanceof RotationUnknown)) await undo();
+    if (!(error instanceof RotationUnknown)) await undo(store, move);
     throw error;
   }
-  await undo();
+  await undo(store, move);
   return null;
+}
 
-  async function undo(): Promise<void> {
-    // If this fails, too, the copy ends by itself.
-    await Promise.allSettled([store.delete(to)]);
+async function tryMove<Written>(
+  store: SessionEntries,
+  move: Move<Written>,
+): Promise<Written | null> {
+  let { entry } = move;
+  for (let copies = 0; copies < MAX_COPIES; copies++) {
+    try {
+      // Both come before the delete: whoever finds no entry learns why, and the session is safe.
+      const [copy] = await Promise.all([
+        move.copy(entry),
+        store.set(tombstoneOf(entry.key), json(true), { ttl: TOMBSTONE_TTL }),
+      ]);
+      const { revision } = await move.mark(entry);
+      await remove(store, move, { ifRevision: revision });
+      return copy;
+    } catch (error) {
+      if (!(error instanceof RevisionConflict)) throw error;
+      if (error.current === null) return null;
+      entry = error.current;
+    }
   }
+  // Whoever knows the old id must not be able to delay a login for ever.
+  const removed = await remove(store, move, {});
+  if (removed === null) return null;
+  return await move.copy(removed).catch((error) => {
+    throw new RotationUnknown(move.cookie, error);
+  });
+}
+
+async function remove(
+  store: SessionEntries,
+  { entry, cookie }: Pick<Move<unknown>, "entry" | "cookie">,
+  condition: RevisionOption,
+): Promise<Entry | null> {
+  return await store.delete(entry.key, condition).catch((error) => {
+    const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
+    throw isUnknown ? new RotationUnknown(cookie, error) : error;
+  });
+}
+
+async function undo(store: SessionEntries, { to }: Pick<Move<unknown>, "to">): Promise<void> {
+  // If this fails, too, the copy ends by itself.
+  await Promise.allSettled([store.delete(to)]);
 }
 
 /** @throws {SessionRotated} If the entry of this key has just been moved to another */

@@ -14,12 +14,17 @@ export interface SessionRecord {
   readonly created: number;
   /** Whether `created` was stored; otherwise it is the time of reading. */
   readonly isDated: boolean;
+  /** The key that a rotation under way, or one that was cut off, has copied the session to. */
+  readonly movingTo?: string | undefined;
   /** The JSON text that was stored: it has the digits that JavaScript rounds. */
   readonly text?: string;
 }
 
-/** When the session was created, where an absolute lifetime is set; whether its cookie is permanent. */
-type Note = "_created" | "_permanent";
+/**
+ * When the session was created, where an absolute lifetime is set; where a rotation moves it to;
+ * whether its cookie is permanent.
+ */
+type Note = "_created" | "_moving" | "_permanent";
 /** How far the clock of another machine may be ahead, in seconds. */
 export const CLOCK_TOLERANCE = 60;
 
@@ -37,9 +42,11 @@ export function readRecord(text: string, now: number): SessionRecord {
     if (!(error instanceof SyntaxError)) throw error;
     return { data: text, created: now, isDated: false };
   }
-  const { note: created, others } = splitNote(data, "_created");
+  const { note: created, others: dated } = splitNote(data, "_created");
+  const { note: moving, others } = splitNote(dated, "_moving");
   const isDated = Number.isInteger(created) && Number(created) <= now + CLOCK_TOLERANCE;
-  return { data: others, created: isDated ? Number(created) : now, isDated, text };
+  const movingTo = typeof moving === "string" ? moving : undefined;
+  return { data: others, created: isDated ? Number(created) : now, isDated, movingTo, text };
 }
 
 /**
@@ -49,8 +56,9 @@ export function readRecord(text: string, now: number): SessionRecord {
  * @throws {SessionDataInvalid} If the data has a key that {@linkcode readRecord} would remove
  */
 export function writeRecord(record: SessionRecord, withCreated: boolean): unknown {
-  const { data, created, text } = record;
-  const stored = withNote(data, "_created", withCreated ? created : undefined);
+  const { data, created, movingTo, text } = record;
+  const dated = withNote(data, "_created", withCreated ? created : undefined);
+  const stored = withNote(dated, "_moving", movingTo);
   return text === undefined || !MAY_ROUND.test(text) ? stored : withDigits(stored, text);
 }
 
