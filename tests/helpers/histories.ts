@@ -45,6 +45,9 @@ export interface Call extends RevisionOption {
   answer: Answer;
 }
 
+/** The most moments that are tried before the search gives up. */
+const MOST_MOMENTS = 1_000_000;
+
 /** Returns `store`, each of whose calls is noted in `history`. */
 export function recorded(
   store: Store,
@@ -133,8 +136,10 @@ interface Moment {
   readonly first: number;
   /** Those after it that are done. */
   readonly ahead: ReadonlySet<number>;
-  /** The unknown writes that are done. */
+  /** The unknown sets that are done. */
   readonly late: ReadonlySet<number>;
+  /** How many unknown deletes without a condition are done; one is as good as another. */
+  readonly deletes: number;
   readonly value: string | null;
 }
 
@@ -152,18 +157,26 @@ function firstStuck(
   // A value that nobody has seen explains nothing.
   const unknown = all.filter(({ op, value = "", answer }) => {
     return answer.is === "unknown" && (op === "delete" || revisions.has(value));
-  });
-  const tried = new Set<string>();
-  const stack: Moment[] = [{ first: 0, ahead: new Set(), late: new Set(), value: null }];
+  }).sort((a, b) => Number(isPlainDelete(b)) - Number(isPlainDelete(a)) || a.begin - b.begin);
+  const tried = new Map<string, number>();
+  const start = {
+    first: 0,
+    ahead: new Set<number>(),
+    late: new Set<number>(),
+    deletes: 0,
+    value: null,
+  };
+  const stack: Moment[] = [start];
   let furthest = 0;
   for (let moment = stack.pop(); moment !== undefined; moment = stack.pop()) {
-    if (moment.first === known.length) return null;
-    const name = `${moment.first} ${[...moment.ahead].sort()} ${
-      [...moment.late].sort()
-    } ${moment.value}`;
-    if (tried.has(name)) continue;
-    tried.add(name);
-    furthest = Math.max(furthest, moment.first);
+    const { first, ahead, late, deletes, value } = moment;
+    if (first === known.length) return null;
+    const name = `${first} ${[...ahead].sort()} ${[...late].sort()} ${value}`;
+    // With fewer deletes done, more is possible from here.
+    if ((tried.get(name) ?? Infinity) <= deletes) continue;
+    tried.set(name, deletes);
+    if (tried.size > MOST_MOMENTS) throw new Error(`No verdict after ${MOST_MOMENTS} moments`);
+    furthest = Math.max(furthest, first);
     stack.push(...nextMoments(moment, known, unknown, values));
   }
   return known[furthest] ?? null;
@@ -185,13 +198,7 @@ function nextMoments(
     possible.push(i);
     end = Math.min(end, call.end);
   }
-  const next: Moment[] = [];
-  for (const [i, call] of unknown.entries()) {
-    if (call.begin > end || moment.late.has(i)) continue;
-    if (!holds(call, moment.value, values)) continue;
-    const value = call.op === "delete" ? null : call.value ?? null;
-    next.push({ ...moment, late: new Set(moment.late).add(i), value });
-  }
+  const next = unknown.flatMap((call, i) => lateMoment(moment, call, i, end, values) ?? []);
   for (const i of possible) {
     const call = known[i] as Call;
     const value = valueAfter(call, moment.value, values);
@@ -202,6 +209,28 @@ function nextMoments(
     next.push({ ...moment, ...done, value });
   }
   return next;
+}
+
+/** Returns the moment after an unknown write is done, or null if it cannot be done now. */
+function lateMoment(
+  moment: Moment,
+  call: Call,
+  i: number,
+  end: number,
+  values: ReadonlyMap<string, string>,
+): Moment | null {
+  const { value, late, deletes } = moment;
+  if (call.begin > end || !holds(call, value, values)) return null;
+  if (call.op === "set") {
+    return late.has(i)
+      ? null
+      : { ...moment, late: new Set(late).add(i), value: call.value ?? null };
+  }
+  if (value === null) return null;
+  // A revision is stored once, so a delete of it is done once.
+  if (call.ifRevision !== undefined) return { ...moment, value: null };
+  // The unknown deletes come first, in the order in which they began.
+  return i === deletes ? { ...moment, deletes: deletes + 1, value: null } : null;
 }
 
 function doneAt({ first, ahead }: Moment, i: number): Pick<Moment, "first" | "ahead"> {
@@ -223,6 +252,10 @@ function valueAfter(
   if (answer.is === "conflict") return holds(call, before, values) ? undefined : before;
   if (call.op === "get") return before;
   return holds(call, before, values) ? null : undefined;
+}
+
+function isPlainDelete({ op, ifRevision }: Call): boolean {
+  return op === "delete" && ifRevision === undefined;
 }
 
 /** Whether the condition of a write holds. */
