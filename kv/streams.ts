@@ -10,8 +10,8 @@ import type { Exchange } from "./exchange.ts";
 import { type Source, sourceOf, streamResponse } from "./pieces.ts";
 import { GUARD_HEADERS, JSON_HEADERS, jsonResponse } from "./responses.ts";
 
-/** How often a stream of changes shows that it is alive, in milliseconds. */
-export const HEARTBEAT = 15_000;
+/** How often a stream of changes shows that it is alive, in milliseconds. Bun closes after 10 s. */
+export const HEARTBEAT = 8_000;
 /** The headers of a list of keys. */
 export const LIST_HEADERS = { ...JSON_HEADERS, "Vary": "Accept" };
 

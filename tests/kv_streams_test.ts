@@ -69,17 +69,23 @@ Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one",
   await store.close();
 });
 
-Deno.test("kv() sends a heartbeat every 15 seconds", async () => {
+Deno.test("kv() sends a heartbeat every 8 seconds", async () => {
   const store = memoryStore();
   const app = kv(store);
   const timers = globalThis as { setTimeout: unknown };
   const { setTimeout } = globalThis;
-  timers.setTimeout = (run: () => void, after = 0) => setTimeout(run, after / 300);
+  const waits: number[] = [];
+  timers.setTimeout = (run: () => void, after = 0) => {
+    waits.push(after);
+    return setTimeout(run, after / 300);
+  };
   try {
     const events = eventsOf(await app.request("/", { headers: EVENTS }));
     assertMatch(await events.next(), /^event: ready\n/);
     assertEquals(await events.next(), ":\n\n");
     assertEquals(await events.next(), ":\n\n");
+    // The others are the store's own.
+    assertEquals(waits.filter((it) => it !== 60_000).slice(0, 2), [8000, 8000]);
     await events.cancel();
   } finally {
     timers.setTimeout = setTimeout;

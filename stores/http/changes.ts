@@ -8,7 +8,7 @@ import { type Change, MAX_VALUE_BYTES, type Watch } from "../store.ts";
 import { unref } from "../timers.ts";
 import { readChange, UnexpectedAnswer } from "../wire.ts";
 
-/** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 15 seconds. */
+/** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 8 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
 /** What {@linkcode readChanges} takes besides the response. */
