@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { dirname, join } from "node:path";
 import project from "../deno.json" with { type: "json" };
+import tools from "../package.json" with { type: "json" };
 import { ConfigFile } from "../server/config.ts";
 import { PROJECT } from "./helpers/programs.ts";
 
@@ -73,7 +74,7 @@ Deno.test("docs/CONFIGURATION.md names every key, and CONTRIBUTING.md every depe
   const keys = Object.keys(ConfigFile.shape).filter((key) => key !== "$schema");
   const packages = Object.values(project.imports).map((specifier) =>
     /^npm:\/?((?:@[^/]+\/)?[^@/]+)/.exec(specifier)?.[1] ?? specifier
-  );
+  ).concat(Object.keys(tools.devDependencies));
   const std = Object.keys(project.imports).filter((name) => name.startsWith("@std/"));
   const missing = [...keys, ...packages, ...std].filter((name) => !text.includes(name));
   assertEquals(missing, []);

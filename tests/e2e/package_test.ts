@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
+import tools from "../../package.json" with { type: "json" };
 import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
 import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
 
@@ -14,6 +15,11 @@ async function testLinked(imports: { hono: string; zod: string }): Promise<void>
   await succeed(Deno.execPath(), ["link", PROJECT], cwd);
   const output = await succeed(Deno.execPath(), ["run", "--check", "-A", "main.ts"], cwd);
   assertEquals(output, `Count: 1\n${EVERY_OUTPUT}`);
+  const { npm } = JSON.parse(await Deno.readTextFile(join(cwd, "deno.lock")));
+  const installed = Object.keys(npm).map((name) => name.replace(/(?<!^)@.*/, ""));
+  assert(installed.includes("ioredis"));
+  const ofTests = Object.keys(tools.devDependencies).filter((name) => installed.includes(name));
+  assertEquals(ofTests, [], "what only tests need is not installed");
   await Deno.remove(cwd, { recursive: true });
 }
 
