@@ -1,18 +1,24 @@
 /** @jsxImportSource hono/jsx */
 /** The key-value service's page: what it holds, as it changes. */
+import bulk from "./explorer/bulk.js" with { type: "text" };
 import dom from "./explorer/dom.js" with { type: "text" };
 import editor from "./explorer/editor.js" with { type: "text" };
+import json from "./explorer/json.js" with { type: "text" };
+import list from "./explorer/list.js" with { type: "text" };
 import main from "./explorer/main.js" with { type: "text" };
 import style from "./explorer/page.css" with { type: "text" };
+import question from "./explorer/question.js" with { type: "text" };
 import row from "./explorer/row.js" with { type: "text" };
+import search from "./explorer/search.js" with { type: "text" };
 import service from "./explorer/service.js" with { type: "text" };
 import { Layout, pageHeaders } from "../server/layout.tsx";
+import { MAX_KEY_BYTES, MAX_TTL } from "../stores/store.ts";
 
 /**
  * The page's modules as one script, which can stand in the page, and needs no path that could be a
  * key: each after those that it imports, without `import` and `export`. Their names must not clash.
  */
-const SCRIPT = [dom, service, row, editor, main]
+const SCRIPT = [dom, json, question, service, search, row, editor, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
@@ -25,68 +31,77 @@ export const EXPLORER = String(Explorer());
 function Explorer() {
   return (
     <Layout title="Key-value store" style={style} script={SCRIPT} mainId="explorer">
-      <header>
-        <div class="name">
-          <h1>Key-value store</h1>
-          <span id="live" role="status">Connecting</span>
+      <div id="plain">
+        <h1>Key-value store</h1>
+      </div>
+      <div id="scripted" hidden>
+        <header>
+          <div class="name">
+            <h1>Key-value store</h1>
+            <span id="live" role="status">Connecting</span>
+          </div>
+          <search>
+            <Field id="prefix" label="Prefix" />
+            <Field id="contains" label="Contains" />
+          </search>
+          <button type="button" id="add">Add entry</button>
+        </header>
+        <div class="bar">
+          <Pages label="Pages" />
+          <button type="button" id="clear" class="plain" hidden>Show all</button>
+          <div class="tools">
+            <button type="button" id="download" class="plain">Download</button>
+            <button type="button" id="restore" class="plain">Restore</button>
+            <button type="button" id="remove" class="plain danger">Delete all</button>
+            <input type="file" id="file" accept=".ndjson,.jsonl,.json,.txt" hidden />
+          </div>
         </div>
-        <label class="find">
-          Prefix <input id="filter" type="search" autocomplete="off" spellcheck={false} />
-        </label>
-        <button type="button" class="add">Add entry</button>
-      </header>
-      <noscript>
-        <p>
-          This page needs JavaScript. Without it, use any HTTP client: a GET of this address lists
-          the keys.
-        </p>
-      </noscript>
-      <Pages label="Pages" />
-      <Entries />
-      <Pages label="Pages, below the list" />
-      <div id="empty" class="notice" hidden>
-        <p>This store is empty. Add an entry here, or with HTTPie:</p>
-        <p>
-          <code id="command"></code>
-        </p>
+        <Entries />
+        <Pages label="Pages, below the list" />
+        <div id="empty" class="notice" hidden>
+          <p>This store is empty. Add an entry here, or with HTTPie:</p>
+          <p>
+            <code id="command"></code>
+          </p>
+        </div>
+        <p id="nothing-found" class="notice" hidden>No entry matches.</p>
+        <p id="status" role="status"></p>
+        <Editor />
+        <Question />
       </div>
-      <div id="nothing-found" class="notice" hidden>
-        <p>No key begins with this prefix.</p>
-        <button type="button" id="clear-filter" class="plain">Show all keys</button>
-      </div>
-      <p id="status" role="status"></p>
-      <Editor />
     </Layout>
+  );
+}
+
+function Field({ id, label }: { id: string; label: string }) {
+  return (
+    <label>
+      {label} <input id={id} type="search" autocomplete="off" spellcheck={false} />
+    </label>
   );
 }
 
 function Pages({ label }: { label: string }) {
   return (
-    <nav aria-label={label} hidden>
+    <nav aria-label={label}>
       <span class="range"></span>
-      <button type="button" class="previous plain">Previous</button>
-      <button type="button" class="next plain">Next</button>
+      <button type="button" class="previous plain" hidden>Previous</button>
+      <button type="button" class="next plain" hidden>Next</button>
     </nav>
   );
 }
 
-/** The roles are a table's own, which browsers forget where the style shows rows as blocks. */
+/** The roles are a table's own, which browsers forget where the style lays it out as a grid. */
 function Entries() {
   return (
     <>
       <table role="table">
-        <colgroup>
-          <col class="key" />
-          <col />
-          <col class="expires" />
-          <col class="actions" />
-        </colgroup>
-        <thead>
-          <tr>
-            <th scope="col">Key</th>
-            <th scope="col">Value</th>
-            <th scope="col">Expires</th>
-            <th scope="col">Actions</th>
+        <thead role="rowgroup">
+          <tr role="row">
+            <th role="columnheader" scope="col">Key</th>
+            <th role="columnheader" scope="col">Value</th>
+            <th role="columnheader" scope="col">Expires</th>
+            <th role="columnheader" scope="col">Actions</th>
           </tr>
         </thead>
         <tbody id="entries" role="rowgroup"></tbody>
@@ -98,18 +113,12 @@ function Entries() {
           </th>
           <td role="cell">
             <bdi class="value"></bdi>
-            <details>
-              <summary>
-                <bdi></bdi>
-              </summary>
-              <pre></pre>
-            </details>
           </td>
           <td role="cell" class="expires"></td>
-          <td role="cell">
-            <button type="button" class="copy">Copy</button>
-            <button type="button" class="edit">Edit</button>
-            <button type="button" class="delete">Delete</button>
+          <td role="cell" class="actions">
+            <button type="button" class="copy plain">Copy</button>
+            <button type="button" class="edit plain">Edit</button>
+            <button type="button" class="delete plain danger">Delete</button>
           </td>
         </tr>
       </template>
@@ -119,27 +128,60 @@ function Entries() {
 
 function Editor() {
   return (
-    <dialog id="editor" aria-labelledby="edit-title">
+    <dialog id="editor" aria-labelledby="edit-title edit-key-text">
       <form id="edit-form">
         <h2 id="edit-title">Add an entry</h2>
-        <label for="edit-key">Key</label>
-        <input id="edit-key" required maxlength={1024} autocomplete="off" spellcheck={false} />
+        <bdi id="edit-key-text" class="key"></bdi>
+        <div id="edit-new-key">
+          <label for="edit-key">Key</label>
+          <textarea id="edit-key" required maxlength={MAX_KEY_BYTES} rows={1} spellcheck={false}>
+          </textarea>
+        </div>
         <label for="edit-value">
           Value <span class="hint">in JSON: "text", 1.50, true, {"{"}"count": 1{"}"}</span>
         </label>
         <textarea id="edit-value" required rows={6} spellcheck={false}></textarea>
-        <label for="edit-ttl">Expires in seconds</label>
-        <input id="edit-ttl" type="number" min={1} step={1} aria-describedby="edit-ttl-hint" />
+        <label for="edit-ttl">Expires in</label>
+        <div class="ttl">
+          <input
+            id="edit-ttl"
+            type="number"
+            min={1}
+            max={MAX_TTL}
+            step={1}
+            aria-describedby="edit-ttl-hint"
+          />
+          <select id="edit-unit" aria-label="Unit">
+            <option value="1">seconds</option>
+            <option value="60">minutes</option>
+            <option value="3600">hours</option>
+            <option value="86400">days</option>
+          </select>
+        </div>
         <p id="edit-ttl-hint" class="hint"></p>
         <p id="edit-problem" role="alert"></p>
         <div id="edit-conflict" role="alert" hidden>
           <p id="edit-conflict-text"></p>
-          <pre id="edit-current"></pre>
+          <pre id="edit-current" tabindex={0}></pre>
           <button type="button" id="edit-use-current" class="plain">Edit this value instead</button>
         </div>
         <div class="buttons">
           <button type="button" id="edit-cancel" class="plain">Cancel</button>
           <button type="submit" id="edit-save">Save</button>
+        </div>
+      </form>
+    </dialog>
+  );
+}
+
+function Question() {
+  return (
+    <dialog id="question" role="alertdialog" aria-labelledby="question-text">
+      <form method="dialog">
+        <p id="question-text"></p>
+        <div class="buttons">
+          <button type="submit" value="no" class="plain">Cancel</button>
+          <button type="submit" value="yes" id="question-yes" class="danger"></button>
         </div>
       </form>
     </dialog>

@@ -25,6 +25,9 @@ export function byId(id, type) {
   return part(document, `#${id}`, type);
 }
 
+/** The whole page. */
+export const explorer = byId("explorer");
+
 /** How long a message is shown, and an error, in milliseconds. */
 const MESSAGE_TIME = 5_000;
 const ERROR_TIME = 20_000;
@@ -54,6 +57,10 @@ export function failed(error) {
   say(error instanceof Error ? error.message : String(error), "error");
 }
 
+/** The units in which a time is given, the longest first, in seconds. */
+const UNITS =
+  /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]);
+
 const relative = new Intl.RelativeTimeFormat("en", { style: "short" });
 const exact = new Intl.DateTimeFormat("en", { dateStyle: "full", timeStyle: "long" });
 const numbers = new Intl.NumberFormat("en");
@@ -63,18 +70,29 @@ export function grouped(count) {
   return numbers.format(count);
 }
 
+/** @param {number} count */
+export function entryCount(count) {
+  return count === 1 ? "1 entry" : `${grouped(count)} entries`;
+}
+
 /** @param {number} time In milliseconds since 1970 */
 export function exactTime(time) {
   return exact.format(time);
 }
 
+/**
+ * A time in its unit: the longest that it has two of.
+ *
+ * @param {number} milliseconds
+ */
+export function inUnit(milliseconds) {
+  const seconds = Math.ceil(milliseconds / 1000);
+  const [unit, length] = UNITS.find(([, length]) => seconds >= 2 * length) ?? ["second", 1];
+  return { unit, length, count: Math.floor(seconds / length) };
+}
+
 /** @param {number} milliseconds From now */
 export function timeLeft(milliseconds) {
-  const seconds = Math.ceil(milliseconds / 1000);
-  for (
-    const [unit, length] of /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]])
-  ) {
-    if (seconds >= 2 * length) return relative.format(Math.floor(seconds / length), unit);
-  }
-  return relative.format(seconds, "second");
+  const { count, unit } = inUnit(milliseconds);
+  return relative.format(count, unit);
 }

@@ -1,70 +1,103 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that adds an entry, or edits one. */
-import { byId, exactTime, say, timeLeft } from "./dom.js";
+import { byId, exactTime, grouped, inUnit, say, timeLeft } from "./dom.js";
+import { coloured } from "./json.js";
+import { confirmed } from "./question.js";
 import { change, now, parse } from "./service.js";
 
-const dialog = byId("editor", HTMLDialogElement);
+/** @typedef {import("./service.js").Contents} Contents */
+
+const editor = byId("editor", HTMLDialogElement);
 const form = byId("edit-form", HTMLFormElement);
 const title = byId("edit-title");
-const keyInput = byId("edit-key", HTMLInputElement);
+const keyText = byId("edit-key-text");
+const newKey = byId("edit-new-key");
+const keyInput = byId("edit-key", HTMLTextAreaElement);
 const valueInput = byId("edit-value", HTMLTextAreaElement);
 const ttlInput = byId("edit-ttl", HTMLInputElement);
+const unitInput = byId("edit-unit", HTMLSelectElement);
 const ttlHint = byId("edit-ttl-hint");
 const problem = byId("edit-problem");
 const conflict = byId("edit-conflict");
 const conflictText = byId("edit-conflict-text");
 const currentValue = byId("edit-current");
 const useCurrent = byId("edit-use-current", HTMLButtonElement);
+/** In seconds. */
+const MAX_TTL = Number(ttlInput.max);
 
+/** @type {Contents} */
+const NOTHING = { value: null, revision: null, expires: null };
+/** The key that is edited. A field may not hold it as it is, so it is never read from one. */
+/** @type {string | null} */
+let editedKey = null;
 /** The entry over which Save writes: with revision null, there must be none. */
-/** @type {import("./service.js").Contents} */
-let base = { value: null, revision: null, expires: null };
+let base = NOTHING;
 /** While this is true, Save does nothing. Disabled, it would lose the focus. */
 let saving = false;
 /** What the fields held when the dialog opened. */
 let opened = "";
+/** What the time was before it was edited. */
+let shownTtl = "";
 
-/** @param {{ key: string, contents: import("./service.js").Contents }} [entry] Absent: a new one */
+/** @param {{ key: string, contents: Contents }} [entry] Absent: a new one */
 export function openEditor(entry) {
+  editedKey = entry?.key ?? null;
   title.textContent = entry ? "Edit entry" : "Add an entry";
-  keyInput.value = entry?.key ?? "";
-  keyInput.readOnly = entry !== undefined;
-  fill(entry?.contents ?? { value: null, revision: null, expires: null });
+  keyText.textContent = editedKey;
+  newKey.hidden = keyInput.disabled = entry !== undefined;
+  keyInput.value = "";
+  fill(entry?.contents ?? NOTHING);
   if (!entry) valueInput.value = "";
   problem.textContent = "";
   conflict.hidden = true;
-  opened = fields();
-  dialog.showModal();
+  opened = typed();
+  editor.showModal();
   (entry ? valueInput : keyInput).focus();
+  valueInput.setSelectionRange(0, 0);
+  valueInput.scrollTop = 0;
 }
 
-/** @param {import("./service.js").Contents} contents */
+/** @param {Contents} contents */
 function fill(contents) {
   base = contents;
   valueInput.value = JSON.stringify(contents.value, null, 2);
-  ttlInput.value = ttlInput.defaultValue = contents.expires === null ? "" : secondsLeft(contents);
+  const { count, length } = inUnit(contents.expires === null ? 0 : contents.expires - now());
+  ttlInput.value = contents.expires === null ? "" : String(count);
+  unitInput.value = String(length);
+  shownTtl = ttlText();
   explainTtl();
 }
 
+function ttlText() {
+  return `${ttlInput.value} ${unitInput.value}`;
+}
+
 function explainTtl() {
-  const milliseconds = ttlInput.valueAsNumber * 1000;
-  ttlHint.textContent = Number.isNaN(milliseconds)
+  const max = Math.floor(MAX_TTL / Number(unitInput.value));
+  ttlInput.max = String(max);
+  const ttl = secondsLeft();
+  ttlHint.textContent = !ttlInput.validity.valid
+    ? `Expected a whole number, from 1 to ${grouped(max)}`
+    : ttl === null
     ? "Empty: never"
-    : `${timeLeft(milliseconds)}, on ${exactTime(now() + milliseconds)}`;
+    : `${timeLeft(ttl * 1000)}, on ${exactTime(now() + ttl * 1000)}`;
 }
 
-/** @param {import("./service.js").Contents} contents */
-function secondsLeft({ expires }) {
-  return String(Math.max(1, Math.ceil(((expires ?? 0) - now()) / 1000)));
+/** Until the entry expires; null: never. A time that was not edited keeps running out. */
+function secondsLeft() {
+  if (base.expires !== null && ttlText() === shownTtl) {
+    return Math.max(1, Math.ceil((base.expires - now()) / 1000));
+  }
+  return ttlInput.value === "" ? null : ttlInput.valueAsNumber * Number(unitInput.value);
 }
 
-function fields() {
-  return JSON.stringify([keyInput.value, valueInput.value, ttlInput.value]);
+function typed() {
+  return JSON.stringify([keyInput.value, valueInput.value, ttlText()]);
 }
 
 async function submit() {
-  const key = keyInput.value;
+  const key = editedKey ?? keyInput.value;
   try {
     parse(valueInput.value);
   } catch (error) {
@@ -72,21 +105,17 @@ async function submit() {
     const reason = error instanceof Error ? error.message : error;
     throw new Error(`The value is not JSON (${reason}). A text needs double quotes: "text".`);
   }
-  // A ttl that was not edited keeps running out while the dialog is open.
-  const isSameTtl = ttlInput.value === ttlInput.defaultValue && base.expires !== null;
-  const ttl = isSameTtl ? secondsLeft(base) : ttlInput.value;
-  const { revision } = base;
-  const ends = ttl === "" ? "" : `,"ttl":${Number(ttl)}`;
+  const ttl = secondsLeft();
   const current = await change(
-    `{"op":"put","key":${JSON.stringify(key)},"value":${valueInput.value}${ends},` +
-      `"ifRevision":${JSON.stringify(revision)}}`,
+    `{"op":"put","key":${JSON.stringify(key)},"value":${valueInput.value}` +
+      `${ttl === null ? "" : `,"ttl":${ttl}`},"ifRevision":${JSON.stringify(base.revision)}}`,
   );
   if (current !== null) return showConflict(current);
-  dialog.close();
+  editor.close();
   say(`Saved ${key}`);
 }
 
-/** @param {import("./service.js").Contents} current */
+/** @param {Contents} current */
 function showConflict(current) {
   const isGone = current.revision === null;
   conflictText.textContent = isGone
@@ -95,7 +124,7 @@ function showConflict(current) {
     ? "Not saved: this key exists already. Save again to replace its value, which is now:"
     : "Not saved: the entry has changed meanwhile. Save again to replace its value, which is now:";
   currentValue.hidden = useCurrent.hidden = isGone;
-  currentValue.textContent = isGone ? "" : JSON.stringify(current.value, null, 2);
+  currentValue.replaceChildren(coloured(isGone ? "" : JSON.stringify(current.value, null, 2)));
   useCurrent.onclick = () => {
     fill(current);
     conflict.hidden = true;
@@ -117,10 +146,20 @@ form.addEventListener("submit", (event) => {
     .finally(() => saving = false);
 });
 ttlInput.addEventListener("input", explainTtl);
+unitInput.addEventListener("input", explainTtl);
+keyInput.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+
 /** @param {Event} event */
-function close(event) {
-  if (fields() !== opened && !confirm("Discard what you have changed?")) event.preventDefault();
-  else dialog.close();
+async function close(event) {
+  event.preventDefault();
+  const isChanged = typed() !== opened;
+  if (!isChanged || await confirmed("Discard what you have changed?", "Discard")) editor.close();
 }
-dialog.addEventListener("cancel", close);
-byId("edit-cancel", HTMLButtonElement).addEventListener("click", close);
+// Some browsers close a dialog at a second Escape, whatever is done with `cancel`.
+editor.addEventListener("keydown", (event) => event.key === "Escape" && close(event));
+editor.addEventListener("cancel", close);
+byId("edit-cancel").addEventListener("click", close);

@@ -2,15 +2,12 @@
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
 import { byId, exactTime, failed, part, say, timeLeft } from "./dom.js";
+import { element, tree } from "./json.js";
+import { confirmed } from "./question.js";
 import { change, KEEPS_DIGITS, now } from "./service.js";
 
-/** Longer keys and values are cut short until the row is opened, in characters. */
-const SHORT_VALUE = 80;
+/** A longer key is folded, in characters. */
 const SHORT_KEY = 100;
-/** The most that is shown of a value in a closed row, in characters. */
-const CLOSED_VALUE = 300;
-/** How long a button says that it has copied, in milliseconds. */
-const COPIED_TIME = 2000;
 
 const template = byId("entry", HTMLTemplateElement);
 
@@ -21,6 +18,9 @@ export class Row {
   contents = { value: null, revision: null, expires: null };
   /** The number of the list's last fetch when a change of this entry came. */
   changedIn = 0;
+  /** Which parts of the value are unfolded. @type {import("./json.js").Folds} */
+  folds = new Map();
+  wanted = "";
 
   /**
    * @param {string} key
@@ -32,43 +32,45 @@ export class Row {
     const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
     this.element = part(copy, "tr");
     this.value = part(copy, ".value");
-    this.details = part(copy, "details", HTMLDetailsElement);
-    this.start = part(copy, "summary bdi");
-    this.whole = part(copy, "pre");
     this.expires = part(copy, ".expires");
-    this.copyButton = part(copy, ".copy");
-    this.editButton = part(copy, ".edit", HTMLButtonElement);
-    this.deleteButton = part(copy, ".delete");
     this.time = document.createElement("time");
-    part(copy, ".key").textContent = key;
-    for (const button of [this.copyButton, this.editButton, this.deleteButton]) {
-      label(button, button.textContent ?? "", key);
+    const keyElement = part(copy, ".key");
+    keyElement.textContent = key;
+    if (key.length > SHORT_KEY) {
+      const summary = document.createElement("summary");
+      keyElement.replaceWith(element("details", "", summary));
+      summary.append(keyElement);
     }
-    this.editButton.disabled = !KEEPS_DIGITS;
-    if (!KEEPS_DIGITS) this.editButton.title = "This browser would round long numbers";
-    this.copyButton.addEventListener("click", () => this.copy().catch(failed));
-    this.editButton.addEventListener("click", () => events.edit(this));
-    this.deleteButton.addEventListener("click", () => this.delete().catch(failed));
-    this.details.addEventListener("toggle", () => this.showWhole());
+    const copyButton = part(copy, ".copy");
+    const editButton = part(copy, ".edit", HTMLButtonElement);
+    const deleteButton = part(copy, ".delete");
+    for (const button of [copyButton, editButton, deleteButton]) {
+      // Named only for screen readers.
+      button.setAttribute("aria-label", `${button.textContent} ${key}`);
+    }
+    editButton.disabled = !KEEPS_DIGITS;
+    if (!KEEPS_DIGITS) editButton.title = "This browser would round long numbers";
+    copyButton.addEventListener("click", () => this.copy().catch(failed));
+    editButton.addEventListener("click", () => events.edit(this));
+    deleteButton.addEventListener("click", () => this.delete().catch(failed));
   }
 
-  /** @param {import("./service.js").Contents} contents */
-  show(contents) {
+  /**
+   * @param {import("./service.js").Contents} contents
+   * @param {string} wanted What is searched for
+   */
+  show(contents, wanted) {
+    if (contents.revision === this.contents.revision && wanted === this.wanted) return;
     this.contents = contents;
-    const text = JSON.stringify(contents.value);
-    const isShort = text.length <= SHORT_VALUE && this.key.length <= SHORT_KEY;
-    this.value.hidden = !isShort;
-    this.details.hidden = isShort;
-    const rest = text.length - CLOSED_VALUE;
-    const start = rest > 0 ? `${text.slice(0, CLOSED_VALUE)}… (${rest} more)` : text;
-    this.start.textContent = isShort ? "" : start;
-    this.value.textContent = isShort ? text : "";
-    this.showWhole();
+    this.wanted = wanted;
+    const { activeElement } = document;
+    const focused = this.value.contains(activeElement) ? activeElement : null;
+    this.value.replaceChildren(tree(contents.value, this.folds, wanted));
+    if (focused instanceof HTMLElement) {
+      const summaries = [...this.value.querySelectorAll("summary")];
+      summaries.find(({ dataset }) => dataset["path"] === focused.dataset["path"])?.focus();
+    }
     this.tick();
-  }
-
-  showWhole() {
-    this.whole.textContent = this.details.open ? JSON.stringify(this.contents.value, null, 2) : "";
   }
 
   /** Shows the time that is left, and removes the row when there is none. */
@@ -101,27 +103,15 @@ export class Row {
       throw new Error("Cannot copy: browsers allow it only on https or localhost");
     }
     await navigator.clipboard.writeText(JSON.stringify(this.contents.value));
-    say(`Copied the value of ${this.key}`, "spoken");
-    label(this.copyButton, "Copied", this.key);
-    setTimeout(() => label(this.copyButton, "Copy", this.key), COPIED_TIME);
+    say(`Copied the value of ${this.key}`);
   }
 
   async delete() {
-    // Firefox goes on receiving changes while it asks: what was shown before is to be deleted.
+    // The row goes on changing while it asks: what was shown before is to be deleted.
     const operation = { op: "delete", key: this.key, ifRevision: this.contents.revision };
-    if (!confirm(`Delete ${this.key}?`)) return;
+    if (!await confirmed(`Delete ${this.key}?`, "Delete")) return;
     const current = await change(JSON.stringify(operation));
     if (current === null || current.revision === null) return say(`Deleted ${this.key}`);
     throw new Error(`${this.key} was not deleted, since it has just changed. Look at it again.`);
   }
-}
-
-/**
- * @param {HTMLElement} button
- * @param {string} text
- * @param {string} key Named only for screen readers
- */
-function label(button, text, key) {
-  button.textContent = text;
-  button.setAttribute("aria-label", `${text} ${key}`);
 }

@@ -11,6 +11,12 @@
  */
 export const SERVICE = location.origin + new URL(".", location.href).pathname;
 
+const NDJSON = "application/x-ndjson";
+/** The most keys that the service lists at once. */
+const MOST_LISTED = "1000";
+/** Where a number may be rounded, or lose a zero at its end. */
+const LOSES_DIGITS = /\d[.eE]|\d{16}|-0/;
+
 /** How far the service's clock is ahead of this browser's, in milliseconds. */
 let ahead = 0;
 
@@ -34,7 +40,30 @@ export function parse(text) {
     typeof value === "number" && context?.source && String(value) !== context.source && rawJSON
       ? rawJSON(context.source)
       : value;
-  return JSON.parse(text, keepDigits);
+  return LOSES_DIGITS.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text);
+}
+
+/** @param {unknown} cause @returns {never} */
+function unreachable(cause) {
+  throw new Error("The service cannot be reached", { cause });
+}
+
+/**
+ * @param {string} query
+ * @param {RequestInit & { accept?: string }} [init]
+ */
+async function send(query, { accept = "application/json", headers, ...init } = {}) {
+  const response = await fetch(SERVICE + query, {
+    ...init,
+    headers: { Accept: accept, ...headers },
+  })
+    .catch(unreachable);
+  ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now() || 0;
+  const type = response.headers.get("Content-Type") ?? "";
+  if (response.ok && type.startsWith(accept)) return response;
+  // A proxy in between has error pages of its own.
+  const { detail } = /\bjson\b/.test(type) ? await response.json() : {};
+  throw new Error(detail ?? `The service answered with status ${response.status}`);
 }
 
 /**
@@ -42,21 +71,8 @@ export function parse(text) {
  * @param {RequestInit} [init]
  */
 async function call(query, init) {
-  const response = await fetch(SERVICE + query, {
-    ...init,
-    headers: { Accept: "application/json", ...init?.headers },
-  }).catch((cause) => {
-    throw new Error("The service cannot be reached", { cause });
-  });
-  ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now() || 0;
-  const text = await response.text();
-  const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
-  const answer = isJson ? parse(text) : {};
-  // A proxy in between has error pages of its own.
-  if (!response.ok || !isJson) {
-    throw new Error(answer.detail ?? `The service answered with status ${response.status}`);
-  }
-  return { answer, headers: response.headers };
+  const response = await send(query, init);
+  return { answer: parse(await response.text().catch(unreachable)), headers: response.headers };
 }
 
 /**
@@ -69,6 +85,54 @@ export async function listKeys(query) {
   const { answer, headers } = await call(`?${new URLSearchParams(query)}`);
   const total = headers.get("X-Total-Count");
   return { ...answer, total: total === null ? null : Number(total) };
+}
+
+/** @param {string} prefix */
+export async function countKeys(prefix) {
+  let count = 0;
+  let after = "";
+  for (;;) {
+    const page = await listKeys({ prefix, limit: MOST_LISTED, ...after !== "" && { after } });
+    if (page.total !== null) return page.total;
+    count += page.keys.length;
+    if (page.next === null) return count;
+    after = page.next;
+  }
+}
+
+/**
+ * Removes every key under a prefix, and returns how many there were.
+ *
+ * @param {string} prefix
+ * @returns {Promise<number>}
+ */
+export async function removeKeys(prefix) {
+  const query = new URLSearchParams({ prefix, ...prefix === "" && { all: "" } });
+  const { answer } = await call(`?${query}`, { method: "DELETE" });
+  return answer.deleted;
+}
+
+/**
+ * Every entry under a prefix, one `{"key": value}` a line.
+ *
+ * @param {string} prefix
+ * @param {AbortSignal} [signal]
+ */
+export function dump(prefix, signal) {
+  const query = new URLSearchParams({ prefix });
+  return send(`?${query}`, { accept: NDJSON, ...signal && { signal } });
+}
+
+/**
+ * Writes the entries of such lines, and returns how many there were.
+ *
+ * @param {Blob} lines
+ * @returns {Promise<number>}
+ */
+export async function restore(lines) {
+  const headers = { "Content-Type": NDJSON };
+  const { answer } = await call("", { method: "POST", headers, body: lines });
+  return answer.restored;
 }
 
 /**

@@ -14,7 +14,7 @@ import {
   testInBrowsers,
   visit,
 } from "../helpers/browsers.ts";
-import { rows, rowsAre, text } from "../helpers/explorer.ts";
+import { answer, rows, rowsAre, text } from "../helpers/explorer.ts";
 import { put } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
@@ -47,7 +47,7 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
     "its address",
     async () => /^http localhost:\d+\/kv\/ foo=bar$/.test(await command()),
   );
-  await page.click("button.add");
+  await page.click("#add");
   await page.type("#edit-key", "long");
   await page.type("#edit-value", `"${"x".repeat(100)}"`);
   await page.click("#edit-save");
@@ -146,8 +146,12 @@ async function askForToken(chromium: Browser): Promise<void> {
   await without.body?.cancel();
   await using reader = await visit(chromium, kv.url.replace("//", `//reader:${KV_READ_TOKEN}@`));
   await rowsAre(reader.page, [["a", "1", "never"]]);
-  reader.page.on("dialog", (dialog) => dialog.accept());
+  await reader.page.type("#prefix", "b");
+  await rowsAre(reader.page, []);
+  await reader.page.click("#clear");
+  await rowsAre(reader.page, [["a", "1", "never"]]);
   await reader.page.click("tbody .delete");
+  await answer(reader.page, "Delete");
   await eventually("a refusal", async () => {
     return await text(reader.page, "#status") === "Cannot write with a token of KV_READ_TOKEN";
   });

@@ -1,6 +1,6 @@
 /// <reference lib="dom" />
-/** The entries on the service's page, in Chromium and Firefox, by mouse and keyboard. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+/** The entries on the service's page: shown, searched, laid out, in Chromium and Firefox. */
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser, Page } from "puppeteer-core";
 import {
@@ -12,7 +12,7 @@ import {
   visit,
 } from "../helpers/browsers.ts";
 import { rows, rowsAre, text } from "../helpers/explorer.ts";
-import { get, post, put, remove } from "../helpers/http.ts";
+import { post, put, remove } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
 const MARKUP = `<img src=x onerror="document.title='run'">`;
@@ -20,10 +20,11 @@ const MARKUP = `<img src=x onerror="document.title='run'">`;
 testInBrowsers("The explorer page", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
   await step("shows the entries as they change", showEntries);
-  await step("opens a value, with every digit", openValue);
-  await step("turns pages, and keeps the filter", turnPages);
-  await step("copies and deletes by the keyboard", copyAndDelete);
-  await step("adds and edits over the revision seen", addAndEdit);
+  await step("unfolds a value, in colours, with every digit", unfold);
+  await step("turns pages, and keeps the prefix", turnPages);
+  await step("finds a text in keys and values, and follows its changes", search);
+  await step("lists a prefix that no field can hold", odd);
+  await step("has columns as wide as their content, one baseline and even gaps", layout);
   await t.step("is in the README as it is", () => picture(browsers.chromium));
 });
 
@@ -70,40 +71,53 @@ async function showEntries(browser: Browser): Promise<void> {
   assertEquals(await page.title(), "Key-value store", "nothing of the markup ran");
 }
 
-async function openValue(browser: Browser): Promise<void> {
+async function unfold(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
   const key = "k".repeat(900);
   await put(`${kv.url}/${key}`, "1");
-  await put(
-    `${kv.url}/long`,
-    `{"price":1.10,"id":12345678901234567890,"text":"${"x".repeat(400)}"}`,
-  );
+  const longText = "x".repeat(600);
+  await put(`${kv.url}/long`, `{"price":1.10,"id":12345678901234567890,"text":"${longText}"}`);
   await using visited = await visit(browser, kv.url);
   const { page } = visited;
   const start = `{"price":1.10,"id":12345678901234567890,"text":"`;
   await rowsAre(page, [
     [key, "1", "never"],
-    [
-      "long",
-      `${start}${"x".repeat(300 - start.length)}… (${402 + start.length - 300} more)`,
-      "never",
-    ],
+    ["long", `${start}${"x".repeat(300 - start.length)}…3 members`, "never"],
   ]);
   const keyHeight = () => page.$eval("bdi.key", (e) => e.getBoundingClientRect().height);
   assert(await keyHeight() < 80, "a long key takes three lines at most");
   await page.focus("tr:first-child summary");
   await page.keyboard.press("Enter");
   await eventually("all of the key", async () => await keyHeight() > 80);
+
   await page.focus("tr:last-child summary");
   await page.keyboard.press("Enter");
-  const whole = async () => await text(page, "tr:last-child pre");
-  await eventually("the value", async () => await whole() !== "");
-  assertEquals(
-    await whole(),
-    `{\n  "price": 1.10,\n  "id": 12345678901234567890,\n  "text": "${"x".repeat(400)}"\n}`,
-  );
-  await put(`${kv.url}/long`, `{"price":1.20,"text":"${"y".repeat(400)}"}`);
-  await eventually("the new value, still open", async () => /1\.20/.test(await whole()));
+  const lines = () =>
+    page.$$eval("tr:last-child .line", (all) => all.map((e) => (e as HTMLElement).innerText));
+  const folded = `"text": "${"x".repeat(59)}…`;
+  const shown = ["{", '"price": 1.10,', '"id": 12345678901234567890,', folded, "}"];
+  await eventually("the members", async () => `${await lines()}` === `${shown}`);
+  const colours = await page.$$eval("tr:last-child .inside > .line:first-child > *", (all) => {
+    return all.map((e) => [e.textContent, getComputedStyle(e).color]);
+  });
+  assertEquals(colours.map(([text]) => text), ['"price"', "1.10"]);
+  assertNotEquals(colours[0]?.[1], colours[1]?.[1], "a name and a number differ");
+  await page.focus("tr:last-child .inside summary");
+  await page.keyboard.press("Enter");
+  const wholeText = async () => (await text(page, "tr:last-child .value")).includes(longText);
+  await eventually("the whole text", wholeText);
+
+  await put(`${kv.url}/long`, `{"price":1.20,"text":"${"y".repeat(600)}"}`);
+  await eventually("the new value, still unfolded", async () => {
+    return (await text(page, "tr:last-child .value")).includes("y".repeat(600));
+  });
+  const focused = () => page.evaluate(() => document.activeElement?.textContent);
+  assertMatch(await focused() ?? "", /^"text"/, "the focus stays on the part");
+  await put(`${kv.url}/long`, `[${Array(1001).fill("[]")}]`);
+  await eventually("the first 1,000 of many members", async () => {
+    return /… and 1 more, which Copy has/.test(await text(page, "tr:last-child .value"));
+  });
+  await noViolations(page);
 }
 
 async function turnPages(browser: Browser): Promise<void> {
@@ -140,7 +154,7 @@ async function turnPages(browser: Browser): Promise<void> {
   await page.click("nav .previous");
   await shows("the first page again", names.slice(0, 50));
 
-  await page.type("#filter", "b");
+  await page.type("#prefix", "b");
   await shows("what is under the prefix", ["b"]);
   await put(`${kv.url}/a99`, "1");
   await put(`${kv.url}/bb`, "1");
@@ -148,12 +162,10 @@ async function turnPages(browser: Browser): Promise<void> {
   await page.reload();
   await shows("the same after a reload", ["b", "bb"]);
   assertEquals(new URL(page.url()).search, "?prefix=b");
-  await page.type("#filter", "x");
-  await eventually(
-    "a word",
-    async () => /^No key/.test(await text(page, "#nothing-found:not([hidden])")),
-  );
-  await page.click("#clear-filter");
+  await page.type("#prefix", "x");
+  const nothing = "#nothing-found:not([hidden])";
+  await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
+  await page.click("#clear");
   await shows("every key", names.slice(0, 50));
 }
 
@@ -164,111 +176,116 @@ async function doubleClick(page: Page, selector: string): Promise<void> {
   });
 }
 
-async function copyAndDelete(browser: Browser): Promise<void> {
+async function search(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
-  await post(kv.url, '{"a":{"b":1.10},"c/d?":2}');
+  const many = Array.from({ length: 3000 }, (_, i) => [`n${i}`, `Visitor ${i}.`]);
+  await post(kv.url, JSON.stringify(Object.fromEntries(many)));
+  await put(`${kv.url}/a-visitor`, '{ "price": 1.10 }');
+  await put(`${kv.url}/deep`, JSON.stringify({ before: "b".repeat(500), found: 'Zoë & "co"' }));
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  const find = async (wanted: string) => {
+    await page.$eval("#contains", (field) => (field as HTMLInputElement).value = "");
+    await page.type("#contains", wanted);
+  };
+  const range = async (expected: string) =>
+    await eventually(expected, async () => {
+      return await page.$eval("nav .range", (e) => e.textContent) === expected;
+    });
+
+  await find("vIsItOr 29");
+  await range("1–50 of 111 found");
+  assertEquals((await rows(page))[1], ["n290", '"Visitor 290."', "never"]);
+  for (let i = 0; i < 2; i++) {
+    await page.click("nav .next");
+    await range(["51–100 of 111 found", "101–111 of 111 found"][i] ?? "");
+  }
+  await find("visitor 2900");
+  await rowsAre(page, [["n2900", '"Visitor 2900."', "never"]]);
+  await put(`${kv.url}/new`, '"Visitor 29000"');
+  await put(`${kv.url}/other`, '"Visitor"');
+  await rowsAre(page, [["n2900", '"Visitor 2900."', "never"], ["new", '"Visitor 29000"', "never"]]);
+  await put(`${kv.url}/n2900`, '"changed"');
+  await rowsAre(page, [["new", '"Visitor 29000"', "never"]]);
+  await range("1 entry found");
+  assertEquals(await page.$eval("#remove", (e) => e.checkVisibility()), false, "not all of these");
+  await page.reload();
+  await rowsAre(page, [["new", '"Visitor 29000"', "never"]]);
+  assertEquals(new URL(page.url()).search, "?contains=visitor+2900");
+
+  await find('"price":1.10');
+  await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
+  await find("A-VIS");
+  await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
+  await find("zoë &");
+  await eventually("the value from where it was found", async () => {
+    return /^{… b+","found":"Zoë/.test((await rows(page))[0]?.[1] ?? "");
+  });
+  await page.type("#prefix", "n");
+  const nothing = "#nothing-found:not([hidden])";
+  await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
+  await noViolations(page);
+}
+
+/** An input drops the line break: what it then holds is another prefix. */
+async function odd(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"line\\nbreak":1,"line\\nbreak 2":2,"linebreak":3}');
+  await using visited = await visit(browser, `${kv.url}/?prefix=line%0Abreak`);
+  const { page } = visited;
+  await rowsAre(page, [["line\nbreak", "1", "never"], ["line\nbreak 2", "2", "never"]]);
+  assertEquals(await page.$eval("#prefix", (e) => (e as HTMLInputElement).value), '"line\\nbreak"');
+  await page.type("#prefix", "x");
+  await page.type("#contains", "2");
+  await rowsAre(page, [["line\nbreak 2", "2", "never"]]);
+  assertEquals(new URL(page.url()).search, "?prefix=line%0Abreak&contains=2");
+  await page.click("#clear");
+  await eventually("every key", async () => (await rows(page)).length === 3);
+}
+
+async function layout(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, `{"a":1,"an-entry":${JSON.stringify({ a: "x".repeat(70), b: ["y"] })}}`);
   await using visited = await visit(browser, kv.url);
   const { page } = visited;
   await eventually("two rows", async () => (await rows(page)).length === 2);
-  // A page may write to the clipboard only in a window that has the focus.
-  await page.evaluate(() => {
-    const writeText = (text: string) => Promise.resolve(document.title = text);
-    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
+  await page.click("tr:last-child summary");
+  await eventually("an open row", async () => {
+    return (await page.$$(".value > details > .inside > *")).length === 2;
   });
-  await page.focus("tbody .copy");
-  await page.keyboard.press("Enter");
-  await eventually("a word on the button", async () => await text(page, ".copy") === "CopiedCopy");
-  assertEquals(await text(page, "#status"), "Copied the value of a");
-  assertEquals(await page.title(), '{"b":1.10}');
-  await eventually("the button as it was", async () => await text(page, ".copy") === "CopyCopy");
-
-  const answers = [false, true];
-  page.on("dialog", (dialog) => answers.shift() ? dialog.accept() : dialog.dismiss());
-  await page.focus("tr:last-child .delete");
-  await page.keyboard.press("Enter");
-  await eventually("an answer", () => Promise.resolve(answers.length === 1));
-  assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
-  await page.keyboard.press("Enter");
-  await eventually("a message", async () => await text(page, "#status") === "Deleted c/d?");
-  assert(
-    await page.$eval("#status", (e) => e.getBoundingClientRect().bottom <= innerHeight),
-    "seen",
-  );
-  assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
-  await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
-  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
-  await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
-
-  page.removeAllListeners("dialog");
-  page.once("dialog", async (dialog) => {
-    await put(`${kv.url}/a`, "5");
-    await dialog.accept();
+  const measured = await page.evaluate(() => {
+    const boxes = (selector: string) =>
+      [...document.querySelectorAll(selector)].map((e) => e.getBoundingClientRect());
+    /** An empty inline block stands on the baseline. */
+    const baseline = (selector: string) => {
+      const mark = document.createElement("span");
+      mark.style.display = "inline-block";
+      document.querySelector(selector)?.prepend(mark);
+      const { bottom } = mark.getBoundingClientRect();
+      mark.remove();
+      return Math.round(bottom);
+    };
+    const range = document.createRange();
+    const words = [...document.querySelectorAll("tr:last-child .actions button")].map((button) => {
+      range.selectNodeContents(button);
+      return range.getBoundingClientRect();
+    });
+    const column = boxes("tbody th")[0]?.width ?? 0;
+    const keys = boxes("bdi.key").map(({ width }) => width);
+    return {
+      keyColumn: column - Math.max(...keys),
+      baselines: [".key", ".value .line", ".expires", ".copy", ".delete"]
+        .map((it) => baseline(`tr:last-child ${it}`)),
+      gaps: words.slice(1).map(({ left }, i) => Math.round(left - (words[i]?.right ?? 0))),
+      colours: [".delete", ".edit", ".next"].map((it) =>
+        getComputedStyle(document.querySelector(it) as HTMLElement).color
+      ),
+    };
   });
-  await page.keyboard.press("Enter");
-  const message = "a was not deleted, since it has just changed. Look at it again.";
-  await eventually("a refusal", async () => await text(page, "#status") === message);
-  assertEquals(await get(`${kv.url}/a`), '{"a":5}');
-}
-
-async function addAndEdit(browser: Browser): Promise<void> {
-  await using kv = await startServer("kv.ts");
-  await put(`${kv.url}/taken?ttl=200000`, "1.10");
-  await using visited = await visit(browser, kv.url);
-  const { page } = visited;
-  await eventually("the row", async () => (await rows(page)).length === 1);
-  const problem = (expected: RegExp) =>
-    eventually(
-      `${expected}`,
-      async () => expected.test(await text(page, "#edit-problem, #edit-conflict:not([hidden])")),
-    );
-  const save = () => page.keyboard.press("Enter");
-
-  // By the keyboard alone: the focus begins in the key.
-  await page.focus("button.add");
-  await save();
-  await page.keyboard.type("a//b");
-  await page.keyboard.press("Tab");
-  await page.keyboard.type("bare");
-  await page.focus("#edit-save");
-  await save();
-  await problem(/is not JSON .* needs double quotes/);
-  assertEquals(await page.evaluate(() => document.activeElement?.id), "edit-value");
-  await retype(page, "#edit-value", '{"n": 1.50}');
-  await page.focus("#edit-save");
-  await save();
-  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "1.10", "in 2 days"]]);
-  assertEquals(await text(page, "#status"), "Saved a//b");
-
-  await page.click("button.add");
-  await page.type("#edit-key", "taken");
-  await page.type("#edit-value", "2");
-  await page.focus("#edit-save");
-  await save();
-  await problem(/this key exists already.*1\.10/s);
-  assertEquals(await get(`${kv.url}/taken`), '{"taken":1.10}');
-  await noViolations(page, ["light"]);
-  const answers = [false, true];
-  page.on("dialog", (dialog) => answers.shift() ? dialog.accept() : dialog.dismiss());
-  await page.keyboard.press("Escape");
-  await eventually("a question", () => Promise.resolve(answers.length === 1));
-  assertEquals(await text(page, "dialog[open] h2"), "Add an entry", "what was typed is kept");
-  await page.click("#edit-cancel");
-  await eventually("no dialog", async () => await text(page, "dialog[open] h2") === "");
-
-  await page.click("tr:last-child .edit");
-  await retype(page, "#edit-value", "2.00");
-  await put(`${kv.url}/taken?ttl=400000`, "3.00");
-  await page.focus("#edit-save");
-  await save();
-  await problem(/has changed meanwhile.*3\.00/s);
-  assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
-  await save();
-  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 4 days"]]);
-}
-
-async function retype(page: Page, selector: string, text: string): Promise<void> {
-  await page.$eval(selector, (field) => (field as HTMLTextAreaElement).value = "");
-  await page.type(selector, text);
+  assertEquals(Math.round(measured.keyColumn), 0, "the column of keys is as wide as a key");
+  assertEquals(new Set(measured.baselines).size, 1, `one baseline: ${measured.baselines}`);
+  assertEquals(new Set(measured.gaps).size, 1, `even gaps: ${measured.gaps}`);
+  assertEquals(new Set(measured.colours).size, 3, "Delete looks neither disabled nor like Edit");
 }
 
 /** As the README shows it. */
@@ -281,7 +298,7 @@ async function picture(chromium: Browser): Promise<void> {
   await put(`${kv.url}/one-time-code?ttl=95`, '{"code":"417"}');
   await using visited = await visit(chromium, kv.url);
   const { page } = visited;
-  await resize(page, { width: 1000, height: 500 });
+  await resize(page, { width: 1000, height: 520 });
   await eventually("the rows", async () => (await rows(page)).length === 5);
   await noViolations(page);
   await screenshot(page, "explorer");

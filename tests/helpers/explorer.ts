@@ -11,7 +11,7 @@ import { eventually } from "./programs.ts";
 export async function rows(page: Page): Promise<string[][]> {
   return await page.$$eval("tbody tr", (rows) =>
     rows.map((row) => {
-      const value = row.querySelector(".value:not([hidden]), details:not([hidden]) summary");
+      const value = row.querySelector(".value summary") ?? row.querySelector(".value");
       const cells = [row.querySelector(".key"), value, row.querySelector(".expires")];
       return Array.from(cells, (cell) => cell?.textContent ?? "");
     }));
@@ -24,6 +24,17 @@ export async function rowsAre(page: Page, expected: string[][]): Promise<void> {
     return JSON.stringify(shown) === JSON.stringify(expected);
   }, 20).catch(() => {}); // what is shown tells more
   assertEquals(shown, expected);
+}
+
+/** Waits for the page's question, answers it by its button, and returns what it asked. */
+export async function answer(page: Page, button: "Cancel" | "Delete" | "Discard" | "Restore") {
+  let question = "";
+  await eventually("a question", async () => {
+    question = await text(page, "#question[open] p");
+    return question !== "";
+  });
+  await page.click(`#question[open] button[value=${button === "Cancel" ? "no" : "yes"}]`);
+  return question;
 }
 
 /** The text of what a selector finds, or nothing. */

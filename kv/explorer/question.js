@@ -1,0 +1,27 @@
+// @ts-check
+/// <reference lib="dom" />
+/** The dialog that asks before something is lost. */
+import { byId } from "./dom.js";
+
+const question = byId("question", HTMLDialogElement);
+const questionText = byId("question-text");
+const yes = byId("question-yes");
+
+/**
+ * Resolves to whether a person wants it.
+ *
+ * @param {string} text
+ * @param {string} action What the button says that does it
+ * @returns {Promise<boolean>}
+ */
+export function confirmed(text, action) {
+  questionText.textContent = text;
+  yes.textContent = action;
+  question.returnValue = "";
+  question.showModal();
+  return new Promise((resolve) => {
+    question.addEventListener("close", () => resolve(question.returnValue === "yes"), {
+      once: true,
+    });
+  });
+}

@@ -1,0 +1,306 @@
+/// <reference lib="dom" />
+/** Changes made on the service's page, in Chromium and Firefox, by mouse and keyboard. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { join } from "node:path";
+import type { Browser, ElementHandle, Page } from "puppeteer-core";
+import { noViolations, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
+import { answer, rows, rowsAre, text } from "../helpers/explorer.ts";
+import { get, post, put } from "../helpers/http.ts";
+import { eventually, startServer } from "../helpers/programs.ts";
+
+testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
+  const step = stepInBoth(t, browsers);
+  await step("copies and deletes by the keyboard", copyAndDelete);
+  await step("adds and edits over the revision seen", addAndEdit);
+  await step("takes no key from a field that cannot hold it", oddKeys);
+  await step("edits when an entry expires", editTime);
+  await step("deletes a prefix, and says first how many entries that is", deletePrefix);
+  await step("downloads a dump, and restores the lines of a file", dumpAndRestore);
+});
+
+async function copyAndDelete(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"a":{"b":1.10},"c/d?":2}');
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("two rows", async () => (await rows(page)).length === 2);
+  // A page may write to the clipboard only in a window that has the focus.
+  await page.evaluate(() => {
+    const writeText = (text: string) => Promise.resolve(document.title = text);
+    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
+  });
+  await page.focus("tbody .copy");
+  await page.keyboard.press("Enter");
+  const status = () => text(page, "#status");
+  await eventually("a message", async () => await status() === "Copied the value of a");
+  assertEquals(await page.title(), '{"b":1.10}');
+
+  await page.focus("tr:last-child .delete");
+  const isAsked = async () => await text(page, "#question[open] p") === "Delete c/d??";
+  for (const no of ["Enter", "Escape"] as const) {
+    await page.keyboard.press("Enter");
+    await eventually("a question", isAsked);
+    await page.keyboard.press(no); // Enter: the focus is on Cancel
+    await eventually("no question", async () => !await isAsked());
+    assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":2}');
+  }
+  await page.keyboard.press("Enter");
+  await eventually("a question", isAsked);
+  await noViolations(page);
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await eventually("a message", async () => await text(page, "#status") === "Deleted c/d?");
+  assert(
+    await page.$eval("#status", (e) => e.getBoundingClientRect().bottom <= innerHeight),
+    "seen",
+  );
+  assertEquals(await get(`${kv.url}/c%2Fd%3F`), '{"c/d?":null}');
+  await rowsAre(page, [["a", '{"b":1.10}', "never"]]);
+  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
+  await eventually("the focus in the row beside it", async () => await focused() === "Delete a");
+
+  await page.keyboard.press("Enter");
+  await eventually("a question", async () => await text(page, "#question[open] p") !== "");
+  await put(`${kv.url}/a`, "5");
+  await rowsAre(page, [["a", "5", "never"]]);
+  assertEquals(await answer(page, "Delete"), "Delete a?");
+  const message = "a was not deleted, since it has just changed. Look at it again.";
+  await eventually("a refusal", async () => await text(page, "#status") === message);
+  assertEquals(await get(`${kv.url}/a`), '{"a":5}');
+}
+
+async function addAndEdit(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/taken?ttl=200000`, "1.10");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("the row", async () => (await rows(page)).length === 1);
+  const problem = (expected: RegExp) =>
+    eventually(
+      `${expected}`,
+      async () => expected.test(await text(page, "#edit-problem, #edit-conflict:not([hidden])")),
+    );
+  const save = () => page.keyboard.press("Enter");
+
+  // By the keyboard alone: the focus begins in the key.
+  await page.focus("#add");
+  await save();
+  await page.keyboard.type("a//b");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("bare");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/is not JSON .* needs double quotes/);
+  assertEquals(await page.evaluate(() => document.activeElement?.id), "edit-value");
+  await retype(page, "#edit-value", '{"n": 1.50}');
+  await page.focus("#edit-save");
+  await save();
+  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "1.10", "in 2 days"]]);
+  assertEquals(await text(page, "#status"), "Saved a//b");
+
+  await page.click("#add");
+  await page.type("#edit-key", "taken");
+  await page.type("#edit-value", "2");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/this key exists already.*1\.10/s);
+  assertEquals(await get(`${kv.url}/taken`), '{"taken":1.10}');
+  await noViolations(page, ["light"]);
+  for (let i = 0; i < 3; i++) {
+    // A browser may close a dialog at a second Escape.
+    for (let k = 0; k < 2; k++) await page.keyboard.press("Escape");
+    assertEquals(await text(page, "#question[open] p"), "");
+    assertEquals(await text(page, "#editor[open] h2"), "Add an entry", "what was typed is kept");
+  }
+  await page.click("#edit-cancel");
+  assertEquals(await answer(page, "Cancel"), "Discard what you have changed?");
+  assertEquals(await text(page, "#editor[open] h2"), "Add an entry");
+  await page.click("#edit-cancel");
+  await answer(page, "Discard");
+  await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
+
+  await page.click("tr:last-child .edit");
+  await retype(page, "#edit-value", "2.00");
+  await put(`${kv.url}/taken?ttl=400000`, "3.00");
+  await page.focus("#edit-save");
+  await save();
+  await problem(/has changed meanwhile.*3\.00/s);
+  assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
+  await save();
+  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 4 days"]]);
+}
+
+async function retype(page: Page, selector: string, text: string): Promise<void> {
+  await page.$eval(selector, (field) => (field as HTMLTextAreaElement).value = "");
+  await page.type(selector, text);
+}
+
+async function oddKeys(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"line\\nbreak":1,"line\\r\\nbreak":2,"linebreak":3}');
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("three rows", async () => (await rows(page)).length === 3);
+  for (const [i, value] of ["10", "20"].entries()) {
+    await page.click(`tr:nth-child(${i + 1}) .edit`);
+    await retype(page, "#edit-value", value);
+    await page.click("#edit-save");
+    await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
+  }
+  await rowsAre(page, [
+    ["line\nbreak", "10", "never"],
+    ["line\r\nbreak", "20", "never"],
+    ["linebreak", "3", "never"],
+  ]);
+
+  await page.click("#add");
+  await page.type("#edit-value", "4");
+  await page.focus("#edit-key");
+  await page.keyboard.type("new");
+  await page.keyboard.down("Shift");
+  await page.keyboard.press("Enter");
+  await page.keyboard.up("Shift");
+  await page.keyboard.type("line");
+  await page.keyboard.press("Enter");
+  const saved = async () => await get(`${kv.url}/new%0Aline`) === '{"new\\nline":4}';
+  await eventually("the key as it was typed", saved);
+}
+
+async function editTime(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/a?ttl=200000`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "in 2 days"]]);
+  const edit = async () => {
+    await page.click(".edit");
+    await eventually("the dialog", async () => await text(page, "#editor[open] h2") !== "");
+    return await page.$$eval(".ttl > *", (all) => all.map((e) => (e as HTMLInputElement).value));
+  };
+  const save = async () => {
+    await page.click("#edit-save");
+    await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
+  };
+  const secondsLeft = async () => {
+    const response = await fetch(`${kv.url}/a`);
+    await response.body?.cancel();
+    return (Date.parse(response.headers.get("Expires") ?? "") - Date.now()) / 1000;
+  };
+
+  assertEquals(await edit(), ["2", "86400"]);
+  await retype(page, "#edit-value", "2");
+  await save();
+  await rowsAre(page, [["a", "2", "in 2 days"]]);
+  assert(await secondsLeft() > 2 * 86400 + 1000, "a time that was not edited runs on, exactly");
+
+  await edit();
+  await retype(page, "#edit-ttl", "3");
+  await page.select("#edit-unit", "3600");
+  assertMatch(await text(page, "#edit-ttl-hint"), /^in 3 hr., on \w+day, .* at \d/);
+  await save();
+  await rowsAre(page, [["a", "2", "in 3 hr."]]);
+
+  await edit();
+  for (const wrong of ["99999999999999999999", "0", "1.5", "-1"]) {
+    await retype(page, "#edit-ttl", wrong);
+    const expected = "Expected a whole number, from 1 to 596,523";
+    assertEquals(await text(page, "#edit-ttl-hint"), expected, wrong);
+    await page.click("#edit-save");
+    assertEquals(await text(page, "#editor[open] h2"), "Edit entry", wrong);
+  }
+  await retype(page, "#edit-ttl", "1");
+  await page.keyboard.press("Backspace");
+  assertEquals(await text(page, "#edit-ttl-hint"), "Empty: never");
+  await save();
+  await rowsAre(page, [["a", "2", "never"]]);
+}
+
+async function deletePrefix(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  const many = Array.from({ length: 2345 }, (_, i) => [`a:${i}`, i]);
+  await post(kv.url, JSON.stringify(Object.fromEntries([...many, ["b", 1], ["c", 2]])));
+  await using visited = await visit(browser, `${kv.url}/?prefix=a:`);
+  const { page } = visited;
+  await eventually("the first page", async () => (await rows(page)).length === 50);
+  assertEquals(await text(page, "#remove"), "Delete these");
+  await page.click("#remove");
+  const asked = 'Delete 2,345 entries whose keys begin with "a:"?';
+  assertEquals(await answer(page, "Cancel"), asked);
+  await page.click("#remove");
+  assertEquals(await answer(page, "Delete"), asked);
+  const message = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status") === expected);
+  await message("Deleted 2,345 entries");
+  assertEquals(await get(kv.url), '{"keys":["b","c"]}');
+
+  await page.click("#clear");
+  await rowsAre(page, [["b", "1", "never"], ["c", "2", "never"]]);
+  await page.click("#remove");
+  assertEquals(await answer(page, "Delete"), "Delete all 2 entries?");
+  await message("Deleted 2 entries");
+  assertEquals(await get(kv.url), '{"keys":[]}');
+}
+
+async function dumpAndRestore(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"a/1":1.10,"a/2":"x","b":[]}');
+  await using visited = await visit(browser, `${kv.url}/?prefix=a`);
+  const { page } = visited;
+  await eventually("two rows", async () => (await rows(page)).length === 2);
+  // Where a browser keeps downloads is its own: the test reads what the link leads to.
+  const dump = await page.evaluate(() => {
+    const { promise, resolve } = Promise.withResolvers<string[]>();
+    HTMLAnchorElement.prototype.click = function () {
+      fetchText(this.href).then((text) => resolve([this.download, text]));
+    };
+    const fetchText = (url: string) => blobs.get(url)?.text() ?? Promise.resolve("");
+    const blobs = new Map<string, Blob>();
+    const { createObjectURL } = URL;
+    URL.createObjectURL = (blob) => {
+      const url = createObjectURL(blob);
+      blobs.set(url, blob as Blob);
+      return url;
+    };
+    document.getElementById("download")?.click();
+    return promise;
+  });
+  assertMatch(dump[0] ?? "", /^kv-\d{4}-\d\d-\d\d\.ndjson$/);
+  const lines = '{"a/1": 1.10}\n{"a/2": "x"}\n';
+  assertEquals(dump[1], lines);
+
+  const message = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status") === expected);
+  const file = join(await Deno.makeTempDir(), "lines.ndjson");
+  await Deno.writeTextFile(file, `${lines}{"a/3": 3}\n`);
+  await put(`${kv.url}/a%2F2`, '"changed"');
+  const input = await page.$("#file") as ElementHandle<HTMLInputElement>;
+  await input.uploadFile(file);
+  assertEquals(
+    await answer(page, "Restore"),
+    "Restore lines.ndjson (1 KiB)? Each line is an entry, and replaces that of its key.",
+  );
+  await message("Restored 3 entries");
+  await rowsAre(page, [["a/1", "1.10", "never"], ["a/2", '"x"', "never"], ["a/3", "3", "never"]]);
+
+  await drop(page, '{"a/4": 4}\n{"a/5"}\n');
+  assertMatch(await answer(page, "Restore"), /^Restore dropped\.ndjson /);
+  await eventually("where the lines are wrong", async () => {
+    return /^Cannot restore line 2: /.test(await text(page, "#status.error"));
+  });
+  assertEquals(await get(`${kv.url}/a%2F4`), '{"a/4":4}', "the lines before it are restored");
+}
+
+/** Drops a file on the page, as a person does with the mouse. */
+async function drop(page: Page, content: string): Promise<void> {
+  const isTaken = await page.evaluate((content) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([content], "dropped.ndjson"));
+    const init = { bubbles: true, cancelable: true, dataTransfer };
+    const over = new DragEvent("dragover", init);
+    const table = document.querySelector("table");
+    table?.dispatchEvent(over);
+    table?.dispatchEvent(new DragEvent("drop", init));
+    return over.defaultPrevented;
+  }, content);
+  assert(isTaken, "a browser would open the file instead");
+}
