@@ -5,6 +5,7 @@ import { installPeers } from "./peers.ts";
 import { ratioTable, resultTable } from "./tables.ts";
 
 const COOKIE = "ours, signed cookie";
+const ENCRYPTED = "ours, encrypted cookie";
 const MEMORY = "ours, memory";
 const SERVICE = "ours, kv.ts on SQLite, synced";
 const REDIS = "ours, Redis";
@@ -20,7 +21,7 @@ const EXPRESS_REDIS = "Express, connect-redis";
 const EXPRESS_COOKIE = "Express, cookie-session, signed cookie";
 
 /** Those that send a new cookie with each response. */
-const ROLLING = [COOKIE, HONO_COOKIE, HONO_SESSION, FASTIFY];
+const ROLLING = [COOKIE, ENCRYPTED, HONO_COOKIE, HONO_SESSION, FASTIFY];
 
 /** Every way to keep a session. */
 export async function pages(options: Options): Promise<string> {
@@ -30,6 +31,7 @@ export async function pages(options: Options): Promise<string> {
   const kv = await servers.kv();
   const cookie = await servers.counter();
   await page.add(COOKIE, "ours", cookie);
+  await page.add(ENCRYPTED, "ours", await servers.counter({ SESSION_COOKIE_ENCRYPT: "true" }));
   await page.add(MEMORY, "ours", await servers.counterOver(":memory:"));
   await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
   await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
@@ -51,6 +53,9 @@ export async function pages(options: Options): Promise<string> {
     [COOKIE, HONO_SESSION],
     [COOKIE, HONO_COOKIE],
     [COOKIE, FASTIFY],
+    [ENCRYPTED, HONO_SESSION],
+    [ENCRYPTED, HONO_COOKIE],
+    [ENCRYPTED, FASTIFY],
     [COOKIE, EXPRESS_COOKIE],
     [SERVICE, EXPRESS_REDIS],
     [SERVICE, RAW_REDIS],

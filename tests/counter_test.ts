@@ -234,7 +234,8 @@ Deno.test("counter() fails a health check while its store is unavailable, and sa
   const unavailable = async () => {
     throw new StoreUnavailable("The disk is gone", { outcome: "unchanged" });
   };
-  const app = counter({ store: new KeyValueSessionStore({ ...memoryStore(), get: unavailable }) });
+  const memory = memoryStore();
+  const app = counter({ store: new KeyValueSessionStore({ ...memory, get: unavailable }) });
   let status = 0;
   const errors = await logged(async () => {
     const response = await app.request("/health");
@@ -245,4 +246,5 @@ Deno.test("counter() fails a health check while its store is unavailable, and sa
   assertEquals(status, 503);
   assertMatch(errors, /The disk is gone/);
   assertMatch(await (await app.request("/metrics")).text(), /status="503"\} 1$/m);
+  await memory.close();
 });
