@@ -6,6 +6,8 @@ import { type Env, takeMessages } from "./session.ts";
 
 /** Answers with a page that shows the messages once, in the visitor's theme. */
 export async function page(c: Context<Env>, title: string, content: Child): Promise<Response> {
+  // After a logout, Back asks again instead of showing the user's page.
+  c.header("Cache-Control", "no-store");
   const messages = await takeMessages(c.var.session);
   const { user } = await c.var.session.read();
   const { theme } = await c.var.prefs.read();

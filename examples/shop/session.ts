@@ -35,9 +35,6 @@ export const say = (visit: Visit, message: string): Visit => ({
 /** Takes the messages out of the session, so that each is shown once. */
 export async function takeMessages(session: Session<Visit>): Promise<string[]> {
   let taken: string[] = [];
-  await session.update((visit) => {
-    taken = visit.messages;
-    return taken.length === 0 ? visit : { ...visit, messages: [] };
-  });
+  await session.update((s) => (taken = s.messages).length === 0 ? s : { ...s, messages: [] });
   return taken;
 }

@@ -1,6 +1,6 @@
 /// <reference lib="dom" />
 /** A login in both browsers, with a button that is clicked twice. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser, Page } from "puppeteer-core";
 import { shop } from "../../examples/shop/shop.tsx";
@@ -8,6 +8,7 @@ import { CookieSessionStore, KeyValueSessionStore } from "../../sessions.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { storeWith } from "../helpers/faulty_stores.ts";
+import { eventually } from "../helpers/programs.ts";
 import { KEY } from "../helpers/session_app.ts";
 
 /** How long the store takes for a call, and how long the user takes between two clicks. */
@@ -26,6 +27,53 @@ testInBrowsers("A double click logs in", async (t, browsers) => {
       }),
   );
 });
+
+testInBrowsers(
+  "Back, after a logout, shows no page of the user that is no-store",
+  async (t, browsers) => {
+    const step = stepInBoth(t, browsers);
+    await step("as the shop's pages are", (browser) => logOutAndGoBack(browser, false));
+    await step("but does so without no-store", (browser) => logOutAndGoBack(browser, true));
+  },
+);
+
+async function logOutAndGoBack(browser: Browser, isStored: boolean): Promise<void> {
+  const memory = memoryStore();
+  const visits = new KeyValueSessionStore(memory);
+  const app = shop({ visits, preferences: new CookieSessionStore(KEY) });
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const response = await app.fetch(request);
+      if (isStored && request.method === "GET") response.headers.delete("Cache-Control");
+      return response;
+    },
+  );
+  const url = `http://localhost:${server.addr.port}`;
+  await using visited = await visit(browser, `${url}/login`);
+  const { page } = visited;
+  await page.type("input[name=user]", "ada");
+  await page.type("input[name=password]", "analytical");
+  await Promise.all([page.waitForNavigation(), page.keyboard.press("Enter")]);
+  await page.goto(`${url}/basket`);
+  assertMatch(await page.content(), /Log out ada/);
+  await Promise.all([page.waitForNavigation(), page.click("form[action='/logout'] button")]);
+  assertNotMatch(await page.content(), /Log out ada/);
+  // Not by goBack(): a page from the browser's memory does not load.
+  await page.evaluate(() => void setTimeout(() => history.back()));
+  let shown = "";
+  const isThere = async () => {
+    shown = await page.evaluate(() => {
+      const isLoaded = location.pathname === "/basket" && document.readyState === "complete";
+      return isLoaded ? document.body.innerText : "";
+    });
+    return shown !== "";
+  };
+  // While it navigates, there is nothing to ask.
+  await eventually("the page before", () => isThere().catch(() => false));
+  (isStored ? assertMatch : assertNotMatch)(shown, /Log out ada/);
+  await memory.close();
+}
 
 async function logIn(
   browser: Browser,
