@@ -2,26 +2,30 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { json, parseJson } from "../stores/json/text.ts";
-import { MAX_VALUE_BYTES } from "../stores/store.ts";
+import { MAX_VALUE_BYTES, StoreUnavailable } from "../stores/store.ts";
 import { MAX_BODY_BYTES, MAX_OPERATIONS } from "../stores/wire.ts";
 import { answeredBy, gated, hang, HANG_DEADLINE, isUnavailable } from "./helpers/http_store.ts";
 
-Deno.test("httpStore() sends the calls of one turn as one request", async () => {
+Deno.test("httpStore() sends the writes of one turn as one request, and the reads as another", async () => {
   const { store, below, bodies, open } = gated();
+  const before = await below.set("a", json(0));
   open();
   const [set, got, removed, ...others] = await Promise.all([
-    store.set("a", json(parseJson("1.10")), { ttl: 60 }),
+    store.set("b", json(parseJson("1.10")), { ttl: 60 }),
     store.get("a"),
-    store.delete("b"),
+    store.delete("c"),
     ...Array.from({ length: 50 }, (_, i) => store.set(`k${i}`, json(i), { ifRevision: null })),
+    ...Array.from({ length: 50 }, () => store.get("a")),
   ]);
-  assertEquals(bodies.length, 1);
-  assertMatch(bodies[0] ?? "", /^\[\{"op":"put","key":"a","ttl":60,"value":1\.10\},/);
-  assertEquals(set.created, true);
-  const { created: _, ...entry } = set;
-  assertEquals(got, entry);
-  assertEquals(removed, null);
-  assertEquals(others.map(({ value }) => value), others.map((_, i) => String(i)));
+  assertEquals(bodies.length, 2);
+  const writes = bodies.find((body) => body.includes("put")) ?? "";
+  assertMatch(writes, /^\[\{"op":"put","key":"b","ttl":60,"value":1\.10\},/);
+  assertEquals(bodies.map((body) => JSON.parse(body).length).sort(), [51, 52]);
+  assertEquals([set.created, set.value], [true, "1.10"]);
+  const { created: _, ...entry } = before;
+  assertEquals([got, removed], [entry, null]);
+  const expected = Array.from({ length: 100 }, (_, i) => i < 50 ? String(i) : "0");
+  assertEquals(others.map((it) => String(it?.value)), expected);
   await store.close();
   await below.close();
 });
@@ -43,30 +47,38 @@ Deno.test("httpStore() gathers the calls made while a request is under way", asy
   await below.close();
 });
 
-Deno.test("httpStore() keeps the order of all calls to a key", async () => {
+Deno.test("httpStore() keeps the order of all writes", async () => {
   const { store, below, bodies, open } = gated();
   const calls = [
     store.set("a", json(1)),
     store.setAll(new Map([["a", json(2)]]), { ttl: 60 }),
-    store.get("a"),
     store.delete("a"),
     store.set("a", json(3)),
     store.setAll(new Map([["a", json(4)]])),
     store.setAll(new Map([["a", json(5)]])),
-    store.get("a"),
+    store.delete("a"),
   ];
   open();
-  const [first, , second, removed, third, , , last] = await Promise.all(calls);
-  assertEquals([first, second, removed, third, last].map((entry) => String(entry?.value)), [
-    "1",
-    "2",
-    "2",
-    "3",
-    "5",
-  ]);
+  const [first, , removed, second, , , last] = await Promise.all(calls);
+  const values = [first, removed, second, last].map((entry) => String(entry?.value));
+  assertEquals(values, ["1", "2", "3", "5"]);
   assertEquals(bodies.length, 6);
   await store.close();
   await below.close();
+});
+
+Deno.test("httpStore() answers reads while writes wait for their answer", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { store, bodies } = answeredBy(async (_url, { body }) => {
+    if (String(body).includes("put")) await gate.promise;
+    return Response.json([{ status: 200, value: 1, revision: "r", expires: null }]);
+  });
+  const write = store.set("a", json(1));
+  while (bodies.length === 0) await delay(1);
+  assertEquals((await store.get("a"))?.value, "1");
+  gate.resolve();
+  await write;
+  await store.close();
 });
 
 Deno.test("httpStore() puts no more operations into a request than the service takes", async () => {
@@ -80,20 +92,22 @@ Deno.test("httpStore() puts no more operations into a request than the service t
   await below.close();
 });
 
-Deno.test("httpStore() has up to four requests under way, and never two for one key", async () => {
+Deno.test("httpStore() has one request with writes under way, and up to four with reads", async () => {
   const { store, below, bodies, open } = gated();
   const calls: Promise<unknown>[] = [];
-  const keysOf = (body: string | undefined) =>
-    JSON.parse(body ?? "[]").map(({ key }: { key: string }) => key);
-  for (const key of ["a", "b", "a", "c", "d", "e"]) {
-    calls.push(store.set(key, json(calls.length)));
+  for (const key of ["a", "b", "c", "d", "e", "f"]) {
+    calls.push(store.get(key), store.set(key, json(1)));
     await delay(5);
   }
-  assertEquals(bodies.map(keysOf), [["a"], ["b"], ["c"], ["d"]]);
+  const sent = (op: string) =>
+    bodies.filter((body) => body.includes(`"${op}"`)).map((body) =>
+      JSON.parse(body).map(({ key }: { key: string }) => key).join("")
+    );
+  assertEquals([sent("put"), sent("get")], [["a"], ["a", "b", "c", "d"]]);
   open();
   await Promise.all(calls);
-  assertEquals(bodies.slice(4).flatMap(keysOf).sort(), ["a", "e"]);
-  assertEquals((await below.get("a"))?.value, "2");
+  assertEquals([sent("put"), sent("get")], [["a", "bcdef"], ["a", "b", "c", "d", "ef"]]);
+  assertEquals((await below.list("")).keys.length, 6);
   await store.close();
   await below.close();
 });
@@ -116,10 +130,33 @@ Deno.test("httpStore() does not send a call that has waited too long", async () 
   const { store, urls } = answeredBy(hang, { deadline: HANG_DEADLINE });
   await Promise.all([
     isUnavailable(store.setAll(new Map([["a", json(1)]])), "unknown", /did not answer in time$/),
-    isUnavailable(store.get("a"), "unchanged", /did not answer in time$/),
     isUnavailable(store.set("a", json(2)), "unchanged", /did not answer in time$/),
+    isUnavailable(store.delete("a"), "unchanged", /did not answer in time$/),
     isUnavailable(store.setAll(new Map()), "unchanged", /did not answer in time$/),
   ]);
   assertEquals(urls.length, 1);
+  await store.close();
+});
+
+Deno.test("httpStore() ends 130,000 calls to a hung service, a few at a time", async () => {
+  const { store } = answeredBy(hang, { deadline: HANG_DEADLINE });
+  const outcomes = { unchanged: 0, unknown: 0 };
+  const ended = () => outcomes.unchanged + outcomes.unknown;
+  const calls = Array.from(
+    { length: 130_000 },
+    (_, i) =>
+      store.set(`k${i}`, json(i)).catch((error) => {
+        assert(error instanceof StoreUnavailable);
+        outcomes[error.outcome]++;
+      }),
+  );
+  const counts = new Set<number>();
+  const timer = setInterval(() => counts.add(ended()), 1);
+  await Promise.all(calls);
+  clearInterval(timer);
+  assert(outcomes.unknown < 1000, `${outcomes.unknown} were sent`);
+  assertEquals(ended(), 130_000);
+  // Other work of the process went on meanwhile.
+  assert(counts.size > 50, `in ${counts.size} steps`);
   await store.close();
 });

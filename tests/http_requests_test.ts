@@ -31,9 +31,6 @@ Deno.test("httpStore() says that a stopped service cannot be reached", async () 
     );
   }
   await store.close();
-  const blocked = httpStore("http://127.0.0.1:1");
-  await isUnavailable(blocked.set("a", json(1)), "unchanged", /: Requests to port 1 are blocked$/);
-  await blocked.close();
 });
 
 Deno.test("httpStore() ends calls to a hanging service within the deadline", async () => {
@@ -62,7 +59,11 @@ Deno.test("httpStore() ends calls to a hanging service within the deadline", asy
 });
 
 Deno.test("httpStore() does not know the outcome of a write whose connection is cut", async () => {
-  const halves = ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[", "no HTTP at all\r\n\r\n"];
+  const halves = [
+    "",
+    "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[",
+    "HTTP/1.1 200 OK\r\nTransfer-",
+  ];
   for (const text of halves) {
     await using server = rawServer(text);
     const store = httpStore(server.url, { deadline: PATIENT });
@@ -143,7 +144,9 @@ Deno.test("httpStore() gives no call the answer to another", async () => {
     );
     await Promise.all([
       isUnavailable(store.get("a"), "unchanged", message),
-      isUnavailable(store.set("b", json(1)), "unknown", message),
+      isUnavailable(store.get("b"), "unchanged", message),
+      isUnavailable(store.set("a", json(1)), "unknown", message),
+      isUnavailable(store.delete("b"), "unknown", message),
     ]);
     await store.close();
   }

@@ -96,22 +96,22 @@ Deno.test("httpStore() waits for every request under way before it closes", asyn
     const gate = Promise.withResolvers<void>();
     gates.push(gate);
     await gate.promise;
-    return Response.json([{ status: 201, revision: "r", expires: null }]);
+    return Response.json([{ status: 200, value: 1, revision: "r", expires: null }]);
   });
-  const writes = [store.set("a", json(1))];
+  const calls = [store.get("a")];
   while (gates.length < 1) await delay(1);
-  writes.push(store.set("b", json(2)));
+  calls.push(store.delete("b"));
   while (gates.length < 2) await delay(1);
   let closed = false;
   const close = store.close().then(() => {
     closed = true;
   });
   gates[0]?.resolve();
-  await writes[0];
+  await calls[0];
   await delay(20);
   assertEquals(closed, false);
   gates[1]?.resolve();
-  await Promise.all([close, ...writes]);
+  await Promise.all([close, ...calls]);
 });
 
 Deno.test("httpStore() closes if pending writes fail", async () => {

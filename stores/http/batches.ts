@@ -1,19 +1,17 @@
 /**
  * Gathers calls into requests. The calls of one turn of the event loop travel together, as one array
- * of operations, and a few such requests are under way at a time. Calls that name one key stay in
- * order: none is sent while a request that names its key is under way.
+ * of operations. Writes wait until the request with the writes before them is answered, so they take
+ * effect in order; meanwhile more of them gather. Reads do not wait for writes, which wait for a disk.
  *
  * @module
  */
 import { afterThisTurn } from "../timers.ts";
 import { type Answer, MAX_BODY_BYTES, type Operation } from "../wire.ts";
 
-/** The most requests under way. */
-const MAX_REQUESTS = 4;
-/** The most operations in one request: each may be answered by a value of 1 MiB. */
-const MAX_BATCH = 100;
 /** The length of a body, in characters, at which nothing is added: in UTF-8 up to three times as many bytes. */
 const FULL_LENGTH = MAX_BODY_BYTES / 4;
+/** How many calls that are late end in one turn: what their callers do then takes time, too. */
+const LATE_AT_ONCE = 1000;
 
 /** An operation that waits to be sent. */
 export interface PendingOperation {
@@ -23,7 +21,7 @@ export interface PendingOperation {
   reject(error: unknown): void;
 }
 
-/** A request of its own, which waits until none is under way and keeps others waiting. */
+/** A request of its own. */
 interface PendingRequest {
   run(): Promise<void>;
   reject(error: unknown): void;
@@ -33,6 +31,10 @@ type Pending = (PendingOperation | PendingRequest) & { readonly since: number };
 
 /** What {@linkcode Batches} takes. */
 export interface BatchesOptions {
+  /** The most requests under way. */
+  requests: number;
+  /** The most operations in one request: each may be answered by a value of 1 MiB. */
+  operations: number;
   /** Sends a request and settles its operations. It does not reject. */
   send(operations: readonly PendingOperation[]): Promise<void>;
   /** How long a call may wait to be sent, in milliseconds. */
@@ -41,14 +43,13 @@ export interface BatchesOptions {
   late(): Error;
 }
 
-/** The calls that wait and the requests under way. */
+/** Calls that wait in order, and the requests under way. */
 export class Batches {
   readonly #options: BatchesOptions;
+  /** Those before `#next` were taken. */
   #queue: Pending[] = [];
+  #next = 0;
   #underWay = 0;
-  /** The keys that requests under way name. */
-  readonly #busy = new Set<string>();
-  #isAlone = false;
   #isScheduled = false;
   #idle: PromiseWithResolvers<void> | undefined;
 
@@ -63,8 +64,8 @@ export class Batches {
     });
   }
 
-  /** Runs `request` after all calls that came before, and before all that come after. */
-  alone<T>(request: () => Promise<T>): Promise<T> {
+  /** Runs a request of its own, in its turn. */
+  request<T>(request: () => Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const run = () => request().then(resolve, reject);
       this.#add({ run, reject, since: performance.now() });
@@ -73,79 +74,73 @@ export class Batches {
 
   /** Resolves when nothing waits and nothing is under way. */
   async idle(): Promise<void> {
-    if (this.#queue.length === 0 && this.#underWay === 0) return;
+    if (this.#first === undefined && this.#underWay === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
-  #add(pending: Pending): void {
-    this.#queue.push(pending);
-    this.#schedule();
+  get #first(): Pending | undefined {
+    return this.#queue[this.#next];
   }
 
-  #schedule(): void {
+  #add(pending: Pending): void {
+    this.#queue.push(pending);
+    this.#schedule(afterThisTurn);
+  }
+
+  #schedule(later: (task: () => void) => void): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    afterThisTurn(() => {
+    later(() => {
       this.#isScheduled = false;
       this.#sendAll();
     });
   }
 
   #sendAll(): void {
-    const end = performance.now() - this.#options.timeout;
-    // Those that came first have waited longest.
-    while (this.#queue[0] && this.#queue[0].since < end) {
-      this.#queue.shift()?.reject(this.#options.late());
+    const { requests, timeout, late, send } = this.#options;
+    const end = performance.now() - timeout;
+    // Those that came first have waited longest. They share an error, as those of a request do.
+    const error = this.#first && this.#first.since < end ? late() : undefined;
+    for (let count = 0; this.#first && this.#first.since < end; count++) {
+      // By a timer: between turns that only follow one another Deno seldom looks for input.
+      if (count === LATE_AT_ONCE) return this.#schedule((task) => void setTimeout(task, 1));
+      this.#take(this.#first).reject(error);
     }
-    while (this.#underWay < MAX_REQUESTS && !this.#isAlone) {
-      const [first] = this.#queue;
-      if (first && "run" in first) {
-        if (this.#underWay > 0) return;
-        this.#queue.shift();
-        this.#isAlone = true;
-        this.#start(first.run());
-        return;
-      }
-      const batch = this.#take();
-      if (batch.length === 0) break;
-      const keys = batch.map(({ operation }) => operation.key);
-      for (const key of keys) this.#busy.add(key);
-      this.#start(this.#options.send(batch), keys);
+    while (this.#underWay < requests && this.#first) {
+      if ("run" in this.#first) this.#start(this.#take(this.#first).run());
+      else this.#start(send(this.#takeOperations()));
     }
-    if (this.#queue.length === 0 && this.#underWay === 0) this.#idle?.resolve();
+    if (this.#underWay === 0) this.#idle?.resolve();
   }
 
-  /** Takes the operations of the next request from the queue. */
-  #take(): PendingOperation[] {
+  #takeOperations(): PendingOperation[] {
     const batch: PendingOperation[] = [];
-    const rest: Pending[] = [];
     let length = 0;
-    for (const [i, pending] of this.#queue.entries()) {
-      const isFull = batch.length === MAX_BATCH || length > FULL_LENGTH;
-      if (isFull || "run" in pending) {
-        rest.push(...this.#queue.slice(i));
-        break;
-      }
-      if (this.#busy.has(pending.operation.key)) {
-        rest.push(pending);
-      } else {
-        batch.push(pending);
-        length += pending.text.length;
-      }
+    for (let it = this.#first; it && "text" in it; it = this.#first) {
+      if (batch.length === this.#options.operations || length > FULL_LENGTH) break;
+      batch.push(this.#take(it));
+      length += it.text.length;
     }
-    this.#queue = rest;
     return batch;
   }
 
-  #start(request: Promise<void>, keys: readonly string[] = []): void {
+  #take<T extends Pending>(first: T): T {
+    this.#next++;
+    // Half of the queue at a time, so that each call is moved about once.
+    if (2 * this.#next >= this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#next);
+      this.#next = 0;
+    }
+    return first;
+  }
+
+  #start(request: Promise<void>): void {
     this.#underWay++;
     request.finally(() => {
       this.#underWay--;
-      this.#isAlone = false;
-      for (const key of keys) this.#busy.delete(key);
       // The calls that its answers lead to come in this turn, and join the next request.
-      this.#schedule();
+      this.#schedule(afterThisTurn);
     });
   }
 }

@@ -3,10 +3,11 @@
  *
  * @module
  */
-import { EventSourceParserStream } from "eventsource-parser/stream";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { type Change, MAX_VALUE_BYTES, type Watch } from "../store.ts";
 import { unref } from "../timers.ts";
 import { readChange, UnexpectedAnswer } from "../wire.ts";
+import type { Incoming } from "./connections.ts";
 
 /** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 8 seconds. */
 export const IDLE_TIMEOUT = 45_000;
@@ -28,30 +29,21 @@ interface ReadOptions {
  *
  * @throws {UnexpectedAnswer} If the response is not such a stream
  */
-export async function readChanges(response: Response, options: ReadOptions): Promise<Watch> {
-  const { stop, idleTimeout, failed, isClosed } = options;
-  const type = response.headers.get("Content-Type");
-  if (!type?.startsWith("text/event-stream") || response.body === null) {
+export async function readChanges(response: Incoming, options: ReadOptions): Promise<Watch> {
+  const { stop, failed, isClosed } = options;
+  const type = response.header("content-type");
+  if (!type?.startsWith("text/event-stream")) {
     throw new UnexpectedAnswer(`a body of type "${type}"`);
   }
-  const events = response.body
-    .pipeThrough(endIdle(stop, idleTimeout))
-    .pipeThrough(new TextDecoderStream())
-    .pipeThrough(new EventSourceParserStream({ maxBufferSize: 2 * MAX_VALUE_BYTES }))
-    .getReader();
-  // Deno ignores the signal of some requests once their body has begun. If it does not, the stream
-  // has failed already, and cancelling it rejects.
-  stop.signal.addEventListener("abort", () => events.cancel().catch(() => {}));
-  const { value: ready } = await events.read();
-  stop.signal.throwIfAborted();
+  const events = readEvents(response, options);
+  const { value: ready } = await events.next();
   if (ready?.event !== "ready" || ready.id === undefined) {
     throw new UnexpectedAnswer("other events");
   }
   const changes = new ReadableStream<Change>({
     async pull(controller) {
       try {
-        const { value: event, done } = await events.read();
-        stop.signal.throwIfAborted();
+        const { value: event, done } = await events.next();
         if (done) throw new TypeError("the stream ended");
         controller.enqueue(toChange(event.id, event.data));
       } catch (cause) {
@@ -65,35 +57,35 @@ export async function readChanges(response: Response, options: ReadOptions): Pro
   return { since: ready.id, changes };
 }
 
-/** Ends a stream whose connection was lost without notice. */
-function endIdle(
-  stop: AbortController,
-  idleTimeout: number,
-): TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>> {
-  let timer: ReturnType<typeof setTimeout>;
-  const rearm = (controller: TransformStreamDefaultController<Uint8Array<ArrayBuffer>>) => {
-    clearTimeout(timer);
-    if (stop.signal.aborted) return;
-    timer = setTimeout(() => {
-      // If the last chunk was not taken yet, the reader is slow and not the service.
-      if (controller.desiredSize === 0) rearm(controller);
-      else stop.abort(new TypeError("it sent nothing for too long"));
-    }, idleTimeout);
-    unref(timer);
-  };
-  stop.signal.addEventListener("abort", () => clearTimeout(timer));
-  return new TransformStream(
-    {
-      start: rearm,
-      transform(chunk, controller) {
-        rearm(controller);
-        controller.enqueue(chunk);
-      },
-      flush: () => clearTimeout(timer),
+/** Reads events. A stream whose connection was lost without notice ends with an error. */
+async function* readEvents(
+  { body }: Incoming,
+  { stop, idleTimeout }: ReadOptions,
+): AsyncGenerator<EventSourceMessage, undefined> {
+  const events: EventSourceMessage[] = [];
+  const parser = createParser({
+    maxBufferSize: 2 * MAX_VALUE_BYTES,
+    onEvent: (event) => events.push(event),
+    onError({ type }) {
+      if (type === "max-buffer-size-exceeded") throw new UnexpectedAnswer("an endless event");
     },
-    undefined,
-    { highWaterMark: 1 },
-  );
+  });
+  const decoder = new TextDecoder();
+  const silent = () => stop.abort(new TypeError("it sent nothing for too long"));
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  // The time while a slow reader takes the events does not count.
+  const wait = () => unref(timer = setTimeout(silent, idleTimeout));
+  try {
+    wait();
+    for await (const chunk of body) {
+      clearTimeout(timer);
+      parser.feed(decoder.decode(chunk, { stream: true }));
+      yield* events.splice(0);
+      wait();
+    }
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** @throws {UnexpectedAnswer} If the event does not report a change */

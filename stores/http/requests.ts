@@ -5,6 +5,7 @@
  */
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
 import { type Failure, readFailure, UnexpectedAnswer } from "../wire.ts";
+import { type Incoming, NotSent, type Outgoing, type Transport } from "./connections.ts";
 
 /** Errors that need no translation. */
 const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable];
@@ -29,72 +30,79 @@ export interface RequestsOptions {
   readonly token: string | undefined;
   /** How long a request may take, in milliseconds. */
   readonly timeout: number;
-  readonly fetch: typeof fetch;
+  readonly transport: Transport;
 }
 
 /** The requests to one service. */
 export class Requests {
   readonly #service: string;
+  readonly #path: string;
   readonly #timeout: number;
-  readonly #fetch: typeof fetch;
+  readonly #transport: Transport;
   readonly #headers: Record<string, string>;
 
-  constructor(url: string, { token, timeout, fetch }: RequestsOptions) {
+  constructor(url: string, { token, timeout, transport }: RequestsOptions) {
     this.#service = url.replace(/\/+$/, "");
+    this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
     this.#timeout = timeout;
-    this.#fetch = fetch;
+    this.#transport = transport;
+    if (token !== undefined && !/^[\w.~+/=-]+$/.test(token)) {
+      throw new TypeError(
+        `Cannot send a token of ${token.length} characters: ` +
+          "expected letters, digits, or any of - . _ ~ + / =",
+      );
+    }
     this.#headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
   }
 
   /** Sends a request and returns the text of its 200. */
   async text(path: string, { body, limit, mistake }: RequestOptions): Promise<string> {
-    const json = "application/json";
-    const headers = { ...this.#headers, Accept: json };
-    const signal = AbortSignal.timeout(this.#timeout);
+    const type = body === undefined ? {} : { "Content-Type": "application/json" };
+    const headers = { Accept: "application/json", ...type };
     let status: number;
     let text: string;
+    const deadline = this.deadline();
     try {
-      const response = await this.send(
-        path,
-        body === undefined
-          ? { headers, signal }
-          : { method: "POST", headers: { ...headers, "Content-Type": json }, body, signal },
-      );
+      const response = await this.send(path, { headers, body, signal: deadline.signal });
       status = response.status;
       text = await readText(response, limit);
     } catch (cause) {
       throw this.failed(cause);
+    } finally {
+      deadline.clear();
     }
     if (status !== 200) throw this.refused(status, text, mistake);
     return text;
   }
 
-  /** Sends a request. Redirects are not followed, so that no token goes elsewhere. */
-  send(path: string, init: RequestInit): Promise<Response> {
-    const { headers } = init;
-    return this.#fetch(this.#service + path, {
-      ...init,
-      headers: { ...this.#headers, ...headers as Record<string, string> },
-      redirect: "manual",
+  /** Sends a request. */
+  send(path: string, request: Omit<Outgoing, "target">): Promise<Incoming> {
+    return this.#transport.send({
+      ...request,
+      target: this.#path + path,
+      headers: { ...this.#headers, ...request.headers },
     });
+  }
+
+  /** A signal that is aborted when a request has taken too long. */
+  deadline() {
+    const stop = new AbortController();
+    const late = () => stop.abort(new DOMException("no answer in time", "TimeoutError"));
+    const timer = setTimeout(late, this.#timeout);
+    return { stop, signal: stop.signal, clear: () => clearTimeout(timer) };
   }
 
   /** Returns the error for a request that got no response, or only a part of one. */
   failed(cause: unknown): unknown {
     if (STORE_ERRORS.some((type) => cause instanceof type)) return cause;
     if (cause instanceof UnexpectedAnswer) return this.unexpected(cause);
+    if (cause instanceof NotSent) {
+      return this.#unavailable(`cannot be reached: ${cause.message}`, "unchanged", cause);
+    }
     // NotCapable: Deno was not given the network, which says nothing about the service.
     if (!(cause instanceof Error) || cause.name === "NotCapable") return cause;
-    if (cause.name === "TimeoutError") {
-      return this.#unavailable("did not answer in time", "unknown", cause);
-    }
-    // Without a connection nothing was sent. Deno says so only in the message.
-    const [unsent, reason] = /client error \(Connect\): (.+)|Requests to port \d+ are blocked/.exec(
-      `${cause.message} ${cause.cause}`,
-    ) ?? [];
-    return unsent
-      ? this.#unavailable(`cannot be reached: ${reason ?? unsent}`, "unchanged", cause)
-      : this.#unavailable("cut the connection", "unknown", cause);
+    const what = cause.name === "TimeoutError" ? "did not answer in time" : "cut the connection";
+    return this.#unavailable(what, "unknown", cause);
   }
 
   /** Returns the error for a response other than a 200. */
@@ -138,28 +146,41 @@ export class Requests {
 }
 
 /**
+ * Sends requests by a `fetch`, which follows no redirect, so that no token goes elsewhere, and cannot
+ * send a stream twice.
+ */
+export function overFetch(service: URL, fetch: typeof globalThis.fetch): Transport {
+  return {
+    async send({ target, headers, body: text, signal }) {
+      // Without `duplex` Node takes no stream.
+      const post = text === undefined
+        ? {}
+        : { method: "POST", body: new Blob([text]).stream(), duplex: "half" };
+      const init: RequestInit = { headers, signal, redirect: "manual", ...post };
+      const response = await fetch(service.origin + target, init);
+      const header = (name: string) => response.headers.get(name);
+      // A body of an app in this process knows nothing of the signal.
+      const body = (response.body ?? new Blob().stream())
+        .pipeThrough(new TransformStream<Uint8Array<ArrayBuffer>>(), { signal });
+      return { status: response.status, header, body };
+    },
+    close() {},
+  };
+}
+
+/**
  * Reads the text of a response.
  *
  * @throws {UnexpectedAnswer} If it is over `limit` bytes; the rest is not read
  */
-export async function readText(response: Response, limit: number): Promise<string> {
-  const { headers, body } = response;
-  const tooLong = () => new UnexpectedAnswer(`more than ${limit} bytes`);
-  const length = headers.get("Content-Length");
-  // A compressed body is shorter than its text, and one in chunks ignores the length (RFC 9112, 6.3).
-  const isExact = !headers.has("Content-Encoding") && !headers.has("Transfer-Encoding");
-  if (length !== null && isExact) {
-    if (Number(length) <= limit) return await response.text();
-    await body?.cancel();
-    throw tooLong();
-  }
+export async function readText({ body }: Incoming, limit: number): Promise<string> {
   const decoder = new TextDecoder();
   let bytes = 0;
   let text = "";
-  // Leaving the loop cancels the body.
-  for await (const chunk of body ?? []) {
+  // Leaving the loop ends the body.
+  for await (const chunk of body) {
     bytes += chunk.length;
-    if (bytes > limit) throw tooLong();
+    if (bytes > limit) throw new UnexpectedAnswer(`more than ${limit} bytes`);
     text += decoder.decode(chunk, { stream: true });
   }
   return text + decoder.decode();

@@ -2,14 +2,15 @@
  * A store on another machine: a client of `kv.ts`.
  *
  * The calls of one turn of the event loop travel as one request, so that a busy server makes few.
- * `setAll` is a request of its own, of 10,000 entries and 16 MiB at most.
+ * `setAll` is a request of its own, of 10,000 entries and 16 MiB at most. No write is sent twice.
  *
  * @module
  */
 import { checked } from "../checks.ts";
 import { Batches, type PendingOperation } from "./batches.ts";
 import { IDLE_TIMEOUT, readChanges } from "./changes.ts";
-import { type Mistake, ofRead, readText, Requests } from "./requests.ts";
+import { Connections, hasSockets } from "./connections.ts";
+import { type Mistake, ofRead, overFetch, readText, Requests } from "./requests.ts";
 import {
   ChangesLost,
   DEADLINE,
@@ -42,7 +43,7 @@ export interface HttpOptions {
   deadline?: number;
   /** How long a watched service may send nothing, in milliseconds: by default 45 seconds. */
   idleTimeout?: number;
-  /** Sends the requests: by default this runtime's own. */
+  /** Sends the requests: by default, connections that are kept open; in a worker, its own. */
   fetch?: typeof fetch;
 }
 
@@ -69,18 +70,24 @@ export interface HttpOptions {
  * ```
  */
 export function httpStore(url: string, options: HttpOptions = {}): Store {
-  const { deadline = DEADLINE, idleTimeout = IDLE_TIMEOUT, token, fetch = globalThis.fetch } =
-    options;
+  const { deadline = DEADLINE, idleTimeout = IDLE_TIMEOUT, token, fetch } = options;
+  const address = new URL(url);
+  const transport = fetch === undefined && hasSockets
+    ? new Connections(address)
+    : overFetch(address, fetch ?? globalThis.fetch);
   // A call waits to be sent, then for its answer: half of the deadline for each.
   const timeout = deadline / 2;
-  const requests = new Requests(url, { token, timeout, fetch });
-  const batches = new Batches({ send, timeout, late: () => requests.late() });
+  const requests = new Requests(url, { token, timeout, transport });
+  const late = () => requests.late();
+  const reads = new Batches({ requests: 4, operations: 100, send, timeout, late });
+  const writes = new Batches({ requests: 1, operations: 400, send, timeout, late });
   const closing = new AbortController();
 
   async function send(batch: readonly PendingOperation[]): Promise<void> {
     const body = `[${batch.map(({ text }) => text).join(",")}]`;
+    const limit = batch.length * MAX_ANSWER_BYTES;
     try {
-      const text = await requests.text("/", { body, limit: batch.length * MAX_ANSWER_BYTES });
+      const text = await requests.text("/", { body, limit });
       const answers = readAnswers(text, batch.map(({ operation }) => operation));
       for (const [i, answer] of answers.entries()) batch[i]?.resolve(answer);
     } catch (cause) {
@@ -101,6 +108,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   async function operate(operation: Pick<Operation, "op" | "key">, text: string) {
+    const batches = operation.op === "get" ? reads : writes;
     const answer = await batches.operate(operation, text);
     if ("failure" in answer) {
       const error = requests.notDone(answer.status, answer.failure);
@@ -132,7 +140,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const body = `{${members.join(",")}}`;
       const path = ttl === undefined ? "/" : `/?ttl=${ttl}`;
       const mistake: Mistake = { status: 413, argument: "value" };
-      const echo = await batches.alone(() =>
+      const echo = await writes.request(() =>
         requests.text(path, { body, limit: MAX_TEXT_BYTES, mistake })
       );
       reading(() => readEcho(echo, keys));
@@ -148,7 +156,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         ? undefined
         : { status: 400, argument: "after" };
       try {
-        const text = await requests.text(`/?${query}`, { limit: MAX_TEXT_BYTES, mistake });
+        const options = { limit: MAX_TEXT_BYTES, mistake };
+        const text = await reads.request(() => requests.text(`/?${query}`, options));
         return reading(() => readPage(text));
       } catch (error) {
         throw ofRead(error);
@@ -160,35 +169,30 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       if (since !== undefined && /[^\x21-\x7e]/.test(since)) throw new ChangesLost(since);
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (since !== undefined) headers["Last-Event-ID"] = since;
-      const stop = new AbortController();
-      const late = new DOMException("no answer in time", "TimeoutError");
-      const timer = setTimeout(() => stop.abort(late), timeout);
-      closing.signal.addEventListener("abort", () => stop.abort(), { signal: stop.signal });
+      const { stop, signal, clear } = requests.deadline();
+      closing.signal.addEventListener("abort", () => stop.abort(), { signal });
       const failed = (cause: unknown) => ofRead(requests.failed(cause));
       try {
         const path = `/?${new URLSearchParams({ prefix })}`;
-        const response = await requests.send(path, { headers, signal: stop.signal });
+        const response = await requests.send(path, { headers, signal });
         if (response.status === 410 && since !== undefined) throw new ChangesLost(since);
         if (response.status !== 200) {
           throw requests.refused(response.status, await readText(response, MAX_TEXT_BYTES));
         }
-        return await readChanges(response, {
-          stop,
-          idleTimeout,
-          failed,
-          isClosed: () => closing.signal.aborted,
-        });
+        const isClosed = () => closing.signal.aborted;
+        return await readChanges(response, { stop, idleTimeout, failed, isClosed });
       } catch (cause) {
         stop.abort();
         throw failed(cause);
       } finally {
-        clearTimeout(timer);
+        clear();
       }
     },
 
     async close() {
       closing.abort();
-      await batches.idle();
+      await Promise.all([reads.idle(), writes.idle()]);
+      transport.close();
     },
   });
 }

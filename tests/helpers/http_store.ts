@@ -43,9 +43,10 @@ export function answeredBy(
   const urls: string[] = [];
   const bodies: string[] = [];
   const fetch: typeof globalThis.fetch = async (input, init = {}) => {
+    const body = init.body ? await new Response(init.body).text() : null;
     urls.push(String(input));
-    bodies.push(typeof init.body === "string" ? init.body : "");
-    return await answer(String(input), init);
+    bodies.push(body ?? "");
+    return await answer(String(input), { ...init, body });
   };
   return {
     store: httpStore("http://localhost:5100", { deadline, ...options, fetch }),

@@ -1,0 +1,282 @@
+/**
+ * Requests by HTTP/1.1 (RFC 9112) over connections of our own, on Deno, Node and Bun. A `fetch` sends
+ * a request again if a connection that it reuses closes before the answer, goes to `HTTP_PROXY` for
+ * loopback too, has other words for a failure on each runtime, and takes three times the CPU time.
+ * Here a request is sent once, and a failure tells whether it was sent at all.
+ *
+ * @module
+ */
+import type { Buffer } from "node:buffer";
+import type { Socket } from "node:net";
+import { UnexpectedAnswer } from "../wire.ts";
+
+/** A request: with a body a `POST`, without one a `GET`. */
+export interface Outgoing {
+  /** The path and the query. */
+  readonly target: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
+  /** Ends the request, or its response. */
+  readonly signal: AbortSignal;
+}
+
+/** A response. Its connection is taken until the body is read, or the request ended. */
+export interface Incoming {
+  readonly status: number;
+  /** Returns the value of a header, by its name in lower case. */
+  header(name: string): string | null;
+  readonly body: AsyncIterable<Uint8Array<ArrayBuffer>>;
+}
+
+/** How requests get to a service. */
+export interface Transport {
+  /** @throws {NotSent} If nothing was sent; any other error leaves that open */
+  send(request: Outgoing): Promise<Incoming>;
+  /** Closes the connections without a request. */
+  close(): void;
+}
+
+/** Nothing of a request was sent; the message is the reason. */
+export class NotSent extends Error {
+  override readonly name = "NotSent";
+}
+
+/** How long a connection may be unused, in milliseconds: Node closes it after five seconds. */
+const IDLE_TIMEOUT = 4000;
+/** The longest head of a response, and the longest line between two chunks, in bytes. */
+const MAX_HEAD = 16 * 1024;
+const MAX_LINE = 1024;
+/** About how many bytes are read ahead. */
+const READ_AHEAD = 64 * 1024;
+/** Reasons by the codes that Deno, Node and Bun share. */
+const REASONS = new Map([
+  ["ECONNREFUSED", "connection refused"],
+  ["ENOTFOUND", "no such host"],
+  ["ERR_SSL_WRONG_VERSION_NUMBER", "it answers without TLS: expected http instead of https"],
+]);
+
+/** Whether the runtime has sockets that outlive a request, which those of workers do not. */
+export const hasSockets: boolean = /^(Deno|Node\.js|Bun)\//.test(
+  globalThis.navigator?.userAgent ?? "",
+);
+
+/** A module of Node's. If it were imported, no bundle could be made for a worker. */
+function builtin<T extends "node:net" | "node:tls" | "node:buffer">(name: T) {
+  return globalThis.process.getBuiltinModule(name);
+}
+
+/** Connections to one service, each with one request at a time. */
+export class Connections implements Transport {
+  readonly #url: URL;
+  readonly #idle: Connection[] = [];
+
+  constructor(url: URL) {
+    this.#url = url;
+  }
+
+  async send({ target, headers, body, signal }: Outgoing): Promise<Incoming> {
+    const lines = [`${body === undefined ? "GET" : "POST"} ${target} HTTP/1.1`];
+    lines.push(`Host: ${this.#url.host}`);
+    for (const name in headers) lines.push(`${name}: ${headers[name]}`);
+    if (body !== undefined) {
+      lines.push(`Content-Length: ${builtin("node:buffer").Buffer.byteLength(body)}`);
+    }
+    const connection = this.#takeIdle() ?? new Connection(await this.#connect(signal), this.#idle);
+    return await connection.send(`${lines.join("\r\n")}\r\n\r\n${body ?? ""}`, signal);
+  }
+
+  close(): void {
+    for (const connection of this.#idle) connection.destroy();
+  }
+
+  #takeIdle(): Connection | undefined {
+    for (let it = this.#idle.pop(); it; it = this.#idle.pop()) {
+      if (it.isUsable && performance.now() - it.idleSince < IDLE_TIMEOUT) return it;
+      it.destroy();
+    }
+    return undefined;
+  }
+
+  async #connect(signal: AbortSignal): Promise<Socket> {
+    const { protocol, hostname, port } = this.#url;
+    const { connect, isIP } = builtin("node:net");
+    const host = hostname.replace(/^\[|\]$/g, "");
+    const isSecure = protocol === "https:";
+    const address = { host, port: Number(port || (isSecure ? 443 : 80)) };
+    const secure = { ALPNProtocols: ["http/1.1"], servername: isIP(host) ? "" : host };
+    const socket = isSecure
+      ? builtin("node:tls").connect({ ...address, ...secure })
+      : connect(address);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        socket.once(isSecure ? "secureConnect" : "connect", () => resolve());
+        socket.once("error", reject);
+        signal.addEventListener("abort", () => reject(signal.reason));
+        signal.throwIfAborted();
+      });
+      return socket;
+    } catch (cause) {
+      socket.destroy();
+      // Deno was not given the network, which says nothing about the service.
+      if (cause instanceof Error && cause.name === "NotCapable") throw cause;
+      throw new NotSent(reasonOf(cause), { cause });
+    }
+  }
+}
+
+function reasonOf(cause: unknown): string {
+  const { code, message, errors } = Object(cause);
+  // A name with several addresses fails once for each.
+  return REASONS.get(code) ?? (message || reasonOf(errors?.[0]));
+}
+
+/** One connection. */
+class Connection {
+  /** Since when nothing is under way, as `performance.now()` tells. */
+  idleSince = 0;
+  readonly #socket: Socket;
+  readonly #idle: Connection[];
+  #unread: Buffer<ArrayBuffer> = builtin("node:buffer").Buffer.alloc(0);
+  #failure: unknown;
+  #wake = () => {};
+
+  /** @param idle Where it waits for the next request */
+  constructor(socket: Socket, idle: Connection[]) {
+    this.#socket = socket;
+    this.#idle = idle;
+    socket.setNoDelay(true).unref();
+    socket.on("data", (bytes: Buffer<ArrayBuffer>) => this.#add(bytes));
+    socket.on("error", (error) => this.destroy(error));
+    for (const end of ["end", "close"]) socket.on(end, () => this.destroy());
+  }
+
+  /** Whether a request can be sent: it is open, and nothing came that was not asked for. */
+  get isUsable(): boolean {
+    return this.#failure === undefined && this.#unread.length === 0;
+  }
+
+  destroy(reason: unknown = new Error("The connection ended")): void {
+    this.#failure ??= reason;
+    this.#socket.destroy();
+    this.#wake();
+  }
+
+  /** Sends a request, and returns the response once its head is there. */
+  async send(text: string, signal: AbortSignal): Promise<Incoming> {
+    signal.addEventListener("abort", () => this.destroy(signal.reason));
+    this.#socket.write(text);
+    try {
+      for (;;) {
+        const head = readHead(await this.#until("\r\n\r\n", MAX_HEAD));
+        if (head.status >= 200) return { ...head, body: this.#body(head) };
+      }
+    } catch (error) {
+      this.destroy();
+      throw error;
+    }
+  }
+
+  /** Gives the bytes of a body (RFC 9112, section 6.3); of one that ends with its connection, none. */
+  async *#body({ status, header, isPersistent }: Head): AsyncGenerator<Buffer<ArrayBuffer>> {
+    let isWhole = false;
+    try {
+      const coding = header("transfer-encoding")?.toLowerCase();
+      const length = header("content-length") ?? (status === 204 || status === 304 ? "0" : "");
+      if (coding === undefined) {
+        yield* this.#bytes(sizeOf(length, /^(\d{1,15})$/, 10));
+      } else if (coding === "chunked") {
+        let left: number;
+        do {
+          left = sizeOf(await this.#until("\r\n", MAX_LINE), /^([\da-f]{1,8})[ \t]*(;|$)/i, 16);
+          yield* this.#bytes(left);
+          // An empty line ends it; before that, fields may follow the last chunk, which has no data.
+          while (await this.#until("\r\n", MAX_LINE) !== "") {
+            if (left > 0) throw new UnexpectedAnswer("no HTTP");
+          }
+        } while (left > 0);
+      } else {
+        throw new UnexpectedAnswer(`a body in the coding "${coding}"`);
+      }
+      isWhole = isPersistent && this.#socket.writableLength === 0;
+    } finally {
+      this.idleSince = performance.now();
+      if (isWhole && this.isUsable) this.#idle.push(this);
+      else this.destroy();
+    }
+  }
+
+  async *#bytes(count: number): AsyncGenerator<Buffer<ArrayBuffer>> {
+    for (let left = count; left > 0;) {
+      if (this.#unread.length === 0) await this.#more();
+      const bytes = this.#take(left);
+      left -= bytes.length;
+      yield bytes;
+    }
+  }
+
+  /** Takes the text before a mark, and the mark. */
+  async #until(mark: string, limit: number): Promise<string> {
+    let at: number;
+    while ((at = this.#unread.indexOf(mark)) === -1) {
+      if (this.#unread.length > limit) throw new UnexpectedAnswer("no HTTP");
+      await this.#more();
+    }
+    return this.#take(at + mark.length).toString("latin1", 0, at);
+  }
+
+  #take(count: number): Buffer<ArrayBuffer> {
+    const taken = this.#unread.subarray(0, count);
+    this.#unread = this.#unread.subarray(count);
+    return taken;
+  }
+
+  #add(bytes: Buffer<ArrayBuffer>): void {
+    this.#unread = this.#unread.length === 0
+      ? bytes
+      : builtin("node:buffer").Buffer.concat([this.#unread, bytes]);
+    if (this.#unread.length > READ_AHEAD) this.#socket.pause();
+    this.#wake();
+  }
+
+  /** Waits for more bytes. Only who waits for them keeps the program alive. */
+  async #more(): Promise<void> {
+    const before = this.#unread.length;
+    if (this.#failure === undefined) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      this.#socket.resume().ref();
+      await promise;
+      this.#socket.unref();
+    }
+    if (this.#unread.length === before) throw this.#failure;
+  }
+}
+
+/** The first part of a response. */
+interface Head extends Omit<Incoming, "body"> {
+  /** Whether the connection stays open. */
+  readonly isPersistent: boolean;
+}
+
+/** @throws {UnexpectedAnswer} If the text is not the head of a response */
+function readHead(text: string): Head {
+  const [line = "", ...fields] = text.split("\r\n");
+  const [, minor, status] = /^HTTP\/1\.([01]) (\d{3})(?: |$)/.exec(line) ?? [];
+  if (status === undefined) throw new UnexpectedAnswer("no HTTP");
+  const headers = new Map<string, string>();
+  for (const field of fields) {
+    const colon = field.indexOf(":");
+    const name = field.slice(0, colon).toLowerCase();
+    const value = field.slice(colon + 1).trim();
+    headers.set(name, headers.has(name) ? `${headers.get(name)}, ${value}` : value);
+  }
+  const isPersistent = minor === "1" && !/\bclose\b/i.test(headers.get("connection") ?? "");
+  return { status: Number(status), header: (name) => headers.get(name) ?? null, isPersistent };
+}
+
+/** @throws {UnexpectedAnswer} If the text is not a number in that form */
+function sizeOf(text: string, form: RegExp, base: number): number {
+  const size = form.exec(text)?.[1];
+  if (size === undefined) throw new UnexpectedAnswer("a body of unknown length");
+  return parseInt(size, base);
+}
