@@ -6,55 +6,33 @@
  * deno run dump.ts http://localhost:5100      # asks for permission to use the network
  * ./dump.ts http://localhost:5100
  * deno task dump --format table kv.db
- * ./dump.ts --restore backup.ndjson http://localhost:5100
+ * ./dump.ts --format backup http://localhost:5100 > kv.backup     # keeps lifetimes
+ * ./dump.ts --restore kv.backup http://localhost:5100
+ * ./dump.ts --to redis://localhost kv.db                          # copies
  * ```
- *
- * A dump has no ttls: restored entries stay forever.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { setColorEnabled } from "@std/fmt/colors";
-import { type Format, FORMATS, printer } from "./dump/formats.ts";
+import { copy, NotEmpty } from "./dump/copy.ts";
+import { printer } from "./dump/formats.ts";
+import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
-import { entries, restore, RestoreStopped } from "./stores/lines.ts";
-import { openStore, watchesOthers } from "./stores/open.ts";
-import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "./stores/store.ts";
+import { entries, restore, RestoreStopped } from "./stores/dumps.ts";
+import { openStore } from "./stores/open.ts";
+import {
+  ChangesLost,
+  InvalidArgument,
+  type Store,
+  StoreFull,
+  StoreUnavailable,
+} from "./stores/store.ts";
 
-export { entries } from "./stores/lines.ts";
-
-const USAGE = `Usage: dump.ts [options] URL
-
-Prints every entry of the store at URL, one {"key": value} a line. A URL is
-http://localhost:5100, a file such as kv.db, redis://localhost:6379, and so on.
-
-  --prefix TEXT    only the keys that begin with TEXT
-  --format FORMAT  lines, table, or json (one object); the default is lines
-  --watch          goes on with changes as they happen, until Ctrl-C
-  --restore FILE   writes the entries of FILE, printed as lines, into the store
-  --help           prints this text
-
-For a service that requires a token, set KV_TOKEN.
-Exit codes: 0 done, 1 the store or file failed, 2 the command is wrong.`;
+export { entries } from "./stores/dumps.ts";
 
 /** How long it takes until progress is shown, and how often that changes, in milliseconds. */
 const PROGRESS_AFTER = 1000;
 const PROGRESS_EVERY = 200;
-
-/** What the command line asks for. */
-interface Options {
-  url: string;
-  prefix: string;
-  format: Format;
-  watch: boolean;
-  /** The file to restore. */
-  restore: string | undefined;
-}
-
-/** The command line is wrong. */
-class UsageError extends Error {
-  override readonly name = "UsageError";
-}
 
 /** A file cannot be read. */
 class UnreadableFile extends Error {
@@ -64,38 +42,6 @@ class UnreadableFile extends Error {
     const why = (cause as Error).message.replace(/: open '.*'$/s, "");
     super(`Cannot read "${path}": ${why}`, { cause });
   }
-}
-
-/** @throws {UsageError} If the arguments are wrong */
-function readOptions(args: string[]): Options | "help" {
-  const { _: [url, ...others], ...options } = parseArgs(args, {
-    string: ["_", "prefix", "format", "restore"],
-    boolean: ["watch", "help"],
-    alias: { help: "h" },
-    unknown(arg) {
-      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${arg}"`);
-    },
-  });
-  if (options.help) return "help";
-  if (url === undefined) {
-    throw new UsageError("Expected the URL of a store, as in: dump.ts http://localhost:5100");
-  }
-  if (others.length > 0) throw new UsageError(`Expected one URL, not also "${others[0]}"`);
-  const format = FORMATS.find((it) => it === (options.format ?? "lines"));
-  if (!format) {
-    throw new UsageError(`--format is "${options.format}": expected ${FORMATS.join(" or ")}`);
-  }
-  if (options.watch && format === "json") {
-    throw new UsageError("--watch has no end: expected --format lines or table");
-  }
-  if (options.watch && !watchesOthers(url)) {
-    throw new UsageError(
-      "--watch needs a service or Redis: a file does not report other programs' changes",
-    );
-  }
-  if (options.restore === "") throw new UsageError("--restore needs a file");
-  const { prefix = "", watch, restore } = options;
-  return { url, prefix, format, watch, restore };
 }
 
 async function dump({ url, prefix, format, watch }: Options): Promise<void> {
@@ -128,7 +74,7 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   }
 }
 
-async function restoreFile(url: string, path: string): Promise<void> {
+async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
   // Before the store, which opening may create.
   const file = await Deno.open(path).catch((cause) => {
     throw new UnreadableFile(path, cause);
@@ -136,15 +82,42 @@ async function restoreFile(url: string, path: string): Promise<void> {
   const store = await openStore(url, { token: readToken() });
   const progress = new Progress(true);
   try {
-    const restored = await restore(store, contentsOf(file, path), {
-      onProgress: (count) => progress.show(count),
-    });
+    const onProgress = (count: number) => progress.show(count);
+    const done = await restore(store, contentsOf(file, path), { ttl, onProgress });
     progress.end();
-    console.error(`Restored ${restored} ${restored === 1 ? "entry" : "entries"}`);
+    const leftOut = done.expired === 0 ? "" : `, left out ${done.expired} that had expired`;
+    console.error(`Restored ${entriesOf(done.restored)}${leftOut}`);
   } finally {
     progress.end();
     await store.close();
   }
+}
+
+async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
+  const token = readToken();
+  const from = await openStore(url, { token, mustExist: true });
+  const progress = new Progress(true);
+  let to: Store | undefined;
+  try {
+    to = await openStore(target, { token });
+    await copy(from, to, {
+      prefix,
+      watch,
+      onProgress: (copied) => progress.show(copied),
+      onCopied(copied) {
+        progress.end();
+        const next = watch ? "; following the changes until Ctrl-C" : "";
+        console.error(`Copied ${entriesOf(copied)}${next}`);
+      },
+    });
+  } finally {
+    progress.end();
+    await Promise.all([from.close(), to?.close()]);
+  }
+}
+
+function entriesOf(count: number): string {
+  return `${count} ${count === 1 ? "entry" : "entries"}`;
 }
 
 /** @throws {UnreadableFile} */
@@ -193,7 +166,7 @@ function exitCodeOf(error: unknown): number | null {
   if (error instanceof RestoreStopped) return exitCodeOf(error.cause) === null ? null : 1;
   if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
   const isKnown = error instanceof StoreUnavailable || error instanceof StoreFull ||
-    error instanceof ChangesLost || error instanceof UnreadableFile ||
+    error instanceof ChangesLost || error instanceof UnreadableFile || error instanceof NotEmpty ||
     error instanceof Deno.errors.NotCapable || (error as { code?: string }).code === "ENOSPC";
   return isKnown ? 1 : null;
 }
@@ -208,8 +181,9 @@ if (import.meta.main) {
   try {
     const options = readOptions(Deno.args);
     if (options === "help") console.log(USAGE);
-    else if (options.restore === undefined) await dump(options);
-    else await restoreFile(options.url, options.restore);
+    else if (options.restore !== undefined) await restoreFile(options, options.restore);
+    else if (options.to !== undefined) await copyTo(options, options.to);
+    else await dump(options);
   } catch (error) {
     // The reader has had enough, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);

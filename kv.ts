@@ -12,7 +12,7 @@
  * | Request | Response |
  * |---|---|
  * | `POST /` an object or a form, `?ttl=60` | sets all keys, or none; the object |
- * | `POST /` lines of `{key: value}`, `application/x-ndjson`, `?ttl=60` | `{restored: n}` |
+ * | `POST /` lines of either, `application/x-ndjson`, `?ttl=60` | `{restored: n}` |
  * | `POST /` an array of operations | the result of each, in the same order |
  * | `GET /key` | `{key: value}` with `ETag` and `Expires`; `{key: null}` if there is no entry |
  * | `GET /key`, `Accept: text/plain` | a string itself, other values as JSON; 404 if there is no entry |
@@ -22,6 +22,7 @@
  * | `DELETE /?prefix=p` | removes all keys under a prefix; `?prefix=&all` removes everything |
  * | `GET /?prefix=p&limit=10&after=…` | `{keys: […], next: …}` |
  * | `GET /?prefix=p`, `Accept: application/x-ndjson` | every entry, one `{key: value}` a line |
+ * | `GET /?backup&prefix=p` | the same with lifetimes, one `{key, value, expires}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  * | `GET /`, `Accept: text/html` | the explorer page, for browsers |
  * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable |
@@ -36,7 +37,7 @@
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { post, removeAll } from "./kv/bulk_writes.ts";
-import { dump, NDJSON } from "./kv/dumps.ts";
+import { backup, dump, NDJSON } from "./kv/dumps.ts";
 import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
 import { Exchange, type ExchangeOptions } from "./kv/exchange.ts";
 import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
@@ -179,6 +180,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
   function getRoot(exchange: Exchange): Response | Promise<Response> {
     const parameters = new URLSearchParams(exchange.search ?? "");
+    if (parameters.has("backup")) return backup(exchange);
     if (parameters.has("health")) return health(exchange);
     if (parameters.has("metrics")) return metricsText(exchange);
     if (parameters.has("openapi")) return description(exchange);
@@ -186,7 +188,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
       case "text/event-stream":
         return watch(exchange);
       case NDJSON:
-        return dump(exchange, readQuery(exchange, PrefixQuery).prefix);
+        return dump(exchange);
       case "text/html":
         return textResponse(exchange, 200, EXPLORER, {
           ...EXPLORER_HEADERS,

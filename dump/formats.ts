@@ -6,10 +6,11 @@
 import { bold, cyan, dim } from "@std/fmt/colors";
 import stringWidth from "string-width";
 import { printable } from "../server/log.ts";
+import { backupLine } from "../stores/lines.ts";
 import type { Entry } from "../stores/store.ts";
 
 /** The values of `--format`. */
-export const FORMATS = ["lines", "table", "json"] as const;
+export const FORMATS = ["lines", "backup", "table", "json"] as const;
 /** How entries are printed. */
 export type Format = typeof FORMATS[number];
 
@@ -43,6 +44,10 @@ export function printer(format: Format, columns: number | null): Printer {
       print: (key, entry) => `{${member(key, entry)}}\n`,
       end: () => "",
     };
+  }
+  if (format === "backup") {
+    const print: Printer["print"] = (_, entry) => entry ? `${shown(backupLine(entry))}\n` : "";
+    return { begin: () => "", print, end: () => "" };
   }
   let separator = "\n  ";
   return {

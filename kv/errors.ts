@@ -7,7 +7,7 @@ import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { STATUS_CODES } from "node:http";
 import { printable } from "../server/log.ts";
-import { RestoreStopped } from "../stores/lines.ts";
+import { RestoreStopped } from "../stores/dumps.ts";
 import {
   ChangesLost,
   InvalidArgument,

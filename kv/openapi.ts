@@ -11,6 +11,7 @@ import { MAX_MEMBERS } from "./bodies.ts";
 import { NDJSON } from "./dumps.ts";
 import { Operation } from "./operations.ts";
 import {
+  BackupQuery,
   HealthQuery,
   ListQuery,
   MetricsQuery,
@@ -98,12 +99,14 @@ const KEY = {
   schema: { type: "string", minLength: 1 },
 };
 
-/** All of `GET /`. Of health, metrics and openapi, each stands alone. */
+/** All of `GET /`. Of backup, health, metrics and openapi, each stands alone. */
 const LIST = {
   summary: "Keys, entries or changes; or health, metrics or this document",
   parameters: [
     ...inQuery(ListQuery),
-    ...[HealthQuery, MetricsQuery, OpenApiQuery].flatMap((schema) =>
+    ...[BackupQuery.pick({ backup: true }), HealthQuery, MetricsQuery, OpenApiQuery].flatMap((
+      schema,
+    ) =>
       inQuery(schema).map((parameter) => ({ ...parameter, required: false, allowEmptyValue: true }))
     ),
     ...inHeader("Last-Event-ID"),
@@ -111,7 +114,7 @@ const LIST = {
   responses: responses({
     200: {
       description:
-        "Keys, or a page of them; depending on Accept, all entries, changes, or an HTML page",
+        "Keys, or a page of them; depending on Accept, all entries, changes, or an HTML page; all entries with their lifetimes",
       ...content({
         "application/json": { anyOf: [ref("Page"), { type: "object" }] },
         [NDJSON]: ref("Entries"),
@@ -143,7 +146,8 @@ const SET = {
   },
   responses: responses({
     200: {
-      description: "What was set; {restored: number of lines}; or the result of each operation",
+      description:
+        "What was set; {restored: number of lines, expired: number of lines left out}; or the result of each operation",
       ...content({
         "application/json": {
           oneOf: [ref("Entries"), { type: "array", items: ref("Result") }],

@@ -25,6 +25,7 @@ export const RemoveQuery = z.strictObject({
   prefix: z.string().default(""),
   all: noValue.optional(),
 });
+export const BackupQuery = z.strictObject({ prefix: z.string().default(""), backup: noValue });
 export const HealthQuery = z.strictObject({ health: noValue });
 export const MetricsQuery = z.strictObject({ metrics: noValue });
 export const OpenApiQuery = z.strictObject({ openapi: noValue });

@@ -1,168 +1,58 @@
 /**
- * A store as newline-delimited JSON, one entry a line: dumps, and restoring them. Either side holds a
- * few entries at a time, however many there are.
+ * An entry as a line of newline-delimited JSON: writing lines, and reading them from bytes.
  *
  * @module
  */
 import { Buffer } from "node:buffer";
 import { checkKey, checkTtl } from "./checks.ts";
 import { JsonReader } from "./json/reader.ts";
-import {
-  type Entry,
-  InvalidArgument,
-  type JsonText,
-  MAX_VALUE_BYTES,
-  type Store,
-  ValueTooLarge,
-} from "./store.ts";
+import { type Entry, InvalidArgument, type JsonText, ValueTooLarge } from "./store.ts";
 
-/** How much is held at a time. */
-export const LIMITS = {
-  /** The longest line that is read, in bytes: a key and a value, and room for escapes. */
-  lineBytes: 2 * MAX_VALUE_BYTES,
-  /** How many lines, and about how many bytes, are written at once. */
-  batchLines: 1000,
-  batchBytes: 2 * 1024 * 1024,
-  /** How many entries are fetched at once, and about how many characters they may have together. */
-  fetched: 16,
-  fetchedLength: 64 * 1024,
-};
 const NEWLINE = 0x0a;
-
-// ---- Dumping -------------------------------------------------------------------------------
-
-/**
- * Yields every entry of a store, or those under a prefix. One that is written, removed or expires
- * meanwhile may be among them or not.
- *
- * @example
- * ```ts
- * import { json } from "./json/text.ts";
- * import { entries, line } from "./lines.ts";
- * import { openStore } from "./open.ts";
- *
- * const store = await openStore(":memory:");
- * await store.set("twitter", json("@csuf"));
- * for await (const entry of entries(store)) console.log(line(entry)); // {"twitter": "@csuf"}
- * await store.close();
- * ```
- */
-export async function* entries(
-  store: Store,
-  prefix = "",
-  limits = LIMITS,
-): AsyncGenerator<Entry> {
-  let atOnce = 1;
-  let after: string | undefined;
-  do {
-    const { keys, next } = await store.list(prefix, { after });
-    while (keys.length > 0) {
-      const fetched = await Promise.all(keys.slice(0, atOnce).map((key) => store.get(key)));
-      let used = 0;
-      for (let length = 0; used < fetched.length && length < limits.fetchedLength; used++) {
-        length += fetched[used]?.value.length ?? 0;
-      }
-      atOnce = used === fetched.length ? Math.min(2 * atOnce, limits.fetched) : used;
-      // Who reads slowly must not hold large entries that are not read soon: they are fetched again.
-      fetched.length = used;
-      keys.splice(0, used);
-      for (const entry of fetched) if (entry !== null) yield entry;
-    }
-    after = next ?? undefined;
-  } while (after !== undefined);
-}
+const WANTED = 'expected one entry, {"key": value} or {"key": "a", "value": 1, "expires": null}';
 
 /** Returns the line of an entry, without its newline: `{"key": value}`. */
 export function line({ key, value }: Entry): string {
   return `{${JSON.stringify(key)}: ${value}}`;
 }
 
-// ---- Restoring -----------------------------------------------------------------------------
-
-/** What {@linkcode restore} takes beside the lines. */
-export interface RestoreOptions {
-  /** How long the entries are kept, in seconds; by default they never expire. */
-  ttl?: number | undefined;
-  /** Called after each write, with the number of lines that have been restored. */
-  onProgress?: (restored: number) => void;
-  limits?: typeof LIMITS;
-}
-
-/** A restore that stopped early. The lines before it have been restored. */
-export class RestoreStopped extends Error {
-  static {
-    this.prototype.name = "RestoreStopped";
-  }
-
-  /**
-   * @param cause What is wrong with the line, or why reading or writing failed
-   * @param line The number of the bad line, if a line is the cause
-   * @param restored How many lines were written
-   */
-  constructor(
-    override readonly cause: unknown,
-    readonly line: number | undefined,
-    readonly restored = 0,
-  ) {
-    const { message } = cause as Error;
-    super(line === undefined ? message : `Cannot restore line ${line}: ${message}`);
-  }
-}
-
 /**
- * Writes the entry of each line, `{"key": value}`, in the order of the lines; blank ones are skipped.
- *
- * @param dump Bytes in UTF-8, cut anywhere
- * @returns How many lines were restored
- * @throws {RestoreStopped} At the first line that is not an entry, or if reading or writing fails
- * @throws {InvalidArgument} If the ttl is not one
+ * Returns the line of an entry with its lifetime: `{"key": "a", "value": 1, "expires": null}`, or the
+ * time in milliseconds since 1970.
  */
-export async function restore(
-  store: Store,
-  dump: AsyncIterable<Uint8Array>,
-  { ttl, onProgress = () => {}, limits = LIMITS }: RestoreOptions = {},
-): Promise<number> {
-  checkTtl(ttl);
-  let values = new Map<string, JsonText>();
-  let lines = 0;
-  let bytes = 0;
-  let restored = 0;
-  const write = async () => {
-    const [writing, count] = [values, lines];
-    [values, lines, bytes] = [new Map(), 0, 0];
-    if (count === 0) return;
-    await store.setAll(writing, { ttl });
-    restored += count;
-    onProgress(restored);
-  };
-  try {
-    try {
-      for await (const [number, line] of linesOf(dump, limits.lineBytes)) {
-        const [key, value] = entryOf(number, line);
-        values.set(key, value);
-        lines++;
-        bytes += line.length;
-        if (lines === limits.batchLines || bytes >= limits.batchBytes) await write();
-      }
-    } finally {
-      // The good lines before a bad one, too.
-      await write();
-    }
-  } catch (error) {
-    const { cause, line } = error instanceof RestoreStopped
-      ? error
-      : { cause: error, line: undefined };
-    throw new RestoreStopped(cause, line, restored);
+export function backupLine({ key, value, expires }: Entry): string {
+  return `{"key": ${JSON.stringify(key)}, "value": ${value}, "expires": ${expires}}`;
+}
+
+/** How long an entry is still kept, in whole seconds, or undefined: for ever. 0 if it has expired. */
+export function ttlOf(expires: number | null, now: number): number | undefined {
+  return expires === null ? undefined : Math.max(0, Math.ceil((expires - now) / 1000));
+}
+
+/** What a line says. */
+export interface Line {
+  key: string;
+  value: JsonText;
+  /** Seconds; 0 if it has expired. */
+  ttl: number | undefined;
+}
+
+/** A line is not an entry. */
+export class BadLine extends Error {
+  override readonly name = "BadLine";
+
+  /** Takes the number of the line, and what is wrong with it. */
+  constructor(readonly line: number, override readonly cause: unknown) {
+    super(`Cannot restore line ${line}: ${(cause as Error).message}`, { cause });
   }
-  return restored;
 }
 
 /**
  * The lines that are not blank, with their numbers. A line is valid until the next one is asked for.
  *
- * @throws {RestoreStopped} If a line is too long
+ * @throws {BadLine} If a line is too long
  */
-async function* linesOf(
+export async function* linesOf(
   chunks: AsyncIterable<Uint8Array>,
   longest: number,
 ): AsyncGenerator<[number, Buffer<ArrayBuffer>]> {
@@ -173,7 +63,7 @@ async function* linesOf(
   const append = (part: Uint8Array) => {
     const needed = length + part.length;
     if (needed > longest) {
-      throw new RestoreStopped(new ValueTooLarge(`it is over ${longest} bytes`), number);
+      throw new BadLine(number, new ValueTooLarge(`it is over ${longest} bytes`));
     }
     if (needed > line.length) {
       const longer = Buffer.alloc(Math.min(Math.max(needed, 2 * line.length), longest));
@@ -206,26 +96,49 @@ function isWhiteSpace(byte: number | undefined): boolean {
   return byte === 0x20 || byte === 0x09 || byte === 0x0d;
 }
 
-/** @throws {RestoreStopped} If the line is not an entry */
-function entryOf(number: number, line: Uint8Array<ArrayBuffer>): [string, JsonText] {
-  const entries: [string, JsonText][] = [];
-  let problem = "";
+/** @throws {BadLine} If the line is not an entry */
+export function readLine(
+  number: number,
+  text: Uint8Array<ArrayBuffer>,
+  lifetimes: Lifetimes,
+): Line {
   try {
-    const reader = new JsonReader(line);
-    if (reader.peek() !== "{") reader.value();
-    else {
-      reader.object((key) => {
-        checkKey(key);
-        entries.push([key, reader.value()]);
-      });
-    }
+    const line = lineOf(membersOf(text), lifetimes);
+    checkKey(line.key);
+    return line;
+  } catch (error) {
+    throw new BadLine(number, error);
+  }
+}
+
+/** What a line without a lifetime gets, and the clock for one that has it. */
+interface Lifetimes {
+  ttl: number | undefined;
+  now: () => number;
+}
+
+function lineOf(members: [string, JsonText][], { ttl, now }: Lifetimes): Line {
+  const [only, ...others] = members;
+  if (only !== undefined && others.length === 0) return { key: only[0], value: only[1], ttl };
+  const { key = "", value, expires = "" } = Object.fromEntries(members);
+  const isEntry = members.length === 3 && key.startsWith('"') && /^(null|\d{1,16})$/.test(expires);
+  if (!isEntry || value === undefined) throw new InvalidArgument("value", WANTED);
+  const left = ttlOf(JSON.parse(expires), now());
+  if (left !== 0) checkTtl(left);
+  return { key: JSON.parse(key), value, ttl: left };
+}
+
+/** The members of the object in a line. */
+function membersOf(text: Uint8Array<ArrayBuffer>): [string, JsonText][] {
+  const members: [string, JsonText][] = [];
+  try {
+    const reader = new JsonReader(text);
+    if (reader.peek() === "{") reader.object((name) => members.push([name, reader.value()]));
+    else reader.value();
     reader.end();
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw new RestoreStopped(error, number);
-    problem = ` (${error.message})`;
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new InvalidArgument("value", `${WANTED} (${error.message})`);
   }
-  const [entry, ...others] = entries;
-  if (entry !== undefined && others.length === 0 && problem === "") return entry;
-  const message = `expected one entry, {"key": value}${problem}`;
-  throw new RestoreStopped(new InvalidArgument("value", message), number);
+  return members;
 }

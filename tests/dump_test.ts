@@ -21,7 +21,7 @@ Deno.test("printer() prints lines and JSON that another program reads as they we
 });
 
 Deno.test("printer() escapes what controls a terminal, in every format", () => {
-  for (const format of ["lines", "json", "table"] as const) {
+  for (const format of ["lines", "backup", "json", "table"] as const) {
     const text = printed(format, 200, [entry(KEY, `"\u2028\x9b"`)]);
     assertNotMatch(text.replaceAll("\n", ""), /[\p{Cc}\u2028\u202e]/u);
     assertMatch(

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
-import { LIMITS } from "../stores/lines.ts";
+import { LIMITS } from "../stores/dumps.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText, parseJson } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
@@ -82,6 +82,38 @@ Deno.test("kv() restores over existing entries, with a ttl, and skips blank line
   const bad = await t.app.request("/?ttl=0", restoring(body));
   assertEquals(bad.status, 400);
   assertEquals((await readProblem(bad)).restored, undefined);
+});
+
+Deno.test("kv() backs up lifetimes with ?backup, and restores them", async () => {
+  await using from = setUp();
+  await using to = setUp();
+  // A lifetime is by the clock of the restoring process.
+  const later = Date.now() + 60_000;
+  await from.store.set("keeps", json(1.5));
+  const { expires } = await from.store.set("b\n", json({ a: [1] }), {
+    ttl: Math.ceil((later - NOW) / 1000),
+  });
+  const response = await from.app.request("/?backup");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("Content-Type"), "application/x-ndjson");
+  const text = await response.text();
+  const lines = [
+    `{"key": "b\\n", "value": {"a":[1]}, "expires": ${expires}}\n`,
+    '{"key": "keeps", "value": 1.5, "expires": null}\n',
+  ];
+  assertEquals(text, lines.join(""));
+  const some = await from.app.request("/?prefix=k&backup", { headers: { Accept: "text/html" } });
+  assertEquals(await some.text(), lines[1]);
+  assertEquals((await from.app.request("/?backup=1")).status, 400);
+  assertEquals((await from.app.request("/?backup&limit=1")).status, 400);
+
+  const gone = '{"key": "gone", "value": 1, "expires": 1700000000000}\n';
+  const restored = await to.app.request("/?ttl=5", restoring(text + gone));
+  assertEquals(await restored.json(), { restored: 2, expired: 1 });
+  const left = (await to.store.get("b\n"))?.expires ?? 0;
+  assert(left > NOW + 50_000 && left <= NOW + 61_000, `${left - NOW} ms are left`);
+  assertEquals((await to.store.get("keeps"))?.expires, null);
+  assertEquals(await to.store.get("gone"), null);
 });
 
 Deno.test("kv() stops a restore at the first bad line, and says which", async () => {

@@ -26,6 +26,43 @@ Deno.test("dump.ts restores what it has printed", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
+  await using from = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await using to = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const entry = { method: "PUT", body: "1", headers: { "Content-Type": "application/json" } };
+  const put = await fetch(`${from.url}/short?ttl=600`, entry);
+  await put.body?.cancel();
+  await set(from.url, { long: 2 });
+  const expires = Date.parse(put.headers.get("Expires") ?? "");
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "kv.backup");
+  const backup = await dump("--format", "backup", from.url);
+  const lines = /^{"key": "long", "value": 2, "expires": null}\n{"key": "short", .* (\d+)}\n$/;
+  assertMatch(backup.stdout, lines);
+  assertEquals(backup.stdout, await (await fetch(`${from.url}/?backup`)).text());
+  const gone = '{"key": "gone", "value": 1, "expires": 1700000000000}\n{"plain": 3}\n';
+  await Deno.writeTextFile(file, backup.stdout + gone);
+  const restored = await dump("--restore", file, "--ttl", "60", to.url);
+  assertEquals(restored.stderr, "Restored 3 entries, left out 1 that had expired\n");
+  assertEquals((await dump(to.url)).stdout, '{"long": 2}\n{"plain": 3}\n{"short": 1}\n');
+
+  const database = join(directory, "copy.db");
+  const copied = await dump("--to", database, from.url);
+  assertEquals(copied, { code: 0, stdout: "", stderr: "Copied 2 entries\n" });
+  for (const url of [to.url, database]) {
+    const text = (await dump("--format", "backup", "--prefix", "short", url)).stdout;
+    const { expires: kept } = JSON.parse(text);
+    // The header has whole seconds.
+    assertEquals(kept >= expires && kept < expires + 3000, true, `${kept} for ${expires}`);
+  }
+  assertFailed(
+    await dump("--to", database, from.url),
+    1,
+    /^Cannot copy: the target has "long" already, and has to be empty\n$/,
+  );
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("dump.ts says that there is nothing to print", async () => {
   await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   assertEquals(await dump(kv.url), { code: 0, stdout: "", stderr: "The store is empty\n" });
@@ -94,10 +131,22 @@ Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2
     [[], /^Expected the URL of a store/],
     [[":memory:", ":memory:"], /^Expected one URL/],
     [["--colour", ":memory:"], /^Unknown option "--colour"/],
-    [["--format", "xml", ":memory:"], /^--format is "xml": expected lines or table or json/],
+    [
+      ["--format", "xml", ":memory:"],
+      /^--format is "xml": expected lines or backup or table or json/,
+    ],
     [["--watch", "--format", "json", "http://x"], /^--watch has no end/],
     [["--watch", "kv.db"], /^--watch needs a service or Redis/],
+    [["--watch", "--format", "backup", "http://x"], /^--watch has no end/],
     [[":memory:", "--restore"], /^--restore needs a file/],
+    [["--restore", "x", "--prefix", "a", ":memory:"], /^--restore takes no --prefix/],
+    [["--restore", "x", "--watch", ":memory:"], /^--restore takes no --watch/],
+    [["--to", "x.db", "--format", "table", ":memory:"], /^--to takes no --format/],
+    [["--to", "x.db", "--restore", "y", ":memory:"], /^--restore takes no --to/],
+    [["--to", "x.db", "--watch", "kv.db"], /^--watch needs a service or Redis/],
+    [[":memory:", "--to"], /^--to needs the URL/],
+    [["--ttl", "60", ":memory:"], /^A dump takes no --ttl/],
+    [["--restore", "x", "--ttl", "1h", ":memory:"], /^--ttl is "1h": expected a whole number/],
   ];
   for (const [args, message] of wrong) {
     const { code, stdout, stderr } = await dump(...args);

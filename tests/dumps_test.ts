@@ -3,9 +3,16 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { Buffer } from "node:buffer";
 import { json, type JsonText, parseJson } from "../stores/json/text.ts";
-import { entries, LIMITS, line, restore, RestoreStopped } from "../stores/lines.ts";
+import { entries, LIMITS, restore, RestoreStopped } from "../stores/dumps.ts";
+import { backupLine, line } from "../stores/lines.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { InvalidArgument, MAX_VALUE_BYTES, type Store, StoreFull } from "../stores/store.ts";
+import {
+  type Entry,
+  InvalidArgument,
+  MAX_VALUE_BYTES,
+  type Store,
+  StoreFull,
+} from "../stores/store.ts";
 
 // ---- Reading -------------------------------------------------------------------------------
 
@@ -72,34 +79,37 @@ Deno.test("entries() skips what is removed meanwhile", async () => {
 
 // ---- Restoring -----------------------------------------------------------------------------
 
+const NOW = 1_700_000_000_000;
+
 /** A line, and the entry that it has. */
 interface Line {
   bytes: Uint8Array;
-  entry?: [string, JsonText];
+  entry?: Pick<Entry, "key" | "value" | "expires">;
   isBad?: boolean;
 }
 
-const lineOfEntry = fc.tuple(
-  fc.constantFrom("a", "b", "é\u{1f600}", "__proto__", "c\n"),
-  fc.oneof(
+const goodLine = fc.record({
+  key: fc.constantFrom("a", "b", "key", "é\u{1f600}", "__proto__", "c\n"),
+  value: fc.oneof(
     fc.string({ maxLength: 12 }).map((it) => json(it)),
     fc.constantFrom("1.10", "12345678901234567890", "null").map((it) => json(parseJson(it))),
   ),
-).map(([key, value]): Line => {
-  return {
-    bytes: Buffer.from(line({ key, value, revision: "", expires: null })),
-    entry: [key, value],
-  };
+  /** Seconds, of which some have passed; null: for ever; undefined: a line without a lifetime. */
+  left: fc.constantFrom(undefined, undefined, null, null, 0.001, 1, 1.5, 9, -1),
+}).map(({ key, value, left }): Line => {
+  const expires = typeof left === "number" ? NOW + left * 1000 : null;
+  const entry = { key, value, expires, revision: "" };
+  return { bytes: Buffer.from(left === undefined ? line(entry) : backupLine(entry)), entry };
 });
 const blankLine = fc.constantFrom("", "\r", " \t").map((it): Line => ({ bytes: Buffer.from(it) }));
-const badLine = fc.constantFrom("x", "{}", '{"a":1,"b":2}', '{"":1}', "\xff", "x".repeat(150))
+const badLine = fc.constantFrom("x", "{}", '{"a":1,"b":2}', '{"":1}', "\xff", "x".repeat(190))
   .map((it): Line => ({ bytes: Buffer.from(it, "latin1"), isBad: true }));
 
 Deno.test("restore() writes the lines before the first bad one, however they are cut", async () => {
-  const happened = { "batches": 0, "good lines": 0, "cut lines": 0, "bad lines": 0, "twice": 0 };
+  const happened = { batches: 0, good: 0, expired: 0, cut: 0, bad: 0, "two of a key": 0 };
   const lines = fc.array(
     fc.oneof(
-      { weight: 40, arbitrary: lineOfEntry },
+      { weight: 40, arbitrary: goodLine },
       { weight: 2, arbitrary: blankLine },
       { weight: 1, arbitrary: badLine },
     ),
@@ -113,38 +123,78 @@ Deno.test("restore() writes the lines before the first bad one, however they are
   await fc.assert(
     fc.asyncProperty(lines, limits, chunk, async (lines, limits, chunk) => {
       const bad = lines.findIndex(({ isBad }) => isBad);
-      const good = lines.slice(0, bad === -1 ? lines.length : bad)
+      const entriesOfLines = lines.slice(0, bad === -1 ? lines.length : bad)
         .flatMap(({ entry }) => entry ? [entry] : []);
-      const memory = memoryStore();
-      let writes = 0;
-      const setAll: Store["setAll"] = async (values) => {
-        writes++;
-        assert(values.size <= limits.batchLines);
-        await memory.setAll(values);
+      const good = entriesOfLines.filter(({ expires }) => (expires ?? Infinity) > NOW);
+      const expired = entriesOfLines.length - good.length;
+      const memory = memoryStore({ now: () => NOW });
+      let written = 0;
+      const store: Store = {
+        ...memory,
+        async set(...args) {
+          written++;
+          return await memory.set(...args);
+        },
+        async setAll(values, options) {
+          written += values.size;
+          await memory.setAll(values, options);
+        },
+      };
+      const onProgress = () => {
+        assert(written <= limits.batchLines, `${written} were written at once`);
+        written = 0;
+        happened.batches++;
       };
       const bytes = Buffer.concat(lines.flatMap(({ bytes }) => [bytes, Buffer.from("\n")]));
-      const options = { limits: { ...LIMITS, lineBytes: 140, ...limits } };
-      const outcome = await restore({ ...memory, setAll }, chunksOf(bytes, chunk), options)
-        .catch((error: unknown) => error);
-      if (bad === -1) assertEquals(outcome, good.length);
+      const outcome = await restore(store, chunksOf(bytes, chunk), {
+        now: () => NOW,
+        onProgress,
+        limits: { ...LIMITS, lineBytes: 180, ...limits },
+      }).catch((error: unknown) => error);
+      if (bad === -1) assertEquals(outcome, { restored: good.length, expired });
       else {
         assert(outcome instanceof RestoreStopped, String(outcome));
         assertEquals([outcome.line, outcome.restored], [bad + 1, good.length]);
         assertMatch(outcome.message, new RegExp(`^Cannot restore line ${bad + 1}: `));
-        happened["bad lines"]++;
+        happened.bad++;
       }
-      const written = new Map<string, string>();
-      for await (const { key, value } of entries(memory)) written.set(key, value);
-      assertEquals(written, new Map(good));
+      const found: (readonly [string, unknown])[] = [];
+      for await (const { key, value, expires } of entries(memory)) {
+        found.push([key, { value, expires }]);
+      }
+      // Lifetimes are whole seconds, and none gets shorter.
+      const expected = good.map(({ key, value, expires }) => {
+        const left = expires === null ? null : Math.ceil((expires - NOW) / 1000) * 1000;
+        return [key, { value, expires: left === null ? null : NOW + left }] as const;
+      });
+      assertEquals(new Map(found), new Map(expected));
       await memory.close();
-      happened.batches += writes;
-      happened["good lines"] += good.length;
-      happened["cut lines"] += bytes.length / chunk > lines.length ? good.length : 0;
-      happened.twice += good.length - written.size;
+      happened.good += good.length;
+      happened.expired += expired;
+      happened.cut += bytes.length / chunk > lines.length ? good.length : 0;
+      happened["two of a key"] += good.length - found.length;
     }),
     { numRuns: 300 },
   );
   for (const [what, times] of Object.entries(happened)) assert(times > 50, `${what}: ${times}`);
+});
+
+Deno.test("restore() gives the ttl to lines without a lifetime only", async () => {
+  const store = memoryStore({ now: () => NOW });
+  const dump = [
+    '{"plain": 1}',
+    '{"key": "forever", "value": 2, "expires": null}',
+    `{"expires": ${NOW + 7000}, "key": "short", "value": 3}`,
+  ];
+  const options = { ttl: 60, now: () => NOW };
+  assertEquals(await restore(store, new Blob([dump.join("\n")]).stream(), options), {
+    restored: 3,
+    expired: 0,
+  });
+  const expiries: (number | null)[] = [];
+  for await (const { expires } of entries(store)) expiries.push(expires);
+  assertEquals(expiries, [null, NOW + 60_000, NOW + 7000]);
+  await store.close();
 });
 
 Deno.test("restore() restores the lines that share a chunk with one that is not UTF-8", async () => {
@@ -159,15 +209,32 @@ Deno.test("restore() restores the lines that share a chunk with one that is not 
   await store.close();
 });
 
+const NOT_AN_ENTRY =
+  /^Cannot restore line 2: expected one entry, {"key": value} or {"key": "a", "value": 1, "expires": null}$/;
+
 Deno.test("restore() names a line that is too long, too deep or not an entry", async () => {
   const long = `{"k": "${"x".repeat(MAX_VALUE_BYTES)}"}`;
   const longer = `{"k": "${"x".repeat(LIMITS.lineBytes)}"}`;
   const deep = `{"k": ${"[".repeat(50_000)}1.0${"]".repeat(50_000)}}`;
   const cases: [string, RegExp][] = [
-    ["x", /^Cannot restore line 2: expected one entry, {"key": value} \(unexpected "x" at 0\)$/],
-    ["[1]", /^Cannot restore line 2: expected one entry, {"key": value}$/],
-    ["{}", /^Cannot restore line 2: expected one entry, {"key": value}$/],
-    ['{"b": 1, "b": 2}', /^Cannot restore line 2: expected one entry, {"key": value}$/],
+    [
+      "x",
+      /^Cannot restore line 2: expected one entry, {"key": value} or .* \(unexpected "x" at 0\)$/,
+    ],
+    ...["[1]", "{}", '{"b": 1, "b": 2}', '{"key": "k", "value": 1}'].concat(
+      ['"soon"', "-1", "1.5", "true"].map((it) => `{"key": "k", "value": 1, "expires": ${it}}`),
+      '{"key": 1, "value": 1, "expires": null}',
+      '{"key": "k", "value": 1, "expires": null, "more": 1}',
+      '{"key": "k", "key": "l", "expires": null}',
+    ).map((bad) => [bad, NOT_AN_ENTRY] as [string, RegExp]),
+    [
+      '{"key": "k", "value": 1, "expires": 9999999999999999}',
+      /^Cannot restore line 2: Cannot keep/,
+    ],
+    [
+      '{"key": ".", "value": 1, "expires": null}',
+      /^Cannot restore line 2: Cannot use the key "\."/,
+    ],
     ['{"": 1}', /^Cannot restore line 2: Cannot use the key ""/],
     [long, /^Cannot restore line 2: .* is over 1048576 bytes/],
     [longer, /^Cannot restore line 2: it is over 2097152 bytes/],
@@ -200,7 +267,7 @@ Deno.test("restore() writes one batch after another, and stops when its store fa
     const onProgress = (sum: number) => void progress.push(sum);
     return restore(store, new Blob(lines).stream(), { onProgress });
   };
-  assertEquals(await restored(0), 0);
+  assertEquals(await restored(0), { restored: 0, expired: 0 });
   assertEquals(written, [], "nothing is written for an empty dump");
   const error = await assertRejects(() => restored(2500), RestoreStopped, "full");
   assert(error.cause instanceof StoreFull);

@@ -1,0 +1,112 @@
+/**
+ * Copies a store into another one, while programs use it.
+ *
+ * @module
+ */
+import { entries } from "../stores/dumps.ts";
+import { ttlOf } from "../stores/lines.ts";
+import type { Store, Watch } from "../stores/store.ts";
+
+/** How many entries are on their way at a time. */
+const AT_ONCE = 64;
+
+/** The target of a copy has entries. What was removed from the source would stay there. */
+export class NotEmpty extends Error {
+  override readonly name = "NotEmpty";
+}
+
+/** What {@linkcode copy} takes beside the stores. */
+export interface CopyOptions {
+  /** The beginning of the keys to copy; by default all. */
+  prefix: string;
+  /** Whether to go on with the changes of the source, until its watch ends. */
+  watch: boolean;
+  /** Called with the number of entries copied so far. */
+  onProgress(copied: number): void;
+  /** Called when every entry is copied, and before the changes since are followed. */
+  onCopied(copied: number): void;
+}
+
+/**
+ * Writes the entries of a store into an empty one. What changes meanwhile is copied again afterwards,
+ * so that in the end both are the same, with lifetimes to the second.
+ *
+ * @throws {NotEmpty} If the target has an entry under the prefix
+ * @throws {ChangesLost} If more happened at once than the source keeps
+ */
+export async function copy(
+  from: Store,
+  to: Store,
+  { prefix, watch, onProgress, onCopied }: CopyOptions,
+): Promise<void> {
+  for await (const { key } of entries(to, prefix)) {
+    throw new NotEmpty(`Cannot copy: the target has "${key}" already, and has to be empty`);
+  }
+  // Before the keys are listed, so that no change is missed.
+  const changed = watch ? new ChangedKeys(await from.watch(prefix)) : null;
+  let copied = 0;
+  let after: string | undefined;
+  do {
+    const { keys, next } = await from.list(prefix, { after });
+    while (keys.length > 0) {
+      copied += await copyKeys(from, to, keys.splice(0, AT_ONCE));
+      onProgress(copied);
+    }
+    after = next ?? undefined;
+  } while (after !== undefined);
+  onCopied(copied);
+  for (let keys = await changed?.take(); keys; keys = await changed?.take()) {
+    await copyKeys(from, to, keys);
+  }
+}
+
+/** Makes these keys the same in both stores, and returns how many have an entry. */
+async function copyKeys(from: Store, to: Store, keys: string[]): Promise<number> {
+  const found = await Promise.all(keys.map(async (key) => {
+    const entry = await from.get(key);
+    const ttl = entry === null ? 0 : ttlOf(entry.expires, Date.now());
+    if (entry === null || ttl === 0) await to.delete(key);
+    else await to.set(key, entry.value, { ttl });
+    return entry !== null;
+  }));
+  return found.filter(Boolean).length;
+}
+
+/** The keys of a watch's changes, each once, collected while there is no time to copy them. */
+class ChangedKeys {
+  readonly #keys = new Set<string>();
+  #end: { error?: unknown } | null = null;
+  #wake = () => {};
+
+  constructor({ changes }: Watch) {
+    this.#collect(changes).then(() => this.#end = {}, (error) => this.#end = { error })
+      .finally(() => this.#wake());
+  }
+
+  /**
+   * Returns some keys as soon as there are any, or null when the watch has ended.
+   *
+   * @throws {unknown} If the watch failed
+   */
+  async take(): Promise<string[] | null> {
+    while (this.#keys.size === 0) {
+      if (this.#end) {
+        if ("error" in this.#end) throw this.#end.error;
+        return null;
+      }
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      await promise;
+    }
+    const keys = this.#keys.values().take(AT_ONCE).toArray();
+    for (const key of keys) this.#keys.delete(key);
+    return keys;
+  }
+
+  async #collect(changes: Watch["changes"]): Promise<void> {
+    for await (const { key } of changes) {
+      this.#keys.add(key);
+      this.#wake();
+    }
+  }
+}

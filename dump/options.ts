@@ -1,0 +1,99 @@
+/**
+ * The command line of `dump.ts`.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { checkTtl } from "../stores/checks.ts";
+import { watchesOthers } from "../stores/open.ts";
+import { type Format, FORMATS } from "./formats.ts";
+
+export const USAGE = `Usage: dump.ts [options] URL
+
+Prints every entry of the store at URL, one {"key": value} a line. A URL is
+http://localhost:5100, a file such as kv.db, redis://localhost:6379, and so on.
+
+  --prefix TEXT    only the keys that begin with TEXT
+  --format FORMAT  lines; backup, lines that keep lifetimes; table; or json, one
+                   object. The default is lines
+  --watch          goes on with changes as they happen, until Ctrl-C
+  --restore FILE   writes the entries of FILE, lines or a backup, into the store
+  --ttl SECONDS    how long restored lines without a lifetime are kept
+  --to URL         copies the entries, with their lifetimes, into an empty store
+  --help           prints this text
+
+For a service that requires a token, set KV_TOKEN.
+Exit codes: 0 done, 1 the store or file failed, 2 the command is wrong.`;
+
+/** What the command line asks for. */
+export interface Options {
+  url: string;
+  prefix: string;
+  format: Format;
+  watch: boolean;
+  /** The file to restore. */
+  restore: string | undefined;
+  ttl: number | undefined;
+  /** The store to copy to. */
+  to: string | undefined;
+}
+
+/** The command line is wrong. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** Which options each command takes. */
+const TAKEN = {
+  "--restore": ["restore", "ttl"],
+  "--to": ["to", "prefix", "watch"],
+  "A dump": ["prefix", "format", "watch"],
+};
+
+/**
+ * @throws {UsageError} If the arguments are wrong
+ * @throws {InvalidArgument} If the ttl is not one
+ */
+export function readOptions(args: string[]): Options | "help" {
+  const { _: [url, ...others], ...given } = parseArgs(args, {
+    string: ["_", "prefix", "format", "restore", "ttl", "to"],
+    boolean: ["watch", "help"],
+    alias: { help: "h" },
+    unknown(arg) {
+      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${arg}"`);
+    },
+  });
+  const { prefix = "", watch, restore, to } = given;
+  if (given.help) return "help";
+  if (url === undefined) {
+    throw new UsageError("Expected the URL of a store, as in: dump.ts http://localhost:5100");
+  }
+  if (others.length > 0) throw new UsageError(`Expected one URL, not also "${others[0]}"`);
+  if (restore === "") throw new UsageError("--restore needs a file");
+  if (to === "") throw new UsageError("--to needs the URL of a store");
+  const command = restore !== undefined ? "--restore" : to !== undefined ? "--to" : "A dump";
+  for (const [name, value] of Object.entries(given)) {
+    const isGiven = value !== undefined && value !== false && name.length > 1;
+    if (isGiven && !TAKEN[command].includes(name)) {
+      throw new UsageError(`${command} takes no --${name}`);
+    }
+  }
+  const format = FORMATS.find((it) => it === (given.format ?? "lines"));
+  if (!format) {
+    throw new UsageError(`--format is "${given.format}": expected ${FORMATS.join(" or ")}`);
+  }
+  if (watch && (format === "json" || format === "backup")) {
+    throw new UsageError("--watch has no end: expected --format lines or table");
+  }
+  if (watch && !watchesOthers(url)) {
+    throw new UsageError(
+      "--watch needs a service or Redis: a file does not report other programs' changes",
+    );
+  }
+  if (given.ttl !== undefined && !/^\d{1,10}$/.test(given.ttl)) {
+    throw new UsageError(`--ttl is "${given.ttl}": expected a whole number of seconds`);
+  }
+  const ttl = given.ttl === undefined ? undefined : Number(given.ttl);
+  checkTtl(ttl);
+  return { url, prefix, format, watch, restore, ttl, to };
+}

@@ -1,0 +1,165 @@
+/**
+ * A store as newline-delimited JSON: every entry of it, and writing dumps back. Either side holds a few
+ * entries at a time, however many there are.
+ *
+ * @module
+ */
+import { checkTtl } from "./checks.ts";
+import { BadLine, type Line, linesOf, readLine } from "./lines.ts";
+import { type Entry, MAX_VALUE_BYTES, type Store } from "./store.ts";
+
+/** How much is held at a time. */
+export const LIMITS = {
+  /** The longest line that is read, in bytes: a key and a value, and room for escapes. */
+  lineBytes: 2 * MAX_VALUE_BYTES,
+  /** How many lines, and about how many bytes, are written at once. */
+  batchLines: 1000,
+  batchBytes: 2 * 1024 * 1024,
+  /** How many entries are fetched at once, and about how many characters they may have together. */
+  fetched: 16,
+  fetchedLength: 64 * 1024,
+};
+/**
+ * Yields every entry of a store, or those under a prefix. One that is written, removed or expires
+ * meanwhile may be among them or not.
+ *
+ * @example
+ * ```ts
+ * import { entries } from "./dumps.ts";
+ * import { json } from "./json/text.ts";
+ * import { line } from "./lines.ts";
+ * import { openStore } from "./open.ts";
+ *
+ * const store = await openStore(":memory:");
+ * await store.set("twitter", json("@csuf"));
+ * for await (const entry of entries(store)) console.log(line(entry)); // {"twitter": "@csuf"}
+ * await store.close();
+ * ```
+ */
+export async function* entries(
+  store: Store,
+  prefix = "",
+  limits = LIMITS,
+): AsyncGenerator<Entry> {
+  let atOnce = 1;
+  let after: string | undefined;
+  do {
+    const { keys, next } = await store.list(prefix, { after });
+    while (keys.length > 0) {
+      const fetched = await Promise.all(keys.slice(0, atOnce).map((key) => store.get(key)));
+      let used = 0;
+      for (let length = 0; used < fetched.length && length < limits.fetchedLength; used++) {
+        length += fetched[used]?.value.length ?? 0;
+      }
+      atOnce = used === fetched.length ? Math.min(2 * atOnce, limits.fetched) : used;
+      // Who reads slowly must not hold large entries that are not read soon: they are fetched again.
+      fetched.length = used;
+      keys.splice(0, used);
+      for (const entry of fetched) if (entry !== null) yield entry;
+    }
+    after = next ?? undefined;
+  } while (after !== undefined);
+}
+
+/** What {@linkcode restore} takes beside the lines. */
+export interface RestoreOptions {
+  /** How long the entries of lines without a lifetime are kept, in seconds; by default for ever. */
+  ttl?: number | undefined;
+  /** Called after each write, with the number of lines that have been restored. */
+  onProgress?: (restored: number) => void;
+  /** The clock that says how long an entry is still kept, in milliseconds since 1970. */
+  now?: () => number;
+  limits?: typeof LIMITS;
+}
+
+/** A restore that stopped early. The lines before it have been restored. */
+export class RestoreStopped extends Error {
+  static {
+    this.prototype.name = "RestoreStopped";
+  }
+
+  /**
+   * @param cause What is wrong with the line, or why reading or writing failed
+   * @param line The number of the bad line, if a line is the cause
+   * @param restored How many lines were written
+   */
+  constructor(
+    override readonly cause: unknown,
+    readonly line: number | undefined,
+    readonly restored = 0,
+  ) {
+    const { message } = cause as Error;
+    super(line === undefined ? message : `Cannot restore line ${line}: ${message}`);
+  }
+}
+
+/** What became of the lines of a dump. */
+export interface Restored {
+  /** How many were written. */
+  restored: number;
+  /** How many were left out, since their entries have expired. */
+  expired: number;
+}
+
+/**
+ * Writes the entry of each line, in the order of the lines; blank ones are skipped. A line is either
+ * `{"key": value}`, or has a lifetime too: `{"key": "a", "value": 1, "expires": null}`.
+ *
+ * @param dump Bytes in UTF-8, cut anywhere
+ * @throws {RestoreStopped} At the first line that is not an entry, or if reading or writing fails
+ * @throws {InvalidArgument} If the ttl is not one
+ */
+export async function restore(
+  store: Store,
+  dump: AsyncIterable<Uint8Array>,
+  { ttl, onProgress = () => {}, now = Date.now, limits = LIMITS }: RestoreOptions = {},
+): Promise<Restored> {
+  checkTtl(ttl);
+  let batch = new Map<string, Line>();
+  let lines = 0;
+  let bytes = 0;
+  let restored = 0;
+  let expired = 0;
+  const write = async () => {
+    const [writing, count] = [batch, lines];
+    [batch, lines, bytes] = [new Map(), 0, 0];
+    if (count === 0) return;
+    await writeAll(store, writing.values());
+    restored += count;
+    onProgress(restored);
+  };
+  try {
+    try {
+      for await (const [number, text] of linesOf(dump, limits.lineBytes)) {
+        const line = readLine(number, text, { ttl, now });
+        if (line.ttl === 0) {
+          expired++;
+          continue;
+        }
+        batch.set(line.key, line);
+        lines++;
+        bytes += text.length;
+        if (lines === limits.batchLines || bytes >= limits.batchBytes) await write();
+      }
+    } finally {
+      // The good lines before a bad one, too.
+      await write();
+    }
+  } catch (error) {
+    const { cause, line } = error instanceof BadLine ? error : { cause: error, line: undefined };
+    throw new RestoreStopped(cause, line, restored);
+  }
+  return { restored, expired };
+}
+
+/** Writes the lines, those with one ttl together. */
+async function writeAll(store: Store, lines: Iterable<Line>): Promise<void> {
+  const groups = Map.groupBy(lines, ({ ttl }) => ttl);
+  await Promise.all(Array.from(groups, async ([ttl, group]) => {
+    const [first, ...others] = group;
+    // A service gets many of the first in one request.
+    if (first !== undefined && others.length === 0) {
+      await store.set(first.key, first.value, { ttl });
+    } else await store.setAll(new Map(group.map(({ key, value }) => [key, value])), { ttl });
+  }));
+}

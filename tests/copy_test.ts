@@ -1,0 +1,132 @@
+/** Copies of a store in use: what `dump.ts --to` does. */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import fc from "fast-check";
+import { copy, type CopyOptions, NotEmpty } from "../dump/copy.ts";
+import { entries } from "../stores/dumps.ts";
+import { json } from "../stores/json/text.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { ChangesLost, type Store } from "../stores/store.ts";
+import { eventually } from "./helpers/programs.ts";
+
+const NO_WATCH: CopyOptions = { prefix: "", watch: false, onProgress() {}, onCopied() {} };
+
+Deno.test("copy() writes every entry under the prefix, with its lifetime to the second", async () => {
+  const [from, to] = [memoryStore(), memoryStore()];
+  const keys = Array.from({ length: 1500 }, (_, i) => `k${i}`);
+  await from.setAll(new Map(keys.map((key, i) => [key, json(i)])));
+  const { expires } = await from.set("k7", json("short"), { ttl: 60 });
+  await from.set("other", json(1));
+  const progress: number[] = [];
+  let copied = 0;
+  await copy(from, to, {
+    prefix: "k",
+    watch: false,
+    onProgress: (count) => void progress.push(count),
+    onCopied: (count) => copied = count,
+  });
+  assertEquals([copied, progress.at(-1)], [1500, 1500]);
+  assert(progress.length > 10);
+  assertEquals(await contents(to), await contents(from, "k"));
+  const there = (await to.get("k7"))?.expires ?? 0;
+  assert(there >= (expires ?? 0) && there < (expires ?? 0) + 2000, `${there} for ${expires}`);
+  await from.close();
+  await to.close();
+});
+
+Deno.test("copy() ends with both the same, for any changes while it copies and follows", async () => {
+  const happened = { "changed before it was copied": 0, "changed after": 0, removed: 0 };
+  const key = fc.constantFrom(...Array.from({ length: 150 }, (_, i) => `k${i}`));
+  const change = fc.record({
+    key,
+    op: fc.constantFrom("set", "delete"),
+    pause: fc.nat({ max: 3 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { maxLength: 80, size: "max" }), async (changes) => {
+      const [source, memory] = [memoryStore(), memoryStore()];
+      for (let i = 0; i < 150; i += 2) await source.set(`k${i}`, json(0));
+      const from: Store = {
+        ...source,
+        list: (prefix, { after } = {}) => source.list(prefix, { after, limit: 5 }),
+      };
+      let isCopied = false;
+      // A write that takes as long as others do, so that more happens before the next.
+      const to: Store = {
+        ...memory,
+        async set(...args) {
+          await turns(1);
+          return await memory.set(...args);
+        },
+        async delete(...args) {
+          await turns(2);
+          return await memory.delete(...args);
+        },
+      };
+      const copying = copy(from, to, { ...NO_WATCH, watch: true, onCopied: () => isCopied = true });
+      for (const [i, { key, op, pause }] of changes.entries()) {
+        await turns(pause);
+        happened[isCopied ? "changed after" : "changed before it was copied"]++;
+        if (op === "set") await from.set(key, json(i));
+        else if (await from.delete(key)) happened.removed++;
+      }
+      await from.set("~last", json(1));
+      await eventually(
+        "the last change in the copy",
+        async () => await memory.get("~last") !== null,
+      );
+      assertEquals(await contents(memory), await contents(from));
+      await from.close();
+      await copying;
+      await memory.close();
+    }),
+    { numRuns: 60 },
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
+});
+
+Deno.test("copy() writes into no store that has entries", async () => {
+  const [from, to] = [memoryStore(), memoryStore()];
+  await from.set("a", json(1));
+  await to.set("b", json(2));
+  const error = await assertRejects(() => copy(from, to, NO_WATCH), NotEmpty);
+  assertMatch(error.message, /^Cannot copy: the target has "b" already/);
+  assertEquals(await contents(to), new Map([["b", "2"]]));
+  await copy(from, to, { ...NO_WATCH, prefix: "a" });
+  assertEquals([...await contents(to)], [["a", "1"], ["b", "2"]]);
+  await from.close();
+  await to.close();
+});
+
+Deno.test("copy() fails when the watch of its source does, or a write", async () => {
+  const [from, to] = [memoryStore(), memoryStore()];
+  await from.set("a", json(1));
+  const lost = new ChangesLost("x");
+  const failing: Store = {
+    ...from,
+    async watch(...args) {
+      const { since, changes } = await from.watch(...args);
+      await changes.cancel();
+      return {
+        since,
+        changes: new ReadableStream({ start: (controller) => controller.error(lost) }),
+      };
+    },
+  };
+  await assertRejects(() => copy(failing, to, { ...NO_WATCH, watch: true }), ChangesLost);
+  await to.delete("a");
+  const full = new Error("full");
+  const refusing: Store = { ...to, set: () => Promise.reject(full) };
+  await assertRejects(() => copy(from, refusing, NO_WATCH), Error, "full");
+  await from.close();
+  await to.close();
+});
+
+async function contents(store: Store, prefix = ""): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for await (const { key, value } of entries(store, prefix)) found.set(key, value);
+  return found;
+}
+
+async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+}
