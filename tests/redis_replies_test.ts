@@ -7,7 +7,7 @@ import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { freePort } from "./helpers/programs.ts";
 import { DEADLINE, open } from "./helpers/redis_faults.ts";
 
-const INFO = "loading:0\r\nrun_id:abc\r\n";
+const INFO = "run_id:abc\r\ncluster_state:ok\r\n";
 const ENTRY = "12345678-1234-1234-1234-123456789012 - 1";
 
 /** Returns a bulk string. */
@@ -38,8 +38,8 @@ class FakeRedis implements AsyncDisposable {
       // No value here looks like the beginning of a command.
       for (const [, name] of String(chunk).matchAll(/\*\d+\r\n\$\d+\r\n(\w+)/g)) {
         if (name === "hello") socket.write("%1\r\n+proto\r\n:3\r\n");
-        else if (name === "cluster") socket.write(slotsAt(socket.localPort));
-        else socket.write(name === "info" ? bulk(INFO) : this.reply);
+        else if (/SLOTS/.test(String(chunk))) socket.write(slotsAt(socket.localPort));
+        else socket.write(/^(info|cluster)$/.test(name ?? "") ? bulk(INFO) : this.reply);
       }
     });
   }

@@ -1,6 +1,7 @@
 /** The Redis store: the conformance suite, and what only Redis has. Faults are in redis_faults_test.ts. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import { redisStore } from "../stores/redis/store.ts";
@@ -310,13 +311,83 @@ testWith(REDIS, "redisStore() does not take another program's key for an entry",
   await using opened = await openTestStore(aloneUrl());
   const name = `test${prefixes - 1}:`;
   await cli(alone.port, "SET", `${name}text`, "hello");
+  await cli(alone.port, "SET", `${name}empty`, "");
   await cli(alone.port, "HSET", `${name}hash`, "a", "1");
-  for (const key of ["text", "hash"]) {
+  for (const key of ["text", "empty", "hash"]) {
     await assertRejects(() => opened.store.get(key), StoreUnavailable);
+    const create = () => opened.store.set(key, json(1), { ifRevision: null });
+    assertEquals((await assertRejects(create, StoreUnavailable)).outcome, "unchanged", key);
   }
+  assertEquals(await cli(alone.port, "GET", `${name}empty`), "\n");
+  assertEquals((await opened.store.set("empty", json(1))).created, false);
   const error = await assertRejects(() => opened.store.set("hash", json(1)), StoreUnavailable);
   assertEquals(error.outcome, "unchanged");
 });
+
+testWith(
+  REDIS,
+  "redisStore() reads no more of another program's value than an entry has",
+  async () => {
+    await using opened = await openTestStore(aloneUrl());
+    const { store } = opened;
+    const entry = json("é".repeat(512 * 1024 - 1));
+    const { revision } = await store.set("largest", entry, { ttl: 1000 });
+    assertEquals((await store.get("largest"))?.value, entry);
+    const name = `test${prefixes - 1}:long`;
+    await cli(alone.port, "SET", name, `${revision} - "a"`);
+    await cli(alone.port, "SETRANGE", name, String(100 * 1024 * 1024), "a");
+    const sent = async () =>
+      Number(/total_net_output_bytes:(\d+)/.exec(await cli(alone.port, "INFO", "stats"))?.[1]);
+    const before = await sent();
+    const calls = [
+      () => store.get("long"),
+      () => store.set("long", json(1), { ifRevision: null }),
+      () => store.delete("long", { ifRevision: null }),
+      () => store.delete("long"),
+    ];
+    for (const call of calls) {
+      await assertRejects(call as () => Promise<unknown>, StoreUnavailable, "another program");
+    }
+    assert(await sent() - before < 8 * 1024 * 1024, `${await sent() - before} bytes`);
+  },
+);
+
+testWith(
+  REDIS,
+  "redisStore() says that the server has become a replica, and reads on",
+  async () => {
+    await using server = await startRedis();
+    await using opened = await openTestStore(`redis://127.0.0.1:${server.port}/`);
+    const { store } = opened;
+    await store.set("a", json(1));
+    const { changes } = await store.watch("");
+    const reader = changes.getReader();
+    await store.set("a", json(2));
+    assertEquals((await reader.read()).value?.entry?.value, "2");
+    const warnings: Error[] = [];
+    const warn = (warning: Error) => warnings.push(warning);
+    process.on("warning", warn);
+    await cli(server.port, "REPLICAOF", "127.0.0.1", String(alone.port));
+    for (let round = 0; round < 3; round++) {
+      await eventually("a connection", () => store.get("a").then(() => true, () => false));
+      const writes = Array.from({ length: 20 }, () => store.set("a", json(3)));
+      for (const write of await Promise.allSettled(writes)) {
+        assert(write.status === "rejected" && write.reason instanceof StoreUnavailable);
+        assertMatch(write.reason.message, /READONLY/);
+        assertEquals(write.reason.outcome, "unchanged");
+      }
+    }
+    process.off("warning", warn);
+    assertEquals(warnings, []);
+    await assertRejects(() => store.watch(""), StoreUnavailable, "replica");
+    await assertRejects(() => reader.read(), StoreUnavailable);
+    await cli(server.port, "REPLICAOF", "NO", "ONE");
+    await eventually(
+      "a store that writes",
+      () => store.set("a", json(4)).then(() => true, () => false),
+    );
+  },
+);
 
 testWith(REDIS, "redisStore() says that Redis is full, and writes nothing", async () => {
   await using server = await startRedis({ settings: ["maxmemory 3mb"] });

@@ -1,10 +1,11 @@
 /**
- * The changes that any client makes in a Redis store. The scripts of `client.ts` publish the key of
- * each entry that they write, and a connection of its own, opened at the first watch, receives them.
+ * The changes that any client makes in a Redis store. The scripts publish the key of each entry that
+ * they write, and a connection of its own, opened at the first watch, receives them.
  *
  * Redis keeps no messages for a subscriber that is disconnected: if this connection is lost, every
- * watch ends, and none can be resumed from before. A Cluster forwards messages from server to server
- * without acknowledgement: while two servers cannot reach each other, or a slot moves, a change may
+ * watch ends, and none can be resumed from before. So it does if the server may no longer receive all
+ * of them. A Cluster forwards messages from server to server without acknowledgement: until one
+ * notices that it cannot reach another (`cluster-node-timeout`), or while a slot moves, a change may
  * be missed.
  *
  * @module
@@ -14,41 +15,60 @@ import { Changes } from "../changes.ts";
 import { isKey } from "../checks.ts";
 import { unref } from "../timers.ts";
 import { disconnect } from "./client.ts";
+import { checkReach } from "./cluster.ts";
+import { facts } from "./connection.ts";
 
-/** How often the connection is tested, in milliseconds: one that only listens does not notice its loss. */
-const HEARTBEAT = 5000;
+/** Where changes are published, and when a subscription ends. */
+export interface SubscribeOptions {
+  channel: string;
+  /** What stands before each key in Redis. */
+  prefix: string;
+  /** How often the connection is tested, in milliseconds: one that only listens does not notice its loss. */
+  interval: number;
+  /** Returns the error with which the watches end when the connection is lost. */
+  failed(cause: Error): Error;
+}
 
 /** One connection that receives changes. */
 export interface Subscription {
+  /** Every later write will be received. */
   readonly changes: Changes;
-  /** Resolves once every later write will be received; rejects if the connection fails. */
-  readonly ready: Promise<void>;
-  /** Whether the connection could not be made, or is lost. */
-  readonly isOver: boolean;
+  /** Ends the watches if changes may be missed. Returns whether they go on. */
+  test(): Promise<boolean>;
   /** Ends the watches without an error, and the connection. */
   close(): Promise<void>;
 }
 
 /**
- * Listens on a connection of its own, which is made as `redis` is.
- *
- * @param prefix What stands before each key in Redis
- * @param failed The error with which the watches end when the connection is lost
+ * Listens on a connection of its own, which is made as `redis` is, in a Cluster to any server that
+ * reaches every master: what is published on one reaches all.
  */
-export function subscribe(
+export async function subscribe(
   redis: Redis | Cluster,
-  channel: string,
-  prefix: string,
-  failed: (cause: Error) => Error,
-): Subscription {
+  options: SubscribeOptions,
+): Promise<Subscription> {
+  let problem: unknown = new Error("no server of the Cluster is available");
+  for (const server of redis instanceof Cluster ? readyServers(redis) : [redis]) {
+    try {
+      return await listen(server, redis instanceof Cluster ? checkReach : checkMaster, options);
+    } catch (error) {
+      problem = error;
+    }
+  }
+  throw problem;
+}
+
+async function listen(
+  server: Redis,
+  check: (connection: Redis) => Promise<void>,
+  { channel, prefix, interval, failed }: SubscribeOptions,
+): Promise<Subscription> {
   const changes = new Changes();
-  const connection = anyServer(redis).duplicate({
+  const connection = server.duplicate({
     lazyConnect: true,
     // Reconnecting by itself would hide that changes were missed.
     retryStrategy: () => null,
-    sentinelRetryStrategy: () => null,
   });
-  let isOver = false;
   let lastError = new Error("the connection was lost");
   connection.on("error", (error: Error) => (lastError = error));
   // Whoever may publish on the channel can send anything.
@@ -56,34 +76,46 @@ export function subscribe(
     const key = name.slice(prefix.length);
     if (name.startsWith(prefix) && isKey(key)) changes.add(key);
   });
-  connection.once("end", () => {
-    isOver = true;
-    clearInterval(timer);
-    changes.end(failed(lastError));
-  });
-  const timer = setInterval(() => connection.ping().catch(giveUp), HEARTBEAT);
-  unref(timer);
 
-  function giveUp(cause: Error): void {
-    isOver = true;
-    lastError = cause;
+  async function test(): Promise<boolean> {
+    try {
+      await check(connection);
+      return connection.status === "ready";
+    } catch (error) {
+      end(error as Error);
+      return false;
+    }
+  }
+
+  function end(cause: Error): void {
+    clearInterval(timer);
+    changes.end(failed(cause));
     if (connection.status !== "end") connection.disconnect();
   }
 
+  const timer = setInterval(test, interval);
+  unref(timer);
+  const { promise: ended, reject } = Promise.withResolvers<never>();
+  ended.catch(() => {}); // only who waits for the beginning needs it
+  connection.once("end", () => {
+    end(lastError);
+    reject(lastError);
+  });
   async function begin(): Promise<void> {
     // The rejection lacks the reason, which came as an event.
-    await connection.connect().catch(() => Promise.reject(lastError));
+    await connection.connect().catch(() => ended);
     await connection.subscribe(channel);
+    await check(connection);
   }
-
-  const ready = begin();
-  ready.catch(giveUp);
+  try {
+    await Promise.race([begin(), ended]);
+  } catch (error) {
+    end(error as Error);
+    throw error;
+  }
   return {
     changes,
-    ready,
-    get isOver() {
-      return isOver;
-    },
+    test,
     async close() {
       changes.end();
       clearInterval(timer);
@@ -92,11 +124,15 @@ export function subscribe(
   };
 }
 
-/** Returns the server, or one of a Cluster: what is published on one reaches all. */
-function anyServer(redis: Redis | Cluster): Redis {
-  if (!(redis instanceof Cluster)) return redis;
-  const servers = redis.nodes().filter(({ status }) => status === "ready");
-  const server = servers[Math.floor(Math.random() * servers.length)];
-  if (server === undefined) throw new Error("no server of the Cluster is available");
-  return server;
+/** @throws {Error} If what others write may not reach this server */
+async function checkMaster(connection: Redis): Promise<void> {
+  const { role } = await facts(connection);
+  if (role === "replica") throw new Error("it is a replica, which may miss changes");
+}
+
+/** Returns the servers of a Cluster that are connected, in random order. */
+function readyServers(cluster: Cluster): Redis[] {
+  const servers = cluster.nodes().filter(({ status }) => status === "ready");
+  return servers.map((server) => ({ server, order: Math.random() }))
+    .sort((a, b) => a.order - b.order).map(({ server }) => server);
 }

@@ -1,64 +1,23 @@
 /**
- * The connection of a Redis store, by `ioredis` with settings under which nothing hangs, nothing is
- * sent twice and a lost connection is made again; and the scripts that the store writes with.
+ * The connections of a Redis store, by `ioredis` with settings under which nothing hangs, nothing is
+ * sent twice and a lost connection is made again.
  *
  * @module
  */
 import { Cluster, Redis } from "ioredis";
-import dataHandler from "ioredis/built/DataHandler.js";
+import handlers from "ioredis/built/DataHandler.js";
+import { askWorkingServers, handleAsking } from "./cluster.ts";
+import { masterConnector, Sentinels } from "./sentinels.ts";
 import type { RedisUrl } from "./url.ts";
 
 /** The longest pause between two attempts to connect, in milliseconds. */
 const MAX_BACK_OFF = 1000;
+/** How long reaching a server may take, in milliseconds: a lost packet is sent again after a second. */
+const CONNECT_TIMEOUT = 1500;
 /** How long the other side may take to close a connection, in milliseconds. */
 const CLOSE_TIMEOUT = 100;
-/** Ends the script, with the entry that is there, unless ARGV[1] is "", "=<its revision>" or, for nothing, "!". */
-const CHECK = `
-  local revision = redis.call('GETRANGE', KEYS[1], 0, 35)
-  if ARGV[1] ~= '' and ARGV[1] ~= (revision == '' and '!' or '=' .. revision) then
-    return redis.call('GET', KEYS[1])
-  end`;
-
-/**
- * Writes all KEYS and publishes them: ARGV has the condition, the channel, the ttl in milliseconds
- * or "", then revisions and values. A key is published before it is written, so that a user who may
- * not publish cannot write either. No client sees a script half done.
- */
-const PUT = `${CHECK}
-  local expires = '-'
-  if ARGV[3] ~= '' then
-    local now = redis.call('TIME')
-    expires = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[3])
-  end
-  for i, key in ipairs(KEYS) do
-    local entry = ARGV[i * 2 + 2] .. ' ' .. expires .. ' ' .. ARGV[i * 2 + 3]
-    redis.call('PUBLISH', ARGV[2], key)
-    if expires == '-' then
-      redis.call('SET', key, entry)
-    else
-      redis.call('SET', key, entry, 'PXAT', expires)
-    end
-  end
-  return {revision == '' and 1 or 0, expires}`;
-
-/** Removes KEYS[1], and publishes it if it was there: ARGV has the condition and the channel. */
-const REMOVE = `${CHECK}
-  local entry = redis.call('GET', KEYS[1])
-  if entry then
-    redis.call('PUBLISH', ARGV[2], KEYS[1])
-    redis.call('DEL', KEYS[1])
-  end
-  return {entry}`;
-
-/** The scripts as ioredis has them: an array is a write that was done, anything else the entry in its way. */
-interface Scripts {
-  put(count: number, keys: string[], args: string[]): Promise<[number, string] | string | null>;
-  remove(key: string, condition: string, channel: string): Promise<[string | null] | string | null>;
-}
-
-type Client = (Redis | Cluster) & Scripts;
-
-const SCRIPTS = { put: { lua: PUT }, remove: { lua: REMOVE, numberOfKeys: 1 } };
+/** Is in the options of our connections only, and of their duplicates. */
+const OURS = {};
 
 /** The part of ioredis that takes the replies of one connection. Its types say that it is private. */
 interface ReplyHandler {
@@ -71,11 +30,12 @@ interface ReplyHandler {
 
 // A reply that nothing asked for, or of another type, can throw in ioredis 6.0, which throws it again
 // as an uncaught exception: that would end the process. Here it ends the connection. The connections
-// of other users of ioredis in this process stay as they are.
-const handler = dataHandler.default.prototype as unknown as ReplyHandler;
+// of other users of ioredis in this process stay as they are. Bun imports the class itself.
+const { prototype } = "default" in handlers ? handlers.default : handlers as never;
+const handler = prototype as unknown as ReplyHandler;
 const { dispatch } = handler;
 handler.dispatch = function (take) {
-  if (this.redis.options.scripts !== SCRIPTS) return dispatch.call(this, take);
+  if (this.redis.options.scripts !== OURS) return dispatch.call(this, take);
   try {
     take();
   } catch (cause) {
@@ -84,72 +44,73 @@ handler.dispatch = function (take) {
   }
 };
 
-/** Connects in the background; a connection that is lost is made again. */
-export function connect(target: RedisUrl, deadline: number): Client {
-  const { hosts, path, username, password, database, master } = target;
-  const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
-  const tls = target.tls ? { tls: {} } : {};
-  const sentinelLogin = {
-    ...target.sentinelUsername === undefined ? {} : { sentinelUsername: target.sentinelUsername },
-    ...target.sentinelPassword === undefined ? {} : { sentinelPassword: target.sentinelPassword },
-  };
-  const options = {
-    ...tls,
-    username,
-    password,
-    db: database,
-    scripts: SCRIPTS,
-    connectTimeout: deadline,
-    // A server that is silent for this long while calls wait may be gone: reconnect.
-    socketTimeout: deadline,
-    disconnectTimeout: CLOSE_TIMEOUT,
-    disableClientInfo: true,
-    retryStrategy: backOff,
-    maxLoadingRetryTime: MAX_BACK_OFF,
-    // Nothing is sent twice, and nothing is kept for later: that is the caller's decision.
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    autoResendUnfulfilledCommands: false,
-    // A master that became a replica: ask the Sentinels again.
-    reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
-  };
-  // ioredis adds the scripts as methods at run time.
-  if (target.kind === "cluster") {
-    const cluster = new Cluster(hosts, {
-      redisOptions: options,
-      scripts: SCRIPTS,
-      clusterRetryStrategy: backOff,
-      slotsRefreshTimeout: deadline,
-      retryDelayOnFailover: 0,
-      retryDelayOnClusterDown: 0,
-      // A certificate is for a name, not for the address that ioredis would look up.
-      ...(target.tls ? { dnsLookup: (host, done) => done(null, host) } : {}),
-    }) as Cluster & Scripts;
-    return cluster.on("+node", handleAsking);
-  }
-  if (master !== undefined) {
-    return new Redis({
-      ...options,
-      sentinels: hosts,
-      name: master,
-      ...sentinelLogin,
-      sentinelCommandTimeout: deadline,
-      sentinelRetryStrategy: backOff,
-      enableTLSForSentinelMode: target.tls,
-      ...(target.tls ? { sentinelTLS: {} } : {}),
-    }) as Redis & Scripts;
-  }
-  return new Redis({ ...options, ...(path === undefined ? hosts[0] : { path }) }) as
-    & Redis
-    & Scripts;
+/** The connection to the server, or to all servers of a Cluster. */
+export interface Client {
+  readonly redis: Redis | Cluster;
+  /** Closes it, and the connections to Sentinels. */
+  close(): Promise<void>;
 }
 
 /**
- * ioredis sends an ASKING before a command that it redirects, and handles the errors of that command
- * only: an ASKING to a server that is gone, while a slot moves, would end the process.
+ * Connects in the background; a connection that is lost is made again.
+ *
+ * @param deadline Of calls, in milliseconds
+ * @param interval How often Sentinels are asked for the master, in milliseconds
  */
-function handleAsking(node: Redis): void {
-  node.asking = async () => await Redis.prototype.asking.call(node).catch(() => "OK"); // the command fails too
+export function connect(target: RedisUrl, deadline: number, interval: number): Client {
+  const { hosts, path, username, password, database, tls } = target;
+  const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
+  const timeout = Math.min(deadline, CONNECT_TIMEOUT);
+  const common = {
+    ...tls ? { tls: {} } : {},
+    scripts: OURS,
+    connectTimeout: timeout,
+    disconnectTimeout: CLOSE_TIMEOUT,
+    disableClientInfo: true,
+    // It would ask for INFO, which a user may not be allowed to; a server that loads says so itself.
+    enableReadyCheck: false,
+    retryStrategy: backOff,
+    // Nothing is sent twice, and nothing is kept for later: that is the caller's decision.
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+  };
+  const options = {
+    ...common,
+    username,
+    password,
+    db: database,
+    // A server that is silent for this long while calls wait may be gone: reconnect.
+    socketTimeout: deadline,
+    enableOfflineQueue: false,
+  };
+  if (target.kind === "cluster") {
+    const cluster = new Cluster(hosts, {
+      redisOptions: options,
+      clusterRetryStrategy: backOff,
+      slotsRefreshTimeout: timeout,
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+      // A certificate is for a name, not for the address that ioredis would look up.
+      ...tls ? { dnsLookup: (host, done) => done(null, host) } : {},
+    });
+    cluster.on("+node", handleAsking);
+    askWorkingServers(cluster, timeout);
+    return { redis: cluster, close: () => disconnect(cluster) };
+  }
+  if (target.kind === "sentinel") {
+    const { sentinelUsername, sentinelPassword } = target;
+    const login = { username: sentinelUsername, password: sentinelPassword };
+    const sentinels = new Sentinels(target, { ...common, ...login }, interval);
+    const Connector = masterConnector(sentinels, { disconnectTimeout: CLOSE_TIMEOUT, backOff });
+    const redis = new Redis({ ...options, Connector });
+    const close = async () => {
+      sentinels.stop();
+      await Promise.all([redis, ...sentinels.clients].map(disconnect));
+    };
+    return { redis, close };
+  }
+  const redis = new Redis({ ...options, ...(path === undefined ? hosts[0] : { path }) });
+  return { redis, close: () => disconnect(redis) };
 }
 
 /**
@@ -177,12 +138,7 @@ interface Corkable {
   uncork(): void;
 }
 
-/** Whether the server at the other end of a new connection is loading its data; a Cluster asks itself. */
-export async function isLoading(redis: Redis | Cluster): Promise<boolean> {
-  return !(redis instanceof Cluster) && /^loading:1/m.test(await redis.info("persistence"));
-}
-
-/** Closes all connections. */
+/** Closes a connection, or all of a Cluster. */
 export async function disconnect(redis: Redis | Cluster): Promise<void> {
   const connections = redis instanceof Cluster ? [redis, ...redis.nodes()] : [redis];
   const open = connections.filter(({ status }) => status !== "end");
@@ -193,17 +149,4 @@ export async function disconnect(redis: Redis | Cluster): Promise<void> {
   const timer = setTimeout(timeUp.resolve, 2 * CLOSE_TIMEOUT);
   await Promise.race([Promise.all(ended), timeUp.promise]);
   clearTimeout(timer);
-}
-
-/**
- * Returns the hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, or of all of it.
- * The package `cluster-key-slot`, which ioredis uses, finds a tag in `{}a}`, where Redis finds none.
- */
-export function slotOf(key: string): number {
-  let crc = 0;
-  for (const byte of new TextEncoder().encode(/^[^{]*\{([^}]+)\}/.exec(key)?.[1] ?? key)) {
-    crc ^= byte << 8;
-    for (let bit = 0; bit < 8; bit++) crc = (crc << 1) ^ (crc & 0x8000 ? 0x1021 : 0);
-  }
-  return crc & 0x3fff;
 }

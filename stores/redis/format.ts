@@ -1,10 +1,15 @@
 /**
- * How entries, conditions and ttls are written in Redis.
+ * How entries, conditions and ttls are written in Redis, and what replies there are.
  *
  * @module
  */
+import { ReplyError } from "ioredis";
 import { expiry } from "../checks.ts";
-import { type Entry, type JsonText, StoreUnavailable } from "../store.ts";
+import { byteLength } from "../json/text.ts";
+import { type Entry, type JsonText, MAX_VALUE_BYTES, StoreUnavailable } from "../store.ts";
+
+/** The longest entry, in bytes: a revision, 15 digits of a time, two spaces, and a value. */
+export const MAX_ENTRY_BYTES = 36 + 15 + 2 + MAX_VALUE_BYTES;
 
 /** Milliseconds since 1970, which a `Date` can hold, or never. */
 const EXPIRES = /^(?:-|\d{1,15})$/;
@@ -27,18 +32,24 @@ export function timeOf(expires: string): number | null {
 }
 
 /** Whether a reply is an entry or nothing: a server may answer anything. */
-export function isPacked(reply: unknown): reply is string | null {
+function isPacked(reply: unknown): reply is string | null {
   return reply === null || typeof reply === "string";
 }
 
-/** Whether a script has returned that it wrote: whether nothing was there, and when it expires. */
-export function isPutReply([created, expires]: unknown[]): boolean {
+/** What PUT returns that has written: whether nothing was there, and when the entries expire. */
+export type PutReply = [created: number, expires: string];
+/** What REMOVE returns that has removed: the entry, if there was one. */
+export type RemoveReply = [entry: string | null];
+
+/** Whether PUT has returned that it wrote. */
+export function isPutReply(reply: unknown[]): reply is PutReply {
+  const [created, expires] = reply;
   return typeof created === "number" && typeof expires === "string" && EXPIRES.test(expires);
 }
 
-/** Whether a script has returned what it removed. */
-export function isRemoveReply([entry]: unknown[]): boolean {
-  return isPacked(entry);
+/** Whether REMOVE has returned what it removed. */
+export function isRemoveReply(reply: unknown[]): reply is RemoveReply {
+  return isPacked(reply[0]);
 }
 
 /**
@@ -46,14 +57,14 @@ export function isRemoveReply([entry]: unknown[]): boolean {
  *
  * @throws {Error} If it is neither; then it is not known whether anything was written
  */
-export function checkReply<T>(
-  reply: T,
+export function checkReply<Done extends unknown[]>(
+  reply: unknown,
   condition: string,
-  isDone: (values: unknown[]) => boolean,
-): T {
-  const isExpected = Array.isArray(reply) ? isDone(reply) : condition !== "" && isPacked(reply);
-  if (!isExpected) throw new Error("its reply is unexpected");
-  return reply;
+  isDone: (values: unknown[]) => values is Done,
+): Done | string | null {
+  if (Array.isArray(reply) && isDone(reply)) return reply;
+  if (!Array.isArray(reply) && condition !== "" && isPacked(reply)) return reply;
+  throw new Error("its reply is unexpected");
 }
 
 /**
@@ -64,15 +75,16 @@ export function checkReply<T>(
  */
 export function decode(
   key: string,
-  packed: string | null,
+  packed: unknown,
   outcome: StoreUnavailable["outcome"] = "unchanged",
 ): Entry | null {
-  if (packed === null) return null;
   if (!isPacked(packed)) {
     throw new StoreUnavailable(`Cannot read "${key}": the reply is unexpected`, { outcome });
   }
+  if (packed === null) return null;
   const [head, revision, expires] = ENTRY.exec(packed) ?? [];
-  if (head === undefined || revision === undefined || expires === undefined) {
+  const isTooLong = byteLength(packed, MAX_ENTRY_BYTES) > MAX_ENTRY_BYTES;
+  if (isTooLong || head === undefined || revision === undefined || expires === undefined) {
     throw new StoreUnavailable(
       `Cannot read "${key}": another program wrote it; give the store's URL a ?prefix= of its own`,
       { outcome },
@@ -80,4 +92,9 @@ export function decode(
   }
   const value = packed.slice(head.length) as JsonText;
   return { key, value, revision, expires: timeOf(expires) };
+}
+
+/** Whether the server has answered with an error, which begins with `code`: then nothing was done. */
+export function isRefusal(error: unknown, code = ""): error is Error {
+  return error instanceof ReplyError && (error as Error).message.startsWith(code);
 }

@@ -7,15 +7,18 @@
  * memory of the process: any process on the same Redis can continue a listing. A key comes twice
  * only if, between two pages, fewer than one key in {@linkcode REMEMBERED} is left.
  *
- * Another server (a restart, a failover) has another order, so an older cursor is rejected. While a
- * Cluster moves slots from one master to another, their keys may be missed or come twice.
+ * Another server (a restart, a failover) has another order, so an older cursor is rejected. So is one
+ * of another connection if the user may not call INFO. While a Cluster moves slots from one master to
+ * another, their keys may be missed or come twice.
  *
  * @module
  */
 import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
 import { InvalidArgument, type Page } from "../store.ts";
+import { isRefusal } from "./format.ts";
+import { checkMasters } from "./cluster.ts";
 
 /** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
@@ -120,26 +123,36 @@ function parseAhead(rest: string): string[] | null {
   }
 }
 
-/** Returns the masters in the order of their run ids, which are random and new at each start. */
+/** Returns the masters in the order of the ids of their processes, which are new at each start. */
 async function findServers(redis: Redis | Cluster): Promise<{ run: string; node: Redis }[]> {
   const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
-  const servers = await Promise.all(nodes.map(async (node) => {
-    if (redis instanceof Cluster) await checkMasters(redis, node, nodes.length);
-    const run = /^run_id:(\w+)/m.exec(await node.info("server"))?.[1];
-    if (run === undefined) throw new Error("there is no run_id in its INFO");
-    return { run, node };
-  }));
+  if (redis instanceof Cluster) {
+    // ioredis learns of a new master by redirections, which a listing never gets.
+    await checkMasters(nodes).catch((error) => {
+      redis.refreshSlotsCache();
+      throw error;
+    });
+  }
+  const servers = await Promise.all(nodes.map(async (node) => ({ run: await runOf(node), node })));
   return servers.sort((a, b) => a.run < b.run ? -1 : 1);
 }
 
-/** Fails if a master is down or not known here yet: the listing would leave out its keys. */
-async function checkMasters(cluster: Cluster, node: Redis, known: number): Promise<void> {
-  const state = String(await node.cluster("INFO"));
-  const size = /^cluster_size:(\d+)/m.exec(state)?.[1];
-  if (/^cluster_state:ok/m.test(state) && Number(size) === known) return;
-  // ioredis learns of a new master by redirections, which a listing never gets.
-  cluster.refreshSlotsCache();
-  throw new Error("not every master of the Cluster is available");
+/** What stands for a server's process if its id may not be asked for: a connection never outlives it. */
+const connections = new WeakMap<object, string>();
+
+/** Returns the id of a server's process. A cursor of another one is worthless. */
+async function runOf(node: Redis): Promise<string> {
+  try {
+    const run = /^run_id:(\w+)/m.exec(await node.info("server"))?.[1];
+    if (run === undefined) throw new Error("there is no run_id in its INFO");
+    return run;
+  } catch (error) {
+    if (!isRefusal(error, "NOPERM")) throw error;
+    const { stream } = node as unknown as { stream: object };
+    const run = connections.get(stream) ?? randomUUID();
+    connections.set(stream, run);
+    return run;
+  }
 }
 
 /** Returns 66 bits of a hash: enough to keep the keys of two pages apart. */

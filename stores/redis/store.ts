@@ -12,36 +12,32 @@
  * @module
  */
 import { randomUUID } from "node:crypto";
-import { ReplyError } from "ioredis";
 import type { Changes } from "../changes.ts";
+import { checked, isKey } from "../checks.ts";
+import {
+  DEADLINE,
+  type Entry,
+  type JsonText,
+  RevisionConflict,
+  type Store,
+  StoreUnavailable,
+} from "../store.ts";
 import { subscribe, type Subscription } from "./changes.ts";
-import { connect, disconnect, gatherCommands, isLoading, slotOf } from "./client.ts";
-import { Deadlines } from "./deadlines.ts";
+import { slotOf } from "./cluster.ts";
+import { Connection } from "./connection.ts";
 import {
   checkReply,
   conditionOf,
   decode,
   isPutReply,
   isRemoveReply,
+  MAX_ENTRY_BYTES,
   milliseconds,
   timeOf,
 } from "./format.ts";
 import { listPage } from "./list.ts";
+import { PUT, REMOVE, runScript, type Send } from "./scripts.ts";
 import { parseRedisUrl } from "./url.ts";
-import { checked, isKey } from "../checks.ts";
-import {
-  DEADLINE,
-  type Entry,
-  InvalidArgument,
-  type JsonText,
-  RevisionConflict,
-  type Store,
-  StoreFull,
-  StoreUnavailable,
-} from "../store.ts";
-
-/** How much of the server's error a message contains, in characters: each failed call is logged. */
-const MAX_REASON = 1000;
 
 /** What {@linkcode redisStore} takes. */
 export interface RedisOptions {
@@ -79,65 +75,22 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const { prefix } = target;
   // Channels are shared by all databases. The number is last, since a prefix may be any text.
   const channel = `${prefix}changes@${target.database}`;
-  const redis = connect(target, deadline);
-  const address = target.path ??
-    target.hosts.map(({ host, port }) => `${host}:${port}`).join(",");
-  const deadlines = new Deadlines(deadline);
-  const beforeCommand = gatherCommands(redis);
+  const connection = new Connection(target, deadline);
   /**
    * The last write under way to each key, for which the next one waits: it could overtake one that a
    * Cluster redirects, or whose script the server has forgotten.
    */
   const lastWrites = new Map<string, Promise<unknown>>();
-  let subscription: Subscription | undefined;
-  let lastError: unknown = new Error("not connected yet");
-  function noteError(error: Error & { command?: { name: string } }): void {
-    // ioredis would go on in database 0.
-    if (error.command?.name === "select") redis.disconnect(true);
-    // Commands that it could no longer send only follow from the reason.
-    if (!error.message.startsWith("Stream isn't writeable")) lastError = error;
-  }
-  redis.on("error", noteError);
-  const { promise: firstAttempt, resolve: firstAttemptEnded } = Promise.withResolvers<void>();
-  for (const event of ["ready", "close", "end"]) redis.once(event, firstAttemptEnded);
-  // While a server loads its data, ioredis is connected but not ready, and emits no event.
-  redis.on("connect", () => {
-    isLoading(redis).then((isLoading) => {
-      if (!isLoading || redis.status === "ready") return;
-      lastError = new Error("it is loading its data");
-      firstAttemptEnded();
-    }, noteError);
-  });
-
-  /** Runs a call to its end, or to the deadline. `outcome` is that of a call that was sent and failed. */
-  function call<T>(
-    run: () => Promise<T>,
-    outcome: StoreUnavailable["outcome"],
-    before?: Promise<unknown>,
-  ): Promise<T> {
-    let sent = false;
-    const failed = (cause: unknown) => failure(address, cause, sent ? outcome : "unchanged");
-    const late = () => failed(new Error(`no answer within ${deadline} ms`));
-    return deadlines.run(async (isLate) => {
-      try {
-        if (redis.status !== "ready") await firstAttempt;
-        if (before) await before;
-        if (redis.status !== "ready") throw lastError;
-        // The caller has been told that nothing is changed.
-        if (isLate()) throw new Error("too late");
-        sent = true;
-        beforeCommand();
-        return await run();
-      } catch (cause) {
-        throw failed(cause);
-      }
-    }, late);
-  }
+  let subscription: Promise<Subscription> | undefined;
 
   /** Runs a write after those to the same keys that are under way. */
-  async function write<T>(keys: readonly string[], run: () => Promise<T>): Promise<T> {
+  async function write<T>(
+    keys: readonly string[],
+    run: (send: Send) => Promise<T>,
+  ): Promise<T> {
     const before = keys.flatMap((key) => lastWrites.get(key) ?? []);
-    const done = call(run, "unknown", before.length > 0 ? Promise.allSettled(before) : undefined);
+    const isFirst = before.length === 0;
+    const done = connection.call(run, "unknown", isFirst ? undefined : Promise.allSettled(before));
     for (const key of keys) lastWrites.set(key, done);
     try {
       return await done;
@@ -155,25 +108,36 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const revisions = entries.map(() => randomUUID());
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
     const args = [condition, channel, ttl, ...values];
-    const run = async () =>
-      checkReply(await redis.put(keys.length, keys, args), condition, isPutReply);
-    const reply = await write(keys, run);
+    const reply = await write(
+      keys,
+      async (send) => checkReply(await runScript(send, PUT, keys, args), condition, isPutReply),
+    );
     return { reply, revision: revisions[0] as string };
   }
 
   async function get(key: string): Promise<Entry | null> {
-    return decode(key, await call(() => redis.get(prefix + key), "unchanged"));
+    const name = prefix + key;
+    const packed = await connection.call(async (send) => {
+      const text = await send("getrange", name, 0, MAX_ENTRY_BYTES);
+      // Nothing, or an empty text of another program.
+      return text === "" ? await send("get", name) : text;
+    }, "unchanged");
+    return decode(key, packed);
   }
 
   /** Returns the changes that are received since the first watch. */
   async function receivedChanges(): Promise<Changes> {
-    if (subscription === undefined || subscription.isOver) {
-      const failed = (cause: Error) => failure(address, cause, "unchanged");
-      subscription = subscribe(redis, channel, prefix, failed);
-    }
-    const { ready, changes } = subscription;
-    await ready;
-    return changes;
+    const current = subscription;
+    const isOver = current !== undefined &&
+      !await current.then((it) => it.test(), () => false);
+    if (isOver && subscription === current) subscription = undefined;
+    subscription ??= subscribe(connection.redis, {
+      channel,
+      prefix,
+      interval: deadline / 2,
+      failed: (cause) => connection.failure(cause, "unchanged"),
+    });
+    return (await subscription).changes;
   }
 
   return checked({
@@ -212,9 +176,15 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     async delete(key, { ifRevision }) {
       const name = prefix + key;
       const condition = conditionOf(ifRevision);
-      const remove = async () =>
-        checkReply(await redis.remove(name, condition, channel), condition, isRemoveReply);
-      const reply = await write([name], remove);
+      const reply = await write(
+        [name],
+        async (send) =>
+          checkReply(
+            await runScript(send, REMOVE, [name], [condition, channel]),
+            condition,
+            isRemoveReply,
+          ),
+      );
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
       // It is removed, whoever wrote it.
       return decode(key, reply[0], "unknown");
@@ -222,43 +192,20 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async list(keyPrefix, { after, limit }) {
       const start = prefix + keyPrefix;
-      const run = () => listPage(redis, start, after, limit, deadline / 2);
-      const { keys, next } = await call(run, "unchanged");
+      const run = () => listPage(connection.redis, start, after, limit, deadline / 2);
+      const { keys, next } = await connection.call(run, "unchanged");
       // An entry under the prefix itself has no name here.
       return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
     },
 
     async watch(keyPrefix, { since }) {
-      const changes = await call(receivedChanges, "unchanged");
+      const changes = await connection.call(receivedChanges, "unchanged");
       return changes.watch(keyPrefix, since, get);
     },
 
     async close() {
-      // An attempt to connect that is cut short leaves its timers behind: an empty call waits for it.
-      await call(async () => {}, "unchanged").catch(() => {}); // whether it succeeds does not matter
-      await deadlines.close();
-      await Promise.all([subscription?.close(), disconnect(redis)]);
+      const listening = await subscription?.catch(() => undefined);
+      await Promise.all([listening?.close(), connection.close()]);
     },
   });
-}
-
-/** Returns the store's error for a failed call. */
-function failure(address: string, cause: unknown, outcome: StoreUnavailable["outcome"]): Error {
-  if (cause instanceof InvalidArgument) return cause;
-  // A Cluster's error contains that of the last server.
-  const { lastNodeError } = cause as { lastNodeError?: unknown };
-  const error = (lastNodeError ?? cause) as Error & { command?: unknown };
-  // ioredis attaches the command to its error: a password, or the values of a session.
-  delete error.command;
-  const reason = error.name === "MaxRetriesPerRequestError"
-    ? "the connection was lost"
-    : error.message.slice(0, MAX_REASON);
-  const message = `Cannot use Redis at "${address}": ${reason}`;
-  if (!(error instanceof ReplyError)) {
-    return new StoreUnavailable(message, { cause: error, outcome });
-  }
-  // The server refused. A script writes only after everything that can be refused.
-  return /\bOOM\b/.test(reason)
-    ? new StoreFull(message, { cause: error })
-    : new StoreUnavailable(message, { cause: error, outcome: "unchanged" });
 }

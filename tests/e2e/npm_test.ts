@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { basename, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
-import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+import { isInstalled, PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+import { REDIS, startRedis } from "../helpers/redis_servers.ts";
 
 /** The package that has a runtime's program for this machine: npm's own ones need install scripts. */
 const ARCH = Deno.build.arch === "aarch64" ? "arm64" : "x64";
@@ -42,6 +43,20 @@ for (const worker of [inCookie, overHttp((url, init) => service.request(url, ini
   console.log(await (await worker.request("/", { headers: { Cookie } })).text());
 }
 await memory.close();
+`;
+
+/** Writes to the Redis whose URL is its argument, watches, reads and lists. */
+const OVER_REDIS = `
+import { openStore } from "@counter/sessions/stores";
+
+const store = await openStore(process.argv[2]);
+const { changes } = await store.watch("");
+await store.set("a", "1");
+for await (const { key, entry } of changes) {
+  console.log(key, entry.value, (await store.list("")).keys.length);
+  break;
+}
+await store.close();
 `;
 
 /** A mistake that only an app with the package's types reports. */
@@ -153,6 +168,20 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       },
     );
   }
+
+  await t.step({
+    name: "Redis opens on each",
+    ignore: !REDIS.every(isInstalled),
+    fn: async () => {
+      await using server = await startRedis();
+      const url = `redis://127.0.0.1:${server.port}`;
+      for (const [, command, args, cwd] of runs) {
+        await Deno.writeTextFile(join(cwd, "redis.js"), OVER_REDIS);
+        const output = await succeed(command, [...args.slice(0, -1), "redis.js", url], cwd);
+        assertEquals(output, "a 1 1\n");
+      }
+    },
+  });
 
   await t.step("only the engine that a URL asks for is loaded", async () => {
     await Deno.writeTextFile(join(app, "without.js"), WITHOUT_ENGINE);

@@ -1,0 +1,115 @@
+/**
+ * What a Redis Cluster needs beside ioredis: its servers are asked for the map of slots only while
+ * they belong to a Cluster that works, and what they know of one another is read.
+ *
+ * @module
+ */
+import { type Cluster, Redis } from "ioredis";
+
+/** The hash slots of every Cluster. */
+const SLOTS = 16384;
+
+/** The part of ioredis that asks a server for the map of slots. Its types say that it is private. */
+interface SlotsReader {
+  getInfoFromNode(server: Redis | undefined, done: (error?: unknown) => void): void;
+}
+
+/**
+ * Makes ioredis ignore servers that do not know the Cluster: one that is cut off from the others has
+ * an old map, and one that was removed has an empty one, at which ioredis would end all connections.
+ *
+ * @param timeout Milliseconds that a server may take to answer
+ */
+export function askWorkingServers(cluster: Cluster, timeout: number): void {
+  const reader = cluster as unknown as SlotsReader;
+  const { getInfoFromNode } = reader;
+  reader.getInfoFromNode = (server, done) => {
+    const state = server === undefined ? Promise.resolve() : checkState(server, timeout);
+    const taken = (error?: unknown) => {
+      const isNowhere = !error && cluster.nodes().length === 0;
+      done(isNowhere ? new Error("it announces no address: expected cluster-announce-ip") : error);
+    };
+    state.then(() => getInfoFromNode.call(cluster, server, taken), done);
+  };
+}
+
+async function checkState(server: Redis, timeout: number): Promise<void> {
+  // Of its own, as ioredis asks for the map: most replicas have no connection.
+  const connection = server.duplicate({
+    enableOfflineQueue: true,
+    retryStrategy: null,
+    commandTimeout: timeout,
+  });
+  let reason: unknown;
+  connection.on("error", (error) => reason = error);
+  try {
+    const info = String(await connection.cluster("INFO"));
+    if (!isWorking(info)) throw new Error("the Cluster is down: its cluster_state is not ok");
+  } catch (error) {
+    throw reason ?? error;
+  } finally {
+    connection.disconnect();
+  }
+}
+
+/** Whether a server's CLUSTER INFO says that it can serve its slots. */
+function isWorking(info: string): boolean {
+  return /^cluster_state:ok/m.test(info);
+}
+
+/**
+ * Checks that `masters` have all keys of the Cluster.
+ *
+ * @throws {Error} If one is down or not known here yet, or no server has some slot
+ */
+export async function checkMasters(masters: readonly Redis[]): Promise<void> {
+  const states = await Promise.all(masters.map(async (it) => String(await it.cluster("INFO"))));
+  for (const state of states) {
+    const count = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(state)?.[1]);
+    const hasAll = count("cluster_slots_assigned") === SLOTS && count("cluster_slots_fail") === 0;
+    if (!isWorking(state) || !hasAll || count("cluster_size") !== masters.length) {
+      throw new Error("not every master of the Cluster is available");
+    }
+  }
+}
+
+/**
+ * Checks that a server receives what is published on any master: masters send it to all servers that
+ * they know, without acknowledgement.
+ *
+ * @param connection To that server
+ * @throws {Error} If it does not reach every master, as one that is cut off or was removed
+ */
+export async function checkReach(connection: Redis): Promise<void> {
+  // <id> <address> <flags> <master> <ping> <pong> <epoch> <link> <slots>…
+  const servers = String(await connection.cluster("NODES")).trim().split("\n").map((line) =>
+    line.split(" ")
+  );
+  const masters = servers.filter(([, , , , , , , , slots]) => slots !== undefined);
+  const isReached = ([, , flags = "", , , , , link]: string[]) =>
+    flags.startsWith("myself") || (link === "connected" && !flags.includes("fail"));
+  if (masters.length === 0 || !masters.every(isReached)) {
+    throw new Error("a server of the Cluster does not reach every master");
+  }
+}
+
+/**
+ * ioredis sends an ASKING before a command that it redirects, and handles the errors of that command
+ * only: an ASKING to a server that is gone, while a slot moves, would end the process.
+ */
+export function handleAsking(node: Redis): void {
+  node.asking = async () => await Redis.prototype.asking.call(node).catch(() => "OK"); // the command fails too
+}
+
+/**
+ * Returns the hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, or of all of it.
+ * The package `cluster-key-slot`, which ioredis uses, finds a tag in `{}a}`, where Redis finds none.
+ */
+export function slotOf(key: string): number {
+  let crc = 0;
+  for (const byte of new TextEncoder().encode(/^[^{]*\{([^}]+)\}/.exec(key)?.[1] ?? key)) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit++) crc = (crc << 1) ^ (crc & 0x8000 ? 0x1021 : 0);
+  }
+  return crc & (SLOTS - 1);
+}

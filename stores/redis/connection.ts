@@ -1,0 +1,234 @@
+/**
+ * The connection of a Redis store: whether it can be used now, and if not why, in words that an
+ * operator can act on; and what became of each call.
+ *
+ * @module
+ */
+import { Cluster, Command, type Redis } from "ioredis";
+import { InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
+import { unref } from "../timers.ts";
+import { type Client, connect, gatherCommands } from "./client.ts";
+import { Deadlines } from "./deadlines.ts";
+import { isRefusal } from "./format.ts";
+import type { Send } from "./scripts.ts";
+import type { RedisUrl } from "./url.ts";
+
+/** How much of the server's error a message contains, in characters. */
+const MAX_REASON = 1000;
+/** The shortest time between two questions for the slots of a Cluster, in milliseconds. */
+const MIN_REFRESH = 200;
+/** ioredis's errors for a command that has no connection, or no longer: the reason came as an event. */
+const NO_CONNECTION =
+  /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
+
+/** The connection to one server, to the master that Sentinels name, or to a Cluster. */
+export class Connection {
+  readonly redis: Redis | Cluster;
+  readonly #kind: RedisUrl["kind"];
+  readonly #hosts: Set<string>;
+  readonly #address: string;
+  readonly #deadline: number;
+  readonly #client: Client;
+  readonly #deadlines: Deadlines;
+  readonly #beforeCommand: () => void;
+  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #firstAttempt = Promise.withResolvers<void>();
+  #isChecked = false;
+  #lastError = new Error("not connected yet");
+  #lastRefresh = 0;
+
+  /** @param deadline Of each call, in milliseconds; half of it is how often is checked who is there */
+  constructor(target: RedisUrl, deadline: number) {
+    this.#kind = target.kind;
+    this.#hosts = new Set(target.hosts.map(({ host, port }) => `${host}:${port}`));
+    this.#address = target.path ?? [...this.#hosts].join(",");
+    this.#deadline = deadline;
+    this.#deadlines = new Deadlines(deadline);
+    this.#client = connect(target, deadline, deadline / 2);
+    const { redis } = this.#client;
+    this.redis = redis;
+    this.#beforeCommand = gatherCommands(redis);
+    this.#timer = setInterval(() => this.#refresh(), deadline / 2);
+    unref(this.#timer);
+    redis.on("error", (error) => this.#note(error));
+    redis.on("ready", () => this.#check());
+    for (const event of ["close", "end"]) redis.on(event, () => this.#ended());
+    redis.on("node error", (error: Error, address: string) => this.#noteServer(error, address));
+    redis.on("+node", (server: Redis) => server.once("ready", () => this.#forgetError()));
+  }
+
+  /** Keeps the reason for which calls fail until there is a connection. */
+  #note(error: Error & { command?: { name: string }; lastNodeError?: Error }): void {
+    // ioredis would go on in database 0.
+    if (error.command?.name === "select") this.redis.disconnect(true);
+    const reason = error.lastNodeError ?? error;
+    if (!NO_CONNECTION.test(reason.message)) this.#lastError = reason;
+    this.#firstAttempt.resolve();
+  }
+
+  #noteServer(error: Error, address: string): void {
+    if (this.#hosts.has(address) || !error.message.startsWith("connect ")) return this.#note(error);
+    const message = `the Cluster announces ${address}, which cannot be reached: ${error.message}`;
+    this.#note(new Error(message, { cause: error }));
+  }
+
+  #forgetError(): void {
+    this.#lastError = new Error("the connection was lost");
+  }
+
+  /** Checks who answers: a server of a Cluster has a part of the keys, a replica may be behind. */
+  async #check(): Promise<void> {
+    try {
+      const { mode, role } = this.redis instanceof Cluster ? {} : await facts(this.redis);
+      if (this.#kind === "alone" && mode === "cluster") {
+        throw new Error("it is one server of a Cluster: expected redis+cluster: in the URL");
+      }
+      if (this.#kind === "alone" && mode === "sentinel") {
+        throw new Error("it is a Sentinel: expected redis+sentinel://host:port/name in the URL");
+      }
+      if (this.#kind === "sentinel" && role === "replica") {
+        this.redis.disconnect(true);
+        throw new Error("the Sentinels name a server that is not a master");
+      }
+      this.#isChecked = true;
+      this.#forgetError();
+      this.#firstAttempt.resolve();
+    } catch (error) {
+      this.#note(error as Error);
+    }
+  }
+
+  #ended(): void {
+    this.#isChecked = false;
+    this.#firstAttempt.resolve();
+  }
+
+  get #isReady(): boolean {
+    return this.#isChecked && this.redis.status === "ready";
+  }
+
+  /**
+   * Runs a call to its end, or to the deadline.
+   *
+   * @param run Gets a function that sends a command
+   * @param outcome Of a call whose command was sent and not answered
+   * @param before What to wait for first
+   */
+  call<T>(
+    run: (send: Send) => Promise<T>,
+    outcome: StoreUnavailable["outcome"],
+    before?: Promise<unknown>,
+  ): Promise<T> {
+    // ioredis may keep a command until a server of a Cluster is connected, or redirect it.
+    let state: "waiting" | "kept" | "written" = "waiting";
+    const send: Send = (name, ...args) => {
+      const command = new TrackedCommand(name, args, () => state = "written");
+      state = "kept";
+      this.#beforeCommand();
+      const answer = this.redis.sendCommand(command) as Promise<unknown>;
+      const { reject } = command;
+      command.reject = (error) => {
+        // Refused, whatever follows.
+        if (isRefusal(error)) state = "kept";
+        reject.call(command, error);
+      };
+      return answer;
+    };
+    return this.#deadlines.run(async (isLate) => {
+      try {
+        if (!this.#isReady) await this.#firstAttempt.promise;
+        if (before) await before;
+        if (!this.#isReady) throw this.#lastError;
+        // The caller has been told that nothing is changed.
+        if (isLate()) throw new Error("too late");
+        return await run(send);
+      } catch (error) {
+        this.#react(error as Error);
+        throw this.failure(error, state === "written" ? outcome : "unchanged");
+      }
+    }, () => {
+      const error = new Error(`no answer within ${this.#deadline} ms`);
+      return this.failure(error, state === "waiting" ? "unchanged" : outcome);
+    });
+  }
+
+  /** Looks elsewhere if a server says that it can no longer do this. */
+  #react(error: Error): void {
+    if (isRefusal(error, "CLUSTERDOWN")) this.#refresh();
+    // The name, or the Sentinels, may lead to another server by now. Once for all calls.
+    if (isRefusal(error) && /\bREADONLY\b/.test(error.message) && this.#isReady) {
+      this.#isChecked = false;
+      this.#lastError = error;
+      this.redis.disconnect(true);
+    }
+  }
+
+  /** Asks which server of a Cluster has which slots: ioredis learns it only from redirections. */
+  #refresh(): void {
+    const now = performance.now();
+    const { redis } = this;
+    if (!(redis instanceof Cluster) || !this.#isReady) return;
+    if (now - this.#lastRefresh < MIN_REFRESH) return;
+    this.#lastRefresh = now;
+    redis.refreshSlotsCache();
+  }
+
+  /** Returns the store's error for a failed call. */
+  failure(cause: unknown, outcome: StoreUnavailable["outcome"]): Error {
+    if (cause instanceof InvalidArgument) return cause;
+    // A Cluster's error contains that of the last server.
+    const { lastNodeError } = cause as { lastNodeError?: unknown };
+    let error = (lastNodeError ?? cause) as Error & { command?: unknown };
+    if (NO_CONNECTION.test(error.message)) error = this.#lastError;
+    // ioredis attaches the command to its error: a password, or the values of a session.
+    delete error.command;
+    const reason = error.message.slice(0, MAX_REASON);
+    const message = `Cannot use Redis at "${this.#address}": ${reason}`;
+    if (!isRefusal(error)) {
+      return new StoreUnavailable(message, { cause: error, outcome });
+    }
+    // The server refused. A script writes only after everything that can be refused.
+    return /\bOOM\b/.test(reason)
+      ? new StoreFull(message, { cause: error })
+      : new StoreUnavailable(message, { cause: error, outcome: "unchanged" });
+  }
+
+  /** Waits for the calls that are under way, and closes the connection. */
+  async close(): Promise<void> {
+    // An attempt to connect that is cut short leaves its timers behind: an empty call waits for it.
+    await this.call(async () => {}, "unchanged").catch(() => {}); // whether it succeeds does not matter
+    await this.#deadlines.close();
+    clearInterval(this.#timer);
+    await this.#client.close();
+  }
+}
+
+/** A command that tells when it is written to a connection. */
+class TrackedCommand extends Command {
+  readonly #written: () => void;
+
+  constructor(name: string, args: (string | number)[], written: () => void) {
+    super(name, args, { replyEncoding: "utf8" });
+    this.#written = written;
+  }
+
+  override toWritable(socket: object): ReturnType<Command["toWritable"]> {
+    this.#written();
+    return super.toWritable(socket);
+  }
+}
+
+/**
+ * Returns what a server says about itself, by a command that every user may send. A server or proxy
+ * that does not know it is taken for one that is right.
+ */
+export async function facts(redis: Redis): Promise<{ mode?: unknown; role?: unknown }> {
+  try {
+    const reply = await redis.hello();
+    const names = reply.filter((_, i) => i % 2 === 0);
+    return Object.fromEntries(names.map((name, i) => [name, reply[i * 2 + 1]]));
+  } catch (error) {
+    if (isRefusal(error)) return {};
+    throw error;
+  }
+}

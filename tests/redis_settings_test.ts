@@ -1,0 +1,176 @@
+/** A Redis store whose server, user or URL is not set up as it needs: a sentence that says so, soon. */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { json } from "../stores/json/text.ts";
+import { redisStore } from "../stores/redis/store.ts";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
+import { freePort, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
+import { SLACK, SteadyClock } from "./helpers/redis_faults.ts";
+import {
+  cli,
+  REDIS,
+  type Server,
+  startClusterOn,
+  startRedis,
+  startSentinels,
+} from "./helpers/redis_servers.ts";
+
+/** How soon an operator gets to know what is wrong, in milliseconds. */
+const SOON = 2000;
+
+/** Returns the sentence with which a call fails, which has to come soon. */
+async function problemOf(url: string): Promise<string> {
+  using clock = new SteadyClock();
+  const store = redisStore(url);
+  try {
+    const error = await assertRejects(() => store.list(""), StoreUnavailable);
+    assert(clock.now() < SOON + SLACK, `it took ${clock.now()} ms`);
+    assertEquals(error.outcome, "unchanged");
+    return error.message.replace(/^Cannot use Redis at "[^"]*": /, "");
+  } finally {
+    await store.close();
+  }
+}
+
+testWith(REDIS, "redisStore() says what is wrong with Sentinels", async () => {
+  await using sentinels = await startSentinels("secret1", "secret2");
+  const open = (path: string) => problemOf(`redis+sentinel://:secret1@${sentinels.hosts}/${path}`);
+  assertMatch(await open("mymaster"), /^the Sentinels name no master "mymaster": NOAUTH /);
+  assertMatch(await open("mymaster?sentinelPassword=wrong"), /: WRONGPASS /);
+  assertMatch(
+    await open("other?sentinelPassword=secret2"),
+    /^the Sentinels name no master "other": ERR No such master with that name$/,
+  );
+  const [master] = sentinels.servers as [Server];
+  assertMatch(
+    await problemOf(
+      `redis+sentinel://${master.host}:${master.port}/mymaster?sentinelPassword=secret1`,
+    ),
+    /^the Sentinels name no master "mymaster": ERR unknown command/,
+  );
+  assertMatch(
+    await problemOf(`redis+sentinel://${sentinels.hosts}/mymaster?sentinelPassword=secret2`),
+    /^NOAUTH /,
+  );
+  const [, , sentinel] = sentinels.servers as [Server, Server, Server];
+  assertMatch(
+    await problemOf(`redis://:secret2@${sentinel.host}:${sentinel.port}`),
+    /^it is a Sentinel: expected redis\+sentinel:/,
+  );
+});
+
+testWith(REDIS, "redisStore() takes no server of a Cluster for all of it", async () => {
+  await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
+  const store = redisStore(`redis+cluster://${cluster.hosts}`);
+  for (const key of ["a", "b", "c", "d"]) await store.set(key, json(1));
+  await store.close();
+  const [server] = cluster.servers as [Server];
+  const url = `redis://${server.host}:${server.port}`;
+  assertEquals(
+    await problemOf(url),
+    "it is one server of a Cluster: expected redis+cluster: in the URL",
+  );
+  const args = ["run", "--quiet", "--allow-all", "dump.ts", url];
+  const { code, stdout, stderr } = await runToEnd(Deno.execPath(), args, { cwd: PROJECT });
+  assertEquals({ code, stdout }, { code: 1, stdout: "" });
+  assertMatch(stderr, /^Cannot use Redis at .*: expected redis\+cluster: in the URL\n$/);
+});
+
+testWith(
+  REDIS,
+  "redisStore() names an address that a Cluster announces and nobody reaches",
+  async () => {
+    const port = freePort();
+    await using cluster = await startClusterOn({
+      masters: [undefined],
+      settings: ["cluster-announce-ip 127.0.0.1", `cluster-announce-port ${port}`],
+    });
+    assertEquals(
+      await problemOf(`redis+cluster://${cluster.hosts}`),
+      `the Cluster announces 127.0.0.1:${port}, which cannot be reached: ` +
+        `connect ECONNREFUSED 127.0.0.1:${port}`,
+    );
+    await using nowhere = await startClusterOn({ masters: [undefined] });
+    assertEquals(
+      await problemOf(`redis+cluster://${nowhere.hosts}`),
+      "it announces no address: expected cluster-announce-ip",
+    );
+    await using alone = await startRedis();
+    const problem = await problemOf(`redis+cluster://${alone.host}:${alone.port}`);
+    assertEquals(problem, "ERR This instance has cluster support disabled");
+  },
+);
+
+/** Returns the rule that docs/SCALING.md gives for a user, of the kind that it is for. */
+async function documentedRule(): Promise<string> {
+  const page = await Deno.readTextFile(new URL("../docs/SCALING.md", import.meta.url));
+  const [rule] = /^user counter on .*(\n {2}.*)*/m.exec(page) ?? [];
+  assert(rule !== undefined);
+  return rule.replaceAll(/\s+/g, " ");
+}
+
+/** Does all that a store can do. */
+async function useAll(store: Store): Promise<void> {
+  const { changes } = await store.watch("");
+  const reader = changes.getReader();
+  const { revision } = await store.set("a", json(1), { ttl: 60, ifRevision: null });
+  assertEquals((await reader.read()).value?.entry?.value, "1");
+  await store.set("a", json(2), { ifRevision: revision });
+  await store.setAll(new Map([["{x}b", json(1)], ["{x}c", json(1)]]));
+  assertEquals(await store.get("nothing"), null);
+  assertEquals((await store.list("")).keys.sort(), ["a", "{x}b", "{x}c"]);
+  const { next } = await store.list("", { limit: 1 });
+  if (next !== null) await store.list("", { after: next });
+  for (const key of ["a", "{x}b", "{x}c"]) assert(await store.delete(key));
+  await reader.cancel();
+}
+
+testWith(
+  REDIS,
+  "redisStore() needs no more rights than docs/SCALING.md gives its user",
+  async () => {
+    const rule = await documentedRule();
+    await using alone = await startRedis({ settings: [rule] });
+    await using cluster = await startClusterOn({
+      masters: [undefined],
+      settings: [rule, "cluster-announce-ip 127.0.0.1"],
+    });
+    const servers = [alone, ...cluster.servers];
+    const printed: unknown[] = [];
+    const { warn, error } = console;
+    console.warn = console.error = (...values) => printed.push(values);
+    const [, password] = />(\S+)/.exec(rule) ?? [];
+    const urls = [
+      `redis://counter:${password}@${alone.host}:${alone.port}/0?prefix=counter:`,
+      `redis+cluster://counter:${password}@${cluster.hosts}?prefix=counter:`,
+    ];
+    const works = async (url: string) => {
+      const store = redisStore(url, { deadline: 5000 });
+      try {
+        await useAll(store);
+      } finally {
+        await store.close();
+      }
+    };
+    try {
+      for (const url of urls) await works(url);
+      for (const [right] of rule.matchAll(/[+~&]\S+/g)) {
+        const [server, url = ""] = right.includes("cluster|")
+          ? [servers[1], urls[1]]
+          : [alone, urls[0]];
+        for (const words of [["FLUSHALL"], ["SCRIPT", "FLUSH"], without(rule, right)]) {
+          await cli(server as Server, ...words);
+        }
+        await assertRejects(() => works(url), StoreUnavailable, undefined, `without ${right}`);
+      }
+    } finally {
+      Object.assign(console, { warn, error });
+    }
+    assertEquals(printed, []);
+  },
+);
+
+/** Returns the command that gives the user a rule without one right. */
+function without(rule: string, right: string): string[] {
+  const [, name = "", ...words] = rule.split(" ");
+  return ["ACL", "SETUSER", name, "reset", ...words.filter((word) => word !== right)];
+}
