@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { unref } from "../stores/timers.ts";
 import { splitUrl } from "./guards.ts";
 
 /** The values of `LOG`. */
@@ -43,21 +44,63 @@ class RequestEvent {
   }
 }
 
+/** How often an error that goes on is printed, in milliseconds. */
+const REPEAT_INTERVAL = 5000;
+/** The most errors that are counted; any other one is printed each time. */
+const MAX_REPEATS = 100;
+
+/**
+ * Prints an error that occurs repeatedly, as one of each request while a store is down, when it
+ * begins, then how often it occurred in each interval, and when it has stopped.
+ */
+export class Repeats {
+  /** What counts one more of an error. */
+  readonly #counters = new Map<string, () => void>();
+
+  /** @param interval In milliseconds */
+  constructor(readonly interval = REPEAT_INTERVAL) {}
+
+  /** Takes one occurrence. */
+  add(text: string, print: (text: string) => void): void {
+    const count = this.#counters.get(text);
+    if (count !== undefined) return count();
+    print(text);
+    if (this.#counters.size === MAX_REPEATS) return;
+    let recent = 0;
+    let all = 1;
+    this.#counters.set(text, () => {
+      recent++;
+      all++;
+    });
+    const seconds = `${this.interval / 1000} s`;
+    const timer = setInterval(() => {
+      if (recent > 0) {
+        print(`${recent.toLocaleString("en")} more in ${seconds}: ${text}`);
+        recent = 0;
+        return;
+      }
+      if (all > 1) print(`none for ${seconds}, ${all.toLocaleString("en")} in all: ${text}`);
+      this.#counters.delete(text);
+      clearInterval(timer);
+    }, this.interval);
+    unref(timer);
+  }
+}
+
 /**
  * Makes `console` print log lines, for the rest of the process. The lines of a message after its
- * first one, as of a stack trace, are indented, so that no message can imitate another.
+ * first one, as of a stack trace, are indented, so that no message can imitate another. An error that
+ * occurs repeatedly is counted instead of printed.
  *
  * @param name What every line begins with
  * @param prefix What a message may begin with already, which is left out
  */
 export function logAs(name: string, prefix: string, mode: LogMode): void {
+  const repeats = new Repeats();
   for (const method of ["log", "info", "warn", "error"] as const) {
     const print = console[method].bind(console);
     const level = method === "log" ? "info" : method;
-    console[method] = (...values: unknown[]) => {
-      const [event] = values;
-      const text = values.map((it) => typeof it === "string" ? it : textOf(it)).join(" ");
-      const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+    const printMessage = (message: string, event?: unknown) => {
       const time = new Date().toISOString();
       if (mode === "json") {
         const fields = event instanceof RequestEvent ? event : { message };
@@ -66,6 +109,12 @@ export function logAs(name: string, prefix: string, mode: LogMode): void {
         const begin = mode === "requests" ? `${name}: ${time}` : `${name}:`;
         print(`${begin} ${message.split("\n").map(printable).join("\n    ")}`);
       }
+    };
+    console[method] = (...values: unknown[]) => {
+      const text = values.map((it) => typeof it === "string" ? it : textOf(it)).join(" ");
+      const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+      if (method === "error") repeats.add(message, printMessage);
+      else printMessage(message, values[0]);
     };
   }
 }

@@ -1,6 +1,7 @@
 /** What the servers print. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { printable } from "../server/log.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { printable, Repeats } from "../server/log.ts";
 import { PROJECT, runToEnd, startServer } from "./helpers/programs.ts";
 
 Deno.test("printable() escapes what controls a terminal or reorders text", () => {
@@ -17,6 +18,38 @@ Deno.test("printable() escapes what controls a terminal or reorders text", () =>
 Deno.test("a log line holds one message, whatever text it quotes", async () => {
   const log = await messages(`console.error("a\\x1b[2J", "b\\rc\\u202e\\nkv: forged")`);
   assertEquals(log, "kv: a\\u001b[2J b\\u000dc\\u202e\n    kv: forged\n");
+});
+
+Deno.test("Repeats prints an error when it begins, each interval with a count, and when it stops", async () => {
+  const lines: string[] = [];
+  const repeats = new Repeats(40);
+  const add = (text: string) => repeats.add(text, (line) => lines.push(line));
+  add("no disk");
+  for (let i = 0; i < 1999; i++) add("no store");
+  assertEquals(lines, ["no disk", "no store"]);
+  while (lines.length < 3) await delay(5);
+  assertEquals(lines[2], "1,998 more in 0.04 s: no store");
+  while (lines.length < 4) await delay(5);
+  assertEquals(lines[3], "none for 0.04 s, 1,999 in all: no store");
+  add("no store");
+  assertEquals(lines[4], "no store", "it is over");
+  await delay(100);
+  assertEquals(lines.length, 5, "a single one has no end");
+});
+
+Deno.test("counter.ts over a store that is down prints one line for all of its pages", async () => {
+  const KV_URL = "redis://127.0.0.1:1";
+  await using counter = await startServer("counter.ts", {
+    env: { USE_SESSION_STORE: "true", KV_URL },
+  });
+  const pages = Array.from({ length: 50 }, async () => {
+    const response = await fetch(counter.url);
+    await response.body?.cancel();
+    return response.status;
+  });
+  assertEquals(new Set(await Promise.all(pages)), new Set([503]));
+  await counter.program.stop();
+  assertEquals(counter.program.output.match(/^counter: Cannot use Redis.*$/gm)?.length, 1);
 });
 
 Deno.test("an error that nobody caught is logged as any other, and ends the program", async () => {
