@@ -15,8 +15,8 @@ export const afterThisTurn: (task: () => void) => void = typeof setImmediate ===
   : (task) => void setTimeout(task, 0);
 
 /**
- * Returns a clock that never goes back: while `now` is behind, it stands still. An entry that was seen
- * to expire could be read again otherwise.
+ * Returns a clock that never goes back, or an entry that was seen to expire could be read again. When
+ * `now` steps back, it goes on at the same pace, so that new entries expire in their time, too.
  *
  * @example
  * ```ts
@@ -24,10 +24,16 @@ export const afterThisTurn: (task: () => void) => void = typeof setImmediate ===
  *
  * const times = [2000, 1000, 3000];
  * const clock = forwardOnly(() => times.shift() ?? 0);
- * console.log(clock(), clock(), clock()); // 2000 2000 3000
+ * console.log(clock(), clock(), clock()); // 2000 2000 4000
  * ```
  */
 export function forwardOnly(now: () => number): () => number {
-  let latest = -Infinity;
-  return () => latest = Math.max(latest, now());
+  let last = -Infinity;
+  let ahead = 0;
+  return () => {
+    const time = now();
+    if (time < last) ahead += last - time;
+    last = time;
+    return time + ahead;
+  };
 }
