@@ -4,50 +4,73 @@
  *
  * @module
  */
-import { statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { StoreUnavailable } from "../store.ts";
+import { Syncs } from "./syncs.ts";
 
 /** How long a call waits for another process that has locked the file, in milliseconds. */
 export const LOCK_TIMEOUT = 3000;
 /** Marks the file as ours (`PRAGMA application_id`): "sess" in ASCII. */
 const APPLICATION_ID = 0x73657373;
 
+/** The version of the tables (`PRAGMA user_version`). */
+const VERSION = 4;
 /**
- * Each text takes the tables to the next version (`PRAGMA user_version`), also those of a file that
- * an older program has created.
+ * The table's own key is a number: to compare keys of text SQLite would read all of a large row, if
+ * they were. A value comes last, since it is read to get at what stands behind it. The entries are
+ * counted, which would read all of the file.
  */
-const MIGRATIONS = [
-  `CREATE TABLE entries (
-    key      BLOB PRIMARY KEY,
-    value    BLOB NOT NULL,
+const TABLES = `
+  CREATE TABLE entries (
+    id       INTEGER PRIMARY KEY,
+    key      BLOB NOT NULL UNIQUE,
+    expires  INTEGER,
     revision INTEGER NOT NULL,
-    expires  INTEGER
-  ) WITHOUT ROWID;
+    value    TEXT NOT NULL
+  );
   CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
-  CREATE TABLE last_revision (revision INTEGER NOT NULL);
-  INSERT INTO last_revision VALUES (0);
-  PRAGMA application_id = ${APPLICATION_ID};
-  PRAGMA user_version = 1`,
-  // To count the entries SQLite would read all of the file.
-  `CREATE TABLE entry_count (count INTEGER NOT NULL);
-  INSERT INTO entry_count SELECT count(*) FROM entries;
+  CREATE TABLE totals (revision INTEGER NOT NULL, count INTEGER NOT NULL);
+  INSERT INTO totals VALUES (0, 0);
   CREATE TRIGGER entry_added AFTER INSERT ON entries
-    BEGIN UPDATE entry_count SET count = count + 1; END;
+    BEGIN UPDATE totals SET count = count + 1; END;
   CREATE TRIGGER entry_removed AFTER DELETE ON entries
-    BEGIN UPDATE entry_count SET count = count - 1; END;
-  PRAGMA user_version = 2`,
-  // Values are written as TEXT from now on, which older programs cannot read.
-  `PRAGMA user_version = 3`,
-];
+    BEGIN UPDATE totals SET count = count - 1; END;
+  PRAGMA application_id = ${APPLICATION_ID};
+  PRAGMA user_version = ${VERSION}`;
+/** Makes these tables of those of an older version. The first one has no `entry_count`. */
+const UPGRADE = `
+  ALTER TABLE entries RENAME TO older;
+  DROP INDEX entries_by_expiry;
+  DROP TRIGGER IF EXISTS entry_added;
+  DROP TRIGGER IF EXISTS entry_removed;
+  ${TABLES};
+  INSERT INTO entries (key, expires, revision, value)
+    SELECT key, expires, revision, CAST(value AS TEXT) FROM older;
+  UPDATE totals SET revision = (SELECT revision FROM last_revision);
+  DROP TABLE older;
+  DROP TABLE last_revision;
+  DROP TABLE IF EXISTS entry_count`;
+
+/** An open file. */
+export interface Opened {
+  database: DatabaseSync;
+  syncs: Syncs;
+  /**
+   * Returns which file has been deleted or replaced since, or null. SQLite would go on writing to a
+   * file that is gone at the restart. Without the `-shm` file, in which processes lock each other
+   * out, two of them would destroy the database.
+   */
+  findReplaced(): string | null;
+}
 
 /**
  * Opens the file, and creates the tables if they are missing.
  *
  * @throws {StoreUnavailable} If the file cannot be opened, is damaged, or is not a store
  */
-export function openDatabase(path: string, mustExist: boolean): DatabaseSync {
+export function openDatabase(path: string, mustExist: boolean): Opened {
   let database: DatabaseSync | undefined;
   try {
     if (mustExist) statSync(path);
@@ -55,13 +78,21 @@ export function openDatabase(path: string, mustExist: boolean): DatabaseSync {
     // Checked before anything is changed: another program's file stays as it is.
     versionOf(database);
     // SQLite's own waiting blocks the process, grows longer at each try, and does not cover WAL.
-    database.exec("PRAGMA synchronous = FULL; PRAGMA busy_timeout = 0");
+    database.exec("PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0");
     untilUnlocked(database.prepare("PRAGMA journal_mode = WAL"));
     untilUnlocked(database.prepare("BEGIN IMMEDIATE"));
     // And again inside a transaction: another process may have created the tables meanwhile.
-    for (const migration of MIGRATIONS.slice(versionOf(database))) database.exec(migration);
+    const version = versionOf(database);
+    if (version < VERSION) database.exec(version === 0 ? TABLES : UPGRADE);
     database.exec("COMMIT");
-    return database;
+    if (path === ":memory:") return { database, syncs: new Syncs(null), findReplaced: () => null };
+    // SQLite keeps the others beside the file that a link points to. Absolute, since the program may
+    // change its directory.
+    const log = `${realpathSync(path)}-wal`;
+    const paths = [resolve(path), log, log.replace(/wal$/, "shm")];
+    const opened = paths.map(identityOf);
+    const findReplaced = () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
+    return { database, syncs: new Syncs(log), findReplaced };
   } catch (cause) {
     database?.close();
     throw new StoreUnavailable(`Cannot open the store "${path}": ${(cause as Error).message}`, {
@@ -96,8 +127,8 @@ function versionOf(database: DatabaseSync): number {
   ).get() as { tables: number; application: number; version: number };
   if (tables === 0) return 0;
   if (application !== APPLICATION_ID) throw new Error("it is another program's database");
-  if (version > MIGRATIONS.length) {
-    throw new Error(`its tables have version ${version}, expected ${MIGRATIONS.length} at most`);
+  if (version > VERSION) {
+    throw new Error(`its tables have version ${version}, expected ${VERSION} at most`);
   }
   return version;
 }
@@ -112,18 +143,6 @@ export function isBusy(error: unknown): boolean {
 export function isFull(error: unknown): boolean {
   const SQLITE_FULL = 13;
   return (error as { errcode?: number }).errcode === SQLITE_FULL;
-}
-
-/**
- * Returns a function that says which file has been deleted or replaced since, or null. SQLite would go
- * on writing to a file that is gone at the restart. Without the `-shm` file, in which processes lock
- * each other out, two of them would destroy the database.
- */
-export function replacementCheck(path: string): () => string | null {
-  // Absolute, since the program may change its directory.
-  const paths = [path, `${path}-wal`, `${path}-shm`].map((path) => resolve(path));
-  const opened = paths.map(identityOf);
-  return () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
 }
 
 /** Keeps databases from being closed by the garbage collector. */

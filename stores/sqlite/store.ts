@@ -1,8 +1,8 @@
 /**
  * A store in one SQLite file, by `node:sqlite`, which is part of Deno and Node.
  *
- * Writes are durable: a promise resolves after the commit was synced to disk (WAL,
- * `synchronous=FULL`). Several processes may open one file.
+ * A promise resolves when what it did or found is on disk: a commit (WAL, `synchronous=NORMAL`) is
+ * synced beside the event loop. Several processes may open one file.
  *
  * Keys are BLOBs, since a key may hold a NUL, at which SQLite ends a TEXT. JSON text has none.
  *
@@ -11,13 +11,15 @@
 import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
-import { abandon, openDatabase, replacementCheck } from "./database.ts";
-import { Transactions } from "./transactions.ts";
-import type { Entry, JsonText, Store } from "../store.ts";
-import { unref } from "../timers.ts";
+import { abandon, openDatabase } from "./database.ts";
+import { type Found, MAX_SIZE, Transactions } from "./transactions.ts";
+import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
+import { forwardOnly, unref } from "../timers.ts";
 
-/** The most entries removed in one transaction, so that a sweep never delays a request for long. */
-const SWEEP_BATCH = 500;
+/** The most entries that one page of a listing looks at: many may have expired, unswept yet. */
+const SCANNED = 2 * MAX_PAGE;
+/** About how many bytes of the file a write changes beside its value: one page. */
+const WRITE_SIZE = 4096;
 /**
  * The highest revision that the clock gives, in microseconds since 1970: the year 2200. With a clock
  * that is far ahead for a while, revisions would become larger than JavaScript's integers, and the
@@ -40,7 +42,10 @@ interface ReturnsArrays {
   setReturnArrays(enabled: boolean): void;
 }
 
-type Row = [value: string, revision: number, expires: number | null];
+type KeyRow = { key: Uint8Array };
+
+/** The last revision of all entries, and an entry; null where there is none. */
+type Row = [last: number, value: string | null, revision: number | null, expires: number | null];
 
 /**
  * Opens the store in the file at `path`, or creates one.
@@ -63,13 +68,12 @@ export function sqliteStore(
   path: string,
   { now = () => Date.now(), mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
 ): Store {
-  const database = openDatabase(path, mustExist);
-  const findReplaced = path === ":memory:" ? () => null : replacementCheck(path);
-  // An array costs half as much as an object. The cast is for values that an older program wrote as
-  // BLOBs, and costs nothing.
+  const { database, syncs, findReplaced } = openDatabase(path, mustExist);
   const selectEntry = database.prepare(
-    "SELECT CAST(value AS TEXT), revision, expires FROM entries WHERE key = ?",
+    `SELECT totals.revision, value, entries.revision, expires
+     FROM totals LEFT JOIN entries ON key = ?`,
   );
+  // An array costs half as much as an object.
   (selectEntry as typeof selectEntry & ReturnsArrays).setReturnArrays(true);
   const upsertEntry = database.prepare(
     `INSERT INTO entries (key, value, revision, expires) VALUES (?, ?, ?, ?)
@@ -77,76 +81,103 @@ export function sqliteStore(
        value = excluded.value, revision = excluded.revision, expires = excluded.expires`,
   );
   const deleteEntry = database.prepare("DELETE FROM entries WHERE key = ?");
+  // Only looks up when an entry expires if there is a time to compare with.
   const selectKeys = database.prepare(
-    `SELECT key FROM entries WHERE key >= ? AND key < ?
-       AND (expires IS NULL OR expires > ?) ORDER BY key LIMIT ?`,
+    `SELECT key FROM entries WHERE key >= ?1 AND key < ?2
+       AND (?3 IS NULL OR expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4`,
   );
-  const selectCount = database.prepare("SELECT count FROM entry_count");
-  const selectExpired = database.prepare("SELECT 1 FROM entries WHERE expires <= ? LIMIT 1");
-  const deleteExpired = database.prepare(
-    `DELETE FROM entries WHERE key IN
-       (SELECT key FROM entries WHERE expires <= ? ORDER BY expires LIMIT ${SWEEP_BATCH})`,
+  const selectLastScanned = database.prepare(
+    `SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ${SCANNED - 1}`,
   );
-  const selectRevision = database.prepare("SELECT revision FROM last_revision");
-  const updateRevision = database.prepare("UPDATE last_revision SET revision = ?");
+  const selectTotals = database.prepare("SELECT revision, count FROM totals");
+  const updateRevision = database.prepare("UPDATE totals SET revision = ?");
+  const selectExpired = database.prepare(
+    `SELECT key, octet_length(value) AS length FROM entries
+     WHERE expires <= ? ORDER BY expires LIMIT ${MAX_SIZE / WRITE_SIZE}`,
+  );
 
+  const clock = forwardOnly(now);
   const changes = new Changes();
-  let revision = 0; // of the last write; read in each transaction
-  let changed: string[] = []; // the keys that this transaction writes or removes
+  let before = 0; // the last revision when this transaction began
+  let revision = 0; // of this transaction's last write
+  let changed = new Set<string>(); // the keys that this transaction writes or removes
   let hasChanged = false;
+  let size = 0; // about how many bytes this transaction reads and writes
   let isClosed = false;
   const timer = setInterval(sweep, sweepInterval);
   unref(timer);
 
-  const transactions = new Transactions(path, database, {
+  const transactions = new Transactions(path, database, syncs, {
     begun() {
       const replaced = findReplaced();
       if (replaced !== null) {
         throw new Error(`"${replaced}" was deleted or replaced: restart to use what is there now`);
       }
-      changed = [];
+      changed = new Set();
       hasChanged = false;
-      const last = selectRevision.get() as { revision: number };
+      size = 0;
+      before = totals().revision;
       // A file that was created again, or restored from a copy, does not know all of its revisions.
-      revision = Math.max(last.revision, Math.min(now() * 1000, MAX_CLOCK_REVISION));
+      revision = Math.max(before, Math.min(clock() * 1000, MAX_CLOCK_REVISION));
+      return before;
     },
+    size: () => size,
     ending() {
-      if (hasChanged) updateRevision.run(revision);
-      return hasChanged;
+      if (!hasChanged) return null;
+      // Larger than before also if this only removes entries, so that others notice it.
+      updateRevision.run(++revision);
+      return revision;
     },
     committed() {
       for (const key of changed) changes.add(key);
     },
   });
 
-  function find(key: string): Entry | null {
-    const row = selectEntry.get(Buffer.from(key)) as Row | undefined;
-    if (row === undefined) return null;
-    const [value, revision, expires] = row;
-    if (expires !== null && expires <= now()) return null;
-    return { key, value: value as JsonText, revision: String(revision), expires };
+  function totals(): { revision: number; count: number } {
+    return selectTotals.get() as { revision: number; count: number };
+  }
+
+  function find(key: string): Found<Entry | null> {
+    const row = selectEntry.get(Buffer.from(key)) as unknown as Row;
+    const [last, value, written, expires] = row;
+    if (value === null || written === null) {
+      // Nobody has removed it, if the last transaction is ours, follows one on disk, and did not.
+      const isUntouched = last === revision && syncs.has(before) && !changed.has(key);
+      return { result: null, revision: isUntouched ? before : last };
+    }
+    size += value.length;
+    const isExpired = expires !== null && expires <= clock();
+    const entry = { key, value: value as JsonText, revision: String(written), expires };
+    return { result: isExpired ? null : entry, revision: written };
   }
 
   function write(key: string, value: JsonText, expires: number | null): Entry {
-    revision++;
-    upsertEntry.run(Buffer.from(key), value, revision, expires);
-    noteChange(key);
+    upsertEntry.run(Buffer.from(key), value, ++revision, expires);
+    noteChange(key, value.length);
     return { key, value, revision: String(revision), expires };
   }
 
-  function noteChange(key: string): void {
-    changed.push(key);
+  function noteChange(key: string, length: number): void {
+    changed.add(key);
     hasChanged = true;
+    size += length + WRITE_SIZE;
   }
 
   function removeExpired(): void {
-    hasChanged ||= deleteExpired.run(now()).changes > 0;
+    const expired = selectExpired.all(clock()) as (KeyRow & { length: number })[];
+    for (const { key, length } of expired) {
+      if (size >= MAX_SIZE) return;
+      deleteEntry.run(key);
+      hasChanged = true;
+      size += length + WRITE_SIZE;
+    }
   }
 
   async function sweep(): Promise<void> {
     try {
       // Checked first: a transaction with nothing to remove would still cost a sync.
-      while (!isClosed && await transactions.read(() => selectExpired.get(now()))) {
+      const isDue = () => ({ result: selectExpired.get(clock()) !== undefined, revision: 0 });
+      while (!isClosed && await transactions.read(isDue)) {
         if (!isClosed) await transactions.write(removeExpired);
       }
     } catch (error) {
@@ -159,16 +190,16 @@ export function sqliteStore(
     get: (key) => transactions.read(() => find(key)),
 
     async set(key, value, { ttl, ifRevision }) {
-      const expires = expiry(ttl, now());
+      const expires = expiry(ttl, clock());
       return await transactions.write(() => {
-        const current = find(key);
+        const current = find(key).result;
         checkRevision(key, current, ifRevision);
         return { ...write(key, value, expires), created: current === null };
       });
     },
 
     async setAll(values, { ttl }) {
-      const expires = expiry(ttl, now());
+      const expires = expiry(ttl, clock());
       const copy = [...values];
       await transactions.write(() => {
         for (const [key, value] of copy) write(key, value, expires);
@@ -177,29 +208,39 @@ export function sqliteStore(
 
     delete: (key, { ifRevision }) =>
       transactions.write(() => {
-        const current = find(key);
+        const current = find(key).result;
         checkRevision(key, current, ifRevision);
         // An expired entry is left to the sweep.
         if (current === null) return null;
         deleteEntry.run(Buffer.from(key));
-        noteChange(key);
+        noteChange(key, current.value.length);
         return current;
       }),
 
-    async list(prefix, { after = "", limit }) {
+    list(prefix, { after = "", limit }) {
       // One lower bound: of two, SQLite would seek to the first and read on to the second.
-      const start = after === "" ? "" : `${after}\0`; // the first key after `after`
-      const [, from = ""] = [Buffer.from(prefix), Buffer.from(start)].sort(Buffer.compare);
-      // One more than asked for tells whether there is a next page.
-      const query = [from, endOf(prefix), now(), limit + 1];
-      const rows = await transactions.read(() => selectKeys.all(...query)) as { key: Uint8Array }[];
-      const keys = rows.slice(0, limit).map((row) => text(row.key));
-      return { keys, next: rows.length > limit ? keys.at(-1) ?? null : null };
+      const [, from = ""] = [Buffer.from(prefix), keyAfter(after)].sort(Buffer.compare);
+      const end = endOf(prefix);
+      return transactions.read(() => {
+        const time = clock();
+        const hasExpired = selectExpired.get(time) !== undefined;
+        const last = hasExpired
+          ? selectLastScanned.get(from, end) as KeyRow | undefined
+          : undefined;
+        const to = last === undefined ? end : keyAfter(textOf(last));
+        // One more than asked for tells whether there is a next page.
+        const rows = selectKeys.all(from, to, hasExpired ? time : null, limit + 1) as KeyRow[];
+        const keys = rows.slice(0, limit).map(textOf);
+        const reached = rows.length > limit ? keys.at(-1) : last && textOf(last);
+        return { result: { keys, next: reached ?? null }, revision: totals().revision };
+      });
     },
 
-    async count() {
-      return (await transactions.read(() => selectCount.get()) as { count: number }).count;
-    },
+    count: () =>
+      transactions.read(() => {
+        const { count, revision } = totals();
+        return { result: count, revision };
+      }),
 
     watch: async (prefix, { since }) =>
       changes.watch(prefix, since, (key) => transactions.read(() => find(key))),
@@ -209,10 +250,16 @@ export function sqliteStore(
       changes.end();
       clearInterval(timer);
       await transactions.close();
-      if (findReplaced() === null) database.close();
+      syncs.close();
+      if (findReplaced() === null && syncs.failure === undefined) database.close();
       else abandon(database);
     },
   });
+}
+
+/** The first key after `key`, in bytes; the first of all after "". */
+function keyAfter(key: string): Uint8Array {
+  return Buffer.from(key === "" ? "" : `${key}\0`);
 }
 
 /** The first bytes after every key that begins with `prefix`. UTF-8 has no byte of 0xff. */
@@ -223,6 +270,6 @@ function endOf(prefix: string): Uint8Array {
   return bytes;
 }
 
-function text(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString();
+function textOf({ key }: KeyRow): string {
+  return Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString();
 }

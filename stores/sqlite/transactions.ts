@@ -1,28 +1,49 @@
 /**
- * Transactions that the calls of one turn of the event loop share. A sync costs far more than a
- * write, so all writes of a turn are committed together; beginning a transaction costs more than a
- * read, so all reads of a turn are in one, too. A read may therefore miss what another process has
+ * Transactions that calls share. A sync costs far more than a write, so all writes that arrive during
+ * one are committed together after it; beginning a transaction costs more than a read, so all reads
+ * of a turn of the event loop are in one. A read may therefore miss what another process has
  * committed since the turn began.
+ *
+ * No call returns anything that is not on disk yet, whoever has committed it.
  *
  * @module
  */
 import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { isBusy, isFull, LOCK_TIMEOUT } from "./database.ts";
+import type { Syncs } from "./syncs.ts";
 import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 
 /** How long a process writes before it lets others write, if the file is contended, in milliseconds. */
 const TURN = 5;
 /** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
+/**
+ * How much one transaction reads and writes, in bytes, before the next one has to do the rest, so
+ * that large values delay no other call for long.
+ */
+export const MAX_SIZE = 4 * 1024 * 1024;
+
+/** What a query has found. */
+export interface Found<T> {
+  readonly result: T;
+  /** The revision of the last commit that the result depends on. */
+  readonly revision: number;
+}
 
 /** What every write transaction does besides its writes. */
 export interface TransactionHooks {
-  /** Runs before the first write. What it throws fails them all, unchanged. */
-  begun(): void;
-  /** Runs after the last write. Returns whether there is anything to commit, which costs a sync. */
-  ending(): boolean;
-  /** Runs after the transaction. */
+  /**
+   * Runs before the first write. What it throws fails them all, unchanged.
+   *
+   * @returns The revision of the last commit
+   */
+  begun(): number;
+  /** Returns how many bytes were read and written since. */
+  size(): number;
+  /** Runs after the last write. Returns the revision of this transaction, or null: nothing to commit. */
+  ending(): number | null;
+  /** Runs when the transaction is on disk. */
   committed(): void;
 }
 
@@ -37,6 +58,7 @@ interface PendingWrite {
 export class Transactions {
   readonly #path: string;
   readonly #database: DatabaseSync;
+  readonly #syncs: Syncs;
   readonly #hooks: TransactionHooks;
   // Prepared, since an error of `exec` would not say by its code that the disk is full.
   readonly #begin;
@@ -45,15 +67,16 @@ export class Transactions {
   readonly #rollback;
   #isReading = false;
   #pending: PendingWrite[] = [];
-  #committing: Promise<void> | undefined;
+  #writing: Promise<void> | undefined;
   /** When this process last waited before it could write. */
   #turnStart = -Infinity;
   /** When another process was last seen writing. */
   #lastBusy = -Infinity;
 
-  constructor(path: string, database: DatabaseSync, hooks: TransactionHooks) {
+  constructor(path: string, database: DatabaseSync, syncs: Syncs, hooks: TransactionHooks) {
     this.#path = path;
     this.#database = database;
+    this.#syncs = syncs;
     this.#hooks = hooks;
     this.#begin = database.prepare("BEGIN");
     this.#beginImmediate = database.prepare("BEGIN IMMEDIATE");
@@ -62,15 +85,17 @@ export class Transactions {
   }
 
   /**
-   * Runs a query.
+   * Runs a query, and waits until what it has found is on disk.
    *
-   * @throws {StoreUnavailable} If it fails, or the file stays locked
+   * @throws {StoreUnavailable} If one of both fails, or the file stays locked
    */
-  async read<T>(query: () => T): Promise<T> {
+  async read<T>(query: () => Found<T>): Promise<T> {
     for (const start = performance.now();;) {
       try {
         this.#beginReading();
-        return query();
+        const { result, revision } = query();
+        if (!this.#syncs.has(revision)) await this.#syncs.cover(revision);
+        return result;
       } catch (cause) {
         this.#endReading();
         if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) {
@@ -90,30 +115,40 @@ export class Transactions {
   write<T>(run: () => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
-      this.#committing ??= this.#commitPending();
+      this.#writing ??= this.#writePending();
     });
   }
 
   /** Ends the writes that are pending, and the transaction that reads. */
   async close(): Promise<void> {
     // A transaction of nothing would fail on a file that cannot be written.
-    while (this.#committing) await this.#committing;
+    await this.#writing;
     this.#endReading();
   }
 
-  async #commitPending(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve));
-    const problem = await this.#lock();
-    const writes = this.#pending;
-    this.#pending = [];
-    this.#committing = undefined;
-    const settle: (() => void)[] = [];
+  async #writePending(): Promise<void> {
+    while (this.#pending.length > 0) {
+      await new Promise((resolve) => setImmediate(resolve));
+      await this.#writeSome();
+      // Those who were just answered may come back within a millisecond, and share the next sync.
+      if (this.#pending.length > 0 && this.#syncs.isSlow) await delay(1);
+    }
+    this.#writing = undefined;
+  }
+
+  /** One transaction and its sync. None begins before that, as it would have to wait for another. */
+  async #writeSome(): Promise<void> {
+    const problem = this.#syncs.failure ?? await this.#lock();
     const conflicts: (() => void)[] = [];
+    const settle: (() => void)[] = [];
+    let taken = 0;
     let outcome: "unchanged" | "unknown" = "unchanged";
     try {
       if (problem) throw problem;
-      this.#hooks.begun();
-      for (const { run, resolve, reject } of writes) {
+      let revision = this.#hooks.begun();
+      for (const { run, resolve, reject } of this.#pending) {
+        if (this.#hooks.size() >= MAX_SIZE) break;
+        taken++;
         try {
           const result = run();
           settle.push(() => resolve(result));
@@ -122,18 +157,22 @@ export class Transactions {
           conflicts.push(() => reject(error));
         }
       }
-      if (this.#hooks.ending()) {
+      const written = this.#hooks.ending();
+      if (written === null) {
+        this.#rollback.run();
+      } else {
         outcome = "unknown";
         this.#commit.run();
-      } else {
-        this.#rollback.run();
+        revision = written;
       }
+      await this.#syncs.cover(revision);
+      if (written !== null) this.#hooks.committed();
     } catch (cause) {
       const error = this.#failed(cause, outcome);
-      for (const { reject } of writes) reject(error);
+      for (const { reject } of this.#pending.splice(0, taken || Infinity)) reject(error);
       return;
     }
-    this.#hooks.committed();
+    this.#pending.splice(0, taken);
     // Who lost is told first, and so tries again before who won comes back with another write.
     for (const done of [...conflicts, ...settle]) done();
   }

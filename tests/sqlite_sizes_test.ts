@@ -1,0 +1,111 @@
+/** SQLite files with large values, and with many entries that have expired: no call takes long. */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { json } from "../stores/json/text.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
+import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
+import { testClock } from "./helpers/clock.ts";
+import { temporaryDirectory, testWith } from "./helpers/programs.ts";
+
+const COUNT = 24;
+const KEYS = Array.from({ length: COUNT }, (_, i) => `key${i}`);
+const LARGE = json("x".repeat(MAX_VALUE_BYTES - 2));
+const ENTRIES = new Map(KEYS.map((key) => [key, LARGE]));
+
+/** Reads an entry in each turn of the event loop until `done`, and returns how many turns there were. */
+async function turnsUntil(store: Store, done: () => boolean): Promise<number> {
+  let turns = 0;
+  for (; !done(); turns++) {
+    await store.get("other");
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return turns;
+}
+
+const WRITES: [string, (store: Store, key: string) => Promise<unknown>][] = [
+  ["removes", (store, key) => store.delete(key)],
+  ["replaces", (store, key) => store.set(key, LARGE)],
+  ["rejects changes of", (store, key) => store.set(key, json(1), { ifRevision: "0" })],
+];
+for (const [verb, write] of WRITES) {
+  Deno.test(`sqliteStore() answers others while it ${verb} large values`, async () => {
+    const store = sqliteStore(":memory:");
+    await store.setAll(ENTRIES);
+    let done = 0;
+    const writes = KEYS.map((key) => write(store, key).catch(() => {}).then(() => done++));
+    const turns = await turnsUntil(store, () => done === COUNT);
+    assert(turns >= COUNT / 4, `${turns} turns of the event loop for ${COUNT} MiB`);
+    await Promise.all(writes);
+    await store.close();
+  });
+}
+
+Deno.test("sqliteStore() answers others while it sweeps large values", async () => {
+  const clock = testClock();
+  const store = sqliteStore(":memory:", { now: clock.now, sweepInterval: 1 });
+  await store.setAll(ENTRIES, { ttl: 1 });
+  clock.pass(2);
+  const counts = new Set<number>();
+  for (let count = COUNT; count > 0;) {
+    count = await store.count?.() ?? 0;
+    counts.add(count);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert(counts.size >= COUNT / 4, `there were ${[...counts]} entries`);
+  await store.close();
+});
+
+testWith(
+  ["/proc/self/io"],
+  "sqliteStore() lists the keys of large values without reading these",
+  async () => {
+    await using directory = await temporaryDirectory();
+    const path = join(directory.path, "kv.db");
+    const full = sqliteStore(path);
+    await full.setAll(ENTRIES);
+    await full.close();
+    const bytesRead = () =>
+      Number(/rchar: (\d+)/.exec(Deno.readTextFileSync("/proc/self/io"))?.[1]);
+    const store = sqliteStore(path);
+    const before = bytesRead();
+    assertEquals((await store.list("")).keys.length, COUNT);
+    const read = bytesRead() - before;
+    assert(read < MAX_VALUE_BYTES, `${read} bytes were read`);
+    await store.close();
+  },
+);
+
+Deno.test("sqliteStore() skips a few thousand expired entries in a page of a listing, not all", async () => {
+  const clock = testClock();
+  const store = sqliteStore(":memory:", { now: clock.now, sweepInterval: 1_000_000 });
+  const expiring = Array.from({ length: 5000 }, (_, i) => [`k${10_000 + i}`, json(i)] as const);
+  await store.setAll(new Map(expiring), { ttl: 1 });
+  await store.setAll(new Map([["a", json(1)], ["l", json(1)], ["z", json(1)]]));
+  clock.pass(2);
+  const pages: string[][] = [];
+  let after: string | undefined;
+  do {
+    const { keys, next } = await store.list("", { after, limit: 2 });
+    pages.push(keys);
+    after = next ?? undefined;
+  } while (after !== undefined);
+  assertEquals(pages, [["a"], [], ["l", "z"]]);
+  await store.close();
+});
+
+Deno.test("sqliteStore() never shows an entry that had expired, whatever the clock does", async () => {
+  const { now, pass } = testClock();
+  const store = sqliteStore(":memory:", { now, sweepInterval: 1_000_000 });
+  await store.set("a", json(1), { ttl: 60 });
+  pass(61);
+  assertEquals(await store.get("a"), null);
+  pass(-30);
+  assertEquals(await store.get("a"), null);
+  assertEquals((await store.list("")).keys, []);
+  assert((await store.set("a", json(2), { ttl: 60, ifRevision: null })).created);
+  pass(59);
+  assertEquals((await store.get("a"))?.value, "2");
+  pass(1);
+  assertEquals(await store.get("a"), null, "a new entry expires in its time");
+  await store.close();
+});
