@@ -3,7 +3,7 @@
  *
  * ```sh
  * deno task bench                     # page, kv and redis
- * deno task bench growth              # a part; the others: profile, contention, hostile, sqlite, dump
+ * deno task bench growth              # a part; the others: profile, contention, hostile, sqlite, disk, dump
  * deno task bench page --write        # its tables go to docs/, too
  * deno task bench page --rounds=2 --seconds=1
  * ```
@@ -16,6 +16,7 @@
  */
 import { parseArgs } from "node:util";
 import { contention } from "./contention.ts";
+import { slowDisk } from "./disk.ts";
 import { dump } from "./dump.ts";
 import { growth } from "./growth.ts";
 import { hostile } from "./hostile.ts";
@@ -36,6 +37,7 @@ const PARTS: Record<string, (options: Options) => Promise<string>> = {
   contention,
   hostile,
   sqlite,
+  disk: slowDisk,
   dump,
 };
 

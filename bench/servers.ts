@@ -19,8 +19,12 @@ export class Servers extends AsyncDisposableStack {
   }
 
   /** Our key-value service; by default on a new SQLite file, synced. */
-  async kv(DBM = "kv.db", needs: Started[] = []): Promise<Started> {
-    return started(this.use(await startServer("kv.ts", { env: { DBM } })), needs);
+  async kv(
+    DBM = "kv.db",
+    needs: Started[] = [],
+    env: Record<string, string> = {},
+  ): Promise<Started> {
+    return started(this.use(await startServer("kv.ts", { env: { DBM, ...env } })), needs);
   }
 
   async redis(): Promise<Started> {
@@ -30,7 +34,11 @@ export class Servers extends AsyncDisposableStack {
 
   /** A program of `limits/`, with the project's own dependencies. */
   async limit(file: string, env: Record<string, string> = {}): Promise<Started> {
-    const path = join(import.meta.dirname ?? "", "limits", file);
+    return await this.program(join(import.meta.dirname ?? "", "limits", file), env);
+  }
+
+  /** A program that prints its URL. */
+  async program(path: string, env: Record<string, string> = {}): Promise<Started> {
     return await this.#printing(new Program(Deno.execPath(), ["run", "-A", path], { env }), []);
   }
 

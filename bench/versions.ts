@@ -7,7 +7,11 @@ import { PEERS } from "./peers.ts";
 /** The programs, how each is asked for its version (webdis cannot be), and the parts that use it. */
 const PROGRAMS = [
   { name: "node", ask: ["node", "--version"], parts: ["page", "redis"] },
-  { name: "wrk", ask: ["wrk", "--version"], parts: ["page", "redis", "kv", "profile", "growth"] },
+  {
+    name: "wrk",
+    ask: ["wrk", "--version"],
+    parts: ["page", "redis", "kv", "profile", "growth", "disk"],
+  },
   {
     name: "redis-server",
     ask: ["redis-server", "--version"],

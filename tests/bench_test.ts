@@ -3,6 +3,7 @@
  * measured number is asserted. The peers that npm installs are left out.
  */
 import { assertEquals, assertMatch } from "@std/assert";
+import { DISK } from "./helpers/disk.ts";
 import { runToEnd, testWith } from "./helpers/programs.ts";
 import { REDIS } from "./helpers/redis_servers.ts";
 
@@ -29,6 +30,11 @@ for (
     ],
     ["hostile", ["prlimit"], /^\| 8,000,000 brackets \| \d+ \| [\d,]+ \| \d+ \| \d+ \| yes \|$/m],
     ["sqlite", [], /^\| reads a second, one by one \| [\d,]+ \| [\d,]+ \|$/m],
+    [
+      "disk",
+      ["wrk", ...DISK],
+      /^\| GET \/key, PUT \/key \| [\d,]+ \| [\d,]+ \| [\d.]+ \| [\d.]+ \| [\d,]+ \|$/m,
+    ],
     ["dump", [], /^\| keys moved a second \| [\d,]+ \|$/m],
   ] as const
 ) {
