@@ -40,7 +40,7 @@ import { post, removeAll } from "./kv/bulk_writes.ts";
 import { backup, dump, NDJSON } from "./kv/dumps.ts";
 import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
 import { Exchange, type ExchangeOptions } from "./kv/exchange.ts";
-import { EXPLORER, EXPLORER_HEADERS } from "./kv/explorer.tsx";
+import { explorerPage } from "./kv/explorer.tsx";
 import { handleKey } from "./kv/keys.ts";
 import { Memory } from "./kv/memory.ts";
 import { metrics } from "./kv/metrics.ts";
@@ -190,14 +190,15 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
       case NDJSON:
         return dump(exchange);
       case "text/html":
-        return textResponse(exchange, 200, EXPLORER, {
-          ...EXPLORER_HEADERS,
-          "Content-Type": "text/html; charset=UTF-8",
-          "Vary": "Accept",
-        });
+        return page(exchange);
       default:
         return list(exchange);
     }
+  }
+
+  async function page(exchange: Exchange): Promise<Response> {
+    const { status, headers, body } = await explorerPage(exchange.store, exchange.search);
+    return textResponse(exchange, status, body, headers);
   }
 
   async function health(exchange: Exchange): Promise<Response> {

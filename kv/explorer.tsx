@@ -1,5 +1,8 @@
 /** @jsxImportSource hono/jsx */
-/** The key-value service's page: what it holds, as it changes. */
+/**
+ * The key-value service's page: what it holds, as it changes. Without JavaScript, it is a plain list
+ * of keys.
+ */
 import bulk from "./explorer/bulk.js" with { type: "text" };
 import dom from "./explorer/dom.js" with { type: "text" };
 import editor from "./explorer/editor.js" with { type: "text" };
@@ -12,7 +15,19 @@ import row from "./explorer/row.js" with { type: "text" };
 import search from "./explorer/search.js" with { type: "text" };
 import service from "./explorer/service.js" with { type: "text" };
 import { Layout, pageHeaders } from "../server/layout.tsx";
-import { MAX_KEY_BYTES, MAX_TTL } from "../stores/store.ts";
+import {
+  MAX_KEY_BYTES,
+  MAX_TTL,
+  type Page,
+  type Store,
+  StoreUnavailable,
+} from "../stores/store.ts";
+
+const TITLE = "Key-value store";
+/** How many keys a plain list has at once. */
+const PLAIN_PAGE = 100;
+/** Stands for the plain list. */
+const PLAIN = "\0";
 
 /**
  * The page's modules as one script, which can stand in the page, and needs no path that could be a
@@ -22,22 +37,74 @@ const SCRIPT = [dom, json, question, service, search, row, editor, list, bulk, m
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
-/** The headers of {@linkcode EXPLORER}: only its own script runs, and calls only its own origin. */
-export const EXPLORER_HEADERS = await pageHeaders({ style, script: SCRIPT });
+/** Only its own script runs, and calls only its own origin. */
+const HEADERS: Record<string, string> = {
+  ...await pageHeaders({ style, script: SCRIPT }),
+  "Content-Type": "text/html; charset=UTF-8",
+  "Cache-Control": "no-store",
+  "Vary": "Accept",
+};
+const [START = "", END = ""] = String(<Explorer />).split(PLAIN);
 
-/** The page's HTML: every entry, with its value and the time left. The script fills it. */
-export const EXPLORER = String(Explorer());
+/**
+ * Returns the page. While the store is unavailable it comes as well: its script tries again.
+ *
+ * @param store Lists the keys for browsers without JavaScript
+ * @param search The request's query: a `prefix` and, from the link to the next page, `after`
+ */
+export async function explorerPage(store: Store, search: string | null) {
+  const query = new URLSearchParams(search ?? "");
+  const prefix = query.get("prefix") ?? "";
+  const after = query.get("after") ?? undefined;
+  try {
+    const page = await store.list(prefix, { after, limit: PLAIN_PAGE });
+    const body = START + String(<PlainList prefix={prefix} page={page} />) + END;
+    return { status: 200, headers: HEADERS, body };
+  } catch (error) {
+    if (!(error instanceof StoreUnavailable)) throw error;
+    const body = `${START}<p>The store is unavailable.</p>${END}`;
+    return { status: 503, headers: { ...HEADERS, "Retry-After": "1" }, body };
+  }
+}
+
+function PlainList({ prefix, page: { keys, next } }: { prefix: string; page: Page }) {
+  return (
+    <>
+      {/[\r\n]/.test(prefix)
+        // A field would drop the line break.
+        ? <p>Prefix: {JSON.stringify(prefix)}</p>
+        : (
+          <form>
+            <label>
+              Prefix <input type="search" name="prefix" value={prefix} />
+            </label>
+            <button type="submit" class="plain">List</button>
+          </form>
+        )}
+      {keys.length === 0 && <p>There is no entry.</p>}
+      <ul>
+        {keys.map((key) => (
+          <li>
+            <a class="key" href={encodeURIComponent(key)}>{key}</a>
+          </li>
+        ))}
+      </ul>
+      {next !== null && <a href={`?${new URLSearchParams({ prefix, after: next })}`}>Next page</a>}
+    </>
+  );
+}
 
 function Explorer() {
   return (
-    <Layout title="Key-value store" style={style} script={SCRIPT} mainId="explorer">
+    <Layout title={TITLE} style={style} script={SCRIPT} mainId="explorer">
       <div id="plain">
-        <h1>Key-value store</h1>
+        <h1>{TITLE}</h1>
+        {PLAIN}
       </div>
       <div id="scripted" hidden>
         <header>
           <div class="name">
-            <h1>Key-value store</h1>
+            <h1>{TITLE}</h1>
             <span id="live" role="status">Connecting</span>
           </div>
           <search>

@@ -1,6 +1,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { EXPLORER, EXPLORER_HEADERS } from "../kv/explorer.tsx";
+import { explorerPage } from "../kv/explorer.tsx";
 import { template } from "../server/layout.tsx";
+import { memoryStore } from "../stores/memory.ts";
 
 Deno.test("template() renders once, and escapes each text that it fills in", () => {
   let renderings = 0;
@@ -18,8 +19,11 @@ Deno.test("template() renders once, and escapes each text that it fills in", () 
 });
 
 Deno.test("pageHeaders() allows the scripts and styles of the page, by their hashes", async () => {
-  const policy = EXPLORER_HEADERS["Content-Security-Policy"] ?? "";
-  const parts = [...EXPLORER.matchAll(/<(script|style)[^>]*>(.*?)<\/\1>/gs)];
+  const store = memoryStore();
+  const { headers, body } = await explorerPage(store, null);
+  await store.close();
+  const policy = headers["Content-Security-Policy"] ?? "";
+  const parts = [...body.matchAll(/<(script|style)[^>]*>(.*?)<\/\1>/gs)];
   assertEquals(parts.map(([, tag]) => tag), ["style", "style", "script"]);
   for (const [, , text = ""] of parts) {
     const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));

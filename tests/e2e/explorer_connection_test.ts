@@ -12,10 +12,11 @@ import {
   screenshot,
   stepInBoth,
   testInBrowsers,
+  type Visit,
   visit,
 } from "../helpers/browsers.ts";
 import { answer, rows, rowsAre, text } from "../helpers/explorer.ts";
-import { put } from "../helpers/http.ts";
+import { get, post, put } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page and its service", async (t, browsers) => {
@@ -24,6 +25,8 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("keeps up with keys that keep coming", keepUp);
   await step("watches only in the tab in front", openTabs);
   await step("dims what may be stale, and reconnects", reconnect);
+  await step("follows a service that restarts empty, in two tabs that edit", restart);
+  await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
 });
 
@@ -62,6 +65,47 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
   await noViolations(page);
   await screenshot(page, `explorer-phone-${name}`);
   await page.close(); // its stream of changes would keep the proxy
+}
+
+/** Behind a proxy that allows no script, since Firefox has no switch for JavaScript in tests. */
+async function withoutScript(browser: Browser, name: string): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"a/b?":1.10,"a<b":2,"c":3}');
+  await using proxy = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const { pathname, search } = new URL(request.url);
+      const accept = request.headers.get("Accept") ?? "";
+      const response = await fetch(kv.url + pathname + search, { headers: { Accept: accept } });
+      const headers = new Headers(response.headers);
+      headers.append("Content-Security-Policy", "script-src 'none'");
+      return new Response(response.body, { status: response.status, headers });
+    },
+  );
+  await using visited = await visit(browser, `http://localhost:${proxy.addr.port}`);
+  const { page } = visited;
+  await resize(page, { width: 360, height: 640 });
+  const controls = () =>
+    page.$$eval("a, button, input, select, textarea, summary", (all) => {
+      return all.filter((e) => e.checkVisibility()).map((e) => e.textContent || e.tagName);
+    });
+  assertEquals(await controls(), ["INPUT", "List", "a/b?", "a<b", "c"]);
+  assertEquals(await page.$eval("html", (e) => e.scrollWidth), 360, "it fits a phone");
+  await noViolations(page);
+  await screenshot(page, `explorer-plain-${name}`);
+
+  const follow = async (action: () => Promise<void>) => {
+    await Promise.all([page.waitForNavigation(), action()]);
+  };
+  await page.focus("input[name=prefix]");
+  await page.keyboard.type("a");
+  await follow(() => page.keyboard.press("Enter"));
+  assertEquals(await controls(), ["INPUT", "List", "a/b?", "a<b"]);
+  await page.focus("li a");
+  await follow(() => page.keyboard.press("Enter"));
+  assertEquals(new URL(page.url()).pathname, "/a%2Fb%3F");
+  const response = await fetch(page.url());
+  assertEquals(await response.text(), '{"a/b?":1.10}');
 }
 
 /** Over a service whose lists take longer to come than new keys do. */
@@ -134,6 +178,51 @@ async function reconnect(browser: Browser): Promise<void> {
   await eventually("the service", async () => await live() === "Live");
   await eventually("its entry", async () => (await rows(page)).some(([key]) => key === "b"));
   assertEquals(await opacity(), 1);
+}
+
+/** Two people edit one entry, and the service loses it in between. */
+async function restart(browser: Browser): Promise<void> {
+  const port = freePort();
+  const env = { DBM: ":memory:" };
+  const first = await startServer("kv.ts", { port, env });
+  await put(`${first.url}/a`, "1");
+  await using one = await visit(browser, first.url);
+  await using other = await visit(browser, first.url);
+  const edit = async ({ page }: Visit, value: string) => {
+    await rowsAre(page, [["a", "1", "never"]]);
+    await page.bringToFront();
+    await page.click(".edit");
+    await page.$eval("#edit-value", (it) => (it as HTMLTextAreaElement).value = "");
+    await page.type("#edit-value", value);
+  };
+  const save = async ({ page }: Visit) => {
+    await page.bringToFront();
+    await page.focus("#edit-save");
+    await page.keyboard.press("Enter");
+  };
+  const isTold = ({ page }: Visit, expected: RegExp) =>
+    eventually(`${expected}`, async () => {
+      return expected.test(await text(page, "#edit-problem, #edit-conflict:not([hidden])"));
+    });
+  await edit(one, "2");
+  await edit(other, "3");
+  await first[Symbol.asyncDispose]();
+  await save(one);
+  await isTold(one, /^The service cannot be reached$/);
+
+  await using second = await startServer("kv.ts", { port, env });
+  await save(one);
+  await isTold(one, /^Not saved: the entry has been deleted meanwhile. Save again to create it\./);
+  assertEquals(await get(`${second.url}/a`), '{"a":null}');
+  await save(one);
+  await rowsAre(one.page, [["a", "2", "never"]]);
+  await save(other);
+  await isTold(other, /^Not saved: the entry has changed meanwhile.*which is now:2/);
+  await save(other);
+  for (const { page } of [other, one]) {
+    await page.bringToFront();
+    await rowsAre(page, [["a", "3", "never"]]);
+  }
 }
 
 async function askForToken(chromium: Browser): Promise<void> {
