@@ -15,17 +15,21 @@ export class Changes {
   /** Distinguishes this list from those of other processes, which also count from 0. */
   readonly #run = crypto.randomUUID().slice(0, 8);
   readonly #waiting = new Set<() => void>();
+  /** At least the last `kept`, and fewer than twice as many. */
   #keys: string[] = [];
   /** The number of changes before the first of `#keys`. */
   #forgotten = 0;
   #end: { error?: Error } | null = null;
 
+  /** @param kept How many changes back a watch can be resumed, at least */
+  constructor(readonly kept = MAX_CHANGES) {}
+
   /** Notes that `key` was written or removed. */
   add(key: string): void {
     this.#keys.push(key);
-    if (this.#keys.length === 2 * MAX_CHANGES) {
-      this.#keys = this.#keys.slice(MAX_CHANGES);
-      this.#forgotten += MAX_CHANGES;
+    if (this.#keys.length === 2 * this.kept) {
+      this.#keys = this.#keys.slice(this.kept);
+      this.#forgotten += this.kept;
     }
     this.#wake();
   }

@@ -1,10 +1,113 @@
-import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { Changes, MAX_CHANGES } from "../stores/changes.ts";
 import { json } from "../stores/json/text.ts";
-import { ChangesLost, type Entry } from "../stores/store.ts";
+import { type Change, ChangesLost, type Entry } from "../stores/store.ts";
 
+const turn = () => new Promise((resolve) => setImmediate(resolve));
 const read = (key: string): Promise<Entry | null> =>
   Promise.resolve({ key, value: json(1), revision: "1", expires: null });
+
+/** A watch, and what the list of all changes says that it reports next. */
+interface Watching {
+  prefix: string;
+  reader: ReadableStreamDefaultReader<Change>;
+  /** How many changes it has passed. */
+  at: number;
+  /** A read that waits for a change. */
+  pending: Promise<ReadableStreamReadResult<Change>> | null;
+}
+
+Deno.test("Changes reports a list of all changes, or that some are lost, for any calls", async () => {
+  const happened = { forgot: 0, resumed: 0, "resumed too late": 0, "fell behind": 0, waited: 0 };
+  const calls = fc.array(
+    fc.oneof(
+      { weight: 6, arbitrary: fc.record({ op: fc.constant("add"), n: fc.nat({ max: 5 }) }) },
+      {
+        weight: 5,
+        arbitrary: fc.record({
+          op: fc.constantFrom("watch", "read", "read", "read", "resume", "cancel"),
+          n: fc.nat(),
+        }),
+      },
+    ),
+    { maxLength: 120, size: "max" },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1, max: 5 }), calls, async (kept, calls) => {
+      const changes = new Changes(kept);
+      const all: string[] = [];
+      const ids: string[] = [];
+      let watches: Watching[] = [];
+      const watch = (prefix: string, at: number, since?: string) => {
+        const reader = changes.watch(prefix, since, read).changes.getReader();
+        watches.push({ prefix, at, reader, pending: null });
+      };
+      /** Whether a watch has to be told that changes are lost: between one and two times `kept`. */
+      const isLost = (at: number) => at < (Math.floor(all.length / kept) - 1) * kept;
+      ids.push(changes.watch("", undefined, read).since);
+      for (const { op, n } of calls) {
+        const watching = watches[n % watches.length];
+        if (op === "add") {
+          const key = `${"ab"[n % 2]}${n}`;
+          all.push(key);
+          changes.add(key);
+          if (all.length % kept === 0) happened.forgot++;
+          // Who waits has passed it before the next.
+          if (watches.some(({ pending }) => pending)) await turn();
+          for (const it of watches) {
+            if (it.pending === null) continue;
+            it.at = all.length;
+            if (!key.startsWith(it.prefix)) continue;
+            assertEquals((await it.pending).value?.key, key);
+            it.pending = null;
+            happened.waited++;
+          }
+          ids[all.length] = changes.watch("", undefined, read).since;
+        } else if (op === "watch") watch(["", "a", "b"][n % 3] ?? "", all.length);
+        else if (op === "resume") {
+          const at = n % ids.length;
+          try {
+            watch("", at, ids[at]);
+            assert(!isLost(at));
+            happened.resumed++;
+          } catch (error) {
+            assert(error instanceof ChangesLost && isLost(at), String(error));
+            happened["resumed too late"]++;
+          }
+        } else if (watching === undefined || watching.pending !== null) continue;
+        else if (op === "cancel") {
+          await watching.reader.cancel();
+          watches = watches.filter((it) => it !== watching);
+        } else {
+          const { prefix, at } = watching;
+          const next = all.findIndex((key, i) => i >= at && key.startsWith(prefix));
+          const reading = watching.reader.read();
+          reading.catch(() => {}); // It may fail before it is awaited.
+          if (next === -1 && !isLost(at)) {
+            watching.at = all.length;
+            watching.pending = reading;
+            await turn();
+            continue;
+          }
+          try {
+            assertEquals((await reading).value?.key, all[next]);
+            assert(!isLost(at));
+            watching.at = next + 1;
+          } catch (error) {
+            assert(error instanceof ChangesLost && isLost(at), String(error));
+            watches = watches.filter((it) => it !== watching);
+            happened["fell behind"]++;
+          }
+        }
+      }
+      changes.end();
+      for (const { pending } of watches) if (pending) assertEquals((await pending).done, true);
+    }),
+    { numRuns: 300 },
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
+});
 
 Deno.test("Changes ends the watch of a reader too far behind, and delays no writer", async () => {
   const changes = new Changes();
@@ -45,7 +148,6 @@ Deno.test("Changes ends a watch with the error of the store or of a read", async
 Deno.test("Changes reads nothing more for a watch that was cancelled while it waited", async () => {
   const changes = new Changes();
   const keys: string[] = [];
-  const turn = () => new Promise((resolve) => setImmediate(resolve));
   const reader = changes.watch("", undefined, (key) => (keys.push(key), read(key))).changes
     .getReader();
   const next = reader.read();
