@@ -8,7 +8,22 @@ import { Counter, Histogram, Registry } from "prom-client";
 /** The methods with a series of their own. A client could invent any number of others. */
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /** Bounds of the histogram, in seconds. */
-const BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+export const BUCKETS = [
+  0.0005,
+  0.001,
+  0.0025,
+  0.005,
+  0.01,
+  0.025,
+  0.05,
+  0.1,
+  0.25,
+  0.5,
+  1,
+  2.5,
+  5,
+  10,
+];
 
 /** What {@linkcode requestMetrics} returns. */
 export interface RequestMetrics {
@@ -17,7 +32,7 @@ export interface RequestMetrics {
   /**
    * Counts a request and its duration, up to the headers of its response.
    *
-   * @param begun What `performance.now()` returned at its beginning
+   * @param begun What the clock said at its beginning
    */
   count(method: string, status: number, begun: number): void;
 }
@@ -26,8 +41,12 @@ export interface RequestMetrics {
  * Measures the requests of a server, from now on.
  *
  * @param server What the names of the metrics begin with
+ * @param now The clock of the durations, in milliseconds
  */
-export function requestMetrics(server: string): RequestMetrics {
+export function requestMetrics(
+  server: string,
+  now = () => performance.now(),
+): RequestMetrics {
   const registry = new Registry();
   const durations = new Histogram({
     name: `${server}_request_duration_seconds`,
@@ -49,7 +68,7 @@ export function requestMetrics(server: string): RequestMetrics {
     count(requestMethod, status, begun) {
       const method = METHODS.includes(requestMethod) ? requestMethod : "other";
       add(`${method} ${status}`);
-      times.get(method)?.observe((performance.now() - begun) / 1000);
+      times.get(method)?.observe((now() - begun) / 1000);
     },
   };
 }

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { JsonReader } from "../stores/json/reader.ts";
+import { byteLength } from "../stores/json/text.ts";
 import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 
 function readValue(text: string | Uint8Array<ArrayBuffer>): string {
@@ -147,6 +148,77 @@ Deno.test("JsonReader limits the depth and the length of a value", () => {
   assertEquals(readValue(spaced(MAX_VALUE_BYTES - 1)).length, MAX_VALUE_BYTES - 1);
   assertThrows(() => readValue(spaced(MAX_VALUE_BYTES + 1)), ValueTooLarge);
 });
+
+Deno.test("JsonReader keeps its limits for any value and any limits", () => {
+  const happened = { "read": 0, "too deep": 0, "too long": 0, "long name": 0, "limit met": 0 };
+  const name = fc.string({ unit: fc.constantFrom("a", '"', "\\", "é", "\u{1f600}", "[") });
+  const { value } = fc.letrec((tie) => ({
+    value: fc.oneof(
+      { depthSize: "large", withCrossShrink: true },
+      fc.constantFrom(null, true, 1, "", "[{", 12.5),
+      name,
+      fc.array(tie("value"), { maxLength: 3 }),
+      fc.dictionary(name, tie("value"), { maxKeys: 2 }),
+    ),
+  }));
+  const limits = fc.record({
+    depth: fc.integer({ min: 1, max: 5 }),
+    valueBytes: fc.integer({ min: 1, max: 80 }),
+    stringBytes: fc.integer({ min: 2, max: 20 }),
+  });
+  fc.assert(
+    fc.property(value, limits, fc.constantFrom("", " ", "\n\t"), (value, limits, space) => {
+      const compact = JSON.stringify(value);
+      const bytes = Buffer.byteLength(compact);
+      const read = () => {
+        const reader = new JsonReader(Buffer.from(JSON.stringify(value, null, space)), limits);
+        const text = reader.value();
+        reader.end();
+        return text;
+      };
+      const depth = depthOf(value);
+      if (depth > limits.depth) {
+        assertMatch(assertThrows(read, InvalidArgument).message, /nested deeper/);
+        happened["too deep"]++;
+      } else if (bytes > limits.valueBytes) {
+        assertThrows(read, ValueTooLarge);
+        happened["too long"]++;
+      } else {
+        assertEquals(read(), compact);
+        happened[depth === limits.depth || bytes === limits.valueBytes ? "limit met" : "read"]++;
+      }
+      if (typeof value !== "string") return;
+      const readName = () => new JsonReader(Buffer.from(compact), limits).string();
+      if (bytes <= limits.stringBytes) assertEquals(readName(), value);
+      else {
+        assertMatch(assertThrows(readName, SyntaxError).message, /^a string over \d+ bytes at 0$/);
+        happened["long name"]++;
+      }
+    }),
+    { numRuns: 5000 },
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
+});
+
+Deno.test("json() counts bytes and levels as the plain way does", () => {
+  const happened = { under: 0, at: 0, over: 0 };
+  const text = fc.string({ unit: fc.constantFrom("a", "é", "€", "\u{1f600}"), maxLength: 30 });
+  fc.assert(
+    fc.property(text, fc.nat({ max: 60 }), (text, limit) => {
+      const bytes = Buffer.byteLength(text);
+      assertEquals(byteLength(text, limit) > limit, bytes > limit);
+      happened[bytes < limit ? "under" : bytes === limit ? "at" : "over"]++;
+    }),
+    { numRuns: 5000 },
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 50, `${what}: ${times}`);
+});
+
+/** How deep arrays and objects are nested in a value. */
+function depthOf(value: unknown): number {
+  if (typeof value !== "object" || value === null) return 0;
+  return 1 + Math.max(0, ...Object.values(value).map(depthOf));
+}
 
 Deno.test("JsonReader reads names and strings of 64 KiB at most", () => {
   const read = (length: number) => new JsonReader(Buffer.from(`"${"x".repeat(length)}"`)).string();

@@ -11,8 +11,14 @@ import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../s
 
 const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a, OPEN_ARRAY = 0x5b, OPEN_OBJECT = 0x7b;
 
-/** The longest name or string that is read unescaped, in bytes: several times the longest key. */
-const MAX_STRING_BYTES = 64 * 1024;
+/** What is read at most. */
+export const LIMITS = {
+  /** The deepest nesting of a value, and its longest text, in bytes. */
+  depth: MAX_DEPTH,
+  valueBytes: MAX_VALUE_BYTES,
+  /** The longest name or string that is read unescaped, in bytes: several times the longest key. */
+  stringBytes: 64 * 1024,
+};
 
 /**
  * A reader of one JSON text. The text of a value has no white space between tokens, and no escapes
@@ -35,7 +41,7 @@ export class JsonReader {
    * @param bytes The text, which is overwritten
    * @throws {SyntaxError} If it is not UTF-8
    */
-  constructor(bytes: Uint8Array<ArrayBuffer>) {
+  constructor(bytes: Uint8Array<ArrayBuffer>, readonly limits = LIMITS) {
     this.#tokens = new JsonTokens(bytes);
   }
 
@@ -75,14 +81,15 @@ export class JsonReader {
   /**
    * Reads a name or a short string, and returns it unescaped.
    *
-   * @throws {SyntaxError} If it is over {@linkcode MAX_STRING_BYTES}, too
+   * @throws {SyntaxError} If it is over 64 KiB, too
    */
   string(): string {
     const start = this.#tokens.begin();
     const isPlain = this.#tokens.readString();
     const end = this.#tokens.end();
-    if (end - start > MAX_STRING_BYTES) {
-      throw new SyntaxError(`a string over ${MAX_STRING_BYTES} bytes at ${start}`);
+    const { stringBytes } = this.limits;
+    if (end - start > stringBytes) {
+      throw new SyntaxError(`a string over ${stringBytes} bytes at ${start}`);
     }
     if (isPlain) return this.#tokens.text(start + 1, end - 1);
     return JSON.parse(this.#tokens.text(start, end));
@@ -99,7 +106,7 @@ export class JsonReader {
     const start = this.#tokens.begin();
     this.#readValue(0);
     const end = this.#tokens.end();
-    if (end - start > MAX_VALUE_BYTES) throw new ValueTooLarge();
+    if (end - start > this.limits.valueBytes) throw new ValueTooLarge();
     return this.#tokens.text(start, end) as JsonText;
   }
 
@@ -115,7 +122,7 @@ export class JsonReader {
     if (byte === QUOTE) tokens.readString();
     else if (byte !== OPEN_OBJECT && byte !== OPEN_ARRAY) tokens.readScalar(byte);
     else {
-      if (depth === MAX_DEPTH) throw tooDeep();
+      if (depth === this.limits.depth) throw tooDeep();
       tokens.read();
       if (this.#closes(byte)) return;
       do {
