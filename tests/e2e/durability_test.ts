@@ -9,9 +9,10 @@ import {
 } from "@std/assert";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { httpStore } from "../../stores/http/store.ts";
 import { json } from "../../stores/json/text.ts";
-import { RevisionConflict, type Store, StoreFull } from "../../stores/store.ts";
+import { RevisionConflict, type Store, StoreFull, StoreUnavailable } from "../../stores/store.ts";
 import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 
 const KILLS = 25;
@@ -84,6 +85,48 @@ Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writin
     await program.stop("SIGKILL");
     await Promise.all(ends);
   }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("httpStore() reports no write as unchanged that is in the file, killed 8 times under 40 writers", async () => {
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "kv.db");
+  const ends: Record<"done" | "unchanged" | "unknown", string[]> = {
+    done: [],
+    unchanged: [],
+    unknown: [],
+  };
+  for (let round = 0; round < 8; round++) {
+    await using service = await serve(file);
+    const { program, store } = service;
+    const enough = Promise.withResolvers<void>();
+    const writers = Array.from({ length: 40 }, async (_, writer) => {
+      for (let n = 0, failures = 0; failures < 3; n++) {
+        const key = `${round}-${writer}-${n}`;
+        const error = await store.set(key, json(n)).then(() => null, (error) => error);
+        if (error === null) ends.done.push(key);
+        else if (error instanceof StoreUnavailable) ends[error.outcome].push(key);
+        else throw error;
+        if (error !== null) failures++;
+        if (ends.done.length === (round + 1) * 1000) enough.resolve();
+      }
+    });
+    await Promise.race([enough.promise, Promise.all(writers)]);
+    // At any moment: as an answer comes, the service has nothing to do.
+    await delay(20 * Math.random());
+    await program.stop("SIGKILL");
+    await Promise.all(writers);
+  }
+  await using service = await serve(file);
+  const stored = new Set<string>();
+  for (let after: string | undefined, more = true; more;) {
+    const { keys, next } = await service.store.list("", { after });
+    for (const key of keys) stored.add(key);
+    [after, more] = [next ?? undefined, next !== null];
+  }
+  assertEquals(ends.unchanged.filter((key) => stored.has(key)), []);
+  assertEquals(ends.done.filter((key) => !stored.has(key)), []);
+  assert(ends.unchanged.length > 0 && ends.unknown.length > 0, `${ends.unknown.length} unknown`);
   await Deno.remove(directory, { recursive: true });
 });
 
