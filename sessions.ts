@@ -25,7 +25,7 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { MiddlewareHandler } from "hono";
 import { type CookieOptions, SessionCookie } from "./sessions/cookie_header.ts";
-import { DataSchema } from "./sessions/data_schema.ts";
+import { DataSchema, isPromise } from "./sessions/data_schema.ts";
 import { checkMethods, checkOptions } from "./sessions/options.ts";
 import { RequestSession, type SessionSettings } from "./sessions/request_session.ts";
 import { splitNote } from "./sessions/session_record.ts";
@@ -176,9 +176,11 @@ function storeFor<T extends object>(
   }
   if (lifetime === undefined) return store;
   if (!store.withLifetime) throw lacks("withLifetime");
-  return store.withLifetime((stored) =>
-    lifetime(schema.parseNow(splitNote(stored, "_permanent").others))
-  );
+  return store.withLifetime((stored) => {
+    const data = schema.parse(splitNote(stored, "_permanent").others);
+    if (!isPromise(data)) return lifetime(data);
+    throw new TypeError("Cannot wait for the schema or migrate: a lifetime is needed at once");
+  });
 }
 
 /** @throws {TypeError} If another session of this request has the cookie */

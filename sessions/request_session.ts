@@ -23,15 +23,6 @@ export interface SessionSettings<T extends object> {
   readonly permanent: boolean | ((data: T) => boolean) | undefined;
 }
 
-/** Comes after the class's own prototype: what is assigned to a session arrives here. */
-const noProperties = new Proxy({}, {
-  set(_, name) {
-    const key = String(name);
-    const wanted = `expected session.update((s) => ({ ...s, ${key}: … }))`;
-    throw new TypeError(`Cannot assign to session.${key}: ${wanted}`);
-  },
-});
-
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
   readonly #context: Context;
@@ -48,8 +39,6 @@ export class RequestSession<T extends object> implements Session<T> {
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
-  /** The calls that have not ended. */
-  #running = 0;
   /** The response that was made with the session's headers. */
   #response: Response | null = null;
   #isFinished = false;
@@ -152,10 +141,9 @@ export class RequestSession<T extends object> implements Session<T> {
 
   response(body: ResponseBody, init: SessionResponseInit = {}): Response {
     const { headers = {} } = init;
-    // Then finish() sets them.
-    const isLate = this.#running > 0 || "Vary" in headers || "Set-Cookie" in headers ||
-      this.#setCookies.length > 1;
-    if (isLate || this.#lastCall === null) return new Response(body, init);
+    // Otherwise finish() sets them.
+    const isKnown = this.#lastCall?.isSettled && this.#setCookies.length < 2;
+    if (!isKnown || "Vary" in headers || "Set-Cookie" in headers) return new Response(body, init);
     this.#isFinished = true;
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     return this.#response = new Response(body, { ...init, headers: all });
@@ -178,13 +166,17 @@ export class RequestSession<T extends object> implements Session<T> {
     if (first) throw first.error;
   }
 
-  /**
-   * Returns the cookie that names a living session. Of several with one name it is the first, or the
-   * youngest where the cookie has the data: a browser that has an old one too sends both for ever.
-   */
-  async #livingCookie(): Promise<string | null> {
+  /** Returns the cookie that may name the session: of several with one name, one that does. */
+  #livingCookie(): string | null | Promise<string | null> {
     const cookies = this.#allCookies();
-    if (cookies.length < 2) return cookies[0] ?? null;
+    return cookies.length < 2 ? cookies[0] ?? null : this.#firstLiving(cookies);
+  }
+
+  /**
+   * Returns the first cookie that names a living session, or the youngest if they hold the data: a
+   * browser that has an old one, too, sends both for ever.
+   */
+  async #firstLiving(cookies: string[]): Promise<string | null> {
     let living: string | null = null;
     let youngest = Infinity;
     let rotated: SessionRotated | null = null;
@@ -218,8 +210,16 @@ export class RequestSession<T extends object> implements Session<T> {
 
   #setPermanent(data: T | null, isStored = this.#isPermanent): void {
     const { permanent } = this.settings;
-    if (typeof permanent === "boolean") this.#isPermanent = permanent;
-    else this.#isPermanent = permanent && data !== null ? checked(permanent(data)) : isStored;
+    if (typeof permanent !== "function" || data === null) {
+      this.#isPermanent = typeof permanent === "boolean" ? permanent : isStored;
+      return;
+    }
+    const given = permanent(data);
+    if (typeof given !== "boolean") {
+      const what = isPromise(given) ? "a promise" : `"${given}"`;
+      throw new TypeError(`Cannot use ${what} as what permanent() returns: expected true or false`);
+    }
+    this.#isPermanent = given;
   }
 
   #keep(stored: StoredSession): void {
@@ -258,7 +258,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   /** Runs a call after the one before. */
   #call<R>(run: () => Promise<R>): Promise<R> {
-    const call = new SessionCall(this.#run(run, this.#lastCall?.settled), (call, error) => {
+    const call = new SessionCall(this.#run(run, this.#lastCall), (call, error) => {
       if (!this.#isFinished) this.#failed.push({ call, error });
       else if (!call.isAwaited) logError(error);
     });
@@ -266,16 +266,13 @@ export class RequestSession<T extends object> implements Session<T> {
     return call;
   }
 
-  async #run<R>(run: () => Promise<R>, before: Promise<void> | undefined): Promise<R> {
-    this.#running++;
-    if (before) await before;
+  async #run<R>(run: () => Promise<R>, before: SessionCall<unknown> | null): Promise<R> {
+    if (before) await before.settled;
     try {
       return await run();
     } catch (error) {
       this.#noteError(error);
       throw appError(error);
-    } finally {
-      this.#running--;
     }
   }
 
@@ -290,13 +287,16 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 }
 
-Object.setPrototypeOf(RequestSession.prototype, noProperties);
-
-function checked(isPermanent: boolean): boolean {
-  if (typeof isPermanent === "boolean") return isPermanent;
-  const what = isPromise(isPermanent) ? "a promise" : `"${isPermanent}"`;
-  throw new TypeError(`Cannot use ${what} as what permanent() returns: expected true or false`);
-}
+// What is assigned to a session, and is no property of it, arrives at its last prototype.
+Object.setPrototypeOf(
+  RequestSession.prototype,
+  new Proxy({}, {
+    set(_, key) {
+      const wanted = `expected session.update((s) => ({ ...s, ${String(key)}: … }))`;
+      throw new TypeError(`Cannot assign to session.${String(key)}: ${wanted}`);
+    },
+  }),
+);
 
 function logError(error: unknown): void {
   console.error("A session's call failed, and nothing awaited it:", error);
@@ -309,12 +309,17 @@ function logError(error: unknown): void {
 class SessionCall<R> extends Promise<R> {
   static override readonly [Symbol.species] = Promise;
   isAwaited = false;
+  isSettled = false;
   /** Resolves when the call has ended, in whatever way. */
   readonly settled: Promise<void>;
 
   constructor(running: Promise<R>, onError: (call: SessionCall<R>, error: unknown) => void) {
     super((resolve) => resolve(running));
-    this.settled = super.then(() => {}, (error) => onError(this, error));
+    const settle = () => void (this.isSettled = true);
+    this.settled = super.then(settle, (error) => {
+      settle();
+      onError(this, error);
+    });
   }
 
   override then<A = R, B = never>(...handlers: Parameters<Promise<R>["then"]>): Promise<A | B> {
