@@ -18,8 +18,6 @@ import { LRUCache } from "lru-cache";
 import { Cipher } from "./encryption.ts";
 import { type CookieCodec, type ReadText, Signer } from "./signature.ts";
 
-/** How many cookies of up to 4 KiB are remembered, so that they need not be verified again. */
-const REMEMBERED = 1024;
 /** Flask's salt. The cookie of a session with another name has that name in it. */
 const SALT = "cookie-session";
 
@@ -39,6 +37,8 @@ export interface CookieSessionOptions extends LifetimeOptions {
 interface InternalOptions {
   salt?: string;
   lifetimeOf?: LifetimeOf | undefined;
+  /** How many cookies of up to 4 KiB are remembered, so that they need not be verified again. */
+  remembered?: number;
 }
 
 /**
@@ -61,7 +61,7 @@ export class CookieSessionStore implements SessionStore {
   readonly #lifetimes: Lifetimes;
   /** The first one writes; all read. */
   readonly #codecs: readonly [CookieCodec, ...CookieCodec[]];
-  readonly #verified = new LRUCache<string, ReadText>({ max: REMEMBERED });
+  readonly #verified: LRUCache<string, ReadText>;
   readonly #with: (changes: InternalOptions) => CookieSessionStore;
 
   /**
@@ -73,7 +73,7 @@ export class CookieSessionStore implements SessionStore {
   constructor(
     secretKey: string,
     options: CookieSessionOptions = {},
-    { salt = SALT, lifetimeOf }: InternalOptions = {},
+    { salt = SALT, lifetimeOf, remembered = 1024 }: InternalOptions = {},
   ) {
     checkOptions("new CookieSessionStore()", options, {
       ...LIFETIME_OPTIONS,
@@ -82,6 +82,7 @@ export class CookieSessionStore implements SessionStore {
       encrypt: 'boolean or "read-signed"',
     });
     const { digest = "sha256", fallbacks = [], encrypt = false } = options;
+    this.#verified = new LRUCache({ max: remembered });
     this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
@@ -90,7 +91,7 @@ export class CookieSessionStore implements SessionStore {
     const cipher = encrypt ? new Cipher(secretKey, salt, fallbacks) : signer;
     this.#codecs = encrypt === "read-signed" ? [cipher, signer] : [cipher];
     this.#with = (changes) =>
-      new CookieSessionStore(secretKey, options, { salt, lifetimeOf, ...changes });
+      new CookieSessionStore(secretKey, options, { salt, lifetimeOf, remembered, ...changes });
   }
 
   named(name: string): CookieSessionStore {

@@ -26,8 +26,6 @@ const MAX_TRYING = 5000;
 const MANY_CONFLICTS = 1;
 /** For how long it does so at most, in milliseconds. */
 const LONGEST_PAUSE = 50;
-/** About how much memory the cached entries may take, in bytes. */
-const CACHE_BYTES = 32 * 1024 * 1024;
 /** What a cached entry takes beside its key and its value. */
 const ENTRY_BYTES = 240;
 /** What {@linkcode KeyValueSessionStore} takes beside the store. */
@@ -42,6 +40,8 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
 interface InternalOptions {
   prefix?: string;
   lifetimeOf?: LifetimeOf;
+  /** About how much memory the cached entries may take, in bytes: by default 32 MiB. */
+  cacheBytes?: number;
 }
 
 /**
@@ -66,10 +66,7 @@ export class KeyValueSessionStore implements SessionStore {
   readonly #options: KeyValueSessionOptions;
   readonly #internal: InternalOptions;
   readonly #lifetimes: Lifetimes;
-  readonly #cache = new LRUCache<string, Entry>({
-    maxSize: CACHE_BYTES,
-    sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
-  });
+  readonly #cache: LRUCache<string, Entry>;
   readonly #queue = new KeyedQueue();
   /** How far the store's clock is ahead of ours, in milliseconds; null until the first write. */
   #clockAhead: number | null = null;
@@ -92,6 +89,10 @@ export class KeyValueSessionStore implements SessionStore {
     this.#store = store;
     this.#options = options;
     this.#internal = internal;
+    this.#cache = new LRUCache({
+      maxSize: internal.cacheBytes ?? 32 * 1024 * 1024,
+      sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
+    });
     this.#lifetimes = new Lifetimes(options, internal.lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
