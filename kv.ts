@@ -25,7 +25,7 @@
  * | `GET /?backup&prefix=p` | the same with lifetimes, one `{key, value, expires}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  * | `GET /`, `Accept: text/html` | the explorer page, for browsers |
- * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable |
+ * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable, 507 while it is full |
  * | `GET /?metrics` | metrics in Prometheus' text format |
  * | `GET /?openapi` | this table for programs: an OpenAPI document |
  *
@@ -203,7 +203,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
   async function health(exchange: Exchange): Promise<Response> {
     readQuery(exchange, HealthQuery);
-    await exchange.store.get("health");
+    await exchange.store.check();
     return jsonResponse(exchange, { status: "ok" }, NO_STORE);
   }
 

@@ -62,7 +62,7 @@ export function metrics(store: Store, observed: Observed): Metrics {
     help: "Whether the store is available",
     registers,
     async collect() {
-      const isUp = await ifAvailable(async () => (await store.get("health"), true));
+      const isUp = await ifAvailable(async () => (await store.check(), true));
       this.set(isUp ? 1 : 0);
     },
   });
@@ -107,6 +107,7 @@ function counted(store: Store, add: (operation: string, outcome: string) => void
     delete: (...args) => count("delete", store.delete(...args)),
     list: (...args) => count("list", store.list(...args)),
     watch: (...args) => count("watch", store.watch(...args)),
+    check: () => store.check(),
     close: () => store.close(),
   };
 }

@@ -34,6 +34,8 @@ export interface Engine {
   list(prefix: string, options: { after: string | undefined; limit: number }): Promise<Page>;
   watch(prefix: string, options: WatchOptions): Promise<Watch>;
   count?(): Promise<number>;
+  /** By default, whether an entry can be read. */
+  check?(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -84,6 +86,11 @@ export function checked(engine: Engine): Store {
       checkOpen();
       checkPrefix(prefix);
       return await engine.watch(prefix, options);
+    },
+
+    async check() {
+      checkOpen();
+      await (engine.check?.() ?? engine.get("health"));
     },
 
     close() {

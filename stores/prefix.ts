@@ -81,6 +81,7 @@ export function prefixed(store: Store, prefix: string): Store {
       return { since, changes: named };
     },
 
+    check: () => store.check(),
     close: () => store.close(),
   });
 }

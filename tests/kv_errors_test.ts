@@ -8,7 +8,8 @@ import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
 /** A store whose every call fails. */
 function failingStore(error: Error): Store {
   const fail = () => Promise.reject(error);
-  return { get: fail, set: fail, setAll: fail, delete: fail, list: fail, watch: fail, close: fail };
+  const calls = { get: fail, set: fail, setAll: fail, delete: fail, list: fail, watch: fail };
+  return { ...calls, check: fail, close: fail };
 }
 
 const CALLS: [string, RequestInit][] = [

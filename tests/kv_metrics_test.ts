@@ -57,6 +57,9 @@ Deno.test("kv() counts requests and store operations for Prometheus", async () =
       if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
       return await memory.get(key);
     },
+    async check() {
+      if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
+    },
     async count() {
       if (isBroken) throw new StoreUnavailable("It is gone", { outcome: "unchanged" });
       return await memory.count?.() ?? 0;

@@ -88,12 +88,13 @@ testWith(DISK, "a disk that skips syncs loses what sqliteStore() has answered", 
 async function serve(env: Record<string, string>) {
   const program = startScript("kv.ts", [], { env: { PORT: "0", ...env } });
   const [, port] = await program.printed(/kv: http\S+:(\d+)/);
-  const store = httpStore(`http://127.0.0.1:${port}`);
+  const url = `http://127.0.0.1:${port}`;
+  const store = httpStore(url);
   const stop = async () => {
     await store.close();
     assertEquals(await program.stop(), 0, program.output);
   };
-  return { program, store, [Symbol.asyncDispose]: stop };
+  return { program, url, store, [Symbol.asyncDispose]: stop };
 }
 
 testWith(
@@ -106,7 +107,7 @@ testWith(
     const DBM = join(directory.path, "kv.db");
     {
       await using service = await serve({ DBM, ...made.env({ DISK_FAILS }) });
-      const { program, store } = service;
+      const { program, url, store } = service;
       await store.set("kept", json(1));
       await store.set("removed", json(1));
       const outcomeOf = async (write: Promise<unknown>) =>
@@ -119,6 +120,9 @@ testWith(
       assertEquals(await outcomeOf(store.set("other", json(1))), "unchanged");
       assertMatch(program.output, /Cannot write ".*kv\.db": a sync failed \(.+\): restart/);
       assertEquals((await store.get("kept"))?.value, "1");
+      const health = await fetch(`${url}/?health`);
+      await health.body?.cancel();
+      assertEquals(health.status, 503);
       for (const key of ["added", "removed"]) {
         await assertRejects(() => store.get(key), StoreUnavailable, "503");
       }

@@ -27,6 +27,9 @@ const WRITE_SIZE = 4096;
  */
 const MAX_CLOCK_REVISION = Date.UTC(2200) * 1000;
 
+/** How many bytes have to fit on a disk that is not full. */
+const PROBE_SIZE = 64 * 1024;
+
 /** What {@linkcode sqliteStore} takes. */
 export interface SqliteOptions {
   /** The clock, in milliseconds since 1970. */
@@ -80,6 +83,9 @@ export function sqliteStore(
      ON CONFLICT (key) DO UPDATE SET
        value = excluded.value, revision = excluded.revision, expires = excluded.expires`,
   );
+  const insertProbe = database.prepare(
+    "INSERT INTO entries (key, revision, value) VALUES (x'', 0, zeroblob(?))",
+  );
   const deleteEntry = database.prepare("DELETE FROM entries WHERE key = ?");
   // Only looks up when an entry expires if there is a time to compare with.
   const selectKeys = database.prepare(
@@ -109,10 +115,7 @@ export function sqliteStore(
 
   const transactions = new Transactions(path, database, syncs, {
     begun() {
-      const replaced = findReplaced();
-      if (replaced !== null) {
-        throw new Error(`"${replaced}" was deleted or replaced: restart to use what is there now`);
-      }
+      checkReplaced();
       changed = new Set();
       hasChanged = false;
       size = 0;
@@ -132,6 +135,13 @@ export function sqliteStore(
       for (const key of changed) changes.add(key);
     },
   });
+
+  function checkReplaced(): void {
+    const replaced = findReplaced();
+    if (replaced !== null) {
+      throw new Error(`"${replaced}" was deleted or replaced: restart to use what is there now`);
+    }
+  }
 
   function totals(): { revision: number; count: number } {
     return selectTotals.get() as { revision: number; count: number };
@@ -244,6 +254,18 @@ export function sqliteStore(
 
     watch: async (prefix, { since }) =>
       changes.watch(prefix, since, (key) => transactions.read(() => find(key))),
+
+    check: () =>
+      transactions.check(() => {
+        checkReplaced();
+        // With a small cache SQLite writes pages to the log before the commit, which never comes.
+        database.exec("PRAGMA cache_size = 4");
+        try {
+          insertProbe.run(PROBE_SIZE);
+        } finally {
+          database.exec("PRAGMA cache_size = -2000"); // the default
+        }
+      }),
 
     async close() {
       isClosed = true;

@@ -119,6 +119,22 @@ export class Transactions {
     });
   }
 
+  /**
+   * Runs `run` in a write transaction, and rolls that back.
+   *
+   * @throws {StoreFull | StoreUnavailable} If that fails, or writes do
+   */
+  async check(run: () => void): Promise<void> {
+    const problem = this.#syncs.failure ?? await this.#lock();
+    try {
+      if (problem) throw problem;
+      run();
+      this.#rollback.run();
+    } catch (cause) {
+      throw this.#failed(cause, "unchanged");
+    }
+  }
+
   /** Ends the writes that are pending, and the transaction that reads. */
   async close(): Promise<void> {
     // A transaction of nothing would fail on a file that cannot be written.

@@ -24,12 +24,19 @@ const WRITES = 100;
 async function serve(file: string) {
   const program = startScript("kv.ts", [], { env: { PORT: "0", DBM: file } });
   const [, port] = await program.printed(/kv: http\S+:(\d+)/);
-  const store = httpStore(`http://127.0.0.1:${port}`);
+  const url = `http://127.0.0.1:${port}`;
+  const store = httpStore(url);
   const stop = async () => {
     await program.stop();
     await store.close();
   };
-  return { program, store, [Symbol.asyncDispose]: stop };
+  return { program, store, health: () => healthOf(url), [Symbol.asyncDispose]: stop };
+}
+
+async function healthOf(url: string): Promise<number> {
+  const { status, body } = await fetch(`${url}/?health`);
+  await body?.cancel();
+  return status;
 }
 
 /** What a writer knows about its key. */
@@ -179,7 +186,8 @@ testWith(
       const filler = join(directory, "filler");
       await Deno.writeFile(filler, new Uint8Array(1024 * 1024));
       await using service = await serve(join(directory, "kv.db"));
-      const { program, store } = service;
+      const { program, store, health } = service;
+      assertEquals(await health(), 200);
       const value = (size = 64 * 1024) => json(randomBytes(size).toString("base64"));
       const kept = new Map<string, string>();
       let full: unknown;
@@ -197,10 +205,12 @@ testWith(
       await assertRejects(() => store.set("key0", value(128 * 1024)), StoreFull);
       for (const [key, written] of kept) assertEquals((await store.get(key))?.value, written);
       assertEquals((await store.list("")).keys.length, kept.size);
+      for (let i = 0; i < 20; i++) assertEquals(await health(), 507);
 
       await Deno.remove(filler);
       await store.set("again", json(1));
       assertEquals((await store.get("again"))?.value, "1");
+      assertEquals(await health(), 200);
       assertEquals(await program.stop(), 0);
     }),
 );
