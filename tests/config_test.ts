@@ -159,11 +159,13 @@ Deno.test("readConfig() splits a variable at commas into a list, unless it is JS
 
 Deno.test("readConfig() refuses what stands in DEPLOY.md in place of a token or a key", async () => {
   const page = await Deno.readTextFile(join(PROJECT, "docs/DEPLOY.md"));
-  const placeholders = [...page.matchAll(/^#?(\w*(?:TOKEN|SECRET)\w*)=(.*)$/gm)];
-  assert(placeholders.length >= 2, "DEPLOY.md has placeholders");
-  for (const [, key = "", value = ""] of placeholders) {
-    const [line = ""] = await problems("{}", { [key]: value });
-    assertMatch(line, new RegExp(`^environment: ${key} is a string of \\d+ characters: expected`));
+  const [, block = ""] = /^```json\n([^]*?)^```$/m.exec(page) ?? [];
+  const placeholders = Object.entries(JSON.parse(block))
+    .filter(([, value]) => /^<.*>$/.test(String(value)));
+  assertEquals(placeholders.map(([key]) => key), ["KV_TOKEN", "SECRET_KEY"]);
+  for (const [key, value] of placeholders) {
+    const [line = ""] = await problems(JSON.stringify({ [key]: value }), { [key]: "" });
+    assertMatch(line, new RegExp(`^${key} is a string of \\d+ characters: expected`));
   }
 });
 

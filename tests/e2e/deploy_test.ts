@@ -1,12 +1,23 @@
 /** docs/DEPLOY.md: its container file, unit and nginx configuration, as the page gives them. */
-import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { join } from "node:path";
+import { counter } from "../../counter.ts";
+import { kv } from "../../kv.ts";
+import { KeyValueSessionStore } from "../../sessions.ts";
+import { memoryStore } from "../../stores/memory.ts";
 import {
   freePort,
   Program,
   PROJECT,
   runToEnd,
   startServer,
+  temporaryDirectory,
   testWith,
 } from "../helpers/programs.ts";
 
@@ -42,15 +53,24 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
   await Deno.remove(directory, { recursive: true });
 });
 
-testWith(["systemd-analyze"], "DEPLOY.md has a unit that systemd accepts", async () => {
-  const directory = await Deno.makeTempDir();
-  const unit = replaceAll(block("counter@.service"), [["/usr/bin/deno", Deno.execPath()]]);
-  const file = join(directory, "counter@kv.service");
-  await Deno.writeTextFile(file, unit);
-  const { code, stdout, stderr } = await runToEnd("systemd-analyze", ["verify", file]);
-  assertEquals({ code, output: stdout + stderr }, { code: 0, output: "" });
-  await Deno.remove(directory, { recursive: true });
-});
+testWith(
+  ["systemd-analyze"],
+  "DEPLOY.md has a unit that systemd accepts, with the rating that it names",
+  async () => {
+    const directory = await Deno.makeTempDir();
+    const unit = replaceAll(block("counter@.service"), [["/usr/bin/deno", Deno.execPath()]]);
+    const file = join(directory, "counter@start.service");
+    await Deno.writeTextFile(file, unit);
+    const { code, stdout, stderr } = await runToEnd("systemd-analyze", ["verify", file]);
+    assertEquals({ code, output: stdout + stderr }, { code: 0, output: "" });
+    const security = await runToEnd("systemd-analyze", ["security", "--offline=true", file]);
+    const [, rating] = /Overall exposure level .*: ([\d.]+) /.exec(security.stdout) ?? [];
+    const [, named] = /rates the unit ([\d.]+) of 10/.exec(page) ?? [];
+    // Other versions of systemd count a little differently.
+    assert(Number(rating) <= Number(named) + 0.5, security.stdout);
+    await Deno.remove(directory, { recursive: true });
+  },
+);
 
 testWithNginx("sends a browser from http to https", async ({ get, http }) => {
   const response = await get(`http://localhost:${http}/counter/`);
@@ -74,6 +94,14 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   await reset.body?.cancel();
   assertEquals(reset.status, 303);
   assertEquals(new URL(reset.headers.get("Location") ?? "", reset.url).href, `${https}/counter/`);
+});
+
+testWithNginx("shows no metrics of the counter to others", async ({ get, https }) => {
+  const metrics = await get(`${https}/counter/metrics`);
+  assertEquals(metrics.status, 404);
+  await metrics.body?.cancel();
+  const health = await get(`${https}/counter/health`);
+  assertEquals([health.status, await health.json()], [200, { status: "ok" }]);
 });
 
 testWithNginx("serves the service under a path prefix, to who has the token", async (site) => {
@@ -132,11 +160,12 @@ interface Site {
 function testWithNginx(promise: string, run: (site: Site) => Promise<void>): void {
   testWith(["nginx", "openssl"], `DEPLOY.md has an nginx that ${promise}`, async () => {
     const directory = await Deno.makeTempDir();
-    const settings = block("/etc/counter.env").match(/^\w+=.*$/gm) ?? [];
-    const env = Object.fromEntries(settings.map((line) => line.split("=", 2)));
-    env["KV_TOKEN"] = "t".repeat(32);
-    await using kv = await startServer("kv.ts", { env });
-    await using counter = await startServer("counter.ts", { env: { ...env, KV_URL: kv.url } });
+    const KV_TOKEN = "t".repeat(32);
+    const SECRET_KEY = "s".repeat(32);
+    const config = { ...JSON.parse(block('"KV_TOKEN": "<openssl')), KV_TOKEN, SECRET_KEY };
+    await using kv = await startServer("kv.ts", { config });
+    const KV_URL = kv.url;
+    await using counter = await startServer("counter.ts", { config: { ...config, KV_URL } });
 
     const certificate = join(directory, "counter.pem");
     const files: [string, string][] = [
@@ -148,19 +177,19 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
     assertEquals((await runToEnd("sh", ["-c", command])).code, 0);
 
     const [http, tls] = [freePort(), freePort()];
-    const config = replaceAll(block("conf.d/counter.conf"), [
+    const site = replaceAll(block("conf.d/counter.conf"), [
       ...files,
       ["listen 80;", `listen 127.0.0.1:${http};`],
       ["listen 443 ", `listen 127.0.0.1:${tls} `],
       ["127.0.0.1:5000", `127.0.0.1:${new URL(counter.url).port}`],
       ["127.0.0.1:5100", `127.0.0.1:${new URL(kv.url).port}`],
     ]);
-    await using _nginx = await startNginx(directory, config);
+    await using _nginx = await startNginx(directory, site);
     using client = Deno.createHttpClient({ caCerts: [await Deno.readTextFile(certificate)] });
     await run({
       http,
       https: `https://localhost:${tls}`,
-      token: `Bearer ${env["KV_TOKEN"]}`,
+      token: `Bearer ${KV_TOKEN}`,
       get: (url, init) => fetch(url, { client, redirect: "manual", ...init }),
     });
     await Deno.remove(directory, { recursive: true });
@@ -193,6 +222,87 @@ async function startNginx(directory: string, site: string): Promise<Program> {
   await nginx.printed(/start worker processes/);
   return nginx;
 }
+
+testWith(["promtool"], "DEPLOY.md has alerts that Prometheus accepts, and that fire", async () => {
+  await using directory = await temporaryDirectory();
+  const write = (name: string, text: string) =>
+    Deno.writeTextFile(join(directory.path, name), text);
+  await write("counter.rules.yml", block("/etc/prometheus/counter.rules.yml"));
+  const token = "/etc/prometheus/kv_read_token";
+  const here = join(directory.path, "token");
+  await write("token", "t");
+  await write(
+    "prometheus.yml",
+    replaceAll(block("/etc/prometheus/prometheus.yml"), [[token, here]]),
+  );
+  await write("test.yml", ALERTS);
+  for (const args of [["check", "config", "prometheus.yml"], ["test", "rules", "test.yml"]]) {
+    const { code, stdout, stderr } = await runToEnd("promtool", args, { cwd: directory.path });
+    assertEquals(code, 0, stdout + stderr);
+  }
+});
+
+Deno.test("DEPLOY.md has alerts on metrics that the servers have", async () => {
+  const store = memoryStore();
+  const service = kv(store);
+  const page = counter({ store: new KeyValueSessionStore(store) });
+  for (const app of [service, page]) await app.request("/");
+  const metrics = await (await service.request("/?metrics")).text() +
+    await (await page.request("/metrics")).text();
+  const names = block("/etc/prometheus/counter.rules.yml").match(/\b(kv|counter)_\w+/g) ?? [];
+  assertEquals(
+    names.filter((name) =>
+      !metrics.includes(`\n${name}{`) &&
+      !metrics.includes(`\n${name} `)
+    ),
+    [],
+  );
+  assert(names.length >= 5, `${names}`);
+  await store.close();
+});
+
+/** For promtool: what is measured, and which alerts that means. */
+const ALERTS = `
+rule_files: [counter.rules.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - { series: 'up{job="kv"}', values: "1x5 0x30" }
+      - { series: 'kv_store_up', values: "1x5 0x30" }
+      - { series: 'counter_requests_total{method="GET",status="200"}', values: "0+100x40" }
+      - { series: 'counter_requests_total{method="GET",status="503"}', values: "0x5 0+5x34" }
+      - { series: 'kv_request_duration_seconds_bucket{le="0.1"}', values: "0+10x40" }
+      - { series: 'kv_request_duration_seconds_bucket{le="1"}', values: "0+11x40" }
+      - { series: 'kv_request_duration_seconds_bucket{le="+Inf"}', values: "0+11x40" }
+      - { series: 'kv_held_bytes', values: "120000000x40" }
+      - { series: 'kv_watchers', values: "10x30 950x10" }
+    alert_rule_test:
+      - { eval_time: 4m, alertname: ServerDown }
+      - eval_time: 10m
+        alertname: ServerDown
+        exp_alerts:
+          - { exp_labels: { job: kv }, exp_annotations: { summary: "kv does not answer" } }
+      - eval_time: 10m
+        alertname: StoreUnavailable
+        exp_alerts: [{ exp_annotations: { summary: "The service cannot use its store" } }]
+      - { eval_time: 4m, alertname: PagesFail }
+      - eval_time: 30m
+        alertname: PagesFail
+        exp_alerts: [{ exp_annotations: { summary: "4.762% of the pages fail" } }]
+      - eval_time: 30m
+        alertname: ServiceSlow
+        exp_alerts: [{ exp_annotations: { summary: "1 in 100 requests takes 901ms" } }]
+      - eval_time: 30m
+        alertname: ClientsSlow
+        exp_alerts:
+          - exp_annotations:
+              summary: "Slow clients hold most of the 128 MiB: the next are refused"
+      - { eval_time: 20m, alertname: WatchersNearLimit }
+      - eval_time: 35m
+        alertname: WatchersNearLimit
+        exp_alerts: [{ exp_annotations: { summary: "950 of 1,000 streams of changes are in use" } }]
+`;
 
 /** The code block of the page that contains the text. */
 function block(text: string): string {

@@ -1,5 +1,5 @@
 /** docs/LESSON.md: its commands print what the page says, and two browsers see what it describes. */
-import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { assertEquals, assertMatch, assertNotEquals, assertNotMatch } from "@std/assert";
 import { join } from "node:path";
 import type { Page } from "puppeteer-core";
 import { testInBrowsers, visit } from "../helpers/browsers.ts";
@@ -8,7 +8,7 @@ import { freePort, Program, PROJECT, runToEnd } from "../helpers/programs.ts";
 testInBrowsers("LESSON.md says what a person sees", async (_t, { chromium, firefox }) => {
   await using lesson = await openLesson();
 
-  await lesson.serve("deno task start");
+  await lesson.serve("SECRET_KEY='a key for this lesson' deno task start");
   await using fox = await visit(firefox, lesson.counterUrl);
   await using chrome = await visit(chromium, lesson.counterUrl);
   const first = await reload(fox.page);
@@ -88,13 +88,15 @@ async function openLesson() {
     async serve(expected: string): Promise<void> {
       const { command, expected: lines } = take();
       assertEquals(command, expected);
-      const [, mode, task = ""] = /^(?:USE_SESSION_STORE=(true) )?deno task (\w+)$/
-        .exec(command) ?? [];
+      const [, key = "", mode, task = ""] =
+        /^(?:SECRET_KEY='(.*)' )?(?:USE_SESSION_STORE=(true) )?deno task (\w+)$/.exec(command) ??
+          [];
       const ports = { PORT: `${task === "kv" ? kvPort : counterPort}`, KV_PORT: `${kvPort}` };
       const program = new Program(Deno.execPath(), ["task", task], {
         env: {
           ...env,
           ...ports,
+          SECRET_KEY: key,
           USE_SESSION_STORE: mode ?? "false",
           KV_URL: here("http://localhost:5100"),
         },
@@ -113,7 +115,10 @@ async function openLesson() {
     },
 
     async stop(): Promise<void> {
-      for (const server of servers) assertEquals(await server.stop(), 0);
+      for (const server of servers) {
+        assertEquals(await server.stop(), 0);
+        assertNotMatch(server.output, /SECRET_KEY|no effect/, "no warning");
+      }
       servers = [];
     },
 

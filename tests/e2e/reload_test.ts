@@ -2,19 +2,30 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { cookieOf, get } from "../helpers/http.ts";
-import { eventually, startScript, temporaryDirectory, testWith } from "../helpers/programs.ts";
+import {
+  eventually,
+  freePort,
+  Program,
+  PROJECT,
+  startScript,
+  temporaryDirectory,
+  testWith,
+} from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
 
 const [OLD, NEW] = ["an-old-token-0123456789", "a-new-token-0123456789"];
 
-/** Starts a server in a directory of its own. `reload` changes its file and sends SIGHUP. */
+/** Starts servers in a directory of their own. `reload` changes their file and sends SIGHUP. */
 async function start(script: string, config: object, env: Record<string, string> = {}) {
   const directory = await temporaryDirectory();
   const file = join(directory.path, "counter.cfg.json");
   await Deno.writeTextFile(file, JSON.stringify(config));
   const options = { cwd: directory.path, env: { PORT: "0", ...env } };
-  const program = startScript(script, [], options);
-  const [, port] = await program.printed(/http:\/\/\S+:(\d+) \(/);
+  const program = script === "start.ts"
+    ? new Program(Deno.execPath(), ["run", "-A", join(PROJECT, script)], options)
+    : startScript(script, [], options);
+  const name = script === "start.ts" ? "counter" : script.replace(".ts", "");
+  const [, port] = await program.printed(new RegExp(`^${name}: http://\\S+:(\\d+) \\(`, "m"));
   return {
     program,
     url: `http://localhost:${port}`,
@@ -29,6 +40,14 @@ async function start(script: string, config: object, env: Record<string, string>
       await directory[Symbol.asyncDispose]();
     },
   };
+}
+
+/** The steps of docs/DEPLOY.md that change a key, with these values for `<old>` and `<new>`. */
+async function steps(key: string, old: string, fresh: string): Promise<object[]> {
+  const page = await Deno.readTextFile(join(PROJECT, "docs/DEPLOY.md"));
+  const lines = page.match(new RegExp(`^{ "${key}": .*<new>.* }$`, "gm")) ?? [];
+  assert(lines.length > 0, key);
+  return lines.map((it) => JSON.parse(it.replaceAll("<old>", old).replaceAll("<new>", fresh)));
 }
 
 /** What authorizes a request. */
@@ -77,31 +96,51 @@ Deno.test("on SIGHUP, kv.ts takes another token and keeps its entries; no reques
   assertEquals(await withNew(), [200]);
 });
 
-Deno.test("on SIGHUP, counter.ts signs with another key; a fallback keeps its sessions", async () => {
-  const [SECRET_KEY, next] = ["the secret key of before", "the secret key from now on"];
-  await using counter = await start("counter.ts", { SECRET_KEY });
+Deno.test("DEPLOY.md rotates KV_TOKEN while pages are loaded, and none fails", async () => {
+  const config = { USE_SESSION_STORE: true, DBM: ":memory:" };
+  const ports = { PORT: `${freePort()}`, KV_PORT: `${freePort()}` };
+  await using both = await start("start.ts", { ...config, KV_TOKEN: OLD }, ports);
+  await both.program.printed(/^kv: http/m);
+  const Cookie = await cookieOf(both.url);
+  const asked = keepAsking(() => statusOf(both.url, { Cookie }));
+  for (const step of await steps("KV_TOKEN", OLD, NEW)) {
+    await both.reload({ ...config, ...step }, /(read again: KV_TOKEN changed\n[^]*){2}/);
+    assertMatch(await get(both.url, { Cookie }), /Count: \d/);
+  }
+  assertEquals(await asked(), [200]);
+  const service = `http://localhost:${ports.KV_PORT}`;
+  assertEquals(await statusOf(service, bearer(OLD)), 401);
+  assertEquals(await statusOf(service, bearer(NEW)), 200);
+});
+
+Deno.test("DEPLOY.md rotates SECRET_KEY while pages are loaded, and keeps sessions", async () => {
+  const [old, fresh] = ["the secret key of before", "the secret key from now on"];
+  await using counter = await start("counter.ts", { SECRET_KEY: old });
   const Cookie = await cookieOf(counter.url);
   const asked = keepAsking(() => statusOf(counter.url, { Cookie }));
-  const keys = { SECRET_KEY: next, SECRET_KEY_FALLBACKS: [SECRET_KEY] };
-  await counter.reload(keys, /read again: SECRET_KEY, SECRET_KEY_FALLBACKS changed\n/);
-  const response = await fetch(counter.url, { headers: { Cookie } });
-  assertMatch(await response.text(), /Count: 2/);
+  let [cookie, count] = [Cookie, 1];
+  for (const step of await steps("SECRET_KEY", old, fresh)) {
+    await counter.reload(step, /read again: .*SECRET_KEY.* changed\n/);
+    const response = await fetch(counter.url, { headers: { Cookie: cookie } });
+    assertMatch(await response.text(), new RegExp(`Count: ${++count}<`));
+    cookie = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
+  }
   assertEquals(await asked(), [200]);
-  const renewed = response.headers.get("Set-Cookie")?.split(";")[0] ?? "";
-  await counter.reload({ SECRET_KEY: next }, /read again: SECRET_KEY_FALLBACKS changed\n/);
-  assertMatch(await get(counter.url, { Cookie: renewed }), /Count: 3/);
-  assertMatch(await get(counter.url, { Cookie }), /Count: 1/);
+  assertMatch(await get(counter.url, { Cookie }), /Count: 1</, "the old key is not valid any more");
 });
 
 testWith(
   REDIS,
-  "on SIGHUP, a server takes another password of Redis; no request is lost",
+  "DEPLOY.md rotates the password of Redis while pages are loaded, and none fails",
   async () => {
     await using redis = await startRedis();
     await cli(redis.port, "CONFIG", "SET", "requirepass", "before");
-    const KV_URL = (password: string) => `redis://default:${password}@127.0.0.1:${redis.port}`;
-    const config = (password: string) => ({ USE_SESSION_STORE: true, KV_URL: KV_URL(password) });
-    await using counter = await start("counter.ts", config("before"));
+    const [before, after] = ["before", "after"].map(async (password) => {
+      const [step] = await steps("KV_URL", "", password);
+      return JSON.stringify({ USE_SESSION_STORE: true, ...step })
+        .replace("localhost:6379", `127.0.0.1:${redis.port}`);
+    });
+    await using counter = await start("counter.ts", JSON.parse(await before ?? ""));
     const Cookie = await cookieOf(counter.url);
     const asked = keepAsking(() => statusOf(counter.url, { Cookie }));
     const clients = async () => {
@@ -109,15 +148,15 @@ testWith(
       return [...list.matchAll(/^id=(\d+) .*cmd=(?!client)/gm)].map(([, id]) => id);
     };
     await cli(redis.port, "-a", "before", "ACL", "SETUSER", "default", ">after");
-    const before = await clients();
-    await counter.reload(config("after"), /read again: KV_URL changed\n/);
+    const old = await clients();
+    assert(old.length > 0);
+    await counter.reload(await after ?? "", /read again: KV_URL changed\n/);
     await eventually("an end of the connections with the old password", async () => {
-      return !(await clients()).some((id) => before.includes(id));
+      return !(await clients()).some((id) => old.includes(id));
     });
     await cli(redis.port, "-a", "after", "ACL", "SETUSER", "default", "<before");
     assertMatch(await get(counter.url, { Cookie }), /Count: \d/);
     assertEquals(await asked(), [200]);
-    assert(before.length > 0);
   },
 );
 
