@@ -154,7 +154,10 @@ export function readConfig(environment: Environment = Deno.env.toObject()): Conf
       problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
     }
   }
-  if (problems.length === 0) problems.push(...conflictsOf(config as Config));
+  const { KV_TOKEN, KV_READ_TOKEN } = config as Config;
+  if (problems.length === 0 && KV_READ_TOKEN.length > 0 && KV_TOKEN.length === 0) {
+    problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
+  }
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return config as Config;
 }
@@ -164,24 +167,6 @@ function unknownKey(key: string): string {
   const setting = meant(key, Object.keys(ConfigFile.shape));
   return `${key} is unknown: ` +
     (setting ? `did you mean ${setting}?` : "expected one of the keys in docs/CONFIGURATION.md");
-}
-
-/** Combinations that are invalid although each key is valid by itself. */
-function conflictsOf(config: Config): string[] {
-  const problems: string[] = [];
-  if (config.SESSION_COOKIE_SECURE !== true) {
-    const wanted = "expected SESSION_COOKIE_SECURE to be true";
-    if (config.SESSION_COOKIE_PARTITIONED) {
-      problems.push(`SESSION_COOKIE_PARTITIONED is true: ${wanted}`);
-    }
-    if (config.SESSION_COOKIE_SAMESITE === "None") {
-      problems.push(`SESSION_COOKIE_SAMESITE is "None": ${wanted}`);
-    }
-  }
-  if (config.KV_READ_TOKEN.length > 0 && config.KV_TOKEN.length === 0) {
-    problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
-  }
-  return problems;
 }
 
 function readFile(path: string, required: boolean): Record<string, unknown> {

@@ -27,9 +27,7 @@ export interface CookieOptions {
 export const MAX_COOKIE_BYTES = 4093;
 /** What its name and attributes may take of that, so that there is room for an id or a small session. */
 const MAX_EMPTY_BYTES = 4000;
-/** What removes a cookie. */
-const EXPIRED = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
-/** How many cookies of one name are looked at. Each may cost a call to the store. */
+/** How many cookies of one name are read. Each may cost a call to the store. */
 const MAX_SAME_NAME = 8;
 
 type NamedOptions = CookieOptions & { name: string };
@@ -42,8 +40,8 @@ export class SessionCookie {
   readonly name: string;
   readonly #secure: boolean | "auto";
   readonly #trustProxy: boolean;
-  readonly #attributes: { readonly secure: string; readonly plain: string };
-  readonly #clearing: { readonly secure: readonly string[]; readonly plain: readonly string[] };
+  readonly #secureTexts: CookieTexts;
+  readonly #plainTexts: CookieTexts;
 
   /**
    * @param maxAge The longest `Max-Age` that will be asked for, in seconds
@@ -57,14 +55,8 @@ export class SessionCookie {
     this.#trustProxy = trustProxy;
     checkCookie(options, maxAge);
     try {
-      this.#attributes = {
-        secure: attributesOf({ ...options, secure: true }),
-        plain: attributesOf({ ...options, secure: false }),
-      };
-      this.#clearing = {
-        secure: clearingHeaders(options, true),
-        plain: clearingHeaders(options, false),
-      };
+      this.#secureTexts = textsOf({ ...options, secure: true });
+      this.#plainTexts = textsOf({ ...options, secure: false });
     } catch (cause) {
       throw invalid(name, cause);
     }
@@ -103,40 +95,45 @@ export class SessionCookie {
    */
   header(value: string, isSecure: boolean, maxAge: number | null): string {
     const age = maxAge === null ? "" : `; Max-Age=${maxAge}`;
-    const { secure, plain } = this.#attributes;
-    return `${this.name}=${value}${age}${isSecure ? secure : plain}`;
+    return `${this.name}=${value}${age}${this.#texts(isSecure).attributes}`;
   }
 
   /**
-   * Returns the `Set-Cookie` headers that remove the cookie, also where it was set without the
-   * domain or the path that it has now.
+   * Returns the `Set-Cookie` headers that remove the cookie, also if it was set without the domain
+   * or the path that it has now.
    */
   clearingHeaders(isSecure: boolean): readonly string[] {
-    return isSecure ? this.#clearing.secure : this.#clearing.plain;
+    return this.#texts(isSecure).clearing;
+  }
+
+  #texts(isSecure: boolean): CookieTexts {
+    return isSecure ? this.#secureTexts : this.#plainTexts;
   }
 }
 
+interface CookieTexts {
+  readonly attributes: string;
+  readonly clearing: readonly string[];
+}
+
 /**
- * A cookie that was set with other attributes is another cookie, and would still log in: each that
- * can be named is cleared.
+ * To a browser, a cookie with another path, domain or partition is another cookie, and would still
+ * log in. Each that can be named is cleared.
  */
-function clearingHeaders(options: NamedOptions, secure: boolean): string[] {
-  const { name, path = "/", domain, partitioned = false } = options;
-  const headers: string[] = [];
-  for (const clearedPath of new Set([path, "/"])) {
-    for (const clearedDomain of new Set([domain, undefined])) {
-      for (const isPartitioned of new Set([partitioned, false])) {
-        const place = { path: clearedPath, domain: clearedDomain, partitioned: isPartitioned };
-        headers.push(`${name}=; ${EXPIRED}${attributesOf({ ...options, ...place, secure })}`);
-      }
-    }
-  }
-  return headers;
+function textsOf(options: NamedOptions & { secure: boolean }): CookieTexts {
+  const { name } = options;
+  const places = [options, { ...options, path: "/" }]
+    .flatMap((it) => [it, { ...it, domain: undefined }])
+    .flatMap((it) => [it, { ...it, partitioned: false }]);
+  const clearing = places.map((it) =>
+    `${name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT${attributesOf(it)}`
+  );
+  return { attributes: attributesOf(options), clearing: [...new Set(clearing)] };
 }
 
 /**
- * Whether the client's request came by https or wss. Of several proxies the first element is that of
- * the one next to the client: of `X-Forwarded-Proto`, or of `Forwarded` (RFC 7239).
+ * Whether the client used https or wss. With several proxies, the first element is from the one next
+ * to the client: of `X-Forwarded-Proto`, or of `Forwarded` (RFC 7239).
  */
 function isHttps({ url, headers }: Request, trustProxy: boolean): boolean {
   const forwarded = trustProxy

@@ -82,7 +82,7 @@ export class DataSchema<T extends object> {
   }
 }
 
-/** Goes on with a value, at once if it is there: not to wait saves time on each page. */
+/** Continues with a value, without waiting if it is no promise: that saves time on each page. */
 function after<A, B>(value: A | Promise<A>, next: (value: A) => B | Promise<B>): B | Promise<B> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
@@ -116,7 +116,7 @@ function run<T>(before: T, change: Change<T>): T {
   }
 }
 
-/** Quotes the app's code: a stack has lost its line, and costs a tenth of a page to note. */
+/** Quotes the app's code, since the stack no longer has its line. */
 function quoted(change: unknown): string {
   return `update(${String(change).replace(/\s+/g, " ").slice(0, 80)})`;
 }

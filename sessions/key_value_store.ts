@@ -24,7 +24,7 @@ import type { SessionStore, StoredSession } from "./session_store.ts";
 const MAX_TRYING = 5000;
 /** An update with more conflicts than this lets other processes go first the next time. */
 const MANY_CONFLICTS = 1;
-/** For how long it does so at most, in milliseconds. */
+/** The longest pause for that, in milliseconds. */
 const LONGEST_PAUSE = 50;
 /** What a cached entry takes beside its key and its value. */
 const ENTRY_BYTES = 240;
@@ -132,7 +132,7 @@ export class KeyValueSessionStore implements SessionStore {
   ): Promise<StoredSession | null> {
     const key = this.#keyOf(id);
     if (key === null) return null;
-    // One after the other in this process: at once they would only fail against each other.
+    // In turn within this process: in parallel they would only conflict with each other.
     return await this.#queue.run(key, async () => {
       const begun = performance.now();
       const cached = this.#cache.get(key) ?? null;
@@ -140,13 +140,13 @@ export class KeyValueSessionStore implements SessionStore {
       for (let conflicts = 0; performance.now() < begun + MAX_TRYING; conflicts++) {
         try {
           const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
-          // Where all try at once, one succeeds and the others have tried in vain.
+          // One or two conflicts are normal when several processes write at the same time.
           const delayed = conflicts > MANY_CONFLICTS ? performance.now() - begun : 0;
           if (delayed > 0) this.#queue.pause(key, Math.min(delayed, LONGEST_PAUSE));
           return updated;
         } catch (error) {
           if (!(error instanceof RevisionConflict)) throw error;
-          // At once, with the entry that was faster: who waits longer each time never wins.
+          // Retry at once with the newer entry: with growing back-off, a writer could starve.
           entry = error.current;
         }
       }
@@ -173,7 +173,7 @@ export class KeyValueSessionStore implements SessionStore {
     });
   }
 
-  /** One call, whatever other requests do: their update finds no session, and creates a new one. */
+  /** Other requests cannot bring it back: their update finds no session, and creates a new one. */
   async destroy(id: string): Promise<void> {
     const key = this.#keyOf(id);
     if (key === null) return;
@@ -201,7 +201,7 @@ export class KeyValueSessionStore implements SessionStore {
     try {
       data = await change(record.data);
     } catch (error) {
-      // It may refuse only what is outdated.
+      // The cached entry may be stale; check before reporting the error.
       if (isCached) await this.#checkCurrent(entry);
       throw error;
     }
@@ -242,7 +242,7 @@ export class KeyValueSessionStore implements SessionStore {
       try {
         return await this.#write(id, entry.key, record, entry.revision);
       } catch (error) {
-        // Another request was faster, or there is no room: the session lasts as long as it did.
+        // Another request was faster, or the store is full: the session ends when it would have.
         const isHarmless = error instanceof RevisionConflict || error instanceof StoreFull;
         if (!isHarmless) throw error;
       }
@@ -262,8 +262,9 @@ export class KeyValueSessionStore implements SessionStore {
 
   async #set(key: string, record: SessionRecord, ifRevision?: string | null): Promise<Entry> {
     const ttl = this.#ttlFor(record);
+    const text = json(writeRecord(record, this.#lifetimes.absolute !== Infinity));
     try {
-      const entry = await this.#store.set(key, this.#textOf(record), { ttl, ifRevision });
+      const entry = await this.#store.set(key, text, { ttl, ifRevision });
       this.#cache.set(key, entry);
       const { expires } = entry;
       if (expires !== null) this.#clockAhead = expires - ttl * 1000 - this.#lifetimes.now() * 1000;
@@ -274,18 +275,14 @@ export class KeyValueSessionStore implements SessionStore {
     }
   }
 
-  #textOf(record: SessionRecord) {
-    return json(writeRecord(record, this.#lifetimes.absolute !== Infinity));
-  }
-
-  /** Seconds for which a session is stored. Its last one may have passed since it was read. */
+  /** Seconds for which a session is stored, at least one: its time may have ended meanwhile. */
   #ttlFor(record: SessionRecord): number {
     return Math.max(1, this.#lifetimes.secondsLeft(record));
   }
 
   /**
    * Seconds until an entry expires, or null if that is not known: `expires` is a time of the store's
-   * clock, and how far that is from ours only a write tells.
+   * clock, and only a write tells how far that clock is from ours.
    */
   #ttlOf({ expires }: Entry): number | null {
     if (expires === null || this.#clockAhead === null) return null;

@@ -7,30 +7,30 @@ import { LRUCache } from "lru-cache";
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 
-/** How many pauses are noted. They are short, so of more the oldest has passed. */
+/** How many pauses are remembered. They are short: with more, the oldest is over. */
 const MAX_PAUSES = 1000;
 
 /** Runs the tasks of one key in the order of the calls, and those of different keys at once. */
 export class KeyedQueue {
-  /** The last task of each key that has one under way. */
+  /** The last task of each key, while it is pending. */
   readonly #last = new Map<string, Promise<unknown>>();
   /** When the next task of a key may begin, by `performance.now()`. */
   readonly #pausedUntil = new LRUCache<string, number>({ max: MAX_PAUSES });
 
   /**
-   * Runs `task` after those before it. Tasks that wait behind one whose store was unavailable fail
-   * with it: each would wait for another deadline.
+   * Runs `task` after the tasks before it. If a store is unavailable, the tasks that wait fail too:
+   * otherwise each would wait for a deadline of its own.
    */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const before = this.#last.get(key);
     const begin = () => this.#begin(key, task);
     const running = before === undefined ? begin() : before.then(begin);
     const settled = running.catch((error) => {
-      // Those that wait have the old id, and are not to learn the new one.
+      // The tasks that wait have the old id, and must not learn the new one.
       if (error instanceof RotationUnknown) throw error.cause;
       if (error instanceof StoreUnavailable) throw error;
     });
-    // Nobody may be waiting behind this one.
+    // There may be no task behind this one.
     settled.catch(() => {});
     this.#last.set(key, settled);
     try {

@@ -22,7 +22,7 @@ export interface LifetimeOptions {
 /** What each of them may be, for `checkOptions`. */
 export const LIFETIME_OPTIONS = { lifetime: "number", absoluteLifetime: "number", now: "function" };
 
-/** Returns the seconds after which an unused session ends, of what is stored. */
+/** Returns the seconds after which an unused session ends, given what is stored. */
 export type LifetimeOf = (stored: unknown) => number;
 
 /** The idle and the absolute lifetime of one store's sessions, in seconds. */
@@ -60,7 +60,7 @@ export class Lifetimes {
     return typeof this.#idle === "number" ? this.#idle : checkSeconds(this.#idle(data));
   }
 
-  /** Seconds that a session lives if it is used now and then no more. Not above 0: it has ended. */
+  /** Seconds until a session ends if this is its last use; 0 or less if it has ended. */
   secondsLeft(record: SessionRecord): number {
     const idle = this.idle(record);
     if (this.absolute === Infinity) return idle;
@@ -68,11 +68,11 @@ export class Lifetimes {
   }
 
   /**
-   * Whether a session that would end in `ttl` seconds should be written again. That is at most once
-   * in a tenth of the lifetime, so that reading seldom costs a write.
+   * Whether a session that would end in `ttl` seconds should be written again: at most once in a
+   * tenth of the lifetime, so that reading seldom costs a write.
    */
   needsRenewal(record: SessionRecord, ttl: number): boolean {
-    // Its first use must be stored, or an absolute lifetime would never end it.
+    // The first use must be stored, otherwise an absolute lifetime would never end it.
     if (!record.isDated && this.absolute !== Infinity) return true;
     return ttl < this.secondsLeft(record) - this.idle(record) / 10;
   }

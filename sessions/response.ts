@@ -15,10 +15,10 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
   return { "Vary": "Cookie", "Set-Cookie": setCookie, "Cache-Control": "no-store" };
 }
 
-/** Sets the {@linkcode sessionHeaders} of a response that is there already. */
+/** Sets the {@linkcode sessionHeaders} on a finished response. */
 export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
-  // A handler may give one response without a body to many requests; with a body it cannot. To look
-  // at a text's `body` makes it a stream, so the type, which every text has, comes first.
+  // A handler may return one response to many requests, if it has no body. Check the type first,
+  // which every text has: reading `body` turns a text into a stream.
   if (c.res.headers.get("Content-Type") === null && c.res.body === null) copyResponse(c);
   try {
     setHeaders(c.res.headers, setCookies);
@@ -30,11 +30,11 @@ export function setResponseHeaders(c: Context, setCookies: readonly string[]): v
   }
 }
 
-/** Changes them in place: `c.header()` would make a new response, whose text is sent slowly. */
+/** Changes the headers in place: `c.header()` would make a new response, which Deno sends slowly. */
 function setHeaders(headers: Headers, setCookies: readonly string[]): void {
   if (!/(^|,)\s*Cookie\s*(,|$)/i.test(headers.get("Vary") ?? "")) headers.append("Vary", "Cookie");
   if (setCookies.length === 0) return;
-  // A middleware may have copied a response that has them.
+  // A middleware may have copied a response that already has them.
   const sent = headers.getSetCookie();
   for (const it of setCookies) if (!sent.includes(it)) headers.append("Set-Cookie", it);
   headers.set("Cache-Control", "no-store");

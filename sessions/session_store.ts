@@ -12,10 +12,7 @@ export interface StoredSession {
   readonly data: unknown;
   /** Seconds until the session ends unless it is used. */
   readonly ttl: number;
-  /**
-   * Seconds since the cookie that was given was made, if it holds the data: of several cookies the
-   * youngest counts.
-   */
+  /** Seconds since the given cookie was made, if it holds the data: of several, the youngest counts. */
   readonly age?: number;
   /** Whether the cookie has to be sent again. */
   readonly renewed: boolean;
@@ -75,8 +72,8 @@ export interface SessionStore {
    */
   named?(name: string): SessionStore;
   /**
-   * Returns a store, with the same settings, whose sessions each end after the seconds that a function
-   * gives of what is stored. Without this method all have the same lifetime.
+   * Returns a store with the same settings whose sessions have lifetimes of their own: a function
+   * returns the seconds, given what is stored. Without this method, all have the same lifetime.
    */
   withLifetime?(lifetimeOf: (stored: unknown) => number): SessionStore;
 }

@@ -47,6 +47,25 @@ Deno.test("counter.ts and kv.ts print one line for each problem of the configura
   }
 });
 
+Deno.test("counter.ts says which rule its cookie breaks", async () => {
+  for (
+    const [key, value, rule] of [
+      ["SESSION_COOKIE_PARTITIONED", true, "Partitioned"],
+      ["SESSION_COOKIE_SAMESITE", "None", "SameSite=None"],
+    ] as const
+  ) {
+    const { code, stdout, stderr } = await startWrong(
+      "counter.ts",
+      JSON.stringify({ [key]: value }),
+    );
+    assertMatch(
+      stderr,
+      new RegExp(`counter: Cannot use the cookie "session": ${rule} asks for Secure`),
+    );
+    assertEquals([code, stdout], [1, ""]);
+  }
+});
+
 Deno.test("counter.ts says which file is not JSON, and prints none of its secrets", async () => {
   for (const text of [`{"SECRET_KEY": 's3cret'}`, `{"SECRET_KEY": s3cret`, "s3cret"]) {
     const { code, stderr } = await startWrong("counter.ts", text);
