@@ -1,0 +1,115 @@
+/** How answers are sent: what is there before the status, and what ends a body. */
+import { assert, assertEquals } from "@std/assert";
+import { kv } from "../kv.ts";
+import { json } from "../stores/json/text.ts";
+import { memoryStore } from "../stores/memory.ts";
+import { type Store, StoreUnavailable } from "../stores/store.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { post, put, readProblem, test } from "./helpers/kv_app.ts";
+
+const EVENTS = { Accept: "text/event-stream" };
+const NDJSON = { Accept: "application/x-ndjson" };
+
+/** A service over a store that counts the watches which are open, and the calls of each kind. */
+function observed() {
+  const memory = memoryStore();
+  const seen = { watches: 0, gets: 0, lists: 0 };
+  const store: Store = {
+    ...memory,
+    get(key) {
+      seen.gets++;
+      return memory.get(key);
+    },
+    list(...args) {
+      seen.lists++;
+      return memory.list(...args);
+    },
+    async watch(...args) {
+      const { since, changes } = await memory.watch(...args);
+      seen.watches++;
+      const reader = changes.getReader();
+      const watched = new ReadableStream({
+        async pull(controller) {
+          const { value, done } = await reader.read();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+        async cancel() {
+          seen.watches--;
+          await reader.cancel();
+        },
+      }, { highWaterMark: 0 });
+      return { since, changes: watched };
+    },
+  };
+  return { store, app: kv(store), seen, [Symbol.asyncDispose]: () => memory.close() };
+}
+
+Deno.test("kv() ends a watch whose client leaves while no change comes", async () => {
+  await using t = observed();
+  const { body } = await t.app.request("/", { headers: EVENTS });
+  const reader = body?.getReader();
+  await reader?.read();
+  const pending = reader?.read();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(t.seen.watches, 1);
+  await reader?.cancel();
+  await pending;
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(t.seen.watches, 0);
+});
+
+Deno.test("kv() leaves nothing open and fetches nothing for a HEAD request", async () => {
+  await using t = observed();
+  await t.store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
+  for (const headers of [EVENTS, NDJSON, {}]) {
+    const head = await t.app.request("/", { method: "HEAD", headers });
+    assertEquals([head.status, head.body], [200, null]);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  assertEquals(t.seen, { watches: 0, gets: 0, lists: 1 });
+});
+
+Deno.test("kv() answers a failure of the first part of a body with its status", async () => {
+  const memory = memoryStore();
+  await memory.setAll(new Map(["a", "b"].map((key) => [key, json(1)])));
+  const fail = () => Promise.reject(new StoreUnavailable("gone", { outcome: "unchanged" }));
+  const requests: [Partial<Store>, string, RequestInit][] = [
+    [{ list: fail }, "/", { headers: NDJSON }],
+    [{ get: fail }, "/", { headers: NDJSON }],
+    [{ watch: fail }, "/", { headers: EVENTS }],
+    [{ list: fail }, "/", {}],
+  ];
+  for (const [broken, path, init] of requests) {
+    await logged(async () => {
+      const response = await kv({ ...memory, ...broken }).request(path, init);
+      assertEquals(response.status, 503);
+      await readProblem(response);
+    });
+  }
+  await memory.close();
+});
+
+test("takes any path but the root for a key, whatever its name", async ({ app }) => {
+  const paths = [
+    "/key",
+    "/%0A",
+    "/a%0D%0Ab",
+    "/health",
+    "/%3Fhealth",
+    "//",
+    "/a//b/",
+    "/*",
+    "/:key",
+  ];
+  for (const path of paths) {
+    const key = decodeURIComponent(path.slice(1));
+    assertEquals((await app.request(path, put("1"))).status, 201, path);
+    assertEquals(await (await app.request(path)).json(), { [key]: 1 });
+    assertEquals((await app.request(path, { method: "HEAD" })).status, 200);
+    assertEquals((await app.request(`${path}?ttl=9`, { method: "PATCH" })).status, 200);
+    assertEquals((await app.request(path, post("1"))).status, 405);
+    assertEquals((await app.request(path, { method: "DELETE" })).status, 200);
+  }
+  assert((await (await app.request("/")).json()).keys.length === 0);
+});
