@@ -25,7 +25,7 @@
  * | `GET /?backup&prefix=p` | the same with lifetimes, one `{key, value, expires}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  * | `GET /`, `Accept: text/html` | the explorer page, for browsers |
- * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable, 507 while it is full |
+ * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable |
  * | `GET /?metrics` | metrics in Prometheus' text format |
  * | `GET /?openapi` | this table for programs: an OpenAPI document |
  *
@@ -36,41 +36,40 @@
  */
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
+import {
+  type Answer,
+  type Handler,
+  JSON_HEADERS,
+  jsonAnswer,
+  type KvContext,
+  type KvEnv,
+  responseOf,
+} from "./kv/answers.ts";
 import { post, removeAll } from "./kv/bulk_writes.ts";
 import { backup, dump, NDJSON } from "./kv/dumps.ts";
-import { badRequest, notAllowed, problemResponse } from "./kv/errors.ts";
-import { Exchange, type ExchangeOptions } from "./kv/exchange.ts";
+import { badRequest, problemAnswer } from "./kv/errors.ts";
+import { Events } from "./kv/events.ts";
 import { explorerPage } from "./kv/explorer.tsx";
-import { handleKey } from "./kv/keys.ts";
-import { Memory } from "./kv/memory.ts";
+import { Budget, Held } from "./kv/held.ts";
+import { extend, getJson, getText, put, remove } from "./kv/keys.ts";
+import { list } from "./kv/lists.ts";
 import { metrics } from "./kv/metrics.ts";
 import { openApi } from "./kv/openapi.ts";
-import { streamResponse } from "./kv/pieces.ts";
-import {
-  acceptedType,
-  HealthQuery,
-  ListQuery,
-  MetricsQuery,
-  OpenApiQuery,
-  PrefixQuery,
-  readQuery,
-} from "./kv/requests.ts";
-import { JSON_HEADERS, jsonResponse, textResponse } from "./kv/responses.ts";
-import { allKeys, events, EVENTS_HEADERS, LIST_HEADERS } from "./kv/streams.ts";
+import { byAccept, HealthQuery, MetricsQuery, OpenApiQuery, readQuery } from "./kv/requests.ts";
 import { accessOf } from "./kv/tokens.ts";
-import { crossSite, isCrossSite, isKnownHost, isLoopback, splitUrl } from "./server/guards.ts";
+import {
+  crossSite,
+  isCrossSite,
+  isKnownHost,
+  isLoopback,
+  splitUrl,
+  type UrlParts,
+} from "./server/guards.ts";
 import { withoutPassword } from "./stores/open.ts";
-import { MAX_PAGE, type Store } from "./stores/store.ts";
+import type { Store } from "./stores/store.ts";
 
-/** What `GET /` can respond with. */
-const ROOT_TYPES: [string, ...string[]] = [
-  "application/json",
-  "text/event-stream",
-  NDJSON,
-  "text/html",
-];
-/** The most streams of changes at one time. */
-export const MAX_WATCHERS = 1000;
+export { MAX_WATCHERS } from "./kv/events.ts";
+
 const NO_STORE = { ...JSON_HEADERS, "Cache-Control": "no-store" };
 
 /** What {@linkcode kv} takes. */
@@ -111,149 +110,107 @@ export interface KvOptions {
  * await store.close();
  * ```
  */
-export function kv(store: Store, options: KvOptions = {}): Hono {
+export function kv(store: Store, options: KvOptions = {}): Hono<KvEnv> {
   const { tokens = [], readTokens = [], host = "localhost", trustProxy = false } = options;
   const { stopping = new AbortController().signal } = options;
-  const memory = new Memory(options.maxHeldBytes);
-  const countAll = store.count?.bind(store);
+  const budget = new Budget(options.maxHeldBytes);
+  const events = new Events(stopping);
   const needsToken = tokens.length + readTokens.length > 0;
-  let watchers = 0;
-  const measured = metrics(store, { watchers: () => watchers, held: () => memory.held });
+  const measured = metrics(store, { watchers: () => events.count, held: () => budget.held });
   const access = accessOf(measured.store, tokens, readTokens);
 
-  // One handler for all: a chain of middleware costs as much as a read.
-  // A key may be any path. Hono 4.10 finds no route for one with a newline in it.
-  return new Hono({ getPath: () => "/" }).all("/", async (c) => {
-    const begun = performance.now();
-    const request = c.req.raw;
-    let exchange: Exchange | undefined;
-    let response: Response;
-    try {
-      guard(request);
-      exchange = new Exchange(request, {
-        access: access(request),
-        memory,
-        // The second argument of Deno.serve's handler.
-        info: c.env as ExchangeOptions["info"],
-      });
-      response = await (exchange.path === "" ? handleRoot(exchange) : handleKey(exchange));
-    } catch (error) {
-      response = problemResponse(request.method, error);
-    }
-    exchange?.end();
-    measured.count(request.method, response.status, begun);
-    return response;
-  });
+  const app = new Hono<KvEnv>({ getPath: routeOf });
+  const root = byAccept(
+    ["application/json", list],
+    ["text/event-stream", (c) => events.watch(c)],
+    [NDJSON, dump],
+    ["text/html", (c) => explorerPage(c.get("access").store, c.get("url").search)],
+  );
+  return app
+    .get("/", respond(root))
+    .get("/?backup", respond(backup))
+    .get("/?health", respond(health))
+    .get("/?metrics", respond(metricsText))
+    .get("/?openapi", respond(description))
+    .post("/", respond(post))
+    .delete("/", respond(removeAll))
+    .get("/key", respond(byAccept(["application/json", getJson], ["text/plain", getText])))
+    .put("/key", respond(put))
+    .patch("/key", respond(extend))
+    .delete("/key", respond(remove))
+    .notFound(respond(notAllowed));
+
+  /** The one way in and out: a chain of middleware would cost as much as a read. */
+  function respond(handler: Handler) {
+    return async function respond(c: KvContext): Promise<Response> {
+      const begun = performance.now();
+      const { raw, method } = c.req;
+      const held = new Held(budget);
+      let response: Response;
+      try {
+        const url = splitUrl(raw.url);
+        guard(raw, url);
+        c.set("url", url);
+        c.set("access", access(raw));
+        c.set("held", held);
+        response = await responseOf(method, await handler(c), held);
+      } catch (error) {
+        held.end();
+        response = await responseOf(method, problemAnswer(error, held), held);
+      }
+      measured.count(method, response.status, begun);
+      return response;
+    };
+  }
 
   /** @throws {HTTPException} If the request is not for this service */
-  function guard(request: Request): void {
+  function guard(request: Request, url: UrlParts): void {
     if (isCrossSite(request, trustProxy)) throw crossSite();
     // HTTP/2 has no Host header. Where there is one, Deno takes the URL from it: "localhost/a?" as
     // a Host would move the key.
-    const { host: asked } = splitUrl(request.url);
     const header = request.headers.get("Host");
-    if (header !== null && header !== "" && header.toLowerCase() !== asked.toLowerCase()) {
+    if (header !== null && header !== "" && header.toLowerCase() !== url.host.toLowerCase()) {
       throw badRequest("Cannot read the Host: expected a name and a port");
     }
-    if (!needsToken && !isKnownHost(asked, host)) {
-      const message = `The Host "${asked}" is not served here: use localhost, or set KV_TOKEN`;
+    if (!needsToken && !isKnownHost(url.host, host)) {
+      const message = `The Host "${url.host}" is not served here: use localhost, or set KV_TOKEN`;
       throw new HTTPException(403, { message });
     }
   }
 
-  /** Options sit on the root, since every other path is a key. */
-  function handleRoot(exchange: Exchange): Response | Promise<Response> {
-    switch (exchange.method) {
-      case "GET":
-      case "HEAD":
-        return getRoot(exchange);
-      case "POST":
-        return post(exchange);
-      case "DELETE":
-        return removeAll(exchange);
-      default:
-        throw notAllowed(exchange.method, "GET, HEAD, POST, DELETE");
-    }
+  async function health(c: KvContext): Promise<Answer> {
+    readQuery(c, HealthQuery);
+    await c.get("access").store.check();
+    return jsonAnswer({ status: "ok" }, NO_STORE);
   }
 
-  // ---- The root ----------------------------------------------------------------------------
-
-  function getRoot(exchange: Exchange): Response | Promise<Response> {
-    const parameters = new URLSearchParams(exchange.search ?? "");
-    if (parameters.has("backup")) return backup(exchange);
-    if (parameters.has("health")) return health(exchange);
-    if (parameters.has("metrics")) return metricsText(exchange);
-    if (parameters.has("openapi")) return description(exchange);
-    switch (acceptedType(exchange, ROOT_TYPES)) {
-      case "text/event-stream":
-        return watch(exchange);
-      case NDJSON:
-        return dump(exchange);
-      case "text/html":
-        return page(exchange);
-      default:
-        return list(exchange);
-    }
-  }
-
-  async function page(exchange: Exchange): Promise<Response> {
-    const { status, headers, body } = await explorerPage(exchange.store, exchange.search);
-    return textResponse(exchange, status, body, headers);
-  }
-
-  async function health(exchange: Exchange): Promise<Response> {
-    readQuery(exchange, HealthQuery);
-    await exchange.store.check();
-    return jsonResponse(exchange, { status: "ok" }, NO_STORE);
-  }
-
-  async function metricsText(exchange: Exchange): Promise<Response> {
-    readQuery(exchange, MetricsQuery);
+  async function metricsText(c: KvContext): Promise<Answer> {
+    readQuery(c, MetricsQuery);
     const headers = { ...NO_STORE, "Content-Type": measured.contentType };
-    return textResponse(exchange, 200, await measured.text(), headers);
+    return { status: 200, headers, body: await measured.text() };
   }
 
-  function description(exchange: Exchange): Response {
-    readQuery(exchange, OpenApiQuery);
-    return jsonResponse(exchange, openApi());
+  function description(c: KvContext): Answer {
+    readQuery(c, OpenApiQuery);
+    return jsonAnswer(openApi());
   }
 
-  async function list(exchange: Exchange): Promise<Response> {
-    const { prefix, limit, after } = readQuery(exchange, ListQuery);
-    const page = await exchange.store.list(prefix, { limit, after });
-    if (limit === undefined && after === undefined) return allKeys(exchange, prefix, page);
-    const headers: Record<string, string> = { ...LIST_HEADERS };
-    if (page.next !== null) {
-      const next = new URLSearchParams({
-        prefix,
-        limit: String(limit ?? MAX_PAGE),
-        after: page.next,
-      });
-      // Relative: a proxy may serve this under a path of its own.
-      headers["Link"] = `<?${next}>; rel="next"`;
-    }
-    const total = prefix === "" ? await countAll?.() : undefined;
-    if (total !== undefined) headers["X-Total-Count"] = String(total);
-    return jsonResponse(exchange, page, headers);
-  }
-
-  async function watch(exchange: Exchange): Promise<Response> {
-    const { prefix } = readQuery(exchange, PrefixQuery);
-    // A body that is never read would never end the watch.
-    if (exchange.method === "HEAD") return new Response(null, { headers: EVENTS_HEADERS });
-    if (watchers >= MAX_WATCHERS) {
-      const message = `Cannot watch: there are ${MAX_WATCHERS} streams of changes`;
-      throw new HTTPException(503, { message });
-    }
-    watchers++;
-    const ended = () => watchers--;
-    const since = exchange.headers.get("Last-Event-ID") ?? undefined;
-    const changes = await exchange.store.watch(prefix, { since }).catch((error) => {
-      ended();
-      throw error;
+  function notAllowed(c: KvContext): never {
+    const routes = app.routes.filter(({ path }) => path === c.req.path);
+    const allowed = routes.map(({ method }) => method === "GET" ? "GET, HEAD" : method).join(", ");
+    throw new HTTPException(405, {
+      message: `Cannot ${c.req.method} here: expected ${allowed}`,
+      res: new Response(null, { headers: { Allow: allowed } }),
     });
-    return await streamResponse(exchange, events(changes, stopping, ended), EVENTS_HEADERS);
   }
+}
+
+/** The route of a request. Every path but the root is a key, so options sit on the root. */
+function routeOf({ url }: Request): string {
+  const { path, search } = splitUrl(url);
+  if (path !== "") return "/key";
+  const option = search && /(?:^|&)(backup|health|metrics|openapi)(?:[=&]|$)/.exec(search)?.[1];
+  return option ? `/?${option}` : "/";
 }
 
 // ---- The program ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@
  */
 import { type Entry, RevisionConflict } from "../stores/store.ts";
 import { badRequest } from "./errors.ts";
-import type { Exchange } from "./exchange.ts";
+import type { KvContext } from "./answers.ts";
 
 /** A list of entity tags, or `*`. */
 type Tags = { weak: boolean; revision: string }[] | "*" | null;
@@ -17,18 +17,18 @@ export interface Conditions {
 }
 
 /** Returns the conditions of a request, or null. */
-export function readConditions({ headers }: Exchange): Conditions | null {
-  const ifMatch = headers.get("If-Match");
-  const ifNoneMatch = headers.get("If-None-Match");
-  if (ifMatch === null && ifNoneMatch === null) return null;
+export function readConditions(c: KvContext): Conditions | null {
+  const ifMatch = c.req.header("If-Match");
+  const ifNoneMatch = c.req.header("If-None-Match");
+  if (ifMatch === undefined && ifNoneMatch === undefined) return null;
   return {
     ifMatch: readTags("If-Match", ifMatch),
     ifNoneMatch: readTags("If-None-Match", ifNoneMatch),
   };
 }
 
-function readTags(header: string, value: string | null): Tags {
-  if (value === null) return null;
+function readTags(header: string, value: string | undefined): Tags {
+  if (value === undefined) return null;
   if (value.trim() === "*") return "*";
   // A list may have empty elements, section 5.6.1.
   const tag = /[\s,]*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,[\s,]*|$)/y;
@@ -64,23 +64,23 @@ export function noneMatches(tags: Tags, entry: Entry | null): boolean {
  * @throws {RevisionConflict} If they do not hold
  */
 export async function writeIf<T>(
-  exchange: Exchange,
+  c: KvContext,
   key: string,
   write: (ifRevision?: string | null) => Promise<T>,
 ): Promise<T> {
-  const conditions = readConditions(exchange);
+  const conditions = readConditions(c);
   if (conditions === null) return await write();
-  return await writeOver(exchange, key, conditions, (current) => write(current?.revision ?? null));
+  return await writeOver(c, key, conditions, (current) => write(current?.revision ?? null));
 }
 
 /** As {@linkcode writeIf}, with the entry itself. */
 export async function writeOver<T>(
-  { store }: Exchange,
+  c: KvContext,
   key: string,
   conditions: Conditions | null,
   write: (current: Entry | null) => Promise<T>,
 ): Promise<T> {
-  let current = await store.get(key);
+  let current = await c.get("access").store.get(key);
   for (;;) {
     const holds = conditions === null ||
       matches(conditions.ifMatch, current) && noneMatches(conditions.ifNoneMatch, current);

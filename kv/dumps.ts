@@ -6,12 +6,10 @@
 import { entries, LIMITS, restore } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import type { Store } from "../stores/store.ts";
+import { type Answer, GUARD_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
 import { BODY_TIMEOUT, readChunks } from "./bodies.ts";
-import type { Exchange } from "./exchange.ts";
 import { pause } from "./pace.ts";
-import { sourceOf, streamResponse } from "./pieces.ts";
 import { BackupQuery, PrefixQuery, readQuery } from "./requests.ts";
-import { GUARD_HEADERS, jsonResponse } from "./responses.ts";
 
 /** The media type. */
 export const NDJSON = "application/x-ndjson";
@@ -20,25 +18,18 @@ const CHUNK_LENGTH = 64 * 1024;
 
 const HEADERS = { ...GUARD_HEADERS, "Content-Type": NDJSON, "Vary": "Accept" };
 
-/** Responds with every entry under a prefix, `{key: value}` a line. */
-export async function dump(exchange: Exchange): Promise<Response> {
-  return await lines(exchange, readQuery(exchange, PrefixQuery).prefix, line);
+/** `GET /` for lines: every entry under a prefix, `{key: value}` a line. */
+export function dump(c: KvContext): Answer {
+  return lines(c, readQuery(c, PrefixQuery).prefix, line);
 }
 
-/** Responds with every entry under a prefix and its lifetime, `{key, value, expires}` a line. */
-export async function backup(exchange: Exchange): Promise<Response> {
-  return await lines(exchange, readQuery(exchange, BackupQuery).prefix, backupLine);
+/** `GET /?backup`: every entry under a prefix and its lifetime, `{key, value, expires}` a line. */
+export function backup(c: KvContext): Answer {
+  return lines(c, readQuery(c, BackupQuery).prefix, backupLine);
 }
 
-/** Responds with a line of each entry, read as the client reads. */
-async function lines(exchange: Exchange, prefix: string, lineOf: typeof line): Promise<Response> {
-  if (exchange.method === "HEAD") return new Response(null, { headers: HEADERS });
-  await pause();
-  return await streamResponse(
-    exchange,
-    sourceOf(chunksOf(exchange.store, prefix, lineOf)),
-    HEADERS,
-  );
+function lines(c: KvContext, prefix: string, lineOf: typeof line): Answer {
+  return { status: 200, headers: HEADERS, body: chunksOf(c.get("access").store, prefix, lineOf) };
 }
 
 /** The lines of a dump, many at a time. */
@@ -49,6 +40,7 @@ async function* chunksOf(
 ): AsyncGenerator<string> {
   let chunk = "";
   for await (const entry of entries(store, prefix)) {
+    await pause();
     chunk += `${lineOf(entry)}\n`;
     if (chunk.length < CHUNK_LENGTH) continue;
     yield chunk;
@@ -57,10 +49,13 @@ async function* chunksOf(
   yield chunk;
 }
 
-/** Responds to the lines of a dump, which are written as they arrive. */
-export async function restoreBody(exchange: Exchange, ttl: number | undefined): Promise<Response> {
-  exchange.hold(LIMITS.lineBytes + LIMITS.batchBytes);
-  const chunks = readChunks(exchange, () => BODY_TIMEOUT);
-  const { restored, expired } = await restore(exchange.store, chunks, { ttl });
-  return jsonResponse(exchange, expired > 0 ? { restored, expired } : { restored });
+/** `POST /` lines of a dump, which are written as they arrive. */
+export async function restoreBody(
+  c: KvContext,
+  store: Store,
+  ttl: number | undefined,
+): Promise<Answer> {
+  c.get("held").keep(LIMITS.lineBytes + LIMITS.batchBytes);
+  const { restored, expired } = await restore(store, readChunks(c, () => BODY_TIMEOUT), { ttl });
+  return jsonAnswer(expired > 0 ? { restored, expired } : { restored });
 }

@@ -4,7 +4,6 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { Buffer } from "node:buffer";
 import { STATUS_CODES } from "node:http";
 import { printable } from "../server/log.ts";
 import { RestoreStopped } from "../stores/dumps.ts";
@@ -16,10 +15,13 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../stores/store.ts";
-import { entryHeaders, GUARD_HEADERS, memberText } from "./responses.ts";
+import { type Answer, entryHeaders, GUARD_HEADERS, memberText } from "./answers.ts";
+import { type Held, TooMuchHeld } from "./held.ts";
 
 /** RFC 9110's names of the statuses; Node has an older one. */
 const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: "Content Too Large" };
+/** The longest description of an error, in characters. */
+const MAX_DETAIL = 1000;
 /** How long a client should wait after a 503, in seconds. */
 const RETRY_AFTER = "1";
 
@@ -31,14 +33,6 @@ export function badRequest(message: string, cause?: unknown): HTTPException {
 /** The error of a request that is over a limit. */
 export function tooLarge(message: string): HTTPException {
   return new HTTPException(413, { message });
-}
-
-/** The error of a method that a path does not have. */
-export function notAllowed(method: string, allowed: string): HTTPException {
-  return new HTTPException(405, {
-    message: `Cannot ${method} here: expected ${allowed}`,
-    res: new Response(null, { headers: { Allow: allowed } }),
-  });
 }
 
 /** What a client learns of an error. */
@@ -57,11 +51,16 @@ export function describe(error: unknown): Description {
     const description = describe(cause);
     return line === undefined
       ? { ...description, restored }
-      : { ...description, detail: message, line, restored };
+      : { ...description, detail: shortened(message), line, restored };
   }
-  if (error instanceof HTTPException) return { status: error.status, detail: error.message };
+  if (error instanceof HTTPException) {
+    return { status: error.status, detail: shortened(error.message) };
+  }
+  if (error instanceof TooMuchHeld) {
+    return { status: 503, detail: error.message, outcome: "unchanged" };
+  }
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
-  if (error instanceof InvalidArgument) return { status: 400, detail: error.message };
+  if (error instanceof InvalidArgument) return { status: 400, detail: shortened(error.message) };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
   if (error instanceof ChangesLost) return { status: 410, detail: error.message };
   if (error instanceof StoreFull) return { status: 507, detail: "The store is full" };
@@ -71,30 +70,46 @@ export function describe(error: unknown): Description {
   return { status: 500, detail: "Internal error" };
 }
 
-/** Makes the response of an error. */
-export function problemResponse(method: string, error: unknown): Response {
+/** Answers with an error. */
+export function problemAnswer(error: unknown, held: Held): Answer {
   const { status, ...description } = describe(error);
   report(error);
-  const headers = new Headers(error instanceof HTTPException ? error.res?.headers : {});
-  let text = JSON.stringify({ title: TITLES[status] ?? "Error", status, ...description });
-  if (error instanceof RevisionConflict) {
-    const { key, current } = error;
-    for (const [name, value] of Object.entries(entryHeaders(current))) headers.set(name, value);
-    text = `${text.slice(0, -1)},"current":${memberText(key, current?.value)}}`;
+  const headers: Record<string, string> = {
+    ...(error instanceof HTTPException ? Object.fromEntries(error.res?.headers ?? []) : {}),
+    ...(error instanceof RevisionConflict ? entryHeaders(error.current) : {}),
+    ...GUARD_HEADERS,
+    "Content-Type": "application/problem+json",
+    "Vary": "Accept",
+  };
+  if (status === 503) headers["Retry-After"] = RETRY_AFTER;
+  const body = JSON.stringify({
+    title: TITLES[status] ?? "Error",
+    status,
+    ...description,
+  });
+  if (!(error instanceof RevisionConflict)) return { status, headers, body };
+  const { key, current } = error;
+  const longer = `${body.slice(0, -1)},"current":${memberText(key, current?.value)}}`;
+  try {
+    held.send(longer);
+  } catch (error) {
+    if (!(error instanceof TooMuchHeld)) throw error;
+    return { status, headers, body };
   }
-  for (const [name, value] of Object.entries(GUARD_HEADERS)) headers.set(name, value);
-  headers.set("Content-Type", "application/problem+json");
-  headers.set("Vary", "Accept");
-  if (status === 503) headers.set("Retry-After", RETRY_AFTER);
-  if (method === "HEAD") headers.set("Content-Length", String(Buffer.byteLength(text)));
-  return new Response(method === "HEAD" ? null : text, { status, headers });
+  return { status, headers, body: longer };
+}
+
+/** An error quotes what a client sent, which may be long: it keeps both ends. */
+function shortened(detail: string): string {
+  if (detail.length <= MAX_DETAIL) return detail;
+  return `${detail.slice(0, MAX_DETAIL / 2)}…${detail.slice(-MAX_DETAIL / 2)}`;
 }
 
 /** Logs what the client does not learn: why a store failed, and where an error of ours is. */
 export function report(error: unknown): void {
   if (error instanceof RestoreStopped) return report(error.cause);
   const { status } = describe(error);
-  if (status < 500 || error instanceof HTTPException) return;
+  if (status < 500 || error instanceof HTTPException || error instanceof TooMuchHeld) return;
   const { stack = "", message } = error as Error;
   const shown = printable(message);
   console.error(`kv: ${status === 500 ? stack.replace(message, () => shown) : shown}`);

@@ -5,104 +5,93 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { type Entry, RevisionConflict } from "../stores/store.ts";
+import {
+  type Answer,
+  entryHeaders,
+  type Handler,
+  JSON_HEADERS,
+  type KvContext,
+  memberText,
+} from "./answers.ts";
 import { expectNoBody, readValue } from "./bodies.ts";
 import { matches, noneMatches, readConditions, writeIf, writeOver } from "./conditions.ts";
-import { notAllowed } from "./errors.ts";
-import type { Exchange } from "./exchange.ts";
-import {
-  acceptedType,
-  expectNoQuery,
-  readKey,
-  readQuery,
-  TtlQuery,
-  WriteQuery,
-} from "./requests.ts";
-import { entryHeaders, memberText, textResponse } from "./responses.ts";
-import { readOnlyToken } from "./tokens.ts";
+import { expectNoQuery, readKey, readQuery, TtlQuery, WriteQuery } from "./requests.ts";
+import { writing } from "./tokens.ts";
 
-/** Responds to a request whose path is a key. */
-export function handleKey(exchange: Exchange): Promise<Response> {
-  switch (exchange.method) {
-    case "GET":
-    case "HEAD":
-      return get(exchange);
-    case "PUT":
-      return put(exchange);
-    case "PATCH":
-      return extend(exchange);
-    case "DELETE":
-      return remove(exchange);
-    default:
-      throw notAllowed(exchange.method, "GET, HEAD, PUT, PATCH, DELETE");
-  }
-}
+/** `GET /key`: the key and its value as JSON; null if there is no entry. */
+export const getJson = getting((key, entry) => {
+  return { status: 200, headers: entryHeaders(entry), body: memberText(key, entry?.value) };
+});
 
-async function get(exchange: Exchange): Promise<Response> {
-  expectNoQuery(exchange);
-  const key = readKey(exchange);
-  const entry = await exchange.store.get(key);
-  const conditions = readConditions(exchange);
-  if (conditions !== null) {
-    if (!matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
-    if (!noneMatches(conditions.ifNoneMatch, entry)) {
-      const { "Content-Type": _, ...headers } = entryHeaders(entry);
-      return new Response(null, { status: 304, headers });
-    }
-  }
-  const type = acceptedType(exchange, ["application/json", "text/plain"]);
-  if (type === "text/plain") return plainResponse(exchange, key, entry);
-  return textResponse(exchange, 200, memberText(key, entry?.value), entryHeaders(entry));
-}
-
-async function put(exchange: Exchange): Promise<Response> {
-  const { access, store } = exchange;
-  if (!access.canWrite) throw readOnlyToken();
-  const { ttl } = readQuery(exchange, WriteQuery);
-  const key = readKey(exchange);
-  const value = await readValue(exchange);
-  const written = await writeIf(
-    exchange,
-    key,
-    (ifRevision) => store.set(key, value, { ttl, ifRevision }),
-  );
-  const status = written.created ? 201 : 200;
-  return textResponse(exchange, status, memberText(key, value), entryHeaders(written));
-}
-
-async function extend(exchange: Exchange): Promise<Response> {
-  const { access, store } = exchange;
-  if (!access.canWrite) throw readOnlyToken();
-  const { ttl } = readQuery(exchange, TtlQuery);
-  const key = readKey(exchange);
-  await expectNoBody(exchange);
-  const written = await writeOver(exchange, key, readConditions(exchange), async (current) => {
-    if (current === null) throw notFound(key);
-    return await store.set(key, current.value, { ttl, ifRevision: current.revision });
-  });
-  return textResponse(exchange, 200, memberText(key, written.value), entryHeaders(written));
-}
-
-async function remove(exchange: Exchange): Promise<Response> {
-  expectNoQuery(exchange);
-  const key = readKey(exchange);
-  const removed = await writeIf(
-    exchange,
-    key,
-    (ifRevision) => exchange.store.delete(key, { ifRevision }),
-  );
-  return textResponse(exchange, 200, memberText(key, removed?.value));
-}
-
-/** A value for a shell script: a string without its quotes, and anything else as JSON. */
-function plainResponse(exchange: Exchange, key: string, entry: Entry | null): Response {
+/** `GET /key` for a shell script: a string without its quotes, and anything else as JSON. */
+export const getText = getting((key, entry) => {
   if (entry === null) throw notFound(key);
-  const text = entry.value.startsWith('"') ? JSON.parse(entry.value) : entry.value;
-  return textResponse(exchange, 200, text, {
+  const headers = {
     ...entryHeaders(entry),
     "Content-Type": "text/plain; charset=UTF-8",
     // Another representation needs another tag, RFC 9110, section 8.8.1. A weak one is allowed.
     "ETag": `W/"${entry.revision}"`,
+  };
+  const body = entry.value.startsWith('"') ? JSON.parse(entry.value) : entry.value;
+  return { status: 200, headers, body };
+});
+
+function getting(represent: (key: string, entry: Entry | null) => Answer): Handler {
+  return async function get(c) {
+    expectNoQuery(c);
+    const key = readKey(c);
+    const entry = await c.get("access").store.get(key);
+    const conditions = readConditions(c);
+    if (conditions !== null) {
+      if (!matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
+      if (!noneMatches(conditions.ifNoneMatch, entry)) {
+        const { "Content-Type": _, ...headers } = entryHeaders(entry);
+        return { status: 304, headers, body: null };
+      }
+    }
+    return represent(key, entry);
+  };
+}
+
+/** `PUT /key`: sets the value. */
+export async function put(c: KvContext): Promise<Answer> {
+  const store = writing(c);
+  const { ttl } = readQuery(c, WriteQuery);
+  const key = readKey(c);
+  const value = await readValue(c);
+  const body = memberText(key, value);
+  c.get("held").send(body);
+  const written = await writeIf(c, key, (ifRevision) => store.set(key, value, { ttl, ifRevision }));
+  return { status: written.created ? 201 : 200, headers: entryHeaders(written), body };
+}
+
+/** `PATCH /key?ttl=`: keeps the value for another time. */
+export async function extend(c: KvContext): Promise<Answer> {
+  const store = writing(c);
+  const { ttl } = readQuery(c, TtlQuery);
+  const key = readKey(c);
+  await expectNoBody(c);
+  const written = await writeOver(c, key, readConditions(c), async (current) => {
+    if (current === null) throw notFound(key);
+    c.get("held").send(memberText(key, current.value));
+    return await store.set(key, current.value, { ttl, ifRevision: current.revision });
   });
+  return { status: 200, headers: entryHeaders(written), body: memberText(key, written.value) };
+}
+
+/** `DELETE /key`: removes the entry, and answers with its value. */
+export async function remove(c: KvContext): Promise<Answer> {
+  const store = writing(c);
+  expectNoQuery(c);
+  const key = readKey(c);
+  // Read first: a removed value for which there is no room would be lost.
+  const body = await writeOver(c, key, readConditions(c), async (current) => {
+    const text = memberText(key, current?.value);
+    c.get("held").send(text);
+    if (current !== null) await store.delete(key, { ifRevision: current.revision });
+    return text;
+  });
+  return { status: 200, headers: JSON_HEADERS, body };
 }
 
 function notFound(key: string): HTTPException {

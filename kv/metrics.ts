@@ -100,7 +100,9 @@ function counted(store: Store, add: (operation: string, outcome: string) => void
       throw error;
     }
   }
+  const countAll = store.count?.bind(store);
   return {
+    ...(countAll && { count: () => count("count", countAll()) }),
     get: (key) => count("get", store.get(key)),
     set: (...args) => count("set", store.set(...args)),
     setAll: (...args) => count("setAll", store.setAll(...args)),

@@ -9,7 +9,7 @@ import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";
 import { MAX_OPERATIONS } from "../stores/wire.ts";
 import { MAX_MEMBERS } from "./bodies.ts";
 import { NDJSON } from "./dumps.ts";
-import { Operation } from "./operations.ts";
+import { OperationSchema } from "./operations.ts";
 import {
   BackupQuery,
   HealthQuery,
@@ -49,7 +49,16 @@ const Result = z.union([
 const Deleted = z.object({ deleted: z.int() });
 const Change = Contents.extend({ key: z.string() });
 
-const SCHEMAS = { Value, Entries, Page, Problem, Operation, Result, Change, Deleted };
+const SCHEMAS = {
+  Value,
+  Entries,
+  Page,
+  Problem,
+  Operation: OperationSchema,
+  Result,
+  Change,
+  Deleted,
+};
 
 /** A schema of {@linkcode SCHEMAS}. */
 function ref(name: keyof typeof SCHEMAS) {

@@ -4,34 +4,41 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
+import { Buffer } from "node:buffer";
 import { z } from "zod";
 import type { JsonReader } from "../stores/json/reader.ts";
 import type { JsonText } from "../stores/json/text.ts";
-import { InvalidArgument, RevisionConflict, type Store, ValueTooLarge } from "../stores/store.ts";
+import {
+  InvalidArgument,
+  MAX_VALUE_BYTES,
+  RevisionConflict,
+  type Store,
+  ValueTooLarge,
+} from "../stores/store.ts";
 import {
   failureText,
   foundText,
   MAX_OPERATIONS,
-  type Operation as WireOperation,
+  type Operation,
   writtenText,
 } from "../stores/wire.ts";
+import { type Answer, JSON_HEADERS, type KvContext } from "./answers.ts";
 import { badRequest, describe, report, tooLarge } from "./errors.ts";
-import type { Exchange } from "./exchange.ts";
-import { UNCOUNTED_BYTES } from "./memory.ts";
-import { pause } from "./pace.ts";
+import { type Held, SMALL_BYTES } from "./held.ts";
+import { pause, Turnstile } from "./pace.ts";
 import { parseBy } from "./requests.ts";
-import { JSON_HEADERS, textResponse } from "./responses.ts";
-import { sourceOf, streamResponse } from "./pieces.ts";
 
 /** How many entries are fetched at once at first, and at most. */
 const FIRST_FETCHED = 16;
 const MOST_FETCHED = 128;
 /** About how many characters of results are sent at once; fewer are sent as one text. */
 const CHUNK_LENGTH = 256 * 1024;
-/** How many writes are under way at once. */
-const WRITTEN_AT_ONCE = 256;
-/** About the most characters of results of writes: previous and current values. */
+/** About the most bytes of the results of one array's writes: removed and current values. */
 const MAX_WRITE_RESULTS = 16 * 1024 * 1024;
+/** The most bytes of the result of an operation that may not fail for want of room. */
+const ROOM = { get: 0, put: 1024, delete: MAX_VALUE_BYTES + 1024 };
+/** Room is held for the value of each delete under way, so few are at once, of all arrays. */
+const deletes = new Turnstile(32);
 const TOO_LARGE = failureText(503, {
   detail: "The results of this array are too large: send fewer operations at once",
   outcome: "unchanged",
@@ -39,8 +46,8 @@ const TOO_LARGE = failureText(503, {
 /** No operation has more members than this. */
 const MAX_FIELDS = 5;
 
-/** One element of an array. */
-export const Operation = z.discriminatedUnion("op", [
+/** The schema of one element of an array. */
+export const OperationSchema = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("get"), key: z.string() }),
   z.strictObject({
     op: z.literal("put"),
@@ -54,8 +61,7 @@ export const Operation = z.discriminatedUnion("op", [
     key: z.string(),
     ifRevision: z.string().nullable().optional(),
   }),
-]) satisfies z.ZodType<WireOperation>;
-type Operation = z.infer<typeof Operation>;
+]) satisfies z.ZodType<Operation>;
 
 /**
  * Reads an array, all of it before anything is executed.
@@ -82,7 +88,7 @@ function readOperation(reader: JsonReader, name: string): Operation {
     if (field === "value") fields.push([field, readValueOf(reader, name)]);
     else fields.push([field, reader.peek() === '"' ? reader.string() : JSON.parse(reader.value())]);
   });
-  return parseBy(Operation, Object.fromEntries(fields), name);
+  return parseBy(OperationSchema, Object.fromEntries(fields), name);
 }
 
 /** @throws {HTTPException} 400 or 413 with the name of the operation */
@@ -102,26 +108,19 @@ function readValueOf(reader: JsonReader, name: string): JsonText {
  *
  * @returns A JSON array of the results, in the same order
  */
-export async function execute(exchange: Exchange, operations: Operation[]): Promise<Response> {
+export async function execute(c: KvContext, operations: Operation[]): Promise<Answer> {
   if (operations.length > FIRST_FETCHED) await pause();
-  const results = new Results(exchange.store, operations);
-  await results.write(exchange);
-  let text = "[";
-  for (;;) {
-    text += results.take();
-    if (results.isDone) return textResponse(exchange, 200, `${text}]`);
-    if (text.length >= CHUNK_LENGTH) break;
-    await results.fetch();
-  }
-  async function* texts() {
-    yield text;
-    while (!results.isDone) {
-      await results.fetch();
-      yield results.take();
-    }
-    yield "]";
-  }
-  return await streamResponse(exchange, sourceOf(texts()), JSON_HEADERS);
+  const results = new Results(c.get("access").store, c.get("held"), operations);
+  await results.write();
+  const parts = results.parts();
+  const { value = "" } = await parts.next();
+  const body = results.isDone ? value : following(value, parts);
+  return { status: 200, headers: JSON_HEADERS, body };
+}
+
+async function* following(first: string, others: AsyncGenerator<string>): AsyncGenerator<string> {
+  yield first;
+  yield* others;
 }
 
 /**
@@ -130,78 +129,139 @@ export async function execute(exchange: Exchange, operations: Operation[]): Prom
  */
 class Results {
   readonly #texts: (string | undefined)[];
-  /** How many were taken. */
+  /** The bytes that are counted for each text. */
+  readonly #counts: number[];
+  /** Their sum, and two brackets. */
+  #count = 2;
+  /** The bytes of the results of writes. */
+  #written = 0;
+  /** How many results were taken. */
   #taken = 0;
   #atOnce = FIRST_FETCHED;
 
-  constructor(readonly store: Store, readonly operations: Operation[]) {
+  constructor(readonly store: Store, readonly held: Held, readonly operations: Operation[]) {
     this.#texts = new Array(operations.length);
+    this.#counts = new Array(operations.length).fill(0);
   }
 
   get isDone(): boolean {
     return this.#taken === this.operations.length;
   }
 
-  /** Executes the writes, all of them unless their results are too large, and the first fetches. */
-  async write(exchange: Exchange): Promise<void> {
-    let length = 0;
+  /** Executes the writes and the first fetches. They are called in order. */
+  async write(): Promise<void> {
+    const body = this.held.kept;
+    const calls: Promise<void>[] = [];
     let fetched = 0;
-    for (let from = 0; from < this.operations.length; from += WRITTEN_AT_ONCE) {
-      const writes = this.operations.slice(from, from + WRITTEN_AT_ONCE);
-      await Promise.all(writes.map(async (operation, i) => {
-        if (operation.op === "get" && ++fetched > FIRST_FETCHED) return;
-        const text = operation.op !== "get" && length > MAX_WRITE_RESULTS
-          ? TOO_LARGE
-          : await perform(this.store, operation);
-        this.#texts[from + i] = text;
-        if (operation.op !== "get") length += text.length;
-      }));
+    for (const [i, operation] of this.operations.entries()) {
+      if (operation.op === "get" && ++fetched > FIRST_FETCHED) continue;
+      if (operation.op === "delete") await deletes.enter();
+      calls.push(this.#perform(i, operation));
     }
-    if (length > UNCOUNTED_BYTES) exchange.hold(length);
+    await Promise.all(calls);
+    this.held.drop(body);
+  }
+
+  /** Yields the JSON array, about {@linkcode CHUNK_LENGTH} characters at a time. */
+  async *parts(): AsyncGenerator<string> {
+    let text = "[";
+    for (;;) {
+      text += this.#take();
+      if (this.isDone) break;
+      if (text.length >= CHUNK_LENGTH) {
+        yield text;
+        text = "";
+      }
+      await this.#fetch();
+    }
+    yield `${text}]`;
   }
 
   /** Fetches the next entries. */
-  async fetch(): Promise<void> {
-    const indexes: number[] = [];
-    for (let i = this.#taken; i < this.operations.length && indexes.length < this.#atOnce; i++) {
-      if (this.operations[i]?.op === "get" && this.#texts[i] === undefined) indexes.push(i);
+  async #fetch(): Promise<void> {
+    await pause();
+    const calls: Promise<void>[] = [];
+    for (let i = this.#taken; i < this.operations.length && calls.length < this.#atOnce; i++) {
+      const operation = this.operations[i];
+      if (operation?.op === "get" && this.#texts[i] === undefined) {
+        calls.push(this.#perform(i, operation));
+      }
     }
-    await Promise.all(indexes.map(async (i) => {
-      this.#texts[i] = await perform(this.store, this.operations[i] as Operation);
-    }));
+    await Promise.all(calls);
+  }
+
+  /** Executes one operation. There is room for the result of a write before it is done. */
+  async #perform(i: number, operation: Operation): Promise<void> {
+    try {
+      this.#hold(i, ROOM[operation.op]);
+      const text = await this.#call(operation);
+      // With a comma. A UTF-16 unit is at most three bytes of UTF-8.
+      const bytes = 1 + (text.length > 1000 ? Buffer.byteLength(text) : 3 * text.length);
+      this.#hold(i, bytes);
+      if (operation.op !== "get") this.#written += bytes;
+      this.#texts[i] = text;
+      if (text.length > SMALL_BYTES) await pause();
+    } catch (error) {
+      const { status, ...failure } = describe(error);
+      report(error);
+      this.#hold(i, 0);
+      this.#texts[i] = failureText(status, failure);
+    } finally {
+      if (operation.op === "delete") deletes.leave();
+    }
+  }
+
+  async #call(operation: Operation): Promise<string> {
+    const { op, key } = operation;
+    if (op === "get") return foundText(200, await this.store.get(key));
+    if (this.#written > MAX_WRITE_RESULTS) return TOO_LARGE;
+    try {
+      if (op === "delete") return foundText(200, await this.store.delete(key, operation));
+      return writtenText(await this.store.set(key, operation.value as JsonText, operation));
+    } catch (error) {
+      if (!(error instanceof RevisionConflict)) throw error;
+      const text = foundText(412, error.current);
+      return this.#written + text.length > MAX_WRITE_RESULTS ? TOO_LARGE : text;
+    }
   }
 
   /** Returns the next results, about {@linkcode CHUNK_LENGTH} characters, and forgets them. */
-  take(): string {
+  #take(): string {
     let text = "";
     const from = this.#taken;
     for (; !this.isDone && text.length < CHUNK_LENGTH; this.#taken++) {
       const next = this.#texts[this.#taken];
       if (next === undefined) break;
       text += this.#taken === 0 ? next : `,${next}`;
-      this.#texts[this.#taken] = "";
+      this.#forget(this.#taken);
     }
     // A slow client must not hold large entries that it will not read soon: fetch them again then.
     const isFull = text.length >= CHUNK_LENGTH;
     this.#atOnce = isFull ? this.#taken - from : Math.min(2 * this.#atOnce, MOST_FETCHED);
     for (let i = this.#taken; isFull && i < this.operations.length; i++) {
-      if (this.operations[i]?.op === "get") this.#texts[i] = undefined;
+      if (this.operations[i]?.op === "get") this.#forget(i);
     }
     return text;
   }
-}
 
-/** Executes one operation, and returns the text of its result. */
-async function perform(store: Store, operation: Operation): Promise<string> {
-  try {
-    const { op, key } = operation;
-    if (op === "get") return foundText(200, await store.get(key));
-    if (op === "delete") return foundText(200, await store.delete(key, operation));
-    return writtenText(await store.set(key, operation.value as JsonText, operation));
-  } catch (error) {
-    if (error instanceof RevisionConflict) return foundText(412, error.current);
-    const { status, ...failure } = describe(error);
-    report(error);
-    return failureText(status, failure);
+  #forget(i: number): void {
+    this.#texts[i] = undefined;
+    this.#hold(i, 0);
+  }
+
+  /**
+   * Counts the bytes of a result, in place of those before. Up to {@linkcode SMALL_BYTES} of all
+   * results count as none.
+   *
+   * @throws {TooMuchHeld}
+   */
+  #hold(i: number, bytes: number): void {
+    const before = this.#count;
+    const after = before - (this.#counts[i] ?? 0) + bytes;
+    const more = (after > SMALL_BYTES ? after : 0) - (before > SMALL_BYTES ? before : 0);
+    if (more > 0) this.held.keep(more);
+    else this.held.drop(-more);
+    this.#counts[i] = bytes;
+    this.#count = after;
   }
 }

@@ -38,3 +38,38 @@ function goOn(): void {
   if (!isWaiting) return;
   setImmediate(() => performance.now() - begun < LONGEST_STEP ? goOn() : beginStep());
 }
+
+let turn: Promise<undefined> | undefined;
+
+/** Resolves when all that the event loop has ready now was done. */
+export function endOfTurn(): Promise<undefined> {
+  return turn ??= new Promise((resolve) => {
+    setImmediate(() => {
+      turn = undefined;
+      resolve(undefined);
+    });
+  });
+}
+
+/** Lets a few go on at a time; the others wait, in order. */
+export class Turnstile {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(atOnce: number) {
+    this.#free = atOnce;
+  }
+
+  /** Resolves when there is a place. */
+  async enter(): Promise<void> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Leaves the place to the next one. */
+  leave(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#free++;
+  }
+}

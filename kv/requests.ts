@@ -6,7 +6,7 @@
 import { parseAccept } from "hono/utils/accept";
 import { z } from "zod";
 import { badRequest } from "./errors.ts";
-import type { Exchange } from "./exchange.ts";
+import type { Handler, KvContext } from "./answers.ts";
 
 /** A longer `Accept` counts as none. */
 const MAX_ACCEPT_LENGTH = 2048;
@@ -31,12 +31,14 @@ export const MetricsQuery = z.strictObject({ metrics: noValue });
 export const OpenApiQuery = z.strictObject({ openapi: noValue });
 
 /** Returns the key in the path. */
-export function readKey({ path }: Exchange): string {
+export function readKey(c: KvContext): string {
+  const { path } = c.get("url");
   return path.includes("%") ? unescaped(path, "the key") : path;
 }
 
 /** Returns the parameters of the query. */
-export function readQuery<T extends z.ZodType>({ search }: Exchange, schema: T): z.infer<T> {
+export function readQuery<T extends z.ZodType>(c: KvContext, schema: T): z.infer<T> {
+  const { search } = c.get("url");
   const values = new Map<string, string>();
   if (search !== null) {
     // URLSearchParams takes bad escapes for the text that they are.
@@ -50,27 +52,36 @@ export function readQuery<T extends z.ZodType>({ search }: Exchange, schema: T):
 }
 
 /** @throws {HTTPException} 400 if there is a query */
-export function expectNoQuery({ search }: Exchange): void {
+export function expectNoQuery(c: KvContext): void {
+  const { search } = c.get("url");
   if (search !== null && search !== "") {
     throw badRequest(`Cannot read the query: expected no parameters`);
   }
 }
 
+/** A media type, and what answers with it. */
+type Choice = [type: string, handler: Handler];
+
 /**
- * Returns the client's preferred media type (RFC 9110, section 12.5.1), or the first if it accepts
- * none of them.
+ * Chooses a handler by the client's preferred media type (RFC 9110, section 12.5.1): the first if it
+ * accepts none of them.
  */
-export function acceptedType({ headers }: Exchange, types: [string, ...string[]]): string {
-  const accept = headers.get("Accept");
-  if (accept === null || accept === "*/*" || accept.length > MAX_ACCEPT_LENGTH) return types[0];
-  const ranges = parseAccept(accept.toLowerCase()); // the most preferred first
-  const places = types.map((type) => {
-    const names = [type, type.replace(/\/.*/, "/*"), "*/*"];
-    const name = names.find((name) => ranges.some((range) => range.type === name));
-    const place = ranges.findIndex((range) => range.type === name);
-    return ranges[place]?.q ? place : Infinity;
-  });
-  return types[places.indexOf(Math.min(...places))] ?? types[0];
+export function byAccept(first: Choice, ...others: Choice[]): Handler {
+  return function byAccept(c) {
+    const accept = c.req.header("Accept");
+    if (accept === undefined || accept === "*/*" || accept.length > MAX_ACCEPT_LENGTH) {
+      return first[1](c);
+    }
+    const ranges = parseAccept(accept.toLowerCase()); // the most preferred first
+    const place = ([type]: Choice) => {
+      const names = [type, type.replace(/\/.*/, "/*"), "*/*"];
+      const name = names.find((name) => ranges.some((range) => range.type === name));
+      const found = ranges.findIndex((range) => range.type === name);
+      return ranges[found]?.q ? found : Infinity;
+    };
+    const [, handler] = others.reduce((best, it) => place(it) < place(best) ? it : best, first);
+    return handler(c);
+  };
 }
 
 /** Returns what a schema makes of a value that a client sent. */

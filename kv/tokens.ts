@@ -10,6 +10,7 @@ import { HTTPException } from "hono/http-exception";
 import { auth } from "hono/utils/basic-auth";
 import { timingSafeEqual } from "node:crypto";
 import type { Store } from "../stores/store.ts";
+import type { KvContext } from "./answers.ts";
 
 /** What a `Bearer` header can carry. */
 const TOKEN = /^[\w.~+/-]+=*$/;
@@ -53,8 +54,18 @@ export function accessOf(
   };
 }
 
-/** The error of a write by a request that may only read. */
-export function readOnlyToken(): HTTPException {
+/**
+ * Returns the store of a request that writes.
+ *
+ * @throws {HTTPException} 403 if it may only read
+ */
+export function writing(c: KvContext): Store {
+  const { canWrite, store } = c.get("access");
+  if (!canWrite) throw readOnlyToken();
+  return store;
+}
+
+function readOnlyToken(): HTTPException {
   return new HTTPException(403, { message: "Cannot write with a token of KV_READ_TOKEN" });
 }
 

@@ -4,7 +4,8 @@ import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
 import { MAX_KEY_BYTES } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
-import { post, readProblem, test } from "./helpers/kv_app.ts";
+import { logged } from "./helpers/captured_errors.ts";
+import { failingListing, post, readProblem, test } from "./helpers/kv_app.ts";
 
 test("sets the keys of an object and returns it", async ({ app }) => {
   const response = await app.request("/", post('{"foo": "bar", "n": {"a": [1, null]}}'));
@@ -157,4 +158,15 @@ test("counts the keys that it has deleted itself", async ({ store }) => {
   });
   const response = await app.request("/?prefix=a", { method: "DELETE" });
   assertEquals(await response.json(), { deleted: 2 });
+});
+
+test("says that it does not know the outcome of a delete that stopped midway", async ({ store }) => {
+  await store.setAll(new Map(Array.from({ length: 100 }, (_, i) => [`k${i}`, json(i)])));
+  const app = kv(failingListing(store));
+  await logged(async () => {
+    const response = await app.request("/?prefix=k", { method: "DELETE" });
+    assertEquals(response.status, 503);
+    assertEquals((await readProblem(response)).outcome, "unknown");
+  });
+  assertEquals((await store.list("")).keys.length, 36);
 });

@@ -1,6 +1,7 @@
 /** Errors of the store, as clients see them. */
-import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { kv } from "../kv.ts";
+import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
@@ -95,4 +96,29 @@ Deno.test("kv() logs no control character that a client has sent", async () => {
     assertMatch(log, /a\\u000a\\u001b\[2Jkv: forged \\u009b\\u2028/);
     assertNotMatch(log, /[^\P{C}\n]|\u2028/u);
   }
+});
+
+Deno.test("kv() quotes a part of a long text that a client has sent, from both ends", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const long = "x".repeat(50_000);
+  const form = { "Content-Type": "application/x-www-form-urlencoded" };
+  const requests: [string, RequestInit][] = [
+    ["/", post(`${long}=1&${long}=2`, form)],
+    ["/", post(`[{"op":"get","key":"a","${long}":1}]`)],
+    [`/%${long}`, {}],
+    [`/?${long}`, {}],
+    [`/?${long}&${long}`, {}],
+    [`/?prefix=%${long}`, {}],
+    ["/a", put("1", { "Content-Type": `text/${long}` })],
+    ["/a", put("1", { "Content-Type": `application/json; charset=${long}` })],
+  ];
+  for (const [path, init] of requests) {
+    const response = await app.request(path, init);
+    assert(response.status >= 400 && response.status < 500);
+    const { detail } = await readProblem(response);
+    assert(detail.length <= 1001, `${detail.length}`);
+    assertMatch(detail, /^Cannot .*x…x/);
+  }
+  await store.close();
 });

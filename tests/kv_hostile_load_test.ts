@@ -4,7 +4,7 @@ import { once } from "node:events";
 import http2 from "node:http2";
 import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { MAX_HELD_BYTES } from "../kv/memory.ts";
+import { MAX_HELD_BYTES } from "../kv/held.ts";
 import { Bystander, HOSTILE_REQUESTS, sendHostile } from "./helpers/hostile.ts";
 import { eventually, startServer } from "./helpers/programs.ts";
 

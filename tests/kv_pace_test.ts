@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { kv } from "../kv.ts";
 import { pause } from "../kv/pace.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 
 /** Keeps the thread busy. */
@@ -82,5 +83,61 @@ for (const [type, text] of [["x-www-form-urlencoded", FORM], ["x-ndjson", LINES]
       shares.push(await longestStep(type, text));
     }
     assert(Math.min(...shares) < 1 / 3, `${shares} of the time without a break`);
+  });
+}
+
+/** Runs `work`, and returns the most that `progress` grew by between two turns for others. */
+async function largestStep(work: Promise<unknown>, progress: () => number): Promise<number> {
+  let isOver = false;
+  let largest = 0;
+  work.finally(() => isOver = true);
+  for (let last = progress(); !isOver; last = progress()) {
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    largest = Math.max(largest, progress() - last);
+  }
+  await work;
+  return largest;
+}
+
+Deno.test("kv() lets others go on while many clients watch many changes", async () => {
+  const [clients, changes] = [100, 1000];
+  const store = memoryStore();
+  const app = kv(store);
+  let seen = 0;
+  const watching = Array.from({ length: clients }, async () => {
+    const { body } = await app.request("/", { headers: { Accept: "text/event-stream" } });
+    let mine = -1;
+    for await (const text of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      const events = text.split("\n\n").length - 1;
+      seen += events;
+      mine += events;
+      if (mine === changes) break;
+    }
+  });
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  const values = Object.fromEntries(Array.from({ length: changes }, (_, i) => [`k${i}`, i]));
+  const headers = { "Content-Type": "application/json" };
+  const post = app.request("/", { method: "POST", headers, body: JSON.stringify(values) });
+  const all = Promise.all([post, ...watching]);
+  const step = await largestStep(all, () => seen);
+  assertEquals(seen, clients * (changes + 1));
+  assert(step < clients * changes / 4, `${step} events without a break`);
+  await store.close();
+});
+
+for (const type of ["application/json", "application/x-ndjson"]) {
+  Deno.test(`kv() lets others go on while many clients list all keys as ${type}`, async () => {
+    const store = memoryStore();
+    const app = kv(store);
+    const names = Array.from({ length: 20_000 }, (_, i) => `k${String(i).padStart(5, "0")}`);
+    await store.setAll(new Map(names.map((name) => [name, json(1)])));
+    let read = 0;
+    const lists = Array.from({ length: 20 }, async () => {
+      const { body } = await app.request("/", { headers: { Accept: type } });
+      for await (const chunk of body ?? []) read += chunk.length;
+    });
+    const step = await largestStep(Promise.all(lists), () => read);
+    assert(step < read / 4, `${step} of ${read} bytes without a break`);
+    await store.close();
   });
 }

@@ -1,0 +1,202 @@
+/**
+ * What a handler returns, and how the one exit makes a response of it: with all its headers at once,
+ * since headers that are set on a finished response cost more than the rest of a read, and with a
+ * long body piece by piece, as the client reads.
+ *
+ * @module
+ */
+import type { Context } from "hono";
+import { Buffer } from "node:buffer";
+import type { UrlParts } from "../server/guards.ts";
+import type { JsonText } from "../stores/json/text.ts";
+import type { Entry } from "../stores/store.ts";
+import { unref } from "../stores/timers.ts";
+import { type Held, SMALL_BYTES, TooMuchHeld } from "./held.ts";
+import { pause } from "./pace.ts";
+import type { Access } from "./tokens.ts";
+
+/** How long a client may read nothing, in milliseconds, before the response is aborted. */
+export const STALL_TIMEOUT = 60_000;
+/** How many bytes are handed to the server at once. It holds a few such pieces outside the heap. */
+export const PIECE_BYTES = 16 * 1024;
+const encoder = new TextEncoder();
+
+/** What {@linkcode kv} adds to Hono's context. */
+export interface KvEnv {
+  /** Deno.serve's handler gets `completed`. */
+  Bindings: { completed?: Promise<unknown> };
+  Variables: {
+    url: UrlParts;
+    /** What the request may do. */
+    access: Access;
+    /** What the request holds. */
+    held: Held;
+  };
+}
+
+/** Hono's context of a request. */
+export type KvContext = Context<KvEnv>;
+
+/** What a request is answered with. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Record<string, string>;
+  /**
+   * A text, or its parts, which are asked for as the client reads. The first part is there before
+   * the status, so that its failure is an error response; a later one aborts the connection. The
+   * iterator's `return` is called once, at the end or before, even while a `next` is pending.
+   */
+  readonly body: string | AsyncIterable<string> | null;
+}
+
+/** Answers a request, or throws. */
+export type Handler = (c: KvContext) => Answer | Promise<Answer>;
+
+// ---- Headers and texts ---------------------------------------------------------------------
+
+/** No browser may run a response or frame it, whatever type it takes it for. */
+export const GUARD_HEADERS = {
+  "X-Content-Type-Options": "nosniff",
+  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+};
+/** The headers of JSON. */
+export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
+
+/** Answers with a value's JSON text. */
+export function jsonAnswer(value: unknown, headers: Record<string, string> = JSON_HEADERS): Answer {
+  return { status: 200, headers, body: JSON.stringify(value) };
+}
+
+/** The headers of an entry's JSON; without an entry, there is no tag. */
+export function entryHeaders(entry: Entry | null): Record<string, string> {
+  const headers: Record<string, string> = {
+    "Content-Type": "application/json",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": GUARD_HEADERS["Content-Security-Policy"],
+    "Cache-Control": "no-cache",
+    "Vary": "Accept",
+  };
+  if (entry === null) return headers;
+  headers["ETag"] = `"${entry.revision}"`;
+  if (entry.expires !== null) headers["Expires"] = new Date(entry.expires).toUTCString();
+  return headers;
+}
+
+/** The text of a key and its value; without a value, of null. */
+export function memberText(key: string, value: JsonText | undefined): string {
+  return `{${JSON.stringify(key)}:${value ?? "null"}}`;
+}
+
+// ---- The exit ------------------------------------------------------------------------------
+
+/**
+ * Makes the response of an answer.
+ *
+ * @throws {TooMuchHeld} If there is no room for the text, or for the first part
+ */
+export function responseOf(
+  method: string,
+  answer: Answer,
+  held: Held,
+): Response | Promise<Response> {
+  const { status, headers, body } = answer;
+  if (typeof body === "string" && body.length <= SMALL_BYTES && method !== "HEAD") {
+    held.end();
+    return new Response(body, { status, headers });
+  }
+  if (body === null || method === "HEAD") return withoutBody(answer, held);
+  if (typeof body !== "string") return inParts(answer, body[Symbol.asyncIterator](), held);
+  return new Response(streamOf(body, undefined, held), { status, headers });
+}
+
+/** HEAD has the length of a text; parts are not asked for. */
+async function withoutBody({ status, headers, body }: Answer, held: Held): Promise<Response> {
+  held.end();
+  if (typeof body !== "string") {
+    await body?.[Symbol.asyncIterator]().return?.();
+    return new Response(null, { status, headers });
+  }
+  const length = String(Buffer.byteLength(body));
+  return new Response(null, { status, headers: { ...headers, "Content-Length": length } });
+}
+
+async function inParts(
+  { status, headers }: Answer,
+  parts: AsyncIterator<string>,
+  held: Held,
+): Promise<Response> {
+  try {
+    const { value = "" } = await parts.next();
+    return new Response(streamOf(value, parts, held), { status, headers });
+  } catch (error) {
+    await parts.return?.();
+    throw error;
+  }
+}
+
+/**
+ * A body that is counted while it is held. Deno reports a text as sent at once, and holds it until
+ * the client has read it.
+ */
+function streamOf(
+  first: string,
+  parts: AsyncIterator<string> | undefined,
+  held: Held,
+): ReadableStream<Uint8Array> {
+  let rest = encoded(first);
+  let isOver = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** Counts a part instead of the one before. */
+  function encoded(part: string): Uint8Array {
+    held.send(part);
+    return encoder.encode(part);
+  }
+
+  function startTimer(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    timer = setTimeout(() => {
+      end();
+      controller.error(new Error("The client reads nothing"));
+    }, STALL_TIMEOUT);
+    unref(timer);
+  }
+
+  function end(): void {
+    if (isOver) return;
+    isOver = true;
+    clearTimeout(timer);
+    rest = new Uint8Array();
+    held.end();
+    // What failed would fail here once more.
+    parts?.return?.().catch(() => {});
+  }
+
+  return new ReadableStream<Uint8Array>({
+    start: startTimer,
+    async pull(controller) {
+      clearTimeout(timer);
+      if (rest.length > PIECE_BYTES) await pause();
+      try {
+        while (rest.length === 0 && !isOver) {
+          const { value = "", done } = await parts?.next() ?? { done: true };
+          if (isOver) return; // the client left meanwhile
+          if (done) {
+            end();
+            return controller.close();
+          }
+          rest = encoded(value);
+        }
+      } catch (error) {
+        end();
+        // Deno logs what a body fails with.
+        if (error instanceof TooMuchHeld) error.stack = error.message;
+        throw error;
+      }
+      if (isOver) return;
+      controller.enqueue(rest.subarray(0, PIECE_BYTES));
+      rest = rest.subarray(PIECE_BYTES);
+      startTimer(controller);
+    },
+    cancel: end,
+  }, { highWaterMark: 0 });
+}

@@ -1,0 +1,121 @@
+/**
+ * Changes as they happen: server-sent events (HTML, section 9.2).
+ *
+ * @module
+ */
+import { HTTPException } from "hono/http-exception";
+import { type Change, ChangesLost, type Watch } from "../stores/store.ts";
+import { changeText } from "../stores/wire.ts";
+import { type Answer, GUARD_HEADERS, type KvContext, PIECE_BYTES } from "./answers.ts";
+import { report } from "./errors.ts";
+import { endOfTurn, pause } from "./pace.ts";
+import { PrefixQuery, readQuery } from "./requests.ts";
+
+/** The most streams of changes at one time. */
+export const MAX_WATCHERS = 1000;
+/** How often a stream of changes shows that it is alive, in milliseconds. Bun closes after 10 s. */
+export const HEARTBEAT = 8_000;
+
+const HEADERS = {
+  ...GUARD_HEADERS,
+  "Content-Type": "text/event-stream",
+  "Cache-Control": "no-cache",
+  "Vary": "Accept",
+  "X-Accel-Buffering": "no", // nginx would wait for more
+};
+
+type Reader = ReadableStreamDefaultReader<Change>;
+
+/** The streams of changes of one service. */
+export class Events {
+  #count = 0;
+
+  /** Takes a signal that ends them, which would keep a server from stopping. */
+  constructor(readonly stopping: AbortSignal) {}
+
+  /** How many there are. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** `GET /` for events: until the client, the store or the server ends. */
+  async watch(c: KvContext): Promise<Answer> {
+    const { prefix } = readQuery(c, PrefixQuery);
+    if (this.#count >= MAX_WATCHERS) {
+      const message = `Cannot watch: there are ${MAX_WATCHERS} streams of changes`;
+      throw new HTTPException(503, { message });
+    }
+    this.#count++;
+    try {
+      const since = c.req.header("Last-Event-ID");
+      const watch = await c.get("access").store.watch(prefix, { since });
+      return { status: 200, headers: HEADERS, body: this.#events(watch) };
+    } catch (error) {
+      this.#count--;
+      throw error;
+    }
+  }
+
+  #events({ since, changes }: Watch): AsyncIterable<string> {
+    const reader = changes.getReader();
+    // Changes that have failed would fail here once more.
+    const stop = () => void reader.cancel().catch(() => {});
+    this.stopping.addEventListener("abort", stop);
+    if (this.stopping.aborted) stop();
+    const texts = eventTexts(reader, since);
+    return {
+      [Symbol.asyncIterator]: () => ({
+        next: () => texts.next(),
+        // A generator would first wait for the next change.
+        return: async () => {
+          this.#count--;
+          this.stopping.removeEventListener("abort", stop);
+          stop();
+          return { done: true, value: undefined };
+        },
+      }),
+    };
+  }
+}
+
+/** The events that are there at the same time are one text, up to a length. */
+async function* eventTexts(reader: Reader, since: string): AsyncGenerator<string> {
+  yield `event: ready\ndata: {}\nid: ${since}\n\n`;
+  try {
+    for (let reading = reader.read();;) {
+      let result = await within(HEARTBEAT, reading);
+      if (result?.done) return;
+      if (result === undefined) {
+        yield ":\n\n";
+        continue;
+      }
+      // A change may be one of thousands, to a thousand clients.
+      await pause();
+      let text = "";
+      while (result?.value !== undefined && text.length < PIECE_BYTES) {
+        const { id, key, entry }: Change = result.value;
+        text += `data: ${changeText(key, entry)}\nid: ${id}\n\n`;
+        reading = reader.read();
+        // A failure is thrown above, after the changes before it were sent.
+        result = await Promise.race([reading.catch(() => undefined), endOfTurn()]);
+      }
+      yield text;
+    }
+  } catch (error) {
+    // The client reconnects with its Last-Event-ID, and learns what is wrong.
+    if (!(error instanceof ChangesLost)) report(error);
+  }
+}
+
+/** Returns undefined if it takes longer than `timeout` milliseconds. */
+async function within<T>(timeout: number, promise: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), timeout);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * Forms: URL-encoded or multipart, in UTF-8.
+ *
+ * @module
+ */
+import { HTTPException } from "hono/http-exception";
+import { type Buffer, isUtf8 } from "node:buffer";
+import { json, type JsonText } from "../stores/json/text.ts";
+import { hexDigit } from "../stores/json/tokens.ts";
+import { MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
+import type { KvContext } from "./answers.ts";
+import { expectUtf8, MAX_MEMBERS, readBytes, tooManyMembers } from "./bodies.ts";
+import { badRequest, tooLarge } from "./errors.ts";
+import { pause } from "./pace.ts";
+
+const SPACE = 0x20, PERCENT = 0x25, AMPERSAND = 0x26, PLUS = 0x2b, EQUALS = 0x3d;
+/** The most fields of a multipart form, and its most bytes. */
+const MAX_PARTS = 1000;
+const MAX_MULTIPART_BYTES = 4 * 1024 * 1024;
+/** How much of a part is looked at for its headers, in bytes. */
+const MAX_PART_HEADER = 4096;
+
+/** Whether a `Content-Type` is that of a form. */
+export function isForm(type: string): boolean {
+  return /^(application\/x-www-form-urlencoded|multipart\/form-data)\b/i.test(type);
+}
+
+/** Returns the fields of a form as JSON strings. */
+export async function readForm(c: KvContext, type: string): Promise<Map<string, JsonText>> {
+  const bytes = await readBytes(c);
+  const fields = /^multipart/i.test(type) ? await partsOf(type, bytes) : fieldsOf(bytes);
+  const values = new Map<string, JsonText>();
+  for (const [key, value] of fields) {
+    const problem = values.has(key)
+      ? "expected each key once"
+      : typeof value !== "string" && "expected a text, not a file";
+    if (problem) throw badRequest(`Cannot set "${key}" from the form: ${problem}`);
+    values.set(key, json(value));
+    await pause();
+  }
+  return values;
+}
+
+/**
+ * The fields of a URL-encoded form.
+ *
+ * @throws {HTTPException} 413 if there are too many, 415 if it is JSON
+ */
+function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
+  // `curl -d '{"foo": "bar"}'` says that it sends a form.
+  const ends = bytes.subarray(0, 1).toString() + bytes.subarray(-1).toString();
+  if (ends === "{}" || ends === "[]") {
+    throw new HTTPException(415, {
+      message: 'Cannot read JSON as a form: add the header "Content-Type: application/json"',
+    });
+  }
+  if (occurrences(bytes, AMPERSAND, MAX_MEMBERS).length === MAX_MEMBERS) throw tooManyMembers();
+  const hasByteOrderMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+  for (let start = hasByteOrderMark ? 3 : 0; start < bytes.length;) {
+    const found = bytes.indexOf(AMPERSAND, start);
+    const end = found === -1 ? bytes.length : found;
+    // Three bytes for each, if all are escaped.
+    if (end - start > 3 * (MAX_KEY_BYTES + MAX_VALUE_BYTES)) throw new ValueTooLarge();
+    const field = bytes.subarray(start, end);
+    const equals = field.includes(EQUALS) ? field.indexOf(EQUALS) : field.length;
+    if (field.length > 0) {
+      yield [decoded(field.subarray(0, equals)), decoded(field.subarray(equals + 1))];
+    }
+    start = end + 1;
+  }
+}
+
+/**
+ * Decodes a name or a value in place (WHATWG URL, section 5.1). URLSearchParams would replace what is
+ * not UTF-8.
+ *
+ * @throws {HTTPException} 400 if it is not UTF-8
+ */
+function decoded(bytes: Buffer): string {
+  let end = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    let byte = bytes[at] as number;
+    if (byte === PLUS) byte = SPACE;
+    // A percent sign that begins no escape stands for itself.
+    const code = byte === PERCENT ? hexDigit(bytes[at + 1]) << 4 | hexDigit(bytes[at + 2]) : -1;
+    if (code >= 0) {
+      byte = code;
+      at += 2;
+    }
+    bytes[end++] = byte;
+  }
+  const result = bytes.subarray(0, end);
+  if (!isUtf8(result)) throw notUtf8();
+  return result.toString();
+}
+
+function notUtf8(): HTTPException {
+  return badRequest("Cannot read the form: expected UTF-8");
+}
+
+/**
+ * The fields of a multipart form. The runtime's parser takes 50 µs for each, and 20 ms for a MiB.
+ *
+ * @throws {HTTPException} 400 if it is malformed, 413 if it is too large
+ */
+async function partsOf(type: string, bytes: Buffer<ArrayBuffer>): Promise<FormData> {
+  const [, quoted, plain] = /;\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))/i.exec(type) ?? [];
+  const boundary = quoted ?? plain;
+  if (boundary === undefined) throw badRequest("Cannot read the form: expected a boundary");
+  if (bytes.length > MAX_MULTIPART_BYTES) {
+    throw tooLarge(`A multipart form is at most ${MAX_MULTIPART_BYTES} bytes`);
+  }
+  const parts = occurrences(bytes, `--${boundary}`, MAX_PARTS + 2);
+  if (parts.length === MAX_PARTS + 2) {
+    throw tooLarge(`A multipart form has at most ${MAX_PARTS} fields`);
+  }
+  for (const at of parts) {
+    const head = bytes.toString("latin1", at, at + MAX_PART_HEADER);
+    expectUtf8(head.slice(0, head.indexOf("\r\n\r\n")));
+  }
+  if (!isUtf8(bytes)) throw notUtf8();
+  const headers = { "Content-Type": `multipart/form-data; boundary="${boundary}"` };
+  try {
+    return await new Response(bytes, { headers }).formData();
+  } catch (cause) {
+    throw badRequest("Cannot read the form", cause);
+  }
+}
+
+/** Where a text or a byte is in the bytes, the first `limit` times. */
+function occurrences(bytes: Buffer, wanted: string | number, limit: number): number[] {
+  const found: number[] = [];
+  for (let at = bytes.indexOf(wanted); at !== -1; at = bytes.indexOf(wanted, at + 1)) {
+    if (found.push(at) === limit) break;
+  }
+  return found;
+}

@@ -1,0 +1,95 @@
+/**
+ * How much the service holds for its clients: bodies that arrive slowly and responses that are not
+ * read. A limit for each of them would not bound their sum.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+
+/** The most bytes held for all clients together. */
+export const MAX_HELD_BYTES = 128 * 1024 * 1024;
+/** Bodies up to this many bytes are not counted: they cost less than their request. */
+export const UNCOUNTED_BYTES = 4 * 1024;
+/** Responses up to this many bytes are handled in one step, and not counted. */
+export const SMALL_BYTES = 64 * 1024;
+
+/** There is no room for what a request needs. A write that throws it was not done. */
+export class TooMuchHeld extends Error {
+  override readonly name = "TooMuchHeld";
+
+  constructor() {
+    super("Too much is held for slow clients: try again");
+  }
+}
+
+/** The bytes held for all requests. */
+export class Budget {
+  #held = 0;
+
+  constructor(readonly limit = MAX_HELD_BYTES) {}
+
+  get held(): number {
+    return this.#held;
+  }
+
+  /**
+   * Counts more bytes, or fewer.
+   *
+   * @throws {TooMuchHeld} If they do not fit
+   */
+  add(bytes: number): void {
+    if (bytes > 0 && this.#held + bytes > this.limit) throw new TooMuchHeld();
+    this.#held += bytes;
+  }
+}
+
+/** The bytes held for one request: what its handler keeps, and the text that is sent. */
+export class Held {
+  #kept = 0;
+  #sent = 0;
+  /** What the budget counts for both. */
+  #counted = 0;
+
+  constructor(readonly budget: Budget) {}
+
+  get kept(): number {
+    return this.#kept;
+  }
+
+  /**
+   * Counts a body or a result.
+   *
+   * @throws {TooMuchHeld}
+   */
+  keep(bytes: number): void {
+    this.#count(this.#kept + bytes, this.#sent);
+  }
+
+  /** Forgets what was kept. It stays counted until the next call, which may need its room. */
+  drop(bytes: number = this.#kept): void {
+    this.#kept -= bytes;
+  }
+
+  /**
+   * Counts a text that will be sent, in place of the one before. A write calls this first, so that
+   * its answer cannot fail for want of room.
+   *
+   * @throws {TooMuchHeld}
+   */
+  send(text: string): void {
+    this.#count(this.#kept, text.length > SMALL_BYTES ? Buffer.byteLength(text) : 0);
+  }
+
+  /** Gives all of it back. */
+  end(): void {
+    this.#count(0, 0);
+  }
+
+  #count(kept: number, sent: number): void {
+    const bytes = kept + sent;
+    if (bytes !== this.#counted) this.budget.add(bytes - this.#counted);
+    this.#counted = bytes;
+    this.#kept = kept;
+    this.#sent = sent;
+  }
+}
