@@ -211,6 +211,40 @@ Deno.test("httpStore() names why a service cannot be reached, and that nothing w
   await server.shutdown();
 });
 
+Deno.test("httpStore() goes through no proxy, and names the one that it does not use", async () => {
+  const below = memoryStore();
+  const service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(below).fetch);
+  const proxied: string[] = [];
+  const proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    proxied.push(request.url);
+    return new Response();
+  });
+  const code = `
+    import { openStore } from ${JSON.stringify(import.meta.resolve("../stores/open.ts"))};
+    for (const url of Deno.args) {
+      const store = await openStore(url, { token: "a-secret-token" });
+      const changes = await store.watch("").catch((error) => console.log(error.message));
+      await store.set("a", "1").catch((error) => console.log(error.outcome, error.message));
+      await store.setAll(new Map([["b", "2"]])).catch(() => {});
+      console.log((await store.list("").catch(() => null))?.keys.join());
+      await changes?.changes.cancel();
+      await store.close();
+    }
+  `;
+  const { port } = service.addr;
+  const address = `127.0.0.1:${proxy.addr.port}`;
+  const urls = [`http://localhost:${port}`, `http://127.0.0.1:${port}`, "http://kv.invalid"];
+  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((it) => [it, it.toLowerCase()]);
+  const env = Object.fromEntries(names.map((name) => [name, `http://user:secret@${address}/`]));
+  const { stdout, stderr } = await runToEnd(Deno.execPath(), ["eval", code, ...urls], { env });
+  const reason = `http://kv.invalid cannot be reached: no such host ` +
+    `(directly: the proxy ${address} of HTTPS_PROXY is not used)`;
+  assertEquals(stdout, `a,b\na,b\n${reason}\nunchanged ${reason}\nundefined\n`, stderr);
+  assertEquals(proxied, []);
+  await Promise.all([service.shutdown(), proxy.shutdown()]);
+  await below.close();
+});
+
 Deno.test("httpStore() refuses a token that no header can carry", async () => {
   for (const token of ["", "a b", "a\r\nX-Other: 1", "é"]) {
     const error = await assertRejects(async () => httpStore("http://localhost", { token }), Error);

@@ -119,7 +119,7 @@ export class Connections implements Transport {
       socket.destroy();
       // Deno was not given the network, which says nothing about the service.
       if (cause instanceof Error && cause.name === "NotCapable") throw cause;
-      throw new NotSent(reasonOf(cause), { cause });
+      throw new NotSent(reasonOf(cause) + unusedProxy(this.#url), { cause });
     }
   }
 }
@@ -128,6 +128,20 @@ function reasonOf(cause: unknown): string {
   const { code, message, errors } = Object(cause);
   // A name with several addresses fails once for each.
   return REASONS.get(code) ?? (message || reasonOf(errors?.[0]));
+}
+
+/** Names the proxy that other programs would use for a service on another machine. */
+function unusedProxy({ hostname }: URL): string {
+  if (/^(localhost$|127\.|\[::1\])/.test(hostname)) return "";
+  try {
+    const { env } = globalThis.process;
+    const names = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
+    const name = names.flatMap((it) => [it, it.toLowerCase()]).find((it) => env[it]);
+    const [, host = ""] = /([^/@]*)\/*$/.exec(name && env[name] || "") ?? [];
+    return name ? ` (directly: the proxy ${host} of ${name} is not used)` : "";
+  } catch {
+    return ""; // Deno was not given the environment
+  }
 }
 
 /** One connection. */

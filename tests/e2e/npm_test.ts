@@ -2,8 +2,12 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { basename, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
+import { kv } from "../../kv.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import type { Store } from "../../stores/store.ts";
+import { CuttingProxy } from "../helpers/cutting_proxy.ts";
 import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
-import { isInstalled, PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+import { freePort, isInstalled, PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
 import { REDIS, startRedis } from "../helpers/redis_servers.ts";
 
 /** The package that has a runtime's program for this machine: npm's own ones need install scripts. */
@@ -57,6 +61,26 @@ for await (const { key, entry } of changes) {
   break;
 }
 await store.close();
+`;
+
+/** Uses a service as its first argument names it, and writes to services that cannot be reached. */
+const OVER_HTTP = `
+import { openStore } from "@counter/sessions/stores";
+
+const [url, ...others] = process.argv.slice(2);
+const store = await openStore(url);
+const { changes } = await store.watch("");
+await store.setAll(new Map([["a", "1"]]));
+for await (const { key, entry } of changes) {
+  console.log(key, (await store.get(key)).revision === entry.revision);
+  break;
+}
+await store.close();
+for (const other of others) {
+  const broken = await openStore(other);
+  await broken.set("b", "2").catch(({ outcome, message }) => console.log(outcome, message));
+  await broken.close();
+}
 `;
 
 /** A mistake that only an app with the package's types reports. */
@@ -181,6 +205,48 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
         assertEquals(output, "a 1 1\n");
       }
     },
+  });
+
+  await t.step("a service works on each without a proxy, and fails in the same words", async () => {
+    const memory = memoryStore();
+    let writes = 0;
+    const counting = {
+      ...memory,
+      set: (...args: Parameters<Store["set"]>) => (writes++, memory.set(...args)),
+    };
+    const listening = { hostname: "127.0.0.1", port: 0, onListen() {} };
+    const service = Deno.serve(listening, kv(counting).fetch);
+    const proxy = Deno.serve(listening, () => new Response(String(writes = NaN)));
+    await using cutting = await CuttingProxy.start(service.addr.port);
+    const url = `http://localhost:${service.addr.port}`;
+    const [secure, refused] = [
+      `https://127.0.0.1:${service.addr.port}`,
+      `http://127.0.0.1:${freePort()}`,
+    ];
+    const expected = [
+      "a true",
+      `unknown ${cutting.url} cut the connection`,
+      `unchanged ${secure} cannot be reached: it answers without TLS: expected http instead of https`,
+      `unchanged ${refused} cannot be reached: connection refused`,
+      "unchanged http://kv.invalid cannot be reached: no such host (directly: the proxy " +
+      `127.0.0.1:${proxy.addr.port} of HTTP_PROXY is not used)`,
+    ];
+    const env = { HTTP_PROXY: `http://127.0.0.1:${proxy.addr.port}`, NODE_USE_ENV_PROXY: "1" };
+    for (const [runtime, command, args, cwd] of runs) {
+      await Deno.writeTextFile(join(cwd, "http.js"), OVER_HTTP);
+      writes = 0;
+      cutting.cut("before the answer");
+      const urls = [url, cutting.url, secure, refused, "http://kv.invalid"];
+      const { stdout, stderr } = await runToEnd(
+        command,
+        [...args.slice(0, -1), "http.js", ...urls],
+        { cwd, env },
+      );
+      assertEquals(stdout.trimEnd().split("\n"), expected, `${runtime}: ${stderr}`);
+      assertEquals(writes, 1, runtime);
+    }
+    await Promise.all([service.shutdown(), proxy.shutdown()]);
+    await memory.close();
   });
 
   await t.step("only the engine that a URL asks for is loaded", async () => {
