@@ -174,7 +174,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     const noBrowser = ["--target", "es2024", "--lib", "es2024", "--skipLibCheck", "false"];
     await succeed(tool(".bin/tsc"), [...args, ...noBrowser, "every.ts"], app);
     const { stdout } = await runToEnd(tool(".bin/tsc"), [...args, "mistake.ts"], { cwd: app });
-    assertMatch(stdout, /^mistake\.ts\(3,.*'Promise<\{ name: string; \}>'/);
+    assertMatch(stdout, /^mistake\.ts\(3,.*'Promise<Readonly<\{ name: string; \}>>'/);
   });
 
   const runs: [string, string, string[], string][] = [
