@@ -71,6 +71,7 @@ export function readOptions(args: string[]): Options | "help" {
   if (others.length > 0) throw new UsageError(`Expected one URL, not also "${others[0]}"`);
   if (restore === "") throw new UsageError("--restore needs a file");
   if (to === "") throw new UsageError("--to needs the URL of a store");
+  if (to === url) throw new UsageError(`Cannot copy "${url}" to itself: expected another store`);
   const command = restore !== undefined ? "--restore" : to !== undefined ? "--to" : "A dump";
   for (const [name, value] of Object.entries(given)) {
     const isGiven = value !== undefined && value !== false && name.length > 1;
