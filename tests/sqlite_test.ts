@@ -15,6 +15,7 @@ import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { PROJECT, runToEnd } from "./helpers/programs.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
+import { compareWithMap } from "./conformance/store_model.ts";
 import { testClock } from "./helpers/clock.ts";
 
 storeConformance("sqliteStore in memory", {
@@ -440,3 +441,13 @@ Deno.test("sqliteStore() answers those who lost before the one who won, so that 
 async function turns(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
+
+Deno.test("sqliteStore() is a Map with lifetimes, for any calls, pages and transactions", async () => {
+  const clock = testClock();
+  // Each listing looks at three entries a page, and each transaction has one or two writes.
+  const limits = { scanned: 3, transactionBytes: 5000, sweepInterval: 1 };
+  const store = sqliteStore(":memory:", { now: clock.now, ...limits });
+  const reached = await compareWithMap(store, clock);
+  for (const [what, times] of Object.entries(reached)) assert(times > 100, `${what}: ${times}`);
+  await store.close();
+});

@@ -12,12 +12,10 @@ import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
 import { abandon, openDatabase } from "./database.ts";
-import { type Found, MAX_SIZE, Transactions } from "./transactions.ts";
+import { type Found, Transactions } from "./transactions.ts";
 import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
 import { forwardOnly, unref } from "../timers.ts";
 
-/** The most entries that one page of a listing looks at: many may have expired, unswept yet. */
-const SCANNED = 2 * MAX_PAGE;
 /** About how many bytes of the file a write changes beside its value: one page. */
 const WRITE_SIZE = 4096;
 /**
@@ -38,6 +36,13 @@ export interface SqliteOptions {
   mustExist?: boolean;
   /** How often expired entries are removed from the file, in milliseconds. */
   sweepInterval?: number;
+  /** The most entries that one page of a listing looks at: many may have expired, unswept yet. */
+  scanned?: number;
+  /**
+   * How much one transaction reads and writes, in bytes, before the next one has to do the rest, so
+   * that large values delay no other call for long: by default 4 MiB.
+   */
+  transactionBytes?: number;
 }
 
 /** A method that Deno's types of `node:sqlite` lack. */
@@ -69,8 +74,10 @@ type Row = [last: number, value: string | null, revision: number | null, expires
  */
 export function sqliteStore(
   path: string,
-  { now = () => Date.now(), mustExist = false, sweepInterval = 1000 }: SqliteOptions = {},
+  options: SqliteOptions = {},
 ): Store {
+  const { now = () => Date.now(), mustExist = false, sweepInterval = 1000 } = options;
+  const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024 } = options;
   const { database, syncs, findReplaced } = openDatabase(path, mustExist);
   const selectEntry = database.prepare(
     `SELECT totals.revision, value, entries.revision, expires
@@ -93,13 +100,13 @@ export function sqliteStore(
        AND (?3 IS NULL OR expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4`,
   );
   const selectLastScanned = database.prepare(
-    `SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ${SCANNED - 1}`,
+    `SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ${scanned - 1}`,
   );
   const selectTotals = database.prepare("SELECT revision, count FROM totals");
   const updateRevision = database.prepare("UPDATE totals SET revision = ?");
   const selectExpired = database.prepare(
     `SELECT key, octet_length(value) AS length FROM entries
-     WHERE expires <= ? ORDER BY expires LIMIT ${MAX_SIZE / WRITE_SIZE}`,
+     WHERE expires <= ? ORDER BY expires LIMIT ${Math.ceil(transactionBytes / WRITE_SIZE)}`,
   );
 
   const clock = forwardOnly(now);
@@ -124,7 +131,7 @@ export function sqliteStore(
       revision = Math.max(before, Math.min(clock() * 1000, MAX_CLOCK_REVISION));
       return before;
     },
-    size: () => size,
+    isFull: () => size >= transactionBytes,
     ending() {
       if (!hasChanged) return null;
       // Larger than before also if this only removes entries, so that others notice it.
@@ -176,7 +183,7 @@ export function sqliteStore(
   function removeExpired(): void {
     const expired = selectExpired.all(clock()) as (KeyRow & { length: number })[];
     for (const { key, length } of expired) {
-      if (size >= MAX_SIZE) return;
+      if (size >= transactionBytes) return;
       deleteEntry.run(key);
       hasChanged = true;
       size += length + WRITE_SIZE;

@@ -18,12 +18,6 @@ import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 const TURN = 5;
 /** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
-/**
- * How much one transaction reads and writes, in bytes, before the next one has to do the rest, so
- * that large values delay no other call for long.
- */
-export const MAX_SIZE = 4 * 1024 * 1024;
-
 /** What a query has found. */
 export interface Found<T> {
   readonly result: T;
@@ -39,8 +33,8 @@ export interface TransactionHooks {
    * @returns The revision of the last commit
    */
   begun(): number;
-  /** Returns how many bytes were read and written since. */
-  size(): number;
+  /** Returns whether the rest has to wait for the next transaction. */
+  isFull(): boolean;
   /** Runs after the last write. Returns the revision of this transaction, or null: nothing to commit. */
   ending(): number | null;
   /** Runs when the transaction is on disk. */
@@ -163,7 +157,7 @@ export class Transactions {
       if (problem) throw problem;
       let revision = this.#hooks.begun();
       for (const { run, resolve, reject } of this.#pending) {
-        if (this.#hooks.size() >= MAX_SIZE) break;
+        if (this.#hooks.isFull()) break;
         taken++;
         try {
           const result = run();
