@@ -144,6 +144,27 @@ testWithNginx("sends the service's changes as they happen", async ({ get, https,
   await reader?.cancel();
 });
 
+testWithNginx("an app's store can go through", async ({ https, token, certificate }) => {
+  const code = `
+    import { openStore } from ${JSON.stringify(import.meta.resolve("../../stores/open.ts"))};
+    const [url, token] = Deno.args;
+    const store = await openStore(url, { token });
+    const reader = (await store.watch("")).changes.getReader();
+    // nginx ends a connection after 1,000 requests.
+    for (let i = 0; i < 2500; i++) await store.set("a", String(i));
+    await store.set("large", JSON.stringify("é".repeat(500_000)));
+    const { value } = await store.get("large");
+    const { value: change } = await reader.read();
+    console.log((await store.get("a")).value, value.length, change.key);
+    await reader.cancel();
+    await store.close();
+  `;
+  const args = ["eval", code, `${https}/kv/`, token.replace("Bearer ", "")];
+  const env = { DENO_CERT: certificate };
+  const { stdout, stderr } = await runToEnd(Deno.execPath(), args, { env });
+  assertEquals(stdout, "2499 500002 a\n", stderr);
+});
+
 /** Both servers behind an nginx. */
 interface Site {
   /** The port that sends browsers to https. */
@@ -152,6 +173,8 @@ interface Site {
   https: string;
   /** What `Authorization` has to be for the service. */
   token: string;
+  /** The file of its certificate. */
+  certificate: string;
   /** Follows no redirect, and trusts the certificate. */
   get(url: string, init?: RequestInit): Promise<Response>;
 }
@@ -190,6 +213,7 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
       http,
       https: `https://localhost:${tls}`,
       token: `Bearer ${KV_TOKEN}`,
+      certificate,
       get: (url, init) => fetch(url, { client, redirect: "manual", ...init }),
     });
     await Deno.remove(directory, { recursive: true });
