@@ -1,5 +1,6 @@
 /** A Redis store whose server or connection fails: it never hangs, and never reports a false success. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
 import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
@@ -125,6 +126,21 @@ testWith(
     assertMatch((await store.get("a"))?.value ?? "", /^[12]$/);
   },
 );
+
+testWith(REDIS, "redisStore() fails no call because a quiet connection was closed", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  let failed = 0;
+  for (let i = 0; i < 20; i++) {
+    await eventually("a store that works", works(store));
+    proxy.cutAll();
+    await delay(10);
+    await store.set("a", json(i)).catch(() => failed++);
+  }
+  // On a busy machine the end of the connection may not have arrived yet.
+  assert(failed < 5, `${failed} of 20 failed`);
+});
 
 testWith(
   REDIS,

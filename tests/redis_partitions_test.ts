@@ -192,6 +192,45 @@ testWith(
   },
 );
 
+testWith(
+  NEEDS,
+  "redisStore() waits for no machine that is gone when another has taken over",
+  async () => {
+    const lose = async (network: Network, url: string) => {
+      await using store = open(url, 10_000);
+      await eventually("a store that works", works(store));
+      await network.lose(network.machines[0] as Machine);
+      const errors: string[] = [];
+      for (let done = 0; done < 20; done++) {
+        await store.set(`{b}w${done}`, json(1)).catch((error) => {
+          errors.push(error.message);
+          done = 0;
+          return delay(20);
+        });
+      }
+      assert(errors.length > 0);
+      assertEquals(errors.filter((it) => it.includes("no answer within 10000 ms")), []);
+    };
+    const cases = [
+      async () => {
+        await using network = await Network.start(4);
+        const masters = network.machines.slice(0, 3);
+        await using cluster = await startClusterOn({
+          masters,
+          replicas: network.machines.slice(3),
+        });
+        await lose(network, `redis+cluster://${cluster.hosts}`);
+      },
+      async () => {
+        await using network = await Network.start(3);
+        await using sentinels = await startSentinels(undefined, undefined, network.machines);
+        await lose(network, `redis+sentinel://${sentinels.hosts}/mymaster`);
+      },
+    ];
+    await Promise.all(cases.map((run) => run()));
+  },
+);
+
 testWith(REDIS, "redisStore() lists no part of a Cluster that has lost a master", async () => {
   const masters = [undefined, undefined, undefined];
   const settings = ["cluster-require-full-coverage no"];

@@ -326,6 +326,18 @@ testWith(REDIS, "redisStore() does not take another program's key for an entry",
 
 testWith(
   REDIS,
+  "redisStore() sets more entries at once than a function takes arguments",
+  async () => {
+    await using opened = await openTestStore(aloneUrl());
+    await opened.store.setAll(
+      new Map(Array.from({ length: 45_000 }, (_, i) => [`k${i}`, json(i)])),
+    );
+    assertEquals((await opened.store.get("k44999"))?.value, "44999");
+  },
+);
+
+testWith(
+  REDIS,
   "redisStore() reads no more of another program's value than an entry has",
   async () => {
     await using opened = await openTestStore(aloneUrl());

@@ -16,6 +16,7 @@ import { isKey } from "../checks.ts";
 import { unref } from "../timers.ts";
 import { disconnect } from "./client.ts";
 import { checkReach } from "./cluster.ts";
+import { within } from "./deadlines.ts";
 import { facts } from "./connection.ts";
 
 /** Where changes are published, and when a subscription ends. */
@@ -48,7 +49,7 @@ export async function subscribe(
   options: SubscribeOptions,
 ): Promise<Subscription> {
   let problem: unknown = new Error("no server of the Cluster is available");
-  for (const server of redis instanceof Cluster ? readyServers(redis) : [redis]) {
+  for (const server of redis instanceof Cluster ? serversOf(redis) : [redis]) {
     try {
       return await listen(server, redis instanceof Cluster ? checkReach : checkMaster, options);
     } catch (error) {
@@ -79,7 +80,7 @@ async function listen(
 
   async function test(): Promise<boolean> {
     try {
-      await check(connection);
+      await within(interval, check(connection));
       return connection.status === "ready";
     } catch (error) {
       end(error as Error);
@@ -130,9 +131,12 @@ async function checkMaster(connection: Redis): Promise<void> {
   if (role === "replica") throw new Error("it is a replica, which may miss changes");
 }
 
-/** Returns the servers of a Cluster that are connected, in random order. */
-function readyServers(cluster: Cluster): Redis[] {
-  const servers = cluster.nodes().filter(({ status }) => status === "ready");
-  return servers.map((server) => ({ server, order: Math.random() }))
+/** Returns the servers of a Cluster in random order, first those that are connected. */
+function serversOf(cluster: Cluster): Redis[] {
+  const servers = cluster.nodes();
+  return servers.map((server) => ({
+    server,
+    order: Math.random() + Number(server.status !== "ready"),
+  }))
     .sort((a, b) => a.order - b.order).map(({ server }) => server);
 }

@@ -7,6 +7,7 @@
 import { Cluster, Redis } from "ioredis";
 import handlers from "ioredis/built/DataHandler.js";
 import { askWorkingServers, handleAsking } from "./cluster.ts";
+import { within } from "./deadlines.ts";
 import { masterConnector, Sentinels } from "./sentinels.ts";
 import type { RedisUrl } from "./url.ts";
 
@@ -145,8 +146,5 @@ export async function disconnect(redis: Redis | Cluster): Promise<void> {
   const ended = open.map((it) => new Promise((resolve) => it.once("end", resolve)));
   if (open.length > 0) redis.disconnect();
   // ioredis emits no "end" if it was between two attempts to connect.
-  const timeUp = Promise.withResolvers<void>();
-  const timer = setTimeout(timeUp.resolve, 2 * CLOSE_TIMEOUT);
-  await Promise.race([Promise.all(ended), timeUp.promise]);
-  clearTimeout(timer);
+  await within(2 * CLOSE_TIMEOUT, Promise.all(ended)).catch(() => {});
 }

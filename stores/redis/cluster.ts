@@ -5,6 +5,7 @@
  * @module
  */
 import { type Cluster, Redis } from "ioredis";
+import { within } from "./deadlines.ts";
 
 /** The hash slots of every Cluster. */
 const SLOTS = 16384;
@@ -35,16 +36,14 @@ export function askWorkingServers(cluster: Cluster, timeout: number): void {
 
 async function checkState(server: Redis, timeout: number): Promise<void> {
   // Of its own, as ioredis asks for the map: most replicas have no connection.
-  const connection = server.duplicate({
-    enableOfflineQueue: true,
-    retryStrategy: null,
-    commandTimeout: timeout,
-  });
+  const connection = server.duplicate({ enableOfflineQueue: true, retryStrategy: null });
   let reason: unknown;
   connection.on("error", (error) => reason = error);
   try {
-    const info = String(await connection.cluster("INFO"));
-    if (!isWorking(info)) throw new Error("the Cluster is down: its cluster_state is not ok");
+    const info = await within(timeout, connection.cluster("INFO"));
+    if (!isWorking(String(info))) {
+      throw new Error("the Cluster is down: its cluster_state is not ok");
+    }
   } catch (error) {
     throw reason ?? error;
   } finally {

@@ -32,7 +32,8 @@ export class Connection {
   readonly #deadlines: Deadlines;
   readonly #beforeCommand: () => void;
   readonly #timer: ReturnType<typeof setInterval>;
-  readonly #firstAttempt = Promise.withResolvers<void>();
+  /** The attempt to connect that calls wait for: the first one, and the first after a loss. */
+  #attempt = Promise.withResolvers<void>();
   #isChecked = false;
   #lastError = new Error("not connected yet");
   #lastRefresh = 0;
@@ -48,7 +49,7 @@ export class Connection {
     const { redis } = this.#client;
     this.redis = redis;
     this.#beforeCommand = gatherCommands(redis);
-    this.#timer = setInterval(() => this.#refresh(), deadline / 2);
+    this.#timer = setInterval(() => this.#lookAround(), deadline / 10);
     unref(this.#timer);
     redis.on("error", (error) => this.#note(error));
     redis.on("ready", () => this.#check());
@@ -63,13 +64,17 @@ export class Connection {
     if (error.command?.name === "select") this.redis.disconnect(true);
     const reason = error.lastNodeError ?? error;
     if (!NO_CONNECTION.test(reason.message)) this.#lastError = reason;
-    this.#firstAttempt.resolve();
+    this.#attempt.resolve();
   }
 
   #noteServer(error: Error, address: string): void {
-    if (this.#hosts.has(address) || !error.message.startsWith("connect ")) return this.#note(error);
-    const message = `the Cluster announces ${address}, which cannot be reached: ${error.message}`;
-    this.#note(new Error(message, { cause: error }));
+    let { message } = error;
+    if (message.startsWith("connect ") && !this.#hosts.has(address)) {
+      message = `the Cluster announces ${address}, which cannot be reached: ${message}`;
+    } else if (!message.includes(address)) {
+      message += ` (${address})`;
+    }
+    this.#note(NO_CONNECTION.test(error.message) ? error : new Error(message, { cause: error }));
   }
 
   #forgetError(): void {
@@ -92,15 +97,17 @@ export class Connection {
       }
       this.#isChecked = true;
       this.#forgetError();
-      this.#firstAttempt.resolve();
+      this.#attempt.resolve();
     } catch (error) {
       this.#note(error as Error);
     }
   }
 
   #ended(): void {
+    // A server, or a proxy, may close what was quiet, and is back at once.
+    if (this.#isChecked) this.#attempt = Promise.withResolvers();
+    else this.#attempt.resolve();
     this.#isChecked = false;
-    this.#firstAttempt.resolve();
   }
 
   get #isReady(): boolean {
@@ -121,7 +128,7 @@ export class Connection {
   ): Promise<T> {
     // ioredis may keep a command until a server of a Cluster is connected, or redirect it.
     let state: "waiting" | "kept" | "written" = "waiting";
-    const send: Send = (name, ...args) => {
+    const send: Send = (name, args) => {
       const command = new TrackedCommand(name, args, () => state = "written");
       state = "kept";
       this.#beforeCommand();
@@ -136,7 +143,7 @@ export class Connection {
     };
     return this.#deadlines.run(async (isLate) => {
       try {
-        if (!this.#isReady) await this.#firstAttempt.promise;
+        if (!this.#isReady) await this.#attempt.promise;
         if (before) await before;
         if (!this.#isReady) throw this.#lastError;
         // The caller has been told that nothing is changed.
@@ -163,13 +170,18 @@ export class Connection {
     }
   }
 
+  /** Looks for another server if one does not answer, and at times even if all do. */
+  #lookAround(): void {
+    const isLate = this.#deadlines.waits(this.#deadline / 10);
+    if (isLate || performance.now() - this.#lastRefresh > this.#deadline / 2) this.#refresh();
+  }
+
   /** Asks which server of a Cluster has which slots: ioredis learns it only from redirections. */
   #refresh(): void {
-    const now = performance.now();
     const { redis } = this;
     if (!(redis instanceof Cluster) || !this.#isReady) return;
-    if (now - this.#lastRefresh < MIN_REFRESH) return;
-    this.#lastRefresh = now;
+    if (performance.now() - this.#lastRefresh < MIN_REFRESH) return;
+    this.#lastRefresh = performance.now();
     redis.refreshSlotsCache();
   }
 
@@ -178,15 +190,15 @@ export class Connection {
     if (cause instanceof InvalidArgument) return cause;
     // A Cluster's error contains that of the last server.
     const { lastNodeError } = cause as { lastNodeError?: unknown };
-    let error = (lastNodeError ?? cause) as Error & { command?: unknown };
-    if (NO_CONNECTION.test(error.message)) error = this.#lastError;
+    const failed = (lastNodeError ?? cause) as Error;
+    const error: Error & { command?: unknown } = NO_CONNECTION.test(failed.message)
+      ? this.#lastError
+      : failed;
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
     const reason = error.message.slice(0, MAX_REASON);
     const message = `Cannot use Redis at "${this.#address}": ${reason}`;
-    if (!isRefusal(error)) {
-      return new StoreUnavailable(message, { cause: error, outcome });
-    }
+    if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.
     return /\bOOM\b/.test(reason)
       ? new StoreFull(message, { cause: error })

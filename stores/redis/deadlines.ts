@@ -1,9 +1,25 @@
 /**
- * Ends calls that take too long, with one timer for all of them: a timer for each costs as much CPU
- * time as the call.
+ * Ends calls that take too long.
  *
  * @module
  */
+
+/**
+ * Returns what a promise resolves to.
+ *
+ * @throws {Error} If it takes longer than `milliseconds`
+ */
+export async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
+  const timeUp = Promise.withResolvers<never>();
+  const error = new Error(`no answer within ${milliseconds} ms`);
+  const timer = setTimeout(() => timeUp.reject(error), milliseconds);
+  try {
+    return await Promise.race([promise, timeUp.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 interface PendingCall {
   readonly until: number;
   /** Settles when the call does, in whatever way. */
@@ -11,7 +27,10 @@ interface PendingCall {
   end(): void;
 }
 
-/** Calls that all have the same deadline. */
+/**
+ * Calls that all have the same deadline, with one timer for all of them: a timer for each costs as
+ * much CPU time as the call.
+ */
 export class Deadlines {
   readonly #timeout: number;
   /** In the order in which they began, and so in which they are due. */
@@ -43,6 +62,13 @@ export class Deadlines {
       reject(error);
     });
     return promise;
+  }
+
+  /** Whether a call is under way for longer than this many milliseconds. */
+  waits(milliseconds: number): boolean {
+    const [oldest] = this.#pending;
+    return oldest !== undefined &&
+      performance.now() - oldest.until > milliseconds - this.#timeout;
   }
 
   /** Waits for the calls that are under way. */

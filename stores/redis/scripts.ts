@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { isRefusal, MAX_ENTRY_BYTES } from "./format.ts";
 
 /** Sends one command to the server. */
-export type Send = (name: string, ...args: (string | number)[]) => Promise<unknown>;
+export type Send = (name: string, args: (string | number)[]) => Promise<unknown>;
 
 /** A Lua script, and the hash by which the server knows it once it has run. */
 export interface Script {
@@ -73,10 +73,12 @@ export async function runScript(
   keys: readonly string[],
   args: readonly string[],
 ): Promise<unknown> {
+  // Not as arguments of a function, of which there may be too many.
+  const rest = [keys.length, ...keys, ...args];
   try {
-    return await send("evalsha", hash, keys.length, ...keys, ...args);
+    return await send("evalsha", [hash, ...rest]);
   } catch (error) {
     if (!isRefusal(error, "NOSCRIPT")) throw error;
-    return await send("eval", lua, keys.length, ...keys, ...args);
+    return await send("eval", [lua, ...rest]);
   }
 }

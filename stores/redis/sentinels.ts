@@ -13,6 +13,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { unref } from "../timers.ts";
+import { within } from "./deadlines.ts";
 import { isRefusal } from "./format.ts";
 import type { RedisUrl } from "./url.ts";
 
@@ -47,7 +48,7 @@ export class Sentinels {
   }
 
   #open(options: Options): Redis {
-    const client = new Redis({ ...options, commandTimeout: ANSWER_TIMEOUT });
+    const client = new Redis(options);
     client.on("error", (error: Error) => this.#lastErrors.set(client, error));
     // Without the right to subscribe, another master is noticed at the next interval.
     client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
@@ -88,10 +89,11 @@ export class Sentinels {
   async #ask(client: Redis): Promise<{ host: string; port: number; epoch: number }> {
     try {
       // While a failover ends, only the first has the new address, and both have the new epoch.
-      const [address, facts] = await Promise.all([
+      const answers = Promise.all([
         client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", this.#master),
         client.call("SENTINEL", "MASTER", this.#master),
-      ]) as [string[], string[]];
+      ]);
+      const [address, facts] = await within(ANSWER_TIMEOUT, answers) as [string[], string[]];
       const [host = "", port] = address;
       return { host, port: Number(port), epoch: Number(facts[facts.indexOf("config-epoch") + 1]) };
     } catch (error) {

@@ -47,8 +47,8 @@ export interface RedisOptions {
 
 /**
  * Opens the store in the Redis that `url` names. It returns at once and connects in the background:
- * the first calls wait for that, and later ones fail at once while there is no connection. It
- * reconnects by itself, within a second of the server's return.
+ * the first calls wait for that, and later ones fail at once while there is no connection and the
+ * first attempt to make it again has failed. It reconnects within a second of the server's return.
  *
  * A write whose outcome is `unknown` may still be done, even after a later write to the same key.
  *
@@ -118,9 +118,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   async function get(key: string): Promise<Entry | null> {
     const name = prefix + key;
     const packed = await connection.call(async (send) => {
-      const text = await send("getrange", name, 0, MAX_ENTRY_BYTES);
+      const text = await send("getrange", [name, 0, MAX_ENTRY_BYTES]);
       // Nothing, or an empty text of another program.
-      return text === "" ? await send("get", name) : text;
+      return text === "" ? await send("get", [name]) : text;
     }, "unchanged");
     return decode(key, packed);
   }
