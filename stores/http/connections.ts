@@ -52,6 +52,8 @@ const READ_AHEAD = 64 * 1024;
 const REASONS = new Map([
   ["ECONNREFUSED", "connection refused"],
   ["ENOTFOUND", "no such host"],
+  // As Deno words it for a name; for an address it says itself what is missing.
+  ["EPERM", "not permitted: Deno expects --allow-net"],
   ["ERR_SSL_WRONG_VERSION_NUMBER", "it answers without TLS: expected http instead of https"],
 ]);
 
