@@ -196,7 +196,7 @@ export class Connection {
       : failed;
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
-    const reason = error.message.slice(0, MAX_REASON);
+    const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
     const message = `Cannot use Redis at "${this.#address}": ${reason}`;
     if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.

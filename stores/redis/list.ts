@@ -52,7 +52,7 @@ export async function listPage(
   limit: number,
   timeout: number,
 ): Promise<Page> {
-  const end = Date.now() + timeout;
+  const end = performance.now() + timeout;
   const servers = await findServers(redis);
   const listing = fingerprint(JSON.stringify([start, ...servers.map(({ run }) => run)]));
   const position = after === undefined ? FIRST : parse(after, listing);
@@ -61,7 +61,7 @@ export async function listPage(
   const keys = [...position.ahead];
   let { server, scan } = position;
   let count = limit;
-  while (keys.length < limit && Date.now() < end) {
+  while (keys.length < limit && performance.now() < end) {
     const node = servers[server]?.node;
     if (node === undefined) break;
     const [next, names] = checkScan(
