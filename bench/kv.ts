@@ -1,4 +1,5 @@
 /** What a read and a write of the key-value service cost, beside other stores over HTTP. */
+import { join } from "node:path";
 import { type Line, type Options, type Started, takeTurns, type Variant } from "./load.ts";
 import { Servers } from "./servers.ts";
 import { ratioTable, resultTable } from "./tables.ts";
@@ -15,6 +16,8 @@ const MEMORY_GET = "ours, GET /key, memory";
 const MEMORY_POST = "ours, POST /, memory";
 const MEMORY_PUT = "ours, PUT /key, memory";
 const BARE = "Deno.serve, one short text";
+const GET_LIMIT = "Deno.serve, GET /key by hand, SQLite";
+const MEMORY_GET_LIMIT = "Deno.serve, GET /key by hand, memory";
 const WEBDIS_GET = "Webdis GET";
 const WEBDIS_SET = "Webdis SET, not synced";
 const ETCD_GET = "etcd, v2 GET";
@@ -44,6 +47,9 @@ export async function keyValues(options: Options): Promise<string> {
     add(get, "ours", store, (key) => read(`/${key}`));
   }
   add(BARE, "limit", await servers.limit("deno.js"), (key) => read(`/${key}`));
+  const FILE = join(await servers.directory(), "entries.db");
+  add(GET_LIMIT, "limit", await servers.limit("entry.js", { FILE }), (key) => read(`/${key}`));
+  add(MEMORY_GET_LIMIT, "limit", await servers.limit("entry.js"), (key) => read(`/${key}`));
 
   const webdis = await servers.webdis(await servers.redis());
   add(WEBDIS_SET, "peer", webdis, (key) => read(`/SET/${key}/value`));
@@ -68,9 +74,11 @@ export async function keyValues(options: Options): Promise<string> {
   }
   const results = await takeTurns(variants, options);
   const ratios = ratioTable(results, [
+    [GET, GET_LIMIT],
     [GET, BARE],
     [GET, WEBDIS_GET],
     [GET, ETCD_GET],
+    [MEMORY_GET, MEMORY_GET_LIMIT],
     [MEMORY_GET, BARE],
     [MEMORY_GET, WEBDIS_GET],
     [POST, ETCD_PUT],

@@ -11,6 +11,7 @@ const SERVICE = "ours, kv.ts on SQLite, synced";
 const REDIS = "ours, Redis";
 const REDIS_SERVICE = "ours, kv.ts on Redis";
 const LIMIT = "Hono, same page and headers, no session";
+const COOKIE_LIMIT = "Hono, the same signed cookie by hand";
 const BARE = "Deno.serve, one short text";
 const RAW_REDIS = "Hono, GET and SET of Redis, no session layer";
 const HONO_MEMORY = "hono-sessions, memory";
@@ -21,7 +22,7 @@ const EXPRESS_REDIS = "Express, connect-redis";
 const EXPRESS_COOKIE = "Express, cookie-session, signed cookie";
 
 /** Those that send a new cookie with each response. */
-const ROLLING = [COOKIE, ENCRYPTED, HONO_COOKIE, HONO_SESSION, FASTIFY];
+const ROLLING = [COOKIE, COOKIE_LIMIT, ENCRYPTED, HONO_COOKIE, HONO_SESSION, FASTIFY];
 
 /** Every way to keep a session. */
 export async function pages(options: Options): Promise<string> {
@@ -36,6 +37,7 @@ export async function pages(options: Options): Promise<string> {
   await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
   await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
   await page.limit(cookie);
+  await page.add(COOKIE_LIMIT, "limit", await servers.limit("cookie.js", await pageOf(cookie)));
   await page.add(BARE, "limit", await servers.limit("deno.js"));
   if (options.peers) {
     const REDIS_URL = redis.url;
@@ -49,6 +51,7 @@ export async function pages(options: Options): Promise<string> {
   }
   const results = await takeTurns(page.variants, options);
   const ratios = ratioTable(results, [
+    [COOKIE, COOKIE_LIMIT],
     [COOKIE, LIMIT],
     [COOKIE, HONO_SESSION],
     [COOKIE, HONO_COOKIE],
@@ -100,8 +103,10 @@ async function variants(servers: Servers, options: Options) {
   const env = await pageOf(await servers.counter());
   const variants: Variant[] = [];
   async function add(name: string, kind: Variant["kind"], started: Started) {
-    const lines = kind === "limit" ? variants[0]?.lines ?? [] : await visits(started, options);
-    variants.push({ name, kind, servers: started, lines, rolling: ROLLING.includes(name) });
+    const rolling = ROLLING.includes(name);
+    const isPlain = kind === "limit" && !rolling;
+    const lines = isPlain ? variants[0]?.lines ?? [] : await visits(started, options);
+    variants.push({ name, kind, servers: started, lines, rolling });
   }
   return {
     variants,
