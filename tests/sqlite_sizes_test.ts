@@ -109,3 +109,22 @@ Deno.test("sqliteStore() never shows an entry that had expired, whatever the clo
   assertEquals(await store.get("a"), null, "a new entry expires in its time");
   await store.close();
 });
+
+Deno.test("sqliteStore() answers reads that come together with a check and with writes", async () => {
+  const store = sqliteStore(":memory:");
+  await store.set("a", json(1));
+  for (let i = 0; i < 20; i++) {
+    const read = async (microtasks: number) => {
+      for (let n = 0; n < microtasks; n++) await null;
+      return await store.get("a");
+    };
+    const [entries] = await Promise.all([
+      Promise.all(Array.from({ length: 12 }, (_, n) => read(n))),
+      store.check(),
+      store.set("b", json(i)),
+      store.check(),
+    ]);
+    assert(entries.every((entry) => entry?.value === "1"));
+  }
+  await store.close();
+});

@@ -204,39 +204,48 @@ Deno.test("sqliteStore() stops a sweep under way when it is closed", async () =>
   assertEquals(logged.end(), "");
 });
 
-Deno.test("sqliteStore() opens a file of the first version and keeps its entries", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  const made = new DatabaseSync(path);
-  made.exec(`
-    CREATE TABLE entries (
-      key BLOB PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires INTEGER
-    ) WITHOUT ROWID;
-    CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
-    CREATE TABLE last_revision (revision INTEGER NOT NULL);
-    INSERT INTO last_revision VALUES (7);
-    INSERT INTO entries VALUES (CAST('a' AS BLOB), CAST('1.10' AS BLOB), 6, NULL),
-      (CAST('b' AS BLOB), CAST('{"count":2}' AS BLOB), 7, 99999999999999);
-    PRAGMA application_id = 0x73657373;
-    PRAGMA user_version = 1;
-  `);
-  made.close();
-  for (const added of [2, 3]) {
-    const store = sqliteStore(path);
-    assertEquals(await store.count?.(), added);
-    assertEquals(await store.get("a"), {
-      key: "a",
-      value: json(parseJson("1.10")),
-      revision: "6",
-      expires: null,
-    });
-    assertEquals((await store.get("b"))?.expires, 99999999999999);
-    assert(Number((await store.set(`new${added}`, json(1))).revision) > 7);
-    assertEquals(await store.count?.(), added + 1);
-    await store.close();
-  }
-  await Deno.remove(directory, { recursive: true });
-});
+/** What each version of a file had in addition to the one before. */
+const OLDER = [
+  `CREATE TABLE entries (
+    key BLOB PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires INTEGER
+  ) WITHOUT ROWID;
+  CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
+  CREATE TABLE last_revision (revision INTEGER NOT NULL);
+  INSERT INTO last_revision VALUES (7);
+  INSERT INTO entries VALUES (CAST('a' AS BLOB), CAST('1.10' AS BLOB), 6, NULL);
+  PRAGMA application_id = 0x73657373`,
+  `CREATE TABLE entry_count (count INTEGER NOT NULL);
+  INSERT INTO entry_count SELECT count(*) FROM entries;
+  CREATE TRIGGER entry_added AFTER INSERT ON entries
+    BEGIN UPDATE entry_count SET count = count + 1; END;
+  CREATE TRIGGER entry_removed AFTER DELETE ON entries
+    BEGIN UPDATE entry_count SET count = count - 1; END`,
+  `INSERT INTO entries VALUES (CAST('b' AS BLOB), '{"count":2}', 7, 99999999999999)`,
+];
+
+for (const version of [1, 2, 3]) {
+  Deno.test(`sqliteStore() opens a file of version ${version} and keeps its entries`, async () => {
+    const directory = await Deno.makeTempDir();
+    const path = join(directory, "kv.db");
+    const made = new DatabaseSync(path);
+    for (const part of OLDER.slice(0, version)) made.exec(part);
+    made.exec(`PRAGMA user_version = ${version}`);
+    made.close();
+    const kept = version < 3 ? 1 : 2;
+    for (const added of [0, 1]) {
+      const store = sqliteStore(path);
+      assertEquals(await store.count?.(), kept + added);
+      const value = json(parseJson("1.10"));
+      assertEquals(await store.get("a"), { key: "a", value, revision: "6", expires: null });
+      if (version === 3) assertEquals((await store.get("b"))?.expires, 99999999999999);
+      assert(Number((await store.set(`new${added}`, json(1))).revision) > 7);
+      assertEquals(await store.count?.(), kept + added + 1);
+      assertEquals((await store.list("")).keys.slice(-1), [`new${added}`]);
+      await store.close();
+    }
+    await Deno.remove(directory, { recursive: true });
+  });
+}
 
 Deno.test("sqliteStore() rejects a file that is not a store, and does not change it", async () => {
   const directory = await Deno.makeTempDir();
@@ -395,6 +404,28 @@ Deno.test("sqliteStore() lets a process that waits write before its own next tur
   }
   other.close();
   await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() ends a read that waits for a sync before it closes", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const [writer, reader] = [sqliteStore(path), sqliteStore(path)];
+  let time = performance.now();
+  // Every step takes long, so that syncs run in a thread.
+  Object.defineProperty(performance, "now", { value: () => ++time, configurable: true });
+  try {
+    for (const value of ["1", "2", "3"]) {
+      await writer.set("a", json(Number(value)));
+      if (value !== "3") assertEquals((await reader.get("a"))?.value, value);
+    }
+    const reads = ["a", "none", "a"].map((key) => reader.get(key));
+    await reader.close();
+    assertEquals((await Promise.all(reads)).map((entry) => entry?.value), ["3", undefined, "3"]);
+  } finally {
+    Reflect.deleteProperty(performance, "now");
+  }
+  await writer.close();
   await Deno.remove(directory, { recursive: true });
 });
 

@@ -12,6 +12,7 @@ import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
 import { abandon, openDatabase } from "./database.ts";
+import { type KeyRow, type Row, statementsOf } from "./statements.ts";
 import { type Found, Transactions } from "./transactions.ts";
 import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
 import { forwardOnly, unref } from "../timers.ts";
@@ -24,9 +25,6 @@ const WRITE_SIZE = 4096;
  * file unreadable.
  */
 const MAX_CLOCK_REVISION = Date.UTC(2200) * 1000;
-
-/** How many bytes have to fit on a disk that is not full. */
-const PROBE_SIZE = 64 * 1024;
 
 /** What {@linkcode sqliteStore} takes. */
 export interface SqliteOptions {
@@ -44,16 +42,6 @@ export interface SqliteOptions {
    */
   transactionBytes?: number;
 }
-
-/** A method that Deno's types of `node:sqlite` lack. */
-interface ReturnsArrays {
-  setReturnArrays(enabled: boolean): void;
-}
-
-type KeyRow = { key: Uint8Array };
-
-/** The last revision of all entries, and an entry; null where there is none. */
-type Row = [last: number, value: string | null, revision: number | null, expires: number | null];
 
 /**
  * Opens the store in the file at `path`, or creates one.
@@ -79,36 +67,7 @@ export function sqliteStore(
   const { now = () => Date.now(), mustExist = false, sweepInterval = 1000 } = options;
   const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024 } = options;
   const { database, syncs, findReplaced } = openDatabase(path, mustExist);
-  const selectEntry = database.prepare(
-    `SELECT totals.revision, value, entries.revision, expires
-     FROM totals LEFT JOIN entries ON key = ?`,
-  );
-  // An array costs half as much as an object.
-  (selectEntry as typeof selectEntry & ReturnsArrays).setReturnArrays(true);
-  const upsertEntry = database.prepare(
-    `INSERT INTO entries (key, value, revision, expires) VALUES (?, ?, ?, ?)
-     ON CONFLICT (key) DO UPDATE SET
-       value = excluded.value, revision = excluded.revision, expires = excluded.expires`,
-  );
-  const insertProbe = database.prepare(
-    "INSERT INTO entries (key, revision, value) VALUES (x'', 0, zeroblob(?))",
-  );
-  const deleteEntry = database.prepare("DELETE FROM entries WHERE key = ?");
-  // Only looks up when an entry expires if there is a time to compare with.
-  const selectKeys = database.prepare(
-    `SELECT key FROM entries WHERE key >= ?1 AND key < ?2
-       AND (?3 IS NULL OR expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4`,
-  );
-  const selectLastScanned = database.prepare(
-    `SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ${scanned - 1}`,
-  );
-  const selectTotals = database.prepare("SELECT revision, count FROM totals");
-  const updateRevision = database.prepare("UPDATE totals SET revision = ?");
-  const selectExpired = database.prepare(
-    `SELECT key, octet_length(value) AS length FROM entries
-     WHERE expires <= ? ORDER BY expires LIMIT ${Math.ceil(transactionBytes / WRITE_SIZE)}`,
-  );
-
+  const sql = statementsOf(database);
   const clock = forwardOnly(now);
   const changes = new Changes();
   let before = 0; // the last revision when this transaction began
@@ -135,7 +94,7 @@ export function sqliteStore(
     ending() {
       if (!hasChanged) return null;
       // Larger than before also if this only removes entries, so that others notice it.
-      updateRevision.run(++revision);
+      sql.updateRevision.run(++revision);
       return revision;
     },
     committed() {
@@ -151,12 +110,11 @@ export function sqliteStore(
   }
 
   function totals(): { revision: number; count: number } {
-    return selectTotals.get() as { revision: number; count: number };
+    return sql.selectTotals.get() as { revision: number; count: number };
   }
 
   function find(key: string): Found<Entry | null> {
-    const row = selectEntry.get(Buffer.from(key)) as unknown as Row;
-    const [last, value, written, expires] = row;
+    const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
     if (value === null || written === null) {
       // Nobody has removed it, if the last transaction is ours, follows one on disk, and did not.
       const isUntouched = last === revision && syncs.has(before) && !changed.has(key);
@@ -169,7 +127,7 @@ export function sqliteStore(
   }
 
   function write(key: string, value: JsonText, expires: number | null): Entry {
-    upsertEntry.run(Buffer.from(key), value, ++revision, expires);
+    sql.upsertEntry.run(Buffer.from(key), value, ++revision, expires);
     noteChange(key, value.length);
     return { key, value, revision: String(revision), expires };
   }
@@ -180,11 +138,15 @@ export function sqliteStore(
     size += length + WRITE_SIZE;
   }
 
+  function hasExpired(time: number): boolean {
+    return sql.selectExpired.get(time, 1) !== undefined;
+  }
+
   function removeExpired(): void {
-    const expired = selectExpired.all(clock()) as (KeyRow & { length: number })[];
-    for (const { key, length } of expired) {
+    const expired = sql.selectExpired.all(clock(), Math.ceil(transactionBytes / WRITE_SIZE));
+    for (const { key, length } of expired as (KeyRow & { length: number })[]) {
       if (size >= transactionBytes) return;
-      deleteEntry.run(key);
+      sql.deleteEntry.run(key);
       hasChanged = true;
       size += length + WRITE_SIZE;
     }
@@ -192,8 +154,8 @@ export function sqliteStore(
 
   async function sweep(): Promise<void> {
     try {
-      // Checked first: a transaction with nothing to remove would still cost a sync.
-      const isDue = () => ({ result: selectExpired.get(clock()) !== undefined, revision: 0 });
+      // Checked first, since a transaction holds up other processes.
+      const isDue = () => ({ result: hasExpired(clock()), revision: 0 });
       while (!isClosed && await transactions.read(isDue)) {
         if (!isClosed) await transactions.write(removeExpired);
       }
@@ -229,7 +191,7 @@ export function sqliteStore(
         checkRevision(key, current, ifRevision);
         // An expired entry is left to the sweep.
         if (current === null) return null;
-        deleteEntry.run(Buffer.from(key));
+        sql.deleteEntry.run(Buffer.from(key));
         noteChange(key, current.value.length);
         return current;
       }),
@@ -240,16 +202,15 @@ export function sqliteStore(
       const end = endOf(prefix);
       return transactions.read(() => {
         const time = clock();
-        const hasExpired = selectExpired.get(time) !== undefined;
-        const last = hasExpired
-          ? selectLastScanned.get(from, end) as KeyRow | undefined
-          : undefined;
-        const to = last === undefined ? end : keyAfter(textOf(last));
+        const isMixed = hasExpired(time);
+        const row = isMixed ? sql.selectNthKey.get(from, end, scanned - 1) : undefined;
+        const last = row && textOf(row as KeyRow);
+        const to = last === undefined ? end : keyAfter(last);
         // One more than asked for tells whether there is a next page.
-        const rows = selectKeys.all(from, to, hasExpired ? time : null, limit + 1) as KeyRow[];
+        const rows = sql.selectKeys.all(from, to, isMixed ? time : null, limit + 1) as KeyRow[];
         const keys = rows.slice(0, limit).map(textOf);
-        const reached = rows.length > limit ? keys.at(-1) : last && textOf(last);
-        return { result: { keys, next: reached ?? null }, revision: totals().revision };
+        const next = (rows.length > limit ? keys.at(-1) : last) ?? null;
+        return { result: { keys, next }, revision: totals().revision };
       });
     },
 
@@ -265,13 +226,7 @@ export function sqliteStore(
     check: () =>
       transactions.check(() => {
         checkReplaced();
-        // With a small cache SQLite writes pages to the log before the commit, which never comes.
-        database.exec("PRAGMA cache_size = 4");
-        try {
-          insertProbe.run(PROBE_SIZE);
-        } finally {
-          database.exec("PRAGMA cache_size = -2000"); // the default
-        }
+        sql.probe();
       }),
 
     async close() {
@@ -279,7 +234,7 @@ export function sqliteStore(
       changes.end();
       clearInterval(timer);
       await transactions.close();
-      syncs.close();
+      await syncs.close();
       if (findReplaced() === null && syncs.failure === undefined) database.close();
       else abandon(database);
     },

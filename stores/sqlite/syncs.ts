@@ -67,8 +67,9 @@ export class Syncs {
     }
   }
 
-  /** Closes the log. No call may wait any more. */
-  close(): void {
+  /** Closes the log, after the last call that waits for it. */
+  async close(): Promise<void> {
+    while (this.#syncing) await this.#syncing;
     if (this.#file !== undefined) closeSync(this.#file);
   }
 

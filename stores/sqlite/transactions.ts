@@ -18,6 +18,7 @@ import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 const TURN = 5;
 /** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
+
 /** What a query has found. */
 export interface Found<T> {
   readonly result: T;
@@ -119,11 +120,11 @@ export class Transactions {
    * @throws {StoreFull | StoreUnavailable} If that fails, or writes do
    */
   async check(run: () => void): Promise<void> {
-    const problem = this.#syncs.failure ?? await this.#lock();
     try {
-      if (problem) throw problem;
-      run();
-      this.#rollback.run();
+      await this.#locked(() => {
+        run();
+        this.#rollback.run();
+      });
     } catch (cause) {
       throw this.#failed(cause, "unchanged");
     }
@@ -148,35 +149,31 @@ export class Transactions {
 
   /** One transaction and its sync. None begins before that, as it would have to wait for another. */
   async #writeSome(): Promise<void> {
-    const problem = this.#syncs.failure ?? await this.#lock();
     const conflicts: (() => void)[] = [];
     const settle: (() => void)[] = [];
     let taken = 0;
     let outcome: "unchanged" | "unknown" = "unchanged";
     try {
-      if (problem) throw problem;
-      let revision = this.#hooks.begun();
-      for (const { run, resolve, reject } of this.#pending) {
-        if (this.#hooks.isFull()) break;
-        taken++;
-        try {
-          const result = run();
-          settle.push(() => resolve(result));
-        } catch (error) {
-          if (!(error instanceof RevisionConflict)) throw error;
-          conflicts.push(() => reject(error));
+      const revision = await this.#locked(() => {
+        const last = this.#hooks.begun();
+        for (const { run, resolve, reject } of this.#pending) {
+          if (this.#hooks.isFull()) break;
+          taken++;
+          try {
+            const result = run();
+            settle.push(() => resolve(result));
+          } catch (error) {
+            if (!(error instanceof RevisionConflict)) throw error;
+            conflicts.push(() => reject(error));
+          }
         }
-      }
-      const written = this.#hooks.ending();
-      if (written === null) {
-        this.#rollback.run();
-      } else {
-        outcome = "unknown";
-        this.#commit.run();
-        revision = written;
-      }
+        const written = this.#hooks.ending();
+        if (written !== null) outcome = "unknown";
+        (written === null ? this.#rollback : this.#commit).run();
+        return written ?? last;
+      });
       await this.#syncs.cover(revision);
-      if (written !== null) this.#hooks.committed();
+      this.#hooks.committed();
     } catch (cause) {
       const error = this.#failed(cause, outcome);
       for (const { reject } of this.#pending.splice(0, taken || Infinity)) reject(error);
@@ -188,30 +185,30 @@ export class Transactions {
   }
 
   /**
-   * Begins a write transaction. While another process writes, it tries again each millisecond, which
-   * gives each of them the same chance; SQLite's own waiting grows longer at each try.
-   *
-   * @returns Why it could not, or undefined
+   * Runs `run` in a write transaction, at once, so that nothing else comes in between. While another
+   * process writes, it tries again each millisecond, which gives each of them the same chance;
+   * SQLite's own waiting grows longer at each try.
    */
-  async #lock(): Promise<unknown> {
+  async #locked<T>(run: () => T): Promise<T> {
+    if (this.#syncs.failure) throw this.#syncs.failure;
     const start = performance.now();
     const isContended = start - this.#lastBusy < CONTENDED;
     // Right after its commit this process would lock the file again before a waiting one looks.
     let hasWaited = isContended && start - this.#turnStart > TURN;
-    if (hasWaited) await delay(1);
     for (;;) {
+      if (hasWaited) await delay(1);
+      this.#endReading();
       try {
-        this.#endReading();
         this.#beginImmediate.run();
-        if (hasWaited) this.#turnStart = performance.now();
-        return undefined;
+        break;
       } catch (cause) {
-        if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) return cause;
+        if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) throw cause;
         this.#lastBusy = performance.now();
         hasWaited = true;
       }
-      await delay(1);
     }
+    if (hasWaited) this.#turnStart = performance.now();
+    return run();
   }
 
   #beginReading(): void {

@@ -1,0 +1,71 @@
+/**
+ * The SQL of a SQLite store.
+ *
+ * @module
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+
+/** How many bytes have to fit on a disk that is not full. */
+const PROBE_SIZE = 64 * 1024;
+
+/** The last revision of all entries, and an entry; null where there is none. */
+export type Row = [
+  last: number,
+  value: string | null,
+  revision: number | null,
+  expires: number | null,
+];
+/** Where there is a key, as it is stored. */
+export type KeyRow = { key: Uint8Array };
+
+/** A method that Deno's types of `node:sqlite` lack. */
+interface ReturnsArrays {
+  setReturnArrays(enabled: boolean): void;
+}
+
+/** The statements of one database. */
+export function statementsOf(database: DatabaseSync) {
+  const selectEntry = database.prepare(
+    `SELECT totals.revision, value, entries.revision, expires
+     FROM totals LEFT JOIN entries ON key = ?`,
+  );
+  // An array costs half as much as an object.
+  (selectEntry as StatementSync & ReturnsArrays).setReturnArrays(true);
+  const insertProbe = database.prepare(
+    `INSERT INTO entries (key, revision, value) VALUES (x'', 0, zeroblob(${PROBE_SIZE}))`,
+  );
+  return {
+    selectEntry,
+    upsertEntry: database.prepare(
+      `INSERT INTO entries (key, value, revision, expires) VALUES (?, ?, ?, ?)
+       ON CONFLICT (key) DO UPDATE SET
+         value = excluded.value, revision = excluded.revision, expires = excluded.expires`,
+    ),
+    deleteEntry: database.prepare("DELETE FROM entries WHERE key = ?"),
+    // Only looks up when an entry expires if there is a time to compare with.
+    selectKeys: database.prepare(
+      `SELECT key FROM entries WHERE key >= ?1 AND key < ?2
+         AND (?3 IS NULL OR expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4`,
+    ),
+    selectNthKey: database.prepare(
+      "SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?",
+    ),
+    selectTotals: database.prepare("SELECT revision, count FROM totals"),
+    updateRevision: database.prepare("UPDATE totals SET revision = ?"),
+    selectExpired: database.prepare(
+      `SELECT key, octet_length(value) AS length FROM entries
+       WHERE expires <= ? ORDER BY expires LIMIT ?`,
+    ),
+
+    /** Writes some pages to the log, for a transaction that is rolled back. */
+    probe(): void {
+      // With a small cache SQLite writes them before the commit, which never comes.
+      database.exec("PRAGMA cache_size = 4");
+      try {
+        insertProbe.run();
+      } finally {
+        database.exec("PRAGMA cache_size = -2000"); // the default
+      }
+    },
+  };
+}
