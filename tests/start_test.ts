@@ -31,6 +31,29 @@ Deno.test("deno task start runs both servers and prints which line is whose", as
   await both.isGone();
 });
 
+testWith(
+  [5000, 5001, 5100].filter(isTaken).map((port) => `port ${port}`),
+  "deno task start, lesson, counter and kv listen on the ports 5000, 5001 and 5100 by default",
+  async () => {
+    const ports = { PORT: "", KV_PORT: "", HOST: "", APP_CONFIG: "", KV_URL: "" };
+    for (
+      const [task, urls] of [
+        ["start", ["counter: http://localhost:5000", "kv: http://localhost:5100"]],
+        ["lesson", ["cookie: http://localhost:5000", "store: http://localhost:5001"]],
+        ["counter", ["counter: http://localhost:5000"]],
+        ["kv", ["kv: http://localhost:5100"]],
+      ] as const
+    ) {
+      await using program = await start(task, ports);
+      for (const url of urls) {
+        await program.printed(new RegExp(`^${url} \\(`, "m"));
+        await get(url.replace(/^\w+: /, ""));
+      }
+      assertEquals(await program.stop(), 0, program.output);
+    }
+  },
+);
+
 Deno.test("start.ts points its counter to the service, whatever its port", async () => {
   await using both = await start("start", { USE_SESSION_STORE: "true" });
   await both.printed(both.counterLine);
@@ -199,9 +222,19 @@ testWith(
   },
 );
 
+function isTaken(port: number): boolean {
+  try {
+    Deno.listen({ hostname: "127.0.0.1", port }).close();
+    return false;
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) return true;
+    throw error;
+  }
+}
+
 /** Both servers by a task, on ports of their own and over a store of their own. */
 async function start(task: string, env: Record<string, string> = {}) {
-  const port = Number(env.PORT ?? freePorts());
+  const port = Number(env.PORT || freePorts());
   const program = new Program(Deno.execPath(), ["task", task], {
     env: {
       DBM: ":memory:",
