@@ -6,15 +6,19 @@ import { kv } from "../../kv.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import type { Store } from "../../stores/store.ts";
 import { CuttingProxy } from "../helpers/cutting_proxy.ts";
-import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
-import { freePort, isInstalled, PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+import {
+  BUN,
+  EVERY_EXPORT,
+  EVERY_OUTPUT,
+  firstProgram,
+  INSTALL,
+  NODE,
+  packNpm,
+  REGISTRY,
+  succeed,
+} from "../helpers/package.ts";
+import { freePort, isInstalled, runToEnd, testWith } from "../helpers/programs.ts";
 import { REDIS, startRedis } from "../helpers/redis_servers.ts";
-
-/** The package that has a runtime's program for this machine: npm's own ones need install scripts. */
-const ARCH = Deno.build.arch === "aarch64" ? "arm64" : "x64";
-const NODE = `node-${Deno.build.os}-${ARCH}`;
-const BUN = `@oven/bun-${Deno.build.os}-${ARCH.replace("arm64", "aarch64")}`;
-const INSTALL = ["install", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"];
 
 /** A worker's program: sessions in the cookie, and behind a key-value service. */
 const WORKER = `
@@ -118,9 +122,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
   const bun = tool(`${BUN}/bin/bun`);
 
   await t.step("it is made by one task, and installed without install scripts", async () => {
-    const tarball = join(directory, "npm.tgz");
-    await succeed(Deno.execPath(), ["task", "npm"], PROJECT);
-    await Deno.rename(join(PROJECT, "build/npm.tgz"), tarball);
+    const tarball = await packNpm(directory);
     for (const path of [tools, app, bunApp]) {
       await Deno.mkdir(path);
       await Deno.writeTextFile(join(path, "package.json"), `{ "type": "module" }`);

@@ -9,6 +9,26 @@ export const REGISTRY: string[] = await (async () => {
   return code === 0 ? ["npm"] : ["npm", "the npm registry"];
 })();
 
+/** The package that has a runtime's program for this machine: npm's own ones need install scripts. */
+const ARCH = Deno.build.arch === "aarch64" ? "arm64" : "x64";
+export const NODE = `node-${Deno.build.os}-${ARCH}`;
+export const BUN = `@oven/bun-${Deno.build.os}-${ARCH.replace("arm64", "aarch64")}`;
+export const INSTALL = [
+  "install",
+  "--ignore-scripts",
+  "--prefer-offline",
+  "--no-audit",
+  "--no-fund",
+];
+
+/** Makes the npm package in a directory, and returns its path. Two tests must not do so at once. */
+export async function packNpm(directory: string): Promise<string> {
+  const tarball = join(directory, "npm.tgz");
+  await succeed(Deno.execPath(), ["task", "npm"], PROJECT);
+  await Deno.rename(join(PROJECT, "build/npm.tgz"), tarball);
+  return tarball;
+}
+
 /** The first program of docs/SESSIONS.md, which prints `Count: 1`. */
 export async function firstProgram(): Promise<string> {
   const page = await Deno.readTextFile(join(PROJECT, "docs/SESSIONS.md"));
