@@ -68,9 +68,9 @@ Deno.test("the documents link only to files and headings that exist", async () =
   }
 });
 
-Deno.test("docs/CONFIGURATION.md names every key, and CONTRIBUTING.md every dependency", async () => {
+Deno.test("docs/CONFIGURATION.md names every key, and DEPENDENCIES.md every dependency", async () => {
   const read = (name: string) => Deno.readTextFile(join(PROJECT, name));
-  const text = await read("docs/CONFIGURATION.md") + await read("CONTRIBUTING.md");
+  const text = await read("docs/CONFIGURATION.md") + await read("docs/DEPENDENCIES.md");
   const keys = Object.keys(ConfigFile.shape).filter((key) => key !== "$schema");
   const packages = Object.values(project.imports).map((specifier) =>
     /^npm:\/?((?:@[^/]+\/)?[^@/]+)/.exec(specifier)?.[1] ?? specifier

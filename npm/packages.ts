@@ -1,0 +1,116 @@
+/**
+ * Lists every package of `deno.lock`: its licence, its size, and what of the machine it can reach.
+ * Fails where a licence is not one of {@linkcode LICENCES}.
+ *
+ * ```sh
+ * deno task packages
+ * ```
+ *
+ * All packages run with the rights of their process. What a package can reach is what its files import
+ * of Node's modules: a new release that reaches for more shows here.
+ *
+ * @module
+ */
+import { join } from "node:path";
+
+/** Licences that ask for no more than their text. MPL-2.0, of axe-core, is for tests only. */
+const LICENCES = [
+  "MIT",
+  "ISC",
+  "0BSD",
+  "BSD-2-Clause",
+  "BSD-3-Clause",
+  "Apache-2.0",
+  "BlueOak-1.0.0",
+];
+const FOR_TESTS = ["MPL-2.0"];
+/** Node's modules that reach files, the network, or other programs. */
+const REACHING =
+  /\b(?:from|require\(|import\()\s*["'](?:node:)?(fs(?:\/promises)?|net|tls|dns|http|https|http2|child_process|worker_threads|vm)["']/g;
+
+interface Locked {
+  dependencies?: string[];
+}
+interface Lock {
+  specifiers: Record<string, string>;
+  npm: Record<string, Locked>;
+  workspace: { dependencies: string[] };
+}
+const lock: Lock = JSON.parse(await Deno.readTextFile("deno.lock"));
+const locked = lock.npm;
+const { npmCache } = await information();
+
+/** The packages that the library needs, with theirs. */
+const needed = new Set<string>();
+for (const specifier of lock.workspace.dependencies) need(specifier.replace(/^npm:/, ""));
+
+const rows: string[] = [];
+let refused = 0;
+for (const id of Object.keys(locked).sort()) {
+  const [, name = "", version = ""] = /^(.[^@]*)@([^_]+)/.exec(id) ?? [];
+  const { licence, bytes, reached } = await read(name, version);
+  const isNeeded = needed.has(id);
+  const allowed = isNeeded ? LICENCES : [...LICENCES, ...FOR_TESTS];
+  if (!allowed.includes(licence)) {
+    refused++;
+    console.error(`${id} has the licence "${licence}": expected ${allowed.join(", ")}`);
+  }
+  const use = isNeeded ? "library" : "tests";
+  const kib = Math.ceil(bytes / 1024).toLocaleString("en");
+  rows.push(`| ${name} | ${version} | ${use} | ${licence} | ${kib} | ${reached.join(", ")} |`);
+}
+console.log("| Package | Version | For | Licence | KiB | Reaches |\n| - | - | - | - | - | - |");
+console.log(rows.join("\n"));
+if (refused > 0) Deno.exit(1);
+
+/** Marks a package as needed, given as the lock names it: with or without its version. */
+function need(specifier: string): void {
+  const name = specifier.replace(/(?<!^)@.*/, "");
+  const version = lock.specifiers[`npm:${specifier}`];
+  const id = Object.keys(locked).find((it) =>
+    version === undefined
+      ? it.startsWith(`${specifier}@`) || it === specifier
+      : it === `${name}@${version}`
+  );
+  if (id === undefined) throw new Error(`deno.lock has no "${specifier}"`);
+  if (needed.has(id)) return;
+  needed.add(id);
+  for (const dependency of locked[id]?.dependencies ?? []) need(dependency);
+}
+
+/** Where Deno keeps packages. */
+async function information(): Promise<{ npmCache: string }> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).output();
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+async function read(name: string, version: string) {
+  for await (const registry of Deno.readDir(npmCache)) {
+    const root = join(npmCache, registry.name, name, version);
+    const manifest = await Deno.readTextFile(join(root, "package.json")).catch((error) => {
+      if (error instanceof Deno.errors.NotFound) return null;
+      throw error;
+    });
+    if (manifest === null) continue;
+    const reached = new Set<string>();
+    let bytes = 0;
+    for await (const file of filesOf(root)) {
+      bytes += (await Deno.stat(file)).size;
+      if (!/\.[cm]?js$/.test(file)) continue;
+      for (const [, module = ""] of (await Deno.readTextFile(file)).matchAll(REACHING)) {
+        reached.add(module.replace("/promises", ""));
+      }
+    }
+    const { license } = JSON.parse(manifest);
+    return { licence: String(license), bytes, reached: [...reached].sort() };
+  }
+  throw new Error(`${name} ${version} is not installed: deno install`);
+}
+
+async function* filesOf(directory: string): AsyncGenerator<string> {
+  for await (const { name, isFile } of Deno.readDir(directory)) {
+    const path = join(directory, name);
+    if (isFile) yield path;
+    else yield* filesOf(path);
+  }
+}
