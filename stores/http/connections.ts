@@ -1,7 +1,7 @@
 /**
  * Requests by HTTP/1.1 (RFC 9112) over connections of our own, on Deno, Node and Bun. A `fetch` sends
  * a request again if a connection that it reuses closes before the answer, goes to `HTTP_PROXY` for
- * loopback too, has other words for a failure on each runtime, and takes three times the CPU time.
+ * loopback too, has other words for a failure on each runtime, and takes about twice the CPU time.
  * Here a request is sent once, and a failure tells whether it was sent at all.
  *
  * @module
@@ -9,6 +9,7 @@
 import type { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import { UnexpectedAnswer } from "../wire.ts";
+import { type Head, readHead, sizeOf } from "./head.ts";
 
 /** A request: with a body a `POST`, without one a `GET`. */
 export interface Outgoing {
@@ -21,10 +22,7 @@ export interface Outgoing {
 }
 
 /** A response. Its connection is taken until the body is read, or the request ended. */
-export interface Incoming {
-  readonly status: number;
-  /** Returns the value of a header, by its name in lower case. */
-  header(name: string): string | null;
+export interface Incoming extends Pick<Head, "status" | "header"> {
   readonly body: AsyncIterable<Uint8Array<ArrayBuffer>>;
 }
 
@@ -266,33 +264,4 @@ class Connection {
     }
     if (this.#unread.length === before) throw this.#failure;
   }
-}
-
-/** The first part of a response. */
-interface Head extends Omit<Incoming, "body"> {
-  /** Whether the connection stays open. */
-  readonly isPersistent: boolean;
-}
-
-/** @throws {UnexpectedAnswer} If the text is not the head of a response */
-function readHead(text: string): Head {
-  const [line = "", ...fields] = text.split("\r\n");
-  const [, minor, status] = /^HTTP\/1\.([01]) (\d{3})(?: |$)/.exec(line) ?? [];
-  if (status === undefined) throw new UnexpectedAnswer("no HTTP");
-  const headers = new Map<string, string>();
-  for (const field of fields) {
-    const colon = field.indexOf(":");
-    const name = field.slice(0, colon).toLowerCase();
-    const value = field.slice(colon + 1).trim();
-    headers.set(name, headers.has(name) ? `${headers.get(name)}, ${value}` : value);
-  }
-  const isPersistent = minor === "1" && !/\bclose\b/i.test(headers.get("connection") ?? "");
-  return { status: Number(status), header: (name) => headers.get(name) ?? null, isPersistent };
-}
-
-/** @throws {UnexpectedAnswer} If the text is not a number in that form */
-function sizeOf(text: string, form: RegExp, base: number): number {
-  const size = form.exec(text)?.[1];
-  if (size === undefined) throw new UnexpectedAnswer("a body of unknown length");
-  return parseInt(size, base);
 }
