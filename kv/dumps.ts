@@ -13,6 +13,8 @@ import { BackupQuery, PrefixQuery, readQuery } from "./requests.ts";
 
 /** The media type. */
 export const NDJSON = "application/x-ndjson";
+/** How many entries are fetched before others have a turn. */
+const ENTRIES_A_STEP = 100;
 /** About how many characters of a dump are sent at once. */
 const CHUNK_LENGTH = 64 * 1024;
 
@@ -39,8 +41,9 @@ async function* chunksOf(
   lineOf: typeof line,
 ): AsyncGenerator<string> {
   let chunk = "";
+  let count = 0;
   for await (const entry of entries(store, prefix)) {
-    await pause();
+    if (++count % ENTRIES_A_STEP === 0) await pause();
     chunk += `${lineOf(entry)}\n`;
     if (chunk.length < CHUNK_LENGTH) continue;
     yield chunk;
