@@ -11,26 +11,56 @@ import { dirname } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { packageOf } from "./helpers/programs.ts";
 
-const tests = new Deno.Command(Deno.execPath(), {
-  args: ["test", "--doc", "-A", "--clean", "--coverage", "--coverage-raw-data-only", ...Deno.args],
-  env: {
-    // Without an installed Deno, "deno" is what npx downloaded.
-    PATH: `${Deno.env.get("PATH")}:${dirname(Deno.execPath())}`,
-    ...(Deno.stdout.isTerminal() && !Deno.noColor ? { FORCE_COLOR: "1" } : {}),
-  },
-  stdout: "piped",
-}).spawn();
+/** Files that mostly wait, for time to pass, for servers and for npm. They run beside the others. */
+const WAITING = [
+  "tests/redis_deadlines_test.ts",
+  "tests/redis_failover_test.ts",
+  "tests/redis_faults_test.ts",
+  "tests/redis_partitions_test.ts",
+  "tests/redis_sessions_test.ts",
+  "tests/redis_test.ts",
+  ...["npm", "outage", "package", "reload", "runtimes", "stop"].map((it) =>
+    `tests/e2e/${it}_test.ts`
+  ),
+];
+const lanes = Deno.args.length > 0 ? [Deno.args] : [[`--ignore=${WAITING.join()}`], WAITING];
 
-const [shown, read] = tests.stdout.tee();
-const showing = shown.pipeTo(Deno.stdout.writable, { preventClose: true });
-const output = stripVTControlCharacters(await new Response(read).text());
-await showing;
+interface Result {
+  code: number;
+  output: string;
+}
+
+/** Runs tests, and prints what they print once the lane before has ended. */
+async function test(args: string[], directory: string, before?: Promise<Result>): Promise<Result> {
+  const coverage = ["--clean", `--coverage=${directory}`, "--coverage-raw-data-only"];
+  const process = new Deno.Command(Deno.execPath(), {
+    args: ["test", "--doc", "-A", ...coverage, ...args],
+    env: {
+      // Without an installed Deno, "deno" is what npx downloaded.
+      PATH: `${Deno.env.get("PATH")}:${dirname(Deno.execPath())}`,
+      ...(Deno.stdout.isTerminal() && !Deno.noColor ? { FORCE_COLOR: "1" } : {}),
+    },
+    stdout: "piped",
+  }).spawn();
+  const [shown, read] = process.stdout.tee();
+  const output = new Response(read).text();
+  await before;
+  await shown.pipeTo(Deno.stdout.writable, { preventClose: true });
+  return { code: (await process.status).code, output: stripVTControlCharacters(await output) };
+}
+
+const running: Promise<Result>[] = [];
+for (const [i, args] of lanes.entries()) {
+  running.push(test(args, `coverage/${i}`, running.at(-1)));
+}
+const results = await Promise.all(running);
+const output = results.map((it) => it.output).join("");
 
 // The thresholds are for the product.
 const others = "--exclude=/(bench|examples|npm|tests)/";
 const atLeast = Deno.env.get("CI") === "true" ? [] : ["--threshold=0"];
 const covered = await new Deno.Command(Deno.execPath(), {
-  args: ["coverage", others, ...atLeast],
+  args: ["coverage", others, ...atLeast, ...lanes.map((_, i) => `coverage/${i}`)],
 }).spawn().status;
 
 const ignored = [...output.matchAll(/\(needs ([^)]+)\) \.\.\. ignored/g)];
@@ -43,6 +73,9 @@ if (missing.size > 0) {
     console.log(`To install that, as root: apt-get update && ${install}`);
   }
 }
-const [, passed, failed] = /(\d+) passed.* (\d+) failed/.exec(output) ?? [];
-if (passed !== undefined) console.log(`\n${passed} passed, ${failed} failed`);
-Deno.exit((await tests.status).code || covered.code);
+const counts = results.map((it) => /^\w+ \| (\d+) passed.* (\d+) failed/m.exec(it.output) ?? []);
+const [passed, failed] = [1, 2].map((group) =>
+  counts.reduce((sum, count) => sum + Number(count[group] ?? 0), 0)
+);
+console.log(`\n${passed} passed, ${failed} failed`);
+Deno.exit(results.find(({ code }) => code !== 0)?.code ?? covered.code);
