@@ -47,6 +47,11 @@ const Result = z.union([
   Problem.pick({ status: true, detail: true, outcome: true }),
 ]);
 const Deleted = z.object({ deleted: z.int() });
+const Health = z.object({ status: z.literal("ok") });
+const Restored = z.object({
+  restored: z.int(),
+  expired: z.int().optional().describe("How many lines were left out, since they have expired"),
+});
 const Change = Contents.extend({ key: z.string() });
 
 const SCHEMAS = {
@@ -58,6 +63,8 @@ const SCHEMAS = {
   Result,
   Change,
   Deleted,
+  Health,
+  Restored,
 };
 
 /** A schema of {@linkcode SCHEMAS}. */
@@ -108,34 +115,61 @@ const KEY = {
   schema: { type: "string", minLength: 1 },
 };
 
+/** HEAD has the parameters of GET, and its answer without the body. */
+function head(operationId: string, { parameters }: { parameters: object[] }) {
+  return {
+    operationId,
+    summary: "The headers of GET",
+    parameters,
+    responses: {
+      200: { description: "As GET, without the body" },
+      ...NOT_MODIFIED,
+      default: { description: "What is wrong, without the body" },
+    },
+  };
+}
+
+/** A text, whose form JSON Schema cannot say. */
+function text(description: string) {
+  return { type: "string", description };
+}
+
+const LINES = text('Lines of `{"key": value}`, or with `backup` `{"key", "value", "expires"}`');
+
 /** All of `GET /`. Of backup, health, metrics and openapi, each stands alone. */
 const LIST = {
-  summary: "Keys, entries or changes; or health, metrics or this document",
+  operationId: "list",
+  summary: "Keys, entries or changes; or a backup, health, metrics or this document",
   parameters: [
     ...inQuery(ListQuery),
-    ...[BackupQuery.pick({ backup: true }), HealthQuery, MetricsQuery, OpenApiQuery].flatMap((
-      schema,
-    ) =>
-      inQuery(schema).map((parameter) => ({ ...parameter, required: false, allowEmptyValue: true }))
-    ),
+    ...[BackupQuery.pick({ backup: true }), HealthQuery, MetricsQuery, OpenApiQuery]
+      .flatMap(inQuery)
+      .map((parameter) => ({ ...parameter, required: false, allowEmptyValue: true })),
     ...inHeader("Last-Event-ID"),
   ],
   responses: responses({
     200: {
-      description:
-        "Keys, or a page of them; depending on Accept, all entries, changes, or an HTML page; all entries with their lifetimes",
+      description: "What Accept prefers, or what the query asks for",
       ...content({
-        "application/json": { anyOf: [ref("Page"), { type: "object" }] },
-        [NDJSON]: ref("Entries"),
-        "text/event-stream": ref("Change"),
-        "text/html": TEXT,
-        "text/plain": TEXT,
+        "application/json": {
+          anyOf: [ref("Page"), ref("Health"), {
+            type: "object",
+            description: "With `openapi`: this document",
+            required: ["openapi"],
+            properties: { openapi: TEXT },
+          }],
+        },
+        [NDJSON]: LINES,
+        "text/event-stream": text("Server-sent events; the data of each is a Change as JSON"),
+        "text/html": text("A page for browsers"),
+        "text/plain": text("With `metrics`: Prometheus' text format"),
       }),
     },
   }),
 };
 
 const SET = {
+  operationId: "set",
   summary: "Sets several keys, all or none; or restores a dump; or executes an array of operations",
   parameters: inQuery(WriteQuery),
   requestBody: {
@@ -150,16 +184,15 @@ const SET = {
       },
       "application/x-www-form-urlencoded": { type: "object", additionalProperties: TEXT },
       "multipart/form-data": { type: "object", additionalProperties: TEXT },
-      [NDJSON]: ref("Entries"),
+      [NDJSON]: LINES,
     }),
   },
   responses: responses({
     200: {
-      description:
-        "What was set; {restored: number of lines, expired: number of lines left out}; or the result of each operation",
+      description: "What was set, how many lines were restored, or the result of each operation",
       ...content({
         "application/json": {
-          oneOf: [ref("Entries"), { type: "array", items: ref("Result") }],
+          anyOf: [ref("Entries"), ref("Restored"), { type: "array", items: ref("Result") }],
         },
       }),
     },
@@ -167,6 +200,7 @@ const SET = {
 };
 
 const REMOVE = {
+  operationId: "removeAll",
   summary: "Removes all keys under a prefix; an empty prefix needs all",
   parameters: inQuery(RemoveQuery).map((parameter) =>
     parameter.name === "all" ? { ...parameter, allowEmptyValue: true } : parameter
@@ -176,20 +210,28 @@ const REMOVE = {
   }),
 };
 
+const GET = {
+  operationId: "get",
+  summary: "Returns an entry; null if there is none",
+  parameters: inHeader("If-Match", "If-None-Match"),
+  responses: responses({
+    200: {
+      description: "The entry, with ETag and Expires",
+      ...content({
+        "application/json": ref("Entries"),
+        "text/plain": text("A string without its quotes, other values as JSON"),
+      }),
+    },
+    ...NOT_MODIFIED,
+  }),
+};
+
 const ENTRY = {
   parameters: [KEY],
-  get: {
-    summary: "Returns an entry; null if there is none",
-    parameters: inHeader("If-Match", "If-None-Match"),
-    responses: responses({
-      200: {
-        description: "The entry, with ETag and Expires; as plain text, a string itself",
-        ...content({ "application/json": ref("Entries"), "text/plain": TEXT }),
-      },
-      ...NOT_MODIFIED,
-    }),
-  },
+  get: GET,
+  head: head("headOfEntry", GET),
   put: {
+    operationId: "put",
     summary: "Sets a key",
     parameters: [...inQuery(WriteQuery), ...inHeader("If-Match", "If-None-Match")],
     requestBody: { required: true, ...jsonOf("Value") },
@@ -199,6 +241,7 @@ const ENTRY = {
     }),
   },
   patch: {
+    operationId: "extend",
     summary: "Extends the life of an entry; its value stays",
     parameters: [...inQuery(TtlQuery), ...inHeader("If-Match", "If-None-Match")],
     responses: responses({
@@ -206,6 +249,7 @@ const ENTRY = {
     }),
   },
   delete: {
+    operationId: "remove",
     summary: "Removes a key, and returns its value",
     parameters: inHeader("If-Match", "If-None-Match"),
     responses: responses({
@@ -236,7 +280,10 @@ export function openApi() {
     },
     servers: [{ url: "/" }],
     security: [{}, { bearer: [] }, { basic: [] }],
-    paths: { "/": { get: LIST, post: SET, delete: REMOVE }, "/{key}": ENTRY },
+    paths: {
+      "/": { get: LIST, head: head("headOfList", LIST), post: SET, delete: REMOVE },
+      "/{key}": ENTRY,
+    },
     components: {
       schemas: Object.fromEntries(schemas),
       securitySchemes: {

@@ -5,21 +5,28 @@
  */
 import { parseAccept } from "hono/utils/accept";
 import { z } from "zod";
+import { MAX_PAGE, MAX_TTL } from "../stores/store.ts";
 import { badRequest } from "./errors.ts";
 import type { Handler, KvContext } from "./answers.ts";
 
 /** A longer `Accept` counts as none. */
 const MAX_ACCEPT_LENGTH = 2048;
 
-const wholeNumber = z.string().regex(/^-?\d{1,20}$/, "expected a whole number").transform(Number);
+/** A whole number in a query. Stores check its bounds, which are here for the OpenAPI document. */
+function wholeNumber(minimum: number, maximum: number) {
+  return z.string().regex(/^-?\d{1,20}$/, "expected a whole number").transform(Number)
+    .meta({ type: "integer", minimum, maximum, pattern: undefined });
+}
+
+const ttl = wholeNumber(1, MAX_TTL);
 export const ListQuery = z.strictObject({
   prefix: z.string().default(""),
-  limit: wholeNumber.optional(),
+  limit: wholeNumber(1, MAX_PAGE).optional(),
   after: z.string().optional(),
 });
 export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
-export const WriteQuery = z.strictObject({ ttl: wholeNumber.optional() });
-export const TtlQuery = z.strictObject({ ttl: wholeNumber });
+export const WriteQuery = z.strictObject({ ttl: ttl.optional() });
+export const TtlQuery = z.strictObject({ ttl });
 const noValue = z.literal("", "expected no value");
 export const RemoveQuery = z.strictObject({
   prefix: z.string().default(""),

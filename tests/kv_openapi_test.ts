@@ -4,11 +4,21 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { z } from "zod";
 import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { MAX_PAGE, MAX_TTL } from "../stores/store.ts";
 import { readProblem } from "./helpers/kv_app.ts";
 
 type Described = { content?: Record<string, { schema: object }> };
+interface Operation {
+  path: string;
+  method: string;
+  operationId: string;
+  parameters?: { name: string; schema: object }[];
+}
 interface Document {
-  paths: Record<string, Record<string, { responses: Record<string, Described> }>>;
+  paths: Record<
+    string,
+    Record<string, { responses: Record<string, Described>; requestBody?: Described }>
+  >;
   components: { schemas: Record<string, z.core.JSONSchema.JSONSchema> };
 }
 
@@ -78,6 +88,32 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
       ? await readProblem(response)
       : await response.json();
     z.fromJSONSchema(JSON.parse(text)).parse(answer);
+  }
+  await store.close();
+});
+
+Deno.test("kv() describes parameters and operations for who generates a client", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  const { paths } = await documentOf(app);
+  const operations = Object.entries(paths).flatMap(([path, { parameters: _, ...methods }]) =>
+    Object.entries(methods).map(([method, operation]) => ({ path, method, ...operation }))
+  ) as unknown as Operation[];
+  assertEquals(operations.map(({ path, method }) => `${method} ${path}`), [
+    ...["get /", "head /", "post /", "delete /"],
+    ...["get /{key}", "head /{key}", "put /{key}", "patch /{key}", "delete /{key}"],
+  ]);
+  const ids = operations.map(({ operationId }) => operationId);
+  assertEquals(new Set(ids).size, operations.length);
+  for (const { parameters = [] } of operations) {
+    for (const { name, schema } of parameters) {
+      if (name !== "ttl" && name !== "limit") continue;
+      const maximum = name === "ttl" ? MAX_TTL : MAX_PAGE;
+      assertEquals(schema, { type: "integer", minimum: 1, maximum });
+    }
+  }
+  for (const body of [paths["/"]?.["get"]?.responses["200"], paths["/"]?.["post"]?.requestBody]) {
+    assertEquals(Object(body?.content?.["application/x-ndjson"]?.schema).type, "string");
   }
   await store.close();
 });
