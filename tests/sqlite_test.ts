@@ -333,6 +333,21 @@ Deno.test("sqliteStore() acknowledges no write once its file was deleted or repl
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() opens a link to its file, and notices that the log beside that is gone", async () => {
+  const directory = await Deno.makeTempDir();
+  const [link, file] = [join(directory, "link.db"), join(directory, "there", "kv.db")];
+  await Deno.mkdir(join(directory, "there"));
+  await Deno.symlink(file, link);
+  const store = sqliteStore(link);
+  await store.set("a", json(1));
+  assertEquals((await store.get("a"))?.value, "1");
+  await Deno.rename(`${file}-wal`, `${file}.moved`);
+  await assertRejects(() => store.set("a", json(2)), StoreUnavailable, "was deleted or replaced");
+  await Deno.rename(`${file}.moved`, `${file}-wal`);
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() does not close over the writes of a process with another log", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");
