@@ -128,7 +128,7 @@ export function sessions<T extends object, Name extends string = "session">(
     lifetime: "function",
     trustProxy: "boolean",
   });
-  checkMethods(options.store, ["load", "create", "update", "rotate", "destroy"], SESSION_STORE);
+  checkMethods(options?.store, ["load", "create", "update", "rotate", "destroy"], SESSION_STORE);
   const { permanent, trustProxy = false } = options;
   const name = options.name ?? "session" as Name;
   const schema = new DataSchema(options.schema, options.migrate);

@@ -2,20 +2,20 @@
  * Sessions that travel in their cookie. It is signed: whoever has the cookie can read the session, and
  * nobody without the key can change it. Or it is encrypted: nobody else can read it either.
  *
- * The layout of signed cookies is Flask's: with the digest `sha1` a Flask app with the same key and this one read each
- * other's cookies.
+ * The layout of signed cookies is Flask's: with the digest `sha1`, a Flask app with the same key and
+ * this one read each other's cookies.
  *
  * Limits: of two updates at once one is lost, and an old cookie stays valid until it expires, even
  * after `destroy`.
  *
  * @module
  */
+import { LRUCache } from "lru-cache";
+import { Cipher } from "./encryption.ts";
 import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { checkOptions } from "./options.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
-import { LRUCache } from "lru-cache";
-import { Cipher } from "./encryption.ts";
 import { type CookieCodec, type ReadText, Signer } from "./signature.ts";
 
 /** Flask's salt. The cookie of a session with another name has that name in it. */
@@ -28,8 +28,8 @@ export interface CookieSessionOptions extends LifetimeOptions {
   /** Of signed cookies: by default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
   /**
-   * Whether the data is hidden from the browser, by default not. With `"read-signed"` too, and signed
-   * cookies are still read: for one lifetime after an app began to encrypt.
+   * Whether to hide the data from the browser; by default not. `"read-signed"` hides it, and still
+   * reads signed cookies: for one lifetime after the switch.
    */
   encrypt?: boolean | "read-signed";
 }

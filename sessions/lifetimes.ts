@@ -48,7 +48,12 @@ export class Lifetimes {
 
   /** Whole seconds since 1970. */
   now(): number {
-    return Math.floor(this.clock() / 1000);
+    const seconds = Math.floor(this.clock() / 1000);
+    // Otherwise no session would ever end.
+    if (Number.isNaN(seconds)) {
+      throw new TypeError("Cannot tell the time by now(): expected a number");
+    }
+    return seconds;
   }
 
   /**

@@ -14,12 +14,12 @@ export function checkOptions<Options extends object>(
   options: Options,
   expected: Record<keyof Options, string>,
 ): void {
-  for (const [name, value] of Object.entries(options)) {
-    const wanted: string | undefined = Object.entries<string>(expected)
-      .find(([known]) => known === name)?.[1];
+  const known = new Map(Object.entries<string>(expected));
+  for (const [name, value] of Object.entries(options ?? {})) {
+    const wanted = known.get(name);
     if (wanted === undefined) {
-      const known = Object.keys(expected).join(", ");
-      throw new TypeError(`Cannot use the option "${name}" of ${call}: expected one of ${known}`);
+      const names = [...known.keys()].join(", ");
+      throw new TypeError(`Cannot use the option "${name}" of ${call}: expected one of ${names}`);
     }
     const words = wanted.split(" or ");
     if (value === undefined || words.includes(typeof value)) continue;
@@ -38,11 +38,9 @@ export function checkMethods(value: unknown, methods: readonly string[], wanted:
   throw new TypeError(`Cannot keep sessions in ${shown(value)}: expected ${wanted}`);
 }
 
-/** A value in an error: of a text not more than its beginning. */
+/** A value as an error shows it: of a text only the beginning. */
 function shown(value: unknown): string {
   if (value instanceof Promise) return "a promise";
-  if (typeof value === "object" && value !== null) {
-    return `an ${value.constructor?.name ?? "object"}`;
-  }
+  if (typeof value === "object" && value !== null) return "this object";
   return typeof value === "string" ? `"${value.slice(0, 40)}"` : String(value);
 }

@@ -1,5 +1,5 @@
 /** The middleware: its options, its schema and its types. */
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Hono } from "hono";
 import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
@@ -40,6 +40,7 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
     [() => new Kept(), /Cannot keep sessions in undefined: expected a store, as await openStore/],
     [() => new Kept(opening), /in a promise: expected a store, as await openStore/],
     [() => new Kept(memory, { ttl: 60 }), /option "ttl" of new KeyValueSessionStore\(\)/],
+    [() => anySessions(), /sessions in undefined: expected a session store/],
     [
       () => anySessions({ store }),
       /expected a zod schema or another, as in sessions\(\{ store, sch/,
@@ -51,7 +52,7 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
     ],
     [
       () => anySessions({ store: memory, schema }),
-      /sessions in an Object: expected a session store/,
+      /sessions in this object: expected a session store/,
     ],
     [
       () => anySessions({ store: "x", schema }),
@@ -67,6 +68,8 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
   for (const [make, message] of wrong) {
     assertMatch(assertThrows(make, TypeError).message, message, String(make));
   }
+  const withoutTime = new Signed(KEY, { now: async () => 5 });
+  await assertRejects(() => withoutTime.create({}), TypeError, "Cannot tell the time by now()");
   await memory.close();
   await (await opening).close();
 });
