@@ -117,7 +117,7 @@ function Explorer() {
           <Pages label="Pages" />
           <button type="button" id="clear" class="plain" hidden>Show all</button>
           <div class="tools">
-            <button type="button" id="download" class="plain">Download</button>
+            <a id="download" class="button plain" download="kv.ndjson">Download</a>
             <button type="button" id="restore" class="plain">Restore</button>
             <button type="button" id="remove" class="plain danger">Delete all</button>
             <input type="file" id="file" accept=".ndjson,.jsonl,.json,.txt" hidden />

@@ -1,29 +1,15 @@
 // @ts-check
 /// <reference lib="dom" />
-/** What concerns many entries: a dump to download, lines to restore, a prefix to delete. */
+/** What concerns many entries: lines to restore, a prefix to delete. */
 import { byId, entryCount, explorer, failed, grouped, say } from "./dom.js";
 import { query } from "./list.js";
 import { confirmed } from "./question.js";
-import { countKeys, dump, removeKeys, restore } from "./service.js";
-
-/** How long a browser may take to begin a download, in milliseconds. */
-const DOWNLOAD_BEGINS = 60_000;
+import { countKeys, removeKeys, restore } from "./service.js";
 
 const file = byId("file", HTMLInputElement);
 
-async function download() {
-  say("Reading the entries");
-  const lines = await (await dump(query.prefix)).blob();
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(lines);
-  link.download = `kv-${new Date().toISOString().slice(0, 10)}.ndjson`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), DOWNLOAD_BEGINS);
-  say(`Downloaded ${link.download}`);
-}
-
 /**
- * @param {Blob} lines One `{"key": value}` each
+ * @param {Blob} lines As Download or dump.ts writes them
  * @param {string} name
  */
 async function restoreLines(lines, name) {
@@ -31,7 +17,9 @@ async function restoreLines(lines, name) {
   const text = `Restore ${name} (${size})? Each line is an entry, and replaces that of its key.`;
   if (!await confirmed(text, "Restore")) return;
   say(`Restoring ${name}`);
-  say(`Restored ${entryCount(await restore(lines))}`);
+  const { restored, expired = 0 } = await restore(lines);
+  const rest = expired > 0 ? `; ${entryCount(expired)} had expired` : "";
+  say(`Restored ${entryCount(restored)}${rest}`);
 }
 
 async function remove() {
@@ -59,7 +47,6 @@ function isForUs({ dataTransfer, target }) {
   return !isField && !isOpen && (types.includes("Files") || types.includes("text/plain"));
 }
 
-byId("download").addEventListener("click", () => download().catch(failed));
 byId("remove").addEventListener("click", () => remove().catch(failed));
 byId("restore").addEventListener("click", () => file.click());
 file.addEventListener("change", () => {

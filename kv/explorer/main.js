@@ -58,7 +58,10 @@ function follow() {
   byId("clear").hidden = query.prefix + query.contains === "";
   // What is found is not all that is under the prefix.
   byId("download").hidden = byId("remove").hidden = query.contains !== "";
-  byId("remove").textContent = query.prefix === "" ? "Delete all" : "Delete these";
+  const { prefix } = query;
+  const backup = new URLSearchParams({ backup: "", prefix });
+  byId("download", HTMLAnchorElement).href = `${SERVICE}?${backup}`;
+  byId("remove").textContent = prefix === "" ? "Delete all" : "Delete these";
   goToFirstPage();
   watch();
 }

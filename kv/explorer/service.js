@@ -124,15 +124,14 @@ export function dump(prefix, signal) {
 }
 
 /**
- * Writes the entries of such lines, and returns how many there were.
+ * Writes the entries of lines, and returns how many there were, and how many had expired.
  *
  * @param {Blob} lines
- * @returns {Promise<number>}
+ * @returns {Promise<{ restored: number, expired?: number }>}
  */
 export async function restore(lines) {
   const headers = { "Content-Type": NDJSON };
-  const { answer } = await call("", { method: "POST", headers, body: lines });
-  return answer.restored;
+  return (await call("", { method: "POST", headers, body: lines })).answer;
 }
 
 /**

@@ -243,35 +243,28 @@ async function deletePrefix(browser: Browser): Promise<void> {
 
 async function dumpAndRestore(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
-  await post(kv.url, '{"a/1":1.10,"a/2":"x","b":[]}');
+  await post(kv.url, '{"a/1":1.10,"b":[]}');
+  await put(`${kv.url}/a%2F2?ttl=200000`, '"x"');
   await using visited = await visit(browser, `${kv.url}/?prefix=a`);
   const { page } = visited;
   await eventually("two rows", async () => (await rows(page)).length === 2);
-  // Where a browser keeps downloads is its own: the test reads what the link leads to.
-  const dump = await page.evaluate(() => {
-    const { promise, resolve } = Promise.withResolvers<string[]>();
-    HTMLAnchorElement.prototype.click = function () {
-      fetchText(this.href).then((text) => resolve([this.download, text]));
-    };
-    const fetchText = (url: string) => blobs.get(url)?.text() ?? Promise.resolve("");
-    const blobs = new Map<string, Blob>();
-    const { createObjectURL } = URL;
-    URL.createObjectURL = (blob) => {
-      const url = createObjectURL(blob);
-      blobs.set(url, blob as Blob);
-      return url;
-    };
-    document.getElementById("download")?.click();
-    return promise;
+  const [name, dump = ""] = await page.$eval("#download", async (link) => {
+    const { download, href } = link as HTMLAnchorElement;
+    return [download, await (await fetch(href)).text()];
   });
-  assertMatch(dump[0] ?? "", /^kv-\d{4}-\d\d-\d\d\.ndjson$/);
-  const lines = '{"a/1": 1.10}\n{"a/2": "x"}\n';
-  assertEquals(dump[1], lines);
+  assertEquals(name, "kv.ndjson");
+  const lines = [
+    '{"key": "a/1", "value": 1.10, "expires": null}',
+    '{"key": "a/2", "value": "x", "expires": EXPIRES}',
+    "",
+  ];
+  assertEquals(dump.replace(/\d{13}/, "EXPIRES").split("\n"), lines);
 
   const message = (expected: string) =>
     eventually(expected, async () => await text(page, "#status") === expected);
   const file = join(await Deno.makeTempDir(), "lines.ndjson");
-  await Deno.writeTextFile(file, `${lines}{"a/3": 3}\n`);
+  const expired = `{"key":"a/4","value":4,"expires":1}\n`;
+  await Deno.writeTextFile(file, `${dump}{"a/3": 3}\n${expired}`);
   await put(`${kv.url}/a%2F2`, '"changed"');
   const input = await page.$("#file") as ElementHandle<HTMLInputElement>;
   await input.uploadFile(file);
@@ -279,8 +272,12 @@ async function dumpAndRestore(browser: Browser): Promise<void> {
     await answer(page, "Restore"),
     "Restore lines.ndjson (1 KiB)? Each line is an entry, and replaces that of its key.",
   );
-  await message("Restored 3 entries");
-  await rowsAre(page, [["a/1", "1.10", "never"], ["a/2", '"x"', "never"], ["a/3", "3", "never"]]);
+  await message("Restored 3 entries; 1 entry had expired");
+  await rowsAre(page, [["a/1", "1.10", "never"], ["a/2", '"x"', "in 2 days"], [
+    "a/3",
+    "3",
+    "never",
+  ]]);
 
   await drop(page, '{"a/4": 4}\n{"a/5"}\n');
   assertMatch(await answer(page, "Restore"), /^Restore dropped\.ndjson /);
