@@ -88,7 +88,7 @@ export function exactTime(time) {
 export function inUnit(milliseconds) {
   const seconds = Math.ceil(milliseconds / 1000);
   const [unit, length] = UNITS.find(([, length]) => seconds >= 2 * length) ?? ["second", 1];
-  return { unit, length, count: Math.floor(seconds / length) };
+  return { unit, length, count: Math.round(seconds / length) };
 }
 
 /** @param {number} milliseconds From now */

@@ -77,13 +77,21 @@ function node(value, { before, after, path, depth }, folds, wanted) {
   const first = members.length === 0 ? "" : text.slice(0, 1);
   const length = depth === 0 ? FOLDED_VALUE : FOLDED_PART;
   const isCut = text.length > length;
-  const from = isCut && wanted !== "" ? text.toLowerCase().indexOf(wanted) - BEFORE_WANTED : 0;
-  const folded = element("span", "folded");
-  if (from > 0) folded.append(`… ${text.slice(from, from + length)}…`);
-  else if (isCut) folded.append(coloured(`${text.slice(first.length, length)}…`));
-  else folded.append(coloured(text.slice(first.length) + after));
-  const summary = element("summary", "", element("span", "line", coloured(before + first), folded));
-  if (isCut) summary.append(element("small", "folded", sizeText(text.length, members.length)));
+  const at = isCut && wanted !== "" ? text.toLowerCase().indexOf(wanted) - BEFORE_WANTED : 0;
+  const start = Math.max(at, first.length);
+  const end = isCut ? Math.max(at, 0) + length : text.length;
+  const shown = text.slice(start, end);
+  const folded = element("span", "folded", at > 0 ? `… ${shown}` : coloured(shown));
+  folded.append(end < text.length ? "…" : after);
+  const opening = before + first;
+  const line = element("span", opening === "" ? "line folded" : "line", coloured(opening), folded);
+  const summary = element("summary", "", line);
+  // An unfolded text leaves its size in the line that folds it.
+  if (members.length === 0) {
+    summary.append(element("small", "", `${grouped(text.length)} characters`));
+  } else if (isCut) {
+    summary.append(element("small", "folded", `${grouped(members.length)} members`));
+  }
   summary.dataset["path"] = path;
   details.append(summary);
 
@@ -119,14 +127,6 @@ function node(value, { before, after, path, depth }, folds, wanted) {
   summary.addEventListener("click", () => folds.set(path, !details.open));
   details.addEventListener("toggle", unfold);
   return details;
-}
-
-/**
- * @param {number} length
- * @param {number} members
- */
-function sizeText(length, members) {
-  return members > 0 ? `${grouped(members)} members` : `${grouped(length)} characters`;
 }
 
 /** @param {unknown} value */

@@ -66,6 +66,10 @@ export function begin() {
     return;
   }
   const { stopped } = search;
+  place([...rows.values()].filter(({ key, contents }) => {
+    return key.startsWith(query.prefix) && search?.matches(key, contents.value);
+  }));
+  showPosition(rows.size, null);
   search.run(progress).catch((error) => stopped.signal.aborted || failed(error));
 }
 

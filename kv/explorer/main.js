@@ -42,7 +42,8 @@ function watch() {
   });
   opened.addEventListener("message", ({ data }) => received(parse(data)));
   opened.addEventListener("error", () => {
-    if (!explorer.classList.contains("lost")) {
+    const isFirst = !explorer.classList.contains("lost");
+    if (isFirst) {
       live.textContent = `Not connected since ${new Date().toLocaleTimeString("en")}, trying again`;
     }
     live.className = "";
@@ -50,6 +51,8 @@ function watch() {
     // Otherwise the browser tries again.
     if (opened.readyState !== EventSource.CLOSED) return;
     setTimeout(() => opened === source && watch(), WATCH_AGAIN_AFTER);
+    // What is stored can be listed without a stream, or there is a reason to show.
+    if (isFirst) begin();
   });
 }
 

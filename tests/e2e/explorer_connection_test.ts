@@ -1,6 +1,6 @@
 /// <reference lib="dom" />
 /** The service's page behind a proxy and a token, and while its connection is slow, shared or lost. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser } from "puppeteer-core";
 import { kv } from "../../kv.ts";
@@ -21,10 +21,11 @@ import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page and its service", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
-  await step("works under a path prefix, on a phone", underPrefix);
+  await step("works under a path prefix, on a phone, and zoomed to 200 %", underPrefix);
   await step("keeps up with keys that keep coming", keepUp);
   await step("watches only in the tab in front", openTabs);
   await step("dims what may be stale, and reconnects", reconnect);
+  await step("lists entries where no stream of changes can be had", noStream);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
   await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
@@ -56,14 +57,27 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
   await page.click("#edit-save");
   await rowsAre(page, [["long", `"${"x".repeat(100)}"`, "never"]]);
 
-  assertEquals(await page.$eval("html", (e) => e.scrollWidth), 360, "it fits a phone");
   const heights = await page.$$eval(
-    "button, summary, input",
+    "button, .button, summary, input",
     (all) => all.filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().height),
   );
   assertEquals(heights.filter((height) => height < 40), [], "each target has 40 pixels");
-  await noViolations(page);
-  await screenshot(page, `explorer-phone-${name}`);
+  await page.click("tbody summary");
+  // A phone, and 800 by 450 pixels at 200 %.
+  for (const size of [{ width: 360, height: 640 }, { width: 400, height: 225 }]) {
+    await resize(page, size);
+    for (const opener of ["", "#add", "tbody .edit", "#remove"]) {
+      if (opener !== "") await page.click(opener);
+      const shown = `${size.width}${opener.replace(/\W+/g, "-")}`;
+      const isShown = async () => (await page.$("dialog[open]") !== null) === (opener !== "");
+      await eventually(`the page at ${shown}`, isShown);
+      const width = await page.$eval("html", (e) => e.scrollWidth);
+      assert(width <= size.width, `it fits ${shown}`);
+      await noViolations(page);
+      await screenshot(page, `explorer-${shown}-${name}`);
+      if (opener !== "") await page.keyboard.press("Escape");
+    }
+  }
   await page.close(); // its stream of changes would keep the proxy
 }
 
@@ -167,7 +181,7 @@ async function reconnect(browser: Browser): Promise<void> {
   await using visited = await visit(browser, first.url);
   const { page } = visited;
   await rowsAre(page, [["a", "1", "never"]]);
-  const opacity = () => page.$eval("tbody", (e) => Number(getComputedStyle(e).opacity));
+  const opacity = () => page.$eval("tbody tr", (e) => Number(getComputedStyle(e).opacity));
   assertEquals(await opacity(), 1);
   await first[Symbol.asyncDispose]();
   const live = () => text(page, "#live");
@@ -178,6 +192,22 @@ async function reconnect(browser: Browser): Promise<void> {
   await eventually("the service", async () => await live() === "Live");
   await eventually("its entry", async () => (await rows(page)).some(([key]) => key === "b"));
   assertEquals(await opacity(), 1);
+}
+
+/** As when a thousand others watch, or behind a proxy that does not stream. */
+async function noStream(browser: Browser): Promise<void> {
+  const store = memoryStore();
+  const service = kv(store);
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    return /event-stream/.test(request.headers.get("Accept") ?? "")
+      ? new Response(null, { status: 503 })
+      : service.fetch(request);
+  });
+  await store.set("a", json(1));
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
+  await rowsAre(visited.page, [["a", "1", "never"]]);
+  assertMatch(await text(visited.page, "#live"), /^Not connected since \d/);
+  await store.close();
 }
 
 /** Two people edit one entry, and the service loses it in between. */

@@ -127,7 +127,7 @@ async function addAndEdit(browser: Browser): Promise<void> {
   await problem(/has changed meanwhile.*3\.00/s);
   assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
   await save();
-  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 4 days"]]);
+  await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 5 days"]]);
 }
 
 async function retype(page: Page, selector: string, text: string): Promise<void> {

@@ -82,7 +82,7 @@ async function unfold(browser: Browser): Promise<void> {
   const start = `{"price":1.10,"id":12345678901234567890,"text":"`;
   await rowsAre(page, [
     [key, "1", "never"],
-    ["long", `${start}${"x".repeat(300 - start.length)}…3 members`, "never"],
+    ["long", `${start}${"x".repeat(300 - start.length)}…`, "never"],
   ]);
   const keyHeight = () => page.$eval("bdi.key", (e) => e.getBoundingClientRect().height);
   assert(await keyHeight() < 80, "a long key takes three lines at most");

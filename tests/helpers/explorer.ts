@@ -11,8 +11,7 @@ import { eventually } from "./programs.ts";
 export async function rows(page: Page): Promise<string[][]> {
   return await page.$$eval("tbody tr", (rows) =>
     rows.map((row) => {
-      const value = row.querySelector(".value summary") ?? row.querySelector(".value");
-      const cells = [row.querySelector(".key"), value, row.querySelector(".expires")];
+      const cells = [".key", ".value .line", ".expires"].map((it) => row.querySelector(it));
       return Array.from(cells, (cell) => cell?.textContent ?? "");
     }));
 }
