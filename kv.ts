@@ -110,7 +110,7 @@ export interface KvOptions {
  * await store.close();
  * ```
  */
-export function kv(store: Store, options: KvOptions = {}): Hono<KvEnv> {
+export function kv(store: Store, options: KvOptions = {}): Hono {
   const { tokens = [], readTokens = [], host = "localhost", trustProxy = false } = options;
   const { stopping = new AbortController().signal } = options;
   const budget = new Budget(options.maxHeldBytes);
@@ -126,7 +126,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono<KvEnv> {
     [NDJSON, dump],
     ["text/html", (c) => explorerPage(c.get("access").store, c.get("url").search)],
   );
-  return app
+  app
     .get("/", respond(root))
     .get("/?backup", respond(backup))
     .get("/?health", respond(health))
@@ -139,6 +139,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono<KvEnv> {
     .patch("/key", respond(extend))
     .delete("/key", respond(remove))
     .notFound(respond(notAllowed));
+  // What is in the context is for its own handlers.
+  return app as unknown as Hono;
 
   /** The one way in and out: a chain of middleware would cost as much as a read. */
   function respond(handler: Handler) {

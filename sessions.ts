@@ -44,7 +44,7 @@ export {
 export { type KeyValueSessionOptions, KeyValueSessionStore } from "./sessions/key_value_store.ts";
 export type { SessionEntries } from "./sessions/rotation.ts";
 export { StoreFull, StoreUnavailable } from "./stores/store.ts";
-export type { LifetimeOptions } from "./sessions/lifetimes.ts";
+export type { LifetimeOf, LifetimeOptions } from "./sessions/lifetimes.ts";
 export type { ResponseBody, Session, SessionResponseInit } from "./sessions/session.ts";
 export type { SessionStore, StoredSession } from "./sessions/session_store.ts";
 

@@ -39,16 +39,18 @@ testWith(
     for (
       const [task, urls] of [
         ["start", ["counter: http://localhost:5000", "kv: http://localhost:5100"]],
-        ["lesson", ["cookie: http://localhost:5000", "store: http://localhost:5001"]],
+        ["lesson", [
+          "cookie: http://localhost:5000",
+          "store: http://localhost:5001",
+          "kv: http://localhost:5100",
+        ]],
         ["counter", ["counter: http://localhost:5000"]],
         ["kv", ["kv: http://localhost:5100"]],
       ] as const
     ) {
       await using program = await start(task, ports);
-      for (const url of urls) {
-        await program.printed(new RegExp(`^${url} \\(`, "m"));
-        await get(url.replace(/^\w+: /, ""));
-      }
+      for (const url of urls) await program.printed(new RegExp(`^${url} \\(`, "m"));
+      for (const url of urls) await get(url.replace(/^\w+: /, ""));
       assertEquals(await program.stop(), 0, program.output);
     }
   },

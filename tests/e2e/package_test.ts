@@ -76,7 +76,7 @@ function isForeign(problem: string): boolean {
 }
 
 /** Errors of `stores/` and `sessions/` that never leave them. */
-const INTERNAL = ["UnexpectedAnswer"];
+const INTERNAL = ["UnexpectedAnswer", "BadLine", "RestoreStopped"];
 
 Deno.test("every error that the package throws is exported", async () => {
   const modules = await Promise.all(ENTRIES.map((path) => import(join(PROJECT, path))));
