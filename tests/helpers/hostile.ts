@@ -1,6 +1,4 @@
-/** What a client can send that is expensive to reject or to answer, and how long others wait meanwhile. */
-import { Buffer } from "node:buffer";
-
+/** What a client can send that is expensive to reject or to answer. */
 const MIB = 1024 * 1024;
 const JSON_TYPE = { "Content-Type": "application/json" };
 const FORM = { "Content-Type": "application/x-www-form-urlencoded" };
@@ -115,68 +113,3 @@ export const HOSTILE_REQUESTS: HostileRequest[] = [
   getting("a query of 20,000 parameters", {}, `/?${many(20_000, (i) => `${i}`, "&")}`),
   getting("a long path", {}, `/${filled("%C3%A9", 60_000)}`),
 ];
-
-/** Sends a request, and returns its status; 0 if the server cuts the connection. */
-export async function sendHostile(url: string, request: HostileRequest): Promise<number> {
-  const body = request.body();
-  try {
-    const response = await fetch(url + request.path, {
-      method: request.method,
-      headers: request.headers,
-      body: body === null ? null : Buffer.from(body),
-    });
-    await response.body?.cancel();
-    return response.status;
-  } catch (error) {
-    if (error instanceof TypeError) return 0;
-    throw error;
-  }
-}
-
-/**
- * A client that repeats a request, in a thread of its own: this one is busy with making bodies.
- * Stopped when it goes out of scope.
- */
-export class Bystander implements Disposable {
-  readonly #worker: Worker;
-
-  private constructor(worker: Worker) {
-    this.#worker = worker;
-  }
-
-  static async start(url: string): Promise<Bystander> {
-    const source = `(${repeat})(${JSON.stringify(url)})`;
-    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    const bystander = new Bystander(new Worker(address, { type: "module" }));
-    await bystander.longestWait();
-    return bystander;
-  }
-
-  /** Returns the longest time that a request took since the last call, in milliseconds. */
-  async longestWait(): Promise<number> {
-    const { promise, resolve } = Promise.withResolvers<number>();
-    this.#worker.onmessage = ({ data }) => resolve(data);
-    this.#worker.postMessage(null);
-    return await promise;
-  }
-
-  [Symbol.dispose](): void {
-    this.#worker.terminate();
-  }
-}
-
-/** Runs in the worker. */
-async function repeat(url: string): Promise<void> {
-  let longest = 0;
-  const scope = self as unknown as Worker; // its own end of the messages has the same methods
-  scope.onmessage = () => {
-    scope.postMessage(longest);
-    longest = 0;
-  };
-  for (;;) {
-    const begun = performance.now();
-    await (await fetch(url)).arrayBuffer();
-    longest = Math.max(longest, performance.now() - begun);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
