@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { LifetimeOf } from "./lifetimes.ts";
+
 /** A session as its store returns it. */
 export interface StoredSession {
   /** The value for the browser's cookie. */
@@ -75,5 +77,5 @@ export interface SessionStore {
    * Returns a store with the same settings whose sessions have lifetimes of their own: a function
    * returns the seconds, given what is stored. Without this method, all have the same lifetime.
    */
-  withLifetime?(lifetimeOf: (stored: unknown) => number): SessionStore;
+  withLifetime?(lifetimeOf: LifetimeOf): SessionStore;
 }
