@@ -1,7 +1,7 @@
 /**
- * What a handler returns, and how the one exit makes a response of it: with all its headers at once,
- * since headers that are set on a finished response cost more than the rest of a read, and with a
- * long body piece by piece, as the client reads.
+ * The answers that handlers return, and how they are sent. A response is created with all its headers:
+ * setting one on a finished response costs more than the rest of a read. A long body is sent in
+ * pieces, as fast as the client reads.
  *
  * @module
  */
@@ -37,14 +37,14 @@ export interface KvEnv {
 /** Hono's context of a request. */
 export type KvContext = Context<KvEnv>;
 
-/** What a request is answered with. */
+/** The answer to a request. */
 export interface Answer {
   readonly status: number;
   readonly headers: Record<string, string>;
   /**
-   * A text, or its parts, which are asked for as the client reads. The first part is there before
-   * the status, so that its failure is an error response; a later one aborts the connection. The
-   * iterator's `return` is called once, at the end or before, even while a `next` is pending.
+   * A text, or its parts, requested as fast as the client reads. The first part is awaited before
+   * the status is sent, so its failure is an error response; a later failure aborts the connection.
+   * The iterator's `return` is called once, possibly while a `next` is pending.
    */
   readonly body: string | AsyncIterable<string> | null;
 }
@@ -54,7 +54,7 @@ export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 
 // ---- Headers and texts ---------------------------------------------------------------------
 
-/** No browser may run a response or frame it, whatever type it takes it for. */
+/** Keep browsers from running or framing a response, whatever type they guess. */
 export const GUARD_HEADERS = {
   "X-Content-Type-Options": "nosniff",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -109,7 +109,7 @@ export function responseOf(
   return new Response(streamOf(body, undefined, held), { status, headers });
 }
 
-/** HEAD has the length of a text; parts are not asked for. */
+/** Answers HEAD with the length of a text. Parts are closed unread. */
 async function withoutBody({ status, headers, body }: Answer, held: Held): Promise<Response> {
   held.end();
   if (typeof body !== "string") {
@@ -135,8 +135,8 @@ async function inParts(
 }
 
 /**
- * A body that is counted while it is held. Deno reports a text as sent at once, and holds it until
- * the client has read it.
+ * Returns a body whose bytes are counted while they are held. Deno reports a text body as sent
+ * immediately, and keeps it until the client has read it.
  */
 function streamOf(
   first: string,
@@ -167,7 +167,7 @@ function streamOf(
     clearTimeout(timer);
     rest = new Uint8Array();
     held.end();
-    // What failed would fail here once more.
+    // If the body has failed, this rejects with the same error.
     parts?.return?.().catch(() => {});
   }
 
@@ -188,7 +188,7 @@ function streamOf(
         }
       } catch (error) {
         end();
-        // Deno logs what a body fails with.
+        // Deno logs the error of a body with its stack.
         if (error instanceof TooMuchHeld) error.stack = error.message;
         throw error;
       }

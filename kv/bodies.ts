@@ -20,7 +20,7 @@ export const BODY_TIMEOUT = 60_000;
 
 // ---- JSON ----------------------------------------------------------------------------------
 
-/** The value of a `PUT`. */
+/** Reads the value of a `PUT`. */
 export async function readValue(c: KvContext): Promise<JsonText> {
   expectJson(c);
   const value = parseJson(await readBytes(c), (reader) => reader.value());
@@ -95,7 +95,7 @@ export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
   if (length !== undefined && length <= SMALL_BYTES) {
     // One connection of HTTP/2 carries hundreds of requests.
     if (length > UNCOUNTED_BYTES) c.get("held").keep(length);
-    // Several times cheaper than a reader.
+    // This is several times cheaper than a reader.
     const body = await inTime(c.req.raw.bytes(), BODY_TIMEOUT);
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
     if (bytes.length !== length) throw endedEarly();
@@ -115,7 +115,7 @@ export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
       buffer.copy(larger, 0, 0, used);
       buffer = larger;
     }
-    // Copied, since a chunk is a view of a buffer of 64 KiB, however short it is.
+    // Copy the chunk: even a short one is a view of a buffer of 64 KiB.
     buffer.set(chunk, used);
     used = needed;
   }

@@ -36,7 +36,7 @@ export async function post(c: KvContext): Promise<Answer> {
     return isLines ? await restoreBody(c, store, ttl) : await set(c, await readForm(c, type), ttl);
   }
   expectJson(c);
-  // An array is executed also for a reader: it may consist of gets.
+  // Arrays are also executed for a token that only reads: they may contain only gets.
   const bytes = await readBytes(c);
   const body = parseJson(
     bytes,

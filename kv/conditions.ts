@@ -57,8 +57,8 @@ export function noneMatches(tags: Tags, entry: Entry | null): boolean {
 }
 
 /**
- * Writes if the request's conditions hold. They are checked on an entry whose revision the write then
- * names, so that no other write can come in between.
+ * Writes if the request's conditions hold. The write is conditional on the revision of the entry that
+ * they were checked against, so no other write can come between.
  *
  * @param write Writes only over the revision that it is given
  * @throws {RevisionConflict} If they do not hold
@@ -88,7 +88,7 @@ export async function writeOver<T>(
     try {
       return await write(current);
     } catch (error) {
-      // Another write came in between; the conditions may hold for its entry, too.
+      // Another client wrote first: check the conditions against its entry.
       if (!(error instanceof RevisionConflict)) throw error;
       current = error.current;
     }

@@ -58,7 +58,7 @@ export class Events {
 
   #events({ since, changes }: Watch): AsyncIterable<string> {
     const reader = changes.getReader();
-    // Changes that have failed would fail here once more.
+    // If the stream has failed, cancelling it rejects with the same error.
     const stop = () => void reader.cancel().catch(() => {});
     this.stopping.addEventListener("abort", stop);
     if (this.stopping.aborted) stop();
@@ -66,7 +66,7 @@ export class Events {
     return {
       [Symbol.asyncIterator]: () => ({
         next: () => texts.next(),
-        // A generator would first wait for the next change.
+        // A generator's own `return` would wait for the pending read.
         return: async () => {
           this.#count--;
           this.stopping.removeEventListener("abort", stop);
@@ -78,7 +78,7 @@ export class Events {
   }
 }
 
-/** The events that are there at the same time are one text, up to a length. */
+/** Yields the events that are ready at the same time as one text, up to a length. */
 async function* eventTexts(reader: Reader, since: string): AsyncGenerator<string> {
   yield `event: ready\ndata: {}\nid: ${since}\n\n`;
   try {
@@ -89,20 +89,20 @@ async function* eventTexts(reader: Reader, since: string): AsyncGenerator<string
         yield ":\n\n";
         continue;
       }
-      // A change may be one of thousands, to a thousand clients.
+      // One write may make thousands of events for a thousand clients: let others go first.
       await pause();
       let text = "";
       while (result?.value !== undefined && text.length < PIECE_BYTES) {
         const { id, key, entry }: Change = result.value;
         text += `data: ${changeText(key, entry)}\nid: ${id}\n\n`;
         reading = reader.read();
-        // A failure is thrown above, after the changes before it were sent.
+        // An error is thrown above, after these events were sent.
         result = await Promise.race([reading.catch(() => undefined), endOfTurn()]);
       }
       yield text;
     }
   } catch (error) {
-    // The client reconnects with its Last-Event-ID, and learns what is wrong.
+    // The client reconnects with its Last-Event-ID, and gets the error then.
     if (!(error instanceof ChangesLost)) report(error);
   }
 }

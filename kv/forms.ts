@@ -47,7 +47,7 @@ export async function readForm(c: KvContext, type: string): Promise<Map<string, 
  * @throws {HTTPException} 413 if there are too many, 415 if it is JSON
  */
 function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
-  // `curl -d '{"foo": "bar"}'` says that it sends a form.
+  // `curl -d '{"foo": "bar"}'` sends JSON with the type of a form.
   const ends = bytes.subarray(0, 1).toString() + bytes.subarray(-1).toString();
   if (ends === "{}" || ends === "[]") {
     throw new HTTPException(415, {
@@ -59,7 +59,7 @@ function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
   for (let start = hasByteOrderMark ? 3 : 0; start < bytes.length;) {
     const found = bytes.indexOf(AMPERSAND, start);
     const end = found === -1 ? bytes.length : found;
-    // Three bytes for each, if all are escaped.
+    // An escaped byte takes three.
     if (end - start > 3 * (MAX_KEY_BYTES + MAX_VALUE_BYTES)) throw new ValueTooLarge();
     const field = bytes.subarray(start, end);
     const equals = field.includes(EQUALS) ? field.indexOf(EQUALS) : field.length;
@@ -81,7 +81,7 @@ function decoded(bytes: Buffer): string {
   for (let at = 0; at < bytes.length; at++) {
     let byte = bytes[at] as number;
     if (byte === PLUS) byte = SPACE;
-    // A percent sign that begins no escape stands for itself.
+    // A percent sign without two hexadecimal digits is literal.
     const code = byte === PERCENT ? hexDigit(bytes[at + 1]) << 4 | hexDigit(bytes[at + 2]) : -1;
     if (code >= 0) {
       byte = code;

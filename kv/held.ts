@@ -65,7 +65,7 @@ export class Held {
     this.#count(this.#kept + bytes, this.#sent);
   }
 
-  /** Forgets what was kept. It stays counted until the next call, which may need its room. */
+  /** Releases what was kept. It stays counted until the next call, which may need the room. */
   drop(bytes: number = this.#kept): void {
     this.#kept -= bytes;
   }

@@ -84,7 +84,7 @@ export async function remove(c: KvContext): Promise<Answer> {
   const store = writing(c);
   expectNoQuery(c);
   const key = readKey(c);
-  // Read first: a removed value for which there is no room would be lost.
+  // Read the entry first: without room for its value, it must not be removed.
   const body = await writeOver(c, key, readConditions(c), async (current) => {
     const text = memberText(key, current?.value);
     c.get("held").send(text);

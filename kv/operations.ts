@@ -37,7 +37,7 @@ const CHUNK_LENGTH = 256 * 1024;
 const MAX_WRITE_RESULTS = 16 * 1024 * 1024;
 /** The most bytes of the result of an operation that may not fail for want of room. */
 const ROOM = { get: 0, put: 1024, delete: MAX_VALUE_BYTES + 1024 };
-/** Room is held for the value of each delete under way, so few are at once, of all arrays. */
+/** Limits the deletes under way, of all arrays together: room for a value is held for each. */
 const deletes = new Turnstile(32);
 const TOO_LARGE = failureText(503, {
   detail: "The results of this array are too large: send fewer operations at once",
@@ -64,7 +64,7 @@ export const OperationSchema = z.discriminatedUnion("op", [
 ]) satisfies z.ZodType<Operation>;
 
 /**
- * Reads an array, all of it before anything is executed.
+ * Reads the whole array, before anything is executed.
  *
  * @throws {HTTPException} 400 at the first element that is not an operation
  */
@@ -84,7 +84,7 @@ function readOperation(reader: JsonReader, name: string): Operation {
   const fields: [string, unknown][] = [];
   reader.object((field) => {
     if (fields.length === MAX_FIELDS) throw badRequest(`Cannot read ${name}: too many members`);
-    // The value stays text; any notation of a number is one for a ttl.
+    // Keep the value as text. A ttl may be any notation of a number, as 6e1.
     if (field === "value") fields.push([field, readValueOf(reader, name)]);
     else fields.push([field, reader.peek() === '"' ? reader.string() : JSON.parse(reader.value())]);
   });
@@ -124,8 +124,8 @@ async function* following(first: string, others: AsyncGenerator<string>): AsyncG
 }
 
 /**
- * The results of operations. Those of writes are all there at first; entries are fetched a few at a
- * time, as the client reads.
+ * The results of operations. The writes are executed first; entries are fetched a few at a time, as
+ * the client reads.
  */
 class Results {
   readonly #texts: (string | undefined)[];
@@ -195,7 +195,7 @@ class Results {
     try {
       this.#hold(i, ROOM[operation.op]);
       const text = await this.#call(operation);
-      // With a comma. A UTF-16 unit is at most three bytes of UTF-8.
+      // One for a comma. A UTF-16 unit is at most three bytes of UTF-8.
       const bytes = 1 + (text.length > 1000 ? Buffer.byteLength(text) : 3 * text.length);
       this.#hold(i, bytes);
       if (operation.op !== "get") this.#written += bytes;
@@ -235,7 +235,7 @@ class Results {
       text += this.#taken === 0 ? next : `,${next}`;
       this.#forget(this.#taken);
     }
-    // A slow client must not hold large entries that it will not read soon: fetch them again then.
+    // Do not hold large entries for a slow client: fetch them again when it reads on.
     const isFull = text.length >= CHUNK_LENGTH;
     this.#atOnce = isFull ? this.#taken - from : Math.min(2 * this.#atOnce, MOST_FETCHED);
     for (let i = this.#taken; isFull && i < this.operations.length; i++) {

@@ -12,8 +12,8 @@ let isWaiting = false;
 let begun = performance.now();
 
 /**
- * Lets a large request go on now or in a later step: those that wait go on one after another. It may
- * take a millisecond, so small requests should not call it.
+ * Waits for a later step if large requests have worked for too long in this one. Those that wait
+ * continue one by one. This may take a millisecond, so small requests should not call it.
  */
 export function pause(): Promise<void> {
   if (!isWaiting && performance.now() - begun < LONGEST_STEP) return Promise.resolve();
@@ -23,7 +23,7 @@ export function pause(): Promise<void> {
   return promise;
 }
 
-/** Not by setImmediate: Deno looks for input only once in many turns, unless it waits. */
+/** Uses a timer, since Deno checks for input only once in many turns of setImmediate. */
 function beginStep(): void {
   isWaiting = true;
   setTimeout(() => {
@@ -41,7 +41,7 @@ function goOn(): void {
 
 let turn: Promise<undefined> | undefined;
 
-/** Resolves when all that the event loop has ready now was done. */
+/** Resolves after everything that the event loop has ready now. */
 export function endOfTurn(): Promise<undefined> {
   return turn ??= new Promise((resolve) => {
     setImmediate(() => {

@@ -48,7 +48,7 @@ export function readQuery<T extends z.ZodType>(c: KvContext, schema: T): z.infer
   const { search } = c.get("url");
   const values = new Map<string, string>();
   if (search !== null) {
-    // URLSearchParams takes bad escapes for the text that they are.
+    // URLSearchParams would accept bad escapes as text.
     unescaped(search, "the query");
     for (const [name, value] of new URLSearchParams(search)) {
       if (values.has(name)) throw badRequest(`Cannot read the query: "${name}" is repeated`);

@@ -45,7 +45,7 @@ export function accessOf(
   return function access(request) {
     const token = tokenOf(request);
     if (token === undefined) throw unauthorized(request);
-    // Digests have one length, and all of them are compared: the time tells nothing of a token.
+    // All digests have one length, and each is compared, so the time reveals nothing about a token.
     const digest = digestOf(token);
     const matching = granted.filter(([other]) => timingSafeEqual(digest, other));
     const access = matching[0]?.[1];

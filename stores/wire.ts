@@ -1,7 +1,8 @@
 /**
  * The protocol between `kv.ts` and its client, `http/`: arrays of operations and their answers,
  * changes, pages of keys and errors. The service writes with these functions and the client reads
- * with them. Values are copied as JSON text and not parsed.
+ * with them. The service copies values as JSON text; the client parses the answers, and keeps every
+ * digit of a number.
  *
  * @module
  */

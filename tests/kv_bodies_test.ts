@@ -1,5 +1,6 @@
 /** Bodies that are rejected, and those that arrive slowly. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import fc from "fast-check";
 import { BODY_TIMEOUT, MAX_MEMBERS } from "../kv/bodies.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_VALUE_BYTES } from "../stores/store.ts";
@@ -139,6 +140,41 @@ test("rejects a body that is shorter than its Content-Length", async ({ app, sto
     assertMatch((await readProblem(response)).detail, /The body ended early$/);
   }
   assertEquals(await store.get("b"), null);
+});
+
+// ---- Bodies in parts ------------------------------------------------------------------------
+
+test("reads a body the same, wherever it is cut into parts", async ({ app }) => {
+  const sizes = fc.oneof(
+    fc.integer({ min: 2, max: 20 }),
+    ...[64, 128, 256].map((kib) => fc.integer({ min: -3, max: 3 }).map((n) => kib * 1024 + n)),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      sizes,
+      fc.array(fc.nat({ max: 300 * 1024 }), { maxLength: 6 }),
+      fc.boolean(),
+      async (size, cuts, isTold) => {
+        // Characters of several bytes are cut within.
+        const value = `"${"é".repeat((size - 2) / 2)}${"x".repeat(size % 2)}"`;
+        const bytes = new TextEncoder().encode(value);
+        const ends = [...cuts.filter((cut) => cut < bytes.length), bytes.length].sort((a, b) =>
+          a - b
+        );
+        const body = new ReadableStream<Uint8Array>({
+          start(stream) {
+            ends.forEach((end, i) => stream.enqueue(bytes.slice(ends[i - 1] ?? 0, end)));
+            stream.close();
+          },
+        });
+        const told = isTold ? { "Content-Length": String(bytes.length) } : {};
+        const response = await app.request("/a", put(body, told as Record<string, string>));
+        assert(response.ok);
+        assertEquals(await response.text(), `{"a":${value}}`);
+      },
+    ),
+    { numRuns: 100 },
+  );
 });
 
 // ---- Slow clients ---------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 /**
- * Reads JSON in UTF-8 a value at a time, and gives each value as text. Nothing is turned into
- * JavaScript values, so that numbers keep every digit and no body, however it is made, takes longer
- * than one pass over its bytes.
+ * Reads JSON in UTF-8 one value at a time, and returns each value as text. Nothing becomes a JavaScript
+ * value, so numbers keep every digit, and any body takes one pass over its bytes.
  *
  * @module
  */

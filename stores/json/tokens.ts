@@ -1,7 +1,6 @@
 /**
- * The tokens of JSON in UTF-8. They are compacted where they stand: white space between them is
- * dropped, and an escape of a printable character (`\u00e9`, `\/`) becomes the character. Both only
- * make a text shorter.
+ * The tokens of JSON in UTF-8, compacted in place: white space between tokens is dropped, and an escape
+ * of a printable character (`\u00e9`, `\/`) becomes the character. Both only make the text shorter.
  *
  * @module
  */
