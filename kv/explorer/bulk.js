@@ -27,10 +27,10 @@ async function remove() {
   say("Counting the entries");
   const count = entryCount(await countKeys(prefix));
   say("");
-  const which = prefix === ""
-    ? `all ${count}`
-    : `${count} whose keys begin with ${JSON.stringify(prefix)}`;
-  if (!await confirmed(`Delete ${which}?`, "Delete")) return;
+  const question = prefix === ""
+    ? `Delete everything: ${count}?`
+    : `Delete ${count} with the prefix ${JSON.stringify(prefix)}?`;
+  if (!await confirmed(question, "Delete")) return;
   say(`Deleting ${count}`);
   say(`Deleted ${entryCount(await removeKeys(prefix))}`);
 }

@@ -75,9 +75,17 @@ export function entryCount(count) {
   return count === 1 ? "1 entry" : `${grouped(count)} entries`;
 }
 
+/** The last time that a Date holds. Another program of a Redis may have set a later one. */
+const LAST_TIME = 8.64e15;
+
+/** @param {number} time In milliseconds since 1970 */
+export function dateOf(time) {
+  return new Date(Math.min(time, LAST_TIME));
+}
+
 /** @param {number} time In milliseconds since 1970 */
 export function exactTime(time) {
-  return exact.format(time);
+  return exact.format(dateOf(time));
 }
 
 /**

@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
-import { byId, exactTime, failed, part, say, timeLeft } from "./dom.js";
+import { byId, dateOf, exactTime, failed, part, say, timeLeft } from "./dom.js";
 import { element, tree } from "./json.js";
 import { confirmed } from "./question.js";
 import { change, KEEPS_DIGITS, now } from "./service.js";
@@ -83,7 +83,7 @@ export class Row {
     const left = expires - now();
     if (left <= 0) return this.remove();
     this.time.textContent = timeLeft(left);
-    this.time.dateTime = new Date(expires).toISOString();
+    this.time.dateTime = dateOf(expires).toISOString();
     this.time.title = exactTime(expires);
     if (!this.time.isConnected) this.expires.replaceChildren(this.time);
   }

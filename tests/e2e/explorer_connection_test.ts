@@ -26,6 +26,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("watches only in the tab in front", openTabs);
   await step("dims what may be stale, and reconnects", reconnect);
   await step("lists entries where no stream of changes can be had", noStream);
+  await step("shows a time that no Date holds, as Redis may have", farFuture);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
   await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
@@ -208,6 +209,30 @@ async function noStream(browser: Browser): Promise<void> {
   await rowsAre(visited.page, [["a", "1", "never"]]);
   assertMatch(await text(visited.page, "#live"), /^Not connected since \d/);
   await store.close();
+}
+
+async function farFuture(browser: Browser): Promise<void> {
+  const memory = memoryStore();
+  const get = async (key: string) => {
+    const entry = await memory.get(key);
+    return entry && { ...entry, expires: key === "late" ? 9e18 : null };
+  };
+  const { fetch } = kv({ ...memory, get });
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    return fetch(request);
+  });
+  await memory.set("a", json(1));
+  await memory.set("late", json(2));
+  await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
+  const { page } = visited;
+  await eventually("both rows", async () => {
+    return (await rows(page)).map(([key]) => key).join() === "a,late";
+  });
+  assertMatch((await rows(page))[1]?.[2] ?? "", /^in [\d,]+ days$/);
+  await page.click("tr:last-child .edit");
+  await eventually("the dialog", async () => await text(page, "#editor[open] h2") !== "");
+  await page.close(); // its stream of changes would keep the server
+  await memory.close();
 }
 
 /** Two people edit one entry, and the service loses it in between. */

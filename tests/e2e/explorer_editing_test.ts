@@ -224,7 +224,7 @@ async function deletePrefix(browser: Browser): Promise<void> {
   await eventually("the first page", async () => (await rows(page)).length === 50);
   assertEquals(await text(page, "#remove"), "Delete these");
   await page.click("#remove");
-  const asked = 'Delete 2,345 entries whose keys begin with "a:"?';
+  const asked = 'Delete 2,345 entries with the prefix "a:"?';
   assertEquals(await answer(page, "Cancel"), asked);
   await page.click("#remove");
   assertEquals(await answer(page, "Delete"), asked);
@@ -236,7 +236,7 @@ async function deletePrefix(browser: Browser): Promise<void> {
   await page.click("#clear");
   await rowsAre(page, [["b", "1", "never"], ["c", "2", "never"]]);
   await page.click("#remove");
-  assertEquals(await answer(page, "Delete"), "Delete all 2 entries?");
+  assertEquals(await answer(page, "Delete"), "Delete everything: 2 entries?");
   await message("Deleted 2 entries");
   assertEquals(await get(kv.url), '{"keys":[]}');
 }
