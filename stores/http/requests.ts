@@ -57,8 +57,8 @@ export class Requests {
 
   /** Sends a request and returns the text of its 200. */
   async text(path: string, { body, limit, mistake }: RequestOptions): Promise<string> {
-    const type = body === undefined ? {} : { "Content-Type": "application/json" };
-    const headers = { Accept: "application/json", ...type };
+    const headers: Record<string, string> = { Accept: "application/json" };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
     let status: number;
     let text: string;
     const deadline = this.deadline();
