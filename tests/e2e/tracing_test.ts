@@ -29,9 +29,12 @@ Deno.test("counter.ts and kv.ts are traced by Deno, without session ids", async 
   const second = await fetch(counter.url, { headers: { Cookie: cookie } });
   assertMatch(await second.text(), /Count: 2/);
 
-  // Two spans a page: the counter's response, and the service's.
-  const spans = () => [...sent.join().matchAll(/"traceId":"([0-9a-f]+)","spanId"/g)];
-  await eventually("every span", () => Promise.resolve(spans().length === 4));
+  // A span for each page, and one for each message to the service, whose first looks at the store.
+  const spans = (method: string) => [...sent.join().matchAll(RegExp(`"name":"${method}"`, "g"))];
+  await eventually(
+    "every span",
+    () => Promise.resolve(spans("GET").length === 2 && spans("POST").length === 3),
+  );
   assert(sent.join().includes(`${counter.url}/`) && sent.join().includes(`${kv.url}/`));
   const id = cookie.slice("session=".length);
   assertMatch(id, /^[0-9a-f-]{36}$/);
