@@ -1,7 +1,7 @@
 /**
- * The recent changes of a store, for `Store.watch`: which keys were written or removed, in order.
- * Only the keys are kept, the last {@linkcode MAX_CHANGES} of them. A watcher reads at its own pace.
- * One that falls further behind gets an error, and no writer ever waits for it.
+ * The recent changes of a store, for `Store.watch`: the keys that were written or removed, in order.
+ * Only the last {@linkcode MAX_CHANGES} are kept. A watcher reads at its own pace; one that falls
+ * further behind gets an error, and no writer waits for it.
  *
  * @module
  */
@@ -58,8 +58,7 @@ export class Changes {
     const next = async (): Promise<Change | null> => {
       while (!cancelled) {
         if (this.#end?.error) throw this.#end.error;
-        // The entries of changes that were not reported yet can no longer be read.
-        if (this.#end) return null;
+        if (this.#end) return null; // the remaining entries can no longer be read
         if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
         const key = this.#keys[seen - this.#forgotten];
         if (key === undefined) {

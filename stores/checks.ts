@@ -39,70 +39,42 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+/** The arguments of a call that are checked. */
+interface Arguments {
+  keys?: Iterable<string>;
+  ttl?: number | undefined;
+  prefix?: string;
+  limit?: number;
+}
+
 /** Returns the store of an engine: it checks the arguments of every call, and that it is open. */
 export function checked(engine: Engine): Store {
   let closing: Promise<void> | undefined;
 
-  function checkOpen(): void {
+  // Async, so that a bad argument rejects.
+  async function call<T>(args: Arguments, run: () => Promise<T>): Promise<T> {
     if (closing) throw new StoreUnavailable("The store is closed", { outcome: "unchanged" });
+    for (const key of args.keys ?? []) checkKey(key);
+    checkTtl(args.ttl);
+    checkPage(args);
+    return await run();
   }
 
-  // Async, so that a bad argument rejects.
   const store: Store = {
-    async get(key) {
-      checkOpen();
-      checkKey(key);
-      return await engine.get(key);
-    },
-
-    async set(key, value, options = {}) {
-      checkOpen();
-      checkKey(key);
-      checkTtl(options.ttl);
-      return await engine.set(key, value, options);
-    },
-
-    async setAll(values, options = {}) {
-      checkOpen();
-      checkTtl(options.ttl);
-      for (const key of values.keys()) checkKey(key);
-      await engine.setAll(values, options);
-    },
-
-    async delete(key, options = {}) {
-      checkOpen();
-      checkKey(key);
-      return await engine.delete(key, options);
-    },
-
-    async list(prefix, { after, limit = MAX_PAGE } = {}) {
-      checkOpen();
-      checkPrefix(prefix);
-      checkLimit(limit);
-      return await engine.list(prefix, { after, limit });
-    },
-
-    async watch(prefix, options = {}) {
-      checkOpen();
-      checkPrefix(prefix);
-      return await engine.watch(prefix, options);
-    },
-
-    async check() {
-      checkOpen();
-      await (engine.check?.() ?? engine.get("health"));
-    },
-
-    close() {
-      return closing ??= engine.close();
-    },
+    get: (key) => call({ keys: [key] }, () => engine.get(key)),
+    set: (key, value, options = {}) =>
+      call({ keys: [key], ttl: options.ttl }, () => engine.set(key, value, options)),
+    setAll: (values, options = {}) =>
+      call({ keys: values.keys(), ttl: options.ttl }, () => engine.setAll(values, options)),
+    delete: (key, options = {}) => call({ keys: [key] }, () => engine.delete(key, options)),
+    list: (prefix, { after, limit = MAX_PAGE } = {}) =>
+      call({ prefix, limit }, () => engine.list(prefix, { after, limit })),
+    watch: (prefix, options = {}) => call({ prefix }, () => engine.watch(prefix, options)),
+    check: () => call({}, async () => void await (engine.check?.() ?? engine.get("health"))),
+    close: () => closing ??= engine.close(),
   };
   const count = engine.count?.bind(engine);
-  if (count === undefined) return store;
-  store.count = async () => {
-    checkOpen();
-    return await count();
-  };
+  if (count) store.count = () => call({}, count);
   return store;
 }
 
@@ -137,13 +109,10 @@ export function checkTtl(ttl: number | undefined): void {
   }
 }
 
-function checkPrefix(prefix: string): void {
+function checkPage({ prefix = "", limit = 1 }: Arguments): void {
   if (!prefix.isWellFormed()) {
     throw new InvalidArgument("prefix", "Cannot use the prefix: it has half of a surrogate pair");
   }
-}
-
-function checkLimit(limit: number): void {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
     throw new InvalidArgument(
       "limit",

@@ -1,6 +1,6 @@
 /**
- * A store as newline-delimited JSON: every entry of it, and writing dumps back. Either side holds a few
- * entries at a time, however many there are.
+ * Reads every entry of a store, and restores dumps (newline-delimited JSON). Both hold a few entries
+ * at a time.
  *
  * @module
  */
@@ -15,10 +15,11 @@ export const LIMITS = {
   /** How many lines, and about how many bytes, are written at once. */
   batchLines: 1000,
   batchBytes: 2 * 1024 * 1024,
-  /** How many entries are fetched at once, and about how many characters they may have together. */
+  /** How many entries are fetched at once, and about how many characters of values. */
   fetched: 16,
   fetchedLength: 64 * 1024,
 };
+
 /**
  * Yields every entry of a store, or those under a prefix. One that is written, removed or expires
  * meanwhile may be among them or not.
@@ -52,7 +53,7 @@ export async function* entries(
         length += fetched[used]?.value.length ?? 0;
       }
       atOnce = used === fetched.length ? Math.min(2 * atOnce, limits.fetched) : used;
-      // Who reads slowly must not hold large entries that are not read soon: they are fetched again.
+      // Do not hold large entries for a slow reader: fetch them again later.
       fetched.length = used;
       keys.splice(0, used);
       for (const entry of fetched) if (entry !== null) yield entry;
@@ -63,11 +64,11 @@ export async function* entries(
 
 /** What {@linkcode restore} takes beside the lines. */
 export interface RestoreOptions {
-  /** How long the entries of lines without a lifetime are kept, in seconds; by default for ever. */
+  /** The ttl of lines without a lifetime, in seconds; by default they never expire. */
   ttl?: number | undefined;
   /** Called after each write, with the number of lines that have been restored. */
   onProgress?: (restored: number) => void;
-  /** The clock that says how long an entry is still kept, in milliseconds since 1970. */
+  /** The clock, in milliseconds since 1970. */
   now?: () => number;
   limits?: typeof LIMITS;
 }
@@ -93,11 +94,9 @@ export class RestoreStopped extends Error {
   }
 }
 
-/** What became of the lines of a dump. */
+/** How many lines were written, and how many left out since their entries have expired. */
 export interface Restored {
-  /** How many were written. */
   restored: number;
-  /** How many were left out, since their entries have expired. */
   expired: number;
 }
 
@@ -131,7 +130,7 @@ export async function restore(
   try {
     try {
       for await (const [number, text] of linesOf(dump, limits.lineBytes)) {
-        const line = readLine(number, text, { ttl, now });
+        const line = readLine(number, text, ttl, now);
         if (line.ttl === 0) {
           expired++;
           continue;
@@ -142,8 +141,7 @@ export async function restore(
         if (lines === limits.batchLines || bytes >= limits.batchBytes) await write();
       }
     } finally {
-      // The good lines before a bad one, too.
-      await write();
+      await write(); // also after a bad line
     }
   } catch (error) {
     const { cause, line } = error instanceof BadLine ? error : { cause: error, line: undefined };
@@ -155,11 +153,11 @@ export async function restore(
 /** Writes the lines, those with one ttl together. */
 async function writeAll(store: Store, lines: Iterable<Line>): Promise<void> {
   const groups = Map.groupBy(lines, ({ ttl }) => ttl);
-  await Promise.all(Array.from(groups, async ([ttl, group]) => {
-    const [first, ...others] = group;
-    // A service gets many of the first in one request.
-    if (first !== undefined && others.length === 0) {
-      await store.set(first.key, first.value, { ttl });
-    } else await store.setAll(new Map(group.map(({ key, value }) => [key, value])), { ttl });
+  await Promise.all(Array.from(groups, ([ttl, group]) => {
+    const [first, second] = group;
+    // One by one, since calls of one turn share a request and a `setAll` does not.
+    return first && !second
+      ? store.set(first.key, first.value, { ttl })
+      : store.setAll(new Map(group.map(({ key, value }) => [key, value])), { ttl });
   }));
 }

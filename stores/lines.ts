@@ -43,12 +43,12 @@ export class BadLine extends Error {
 
   /** Takes the number of the line, and what is wrong with it. */
   constructor(readonly line: number, override readonly cause: unknown) {
-    super(`Cannot restore line ${line}: ${(cause as Error).message}`, { cause });
+    super();
   }
 }
 
 /**
- * The lines that are not blank, with their numbers. A line is valid until the next one is asked for.
+ * Yields the lines that are not blank, with their numbers. Reading the next line overwrites the last.
  *
  * @throws {BadLine} If a line is too long
  */
@@ -59,7 +59,7 @@ export async function* linesOf(
   let number = 1;
   let line: Buffer<ArrayBuffer> = Buffer.alloc(4096);
   let length = 0;
-  // Copied, since a chunk is a view of a buffer of 64 KiB, however short it is.
+  // Copies the part: even a short chunk is a view of a buffer of 64 KiB.
   const append = (part: Uint8Array) => {
     const needed = length + part.length;
     if (needed > longest) {
@@ -73,10 +73,7 @@ export async function* linesOf(
     line.set(part, length);
     length = needed;
   };
-  const isBlank = () => {
-    for (let i = 0; i < length; i++) if (!isWhiteSpace(line[i])) return false;
-    return true;
-  };
+  const isBlank = () => line.subarray(0, length).every(isWhiteSpace);
   for await (const chunk of chunks) {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
@@ -91,19 +88,28 @@ export async function* linesOf(
   if (!isBlank()) yield [number, line.subarray(0, length)];
 }
 
-/** Whether a byte is white space within a line: a space, a tab or a carriage return. */
-function isWhiteSpace(byte: number | undefined): boolean {
+/** Whether a byte is a space, a tab or a carriage return. */
+function isWhiteSpace(byte: number): boolean {
   return byte === 0x20 || byte === 0x09 || byte === 0x0d;
 }
 
-/** @throws {BadLine} If the line is not an entry */
+/**
+ * @param ttl Of a line without a lifetime, in seconds
+ * @param now Returns the time, in milliseconds since 1970
+ * @throws {BadLine} If the line is not an entry
+ */
 export function readLine(
   number: number,
   text: Uint8Array<ArrayBuffer>,
-  lifetimes: Lifetimes,
+  ttl: number | undefined,
+  now: () => number,
 ): Line {
   try {
-    const line = lineOf(membersOf(text), lifetimes);
+    const members = membersOf(text);
+    const [first, second] = members;
+    const line = first && !second
+      ? { key: first[0], value: first[1], ttl }
+      : backedUp(members, now);
     checkKey(line.key);
     return line;
   } catch (error) {
@@ -111,21 +117,13 @@ export function readLine(
   }
 }
 
-/** What a line without a lifetime gets, and the clock for one that has it. */
-interface Lifetimes {
-  ttl: number | undefined;
-  now: () => number;
-}
-
-function lineOf(members: [string, JsonText][], { ttl, now }: Lifetimes): Line {
-  const [only, ...others] = members;
-  if (only !== undefined && others.length === 0) return { key: only[0], value: only[1], ttl };
+function backedUp(members: [string, JsonText][], now: () => number): Line {
   const { key = "", value, expires = "" } = Object.fromEntries(members);
   const isEntry = members.length === 3 && key.startsWith('"') && /^(null|\d{1,16})$/.test(expires);
   if (!isEntry || value === undefined) throw new InvalidArgument("value", WANTED);
-  const left = ttlOf(JSON.parse(expires), now());
-  if (left !== 0) checkTtl(left);
-  return { key: JSON.parse(key), value, ttl: left };
+  const ttl = ttlOf(JSON.parse(expires), now());
+  if (ttl !== 0) checkTtl(ttl);
+  return { key: JSON.parse(key), value, ttl };
 }
 
 /** The members of the object in a line. */

@@ -1,6 +1,6 @@
 /**
- * A store in this process's memory, for tests, for development, and for data that may be lost.
- * Every step of it is short, however many entries there are.
+ * A store in this process's memory, for tests, for development, and for data that may be lost. No
+ * call blocks for long, however many entries there are.
  *
  * @module
  */
@@ -16,7 +16,7 @@ export interface MemoryOptions {
   now?: () => number;
   /** How often expired entries are removed, in milliseconds. Readers never see them. */
   sweepInterval?: number;
-  /** How many entries are looked at in one go: a longer listing or sweep lets other calls in between. */
+  /** How many entries a listing or a sweep looks at before it lets other calls run. */
   step?: number;
 }
 
@@ -40,7 +40,7 @@ export function memoryStore(
   const entries = new SortedEntries();
   const changes = new Changes();
   const clock = forwardOnly(now);
-  // Other processes also count from 0: the prefix keeps their revisions apart.
+  // Distinguishes revisions from those of other processes, which also count from 0.
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
   let sweepFrom = "";

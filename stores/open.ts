@@ -5,7 +5,7 @@
  */
 import { prefixed } from "./prefix.ts";
 import { parseQuery } from "./query.ts";
-import { redisUrlProblem } from "./redis/url.ts";
+import { parseRedisUrl } from "./redis/url.ts";
 import { InvalidArgument, type Store } from "./store.ts";
 
 /** What {@linkcode openStore} takes beside the URL. */
@@ -18,31 +18,33 @@ export interface OpenOptions {
 
 /** A kind of store, as {@linkcode openStore} knows it. Its code is loaded when it is first opened. */
 interface EngineEntry {
-  /** Returns what is wrong with a URL, or null. */
-  problem(url: string): string | null;
+  /** @throws {TypeError} With what a URL should be instead */
+  check(url: string): void;
   open(url: string, options: OpenOptions): Promise<Store>;
   /** Whether `watch` reports what other programs write. */
   watchesOthers: boolean;
 }
 
 const MEMORY: EngineEntry = withPrefix({
-  problem: () => null,
+  check() {},
   open: async () => (await import("./memory.ts")).memoryStore(),
   watchesOthers: false,
 });
 const SQLITE: EngineEntry = withPrefix({
-  problem: (url) => (pathOf(url) === "" ? "expected the path of a file" : null),
+  check(url) {
+    if (pathOf(url) === "") throw new TypeError("expected the path of a file");
+  },
   open: async (url, options) =>
     (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),
   watchesOthers: false,
 });
 const HTTP: EngineEntry = withPrefix({
-  problem: httpUrlProblem,
+  check: checkHttpUrl,
   open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
   watchesOthers: true,
 });
 const REDIS: EngineEntry = {
-  problem: redisUrlProblem,
+  check: parseRedisUrl,
   open: async (url) => (await import("./redis/store.ts")).redisStore(url),
   watchesOthers: true,
 };
@@ -91,21 +93,26 @@ const ENGINES = new Map([
  * ```
  */
 export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
-  const problem = storeUrlProblem(url);
   const engine = engineOf(url);
-  if (problem !== null || engine === undefined) {
-    throw new InvalidArgument("url", `Cannot open the store "${withoutPassword(url)}": ${problem}`);
-  }
-  return await engine.open(url, options);
+  const problem = storeUrlProblem(url);
+  if (engine && problem === null) return await engine.open(url, options);
+  throw new InvalidArgument("url", `Cannot open the store "${withoutPassword(url)}": ${problem}`);
 }
 
 /** Returns what is wrong with a store's URL, or null. */
 export function storeUrlProblem(url: string): string | null {
   const engine = engineOf(url);
-  if (engine) return engine.problem(url);
-  const [first, ...others] = [...ENGINES.keys()].filter((scheme) => !scheme.startsWith("rediss+"));
-  const last = others.pop();
-  return `expected ${first}, a file, ${others.join(", ")} or ${last}`;
+  if (engine === undefined) {
+    const [first, ...others] = [...ENGINES.keys()].filter((it) => !it.startsWith("rediss+"));
+    const last = others.pop();
+    return `expected ${first}, a file, ${others.join(", ")} or ${last}`;
+  }
+  try {
+    engine.check(url);
+    return null;
+  } catch (error) {
+    return (error as TypeError).message;
+  }
 }
 
 /** Whether the `watch` of the store that a URL names reports what other programs write. */
@@ -130,24 +137,20 @@ function pathOf(url: string): string {
   return url.replace(/^sqlite:/, "");
 }
 
-function httpUrlProblem(url: string): string | null {
-  if (!URL.canParse(url)) return "expected a host after the scheme";
+function checkHttpUrl(url: string): void {
+  if (!URL.canParse(url)) throw new TypeError("expected a host after the scheme");
   const { username, password, hash } = new URL(url);
-  if (username || password) return "expected no user or password: set KV_TOKEN instead";
-  return hash ? "expected nothing after the path except ?prefix=" : null;
+  if (username || password) {
+    throw new TypeError("expected no user or password: set KV_TOKEN instead");
+  }
+  if (hash) throw new TypeError("expected nothing after the path except ?prefix=");
 }
 
 /** Takes `?prefix=` off the URL, for an engine that does not read it itself. */
 function withPrefix(engine: EngineEntry): EngineEntry {
   return {
     ...engine,
-    problem(url) {
-      try {
-        return engine.problem(splitPrefix(url).address);
-      } catch (error) {
-        return (error as TypeError).message;
-      }
-    },
+    check: (url) => engine.check(splitPrefix(url).address),
     async open(url, options) {
       const { address, prefix } = splitPrefix(url);
       const store = await engine.open(address, options);

@@ -1,8 +1,7 @@
 /**
  * The protocol between `kv.ts` and its client, `http/`: arrays of operations and their answers,
- * changes, pages of keys and errors. The service writes with these functions and the client reads
- * with them. The service copies values as JSON text; the client parses the answers, and keeps every
- * digit of a number.
+ * changes, pages of keys and errors. The service copies values as JSON text; the client parses the
+ * answers, and keeps every digit of a number.
  *
  * @module
  */
@@ -15,7 +14,7 @@ export const MAX_OPERATIONS = 1000;
 /** The longest body of a request, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
-/** How much of an error's detail is read, in characters. */
+/** How much of an error's detail is kept, in characters: each failed call is logged with it. */
 const MAX_DETAIL = 1000;
 /** The last time that a `Date` can hold, in milliseconds since 1970 (ECMAScript, section 21.4.1.1). */
 const MAX_TIME = 8.64e15;
@@ -67,7 +66,7 @@ export function foundText(status: 200 | 412, entry: Entry | null): string {
   return `{"status":${status},${contentsText(entry)}}`;
 }
 
-/** Answers a `put`. What the client gave is not sent back to it. */
+/** Answers a `put`. The client has the value already. */
 export function writtenText({ created, revision, expires }: Written): string {
   return JSON.stringify({ status: created ? 201 : 200, revision, expires });
 }
@@ -101,7 +100,7 @@ export function readAnswers(
   operations: readonly Pick<Operation, "op" | "key">[],
 ): Answer[] {
   const answers = parse(text);
-  if (!Array.isArray(answers)) throw new UnexpectedAnswer("other JSON");
+  if (!Array.isArray(answers)) throw otherJson();
   if (answers.length !== operations.length) {
     throw new UnexpectedAnswer(`${answers.length} answers`);
   }
@@ -109,64 +108,57 @@ export function readAnswers(
 }
 
 function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
-  const { status, detail } = Object(answer);
+  const { status, detail, revision, expires } = Object(answer);
   if (typeof status === "number" && status >= 400 && typeof detail === "string") {
     return { status, failure: failureOf(answer) };
   }
   if (op !== "get" && status === 412 || op !== "put" && status === 200) {
     return { status, entry: entryOf(key, answer) };
   }
-  const { revision, expires } = Object(answer);
   const isWritten = op === "put" && (status === 200 || status === 201);
-  if (!isWritten || !isRevision(revision) || !isExpiry(expires)) {
-    throw new UnexpectedAnswer("other JSON");
-  }
+  if (!isWritten || !isRevision(revision) || !isExpiry(expires)) throw otherJson();
   return { status, written: { revision, expires } };
 }
 
 /** @throws {UnexpectedAnswer} If the text is not the body of an error response */
 export function readFailure(text: string): Failure {
   const problem = parse(text);
-  if (typeof Object(problem).detail !== "string") throw new UnexpectedAnswer("other JSON");
+  if (typeof Object(problem).detail !== "string") throw otherJson();
   return failureOf(problem);
 }
 
 function failureOf(problem: unknown): Failure {
   const { detail, outcome } = Object(problem);
-  return {
-    // Each failed call is logged with it.
-    detail: detail.slice(0, MAX_DETAIL),
-    outcome: outcome === "unchanged" || outcome === "unknown" ? outcome : undefined,
-  };
+  const isKnown = outcome === "unchanged" || outcome === "unknown";
+  return { detail: detail.slice(0, MAX_DETAIL), outcome: isKnown ? outcome : undefined };
 }
 
 /** @throws {UnexpectedAnswer} If the text is not a page of keys */
 export function readPage(text: string): Page {
   const { keys, next } = Object(parse(text));
-  const isPage = Array.isArray(keys) && keys.every(isKey) &&
-    (next === null || typeof next === "string");
-  if (!isPage) throw new UnexpectedAnswer("other JSON");
+  const isPage = Array.isArray(keys) && keys.every(isKey);
+  if (!isPage || next !== null && typeof next !== "string") throw otherJson();
   return { keys, next };
 }
 
 /** @throws {UnexpectedAnswer} If the text does not echo an object with these keys */
 export function readEcho(text: string, keys: Iterable<string>): void {
   const echo = Object(parse(text));
-  for (const key of keys) if (!Object.hasOwn(echo, key)) throw new UnexpectedAnswer("other JSON");
+  for (const key of keys) if (!Object.hasOwn(echo, key)) throw otherJson();
 }
 
 /** @throws {UnexpectedAnswer} If the text is not the data of an event that reports a change */
 export function readChange(text: string): { key: string; entry: Entry | null } {
   const change = parse(text);
   const { key } = Object(change);
-  if (!isKey(key)) throw new UnexpectedAnswer("other JSON");
+  if (!isKey(key)) throw otherJson();
   return { key, entry: entryOf(key, change) };
 }
 
 function entryOf(key: string, contents: unknown): Entry | null {
   const { value, revision, expires } = Object(contents);
   if (revision === null) return null;
-  if (!isRevision(revision) || !isExpiry(expires)) throw new UnexpectedAnswer("other JSON");
+  if (!isRevision(revision) || !isExpiry(expires)) throw otherJson();
   try {
     return { key, value: json(value), revision, expires };
   } catch (cause) {
@@ -174,7 +166,7 @@ function entryOf(key: string, contents: unknown): Entry | null {
   }
 }
 
-/** Whether a header can carry it, in an entity tag. Ours have 36 characters at most. */
+/** Whether an entity tag can carry it (RFC 9110, section 8.8.3). Ours have 36 characters at most. */
 function isRevision(revision: unknown): revision is string {
   return typeof revision === "string" && /^[\x21\x23-\x7e]{1,200}$/.test(revision);
 }
@@ -182,6 +174,10 @@ function isRevision(revision: unknown): revision is string {
 /** Whether it is a time that a `Date` can hold, or null. */
 function isExpiry(expires: unknown): expires is number | null {
   return expires === null || typeof expires === "number" && Math.abs(expires) <= MAX_TIME;
+}
+
+function otherJson(): UnexpectedAnswer {
+  return new UnexpectedAnswer("other JSON");
 }
 
 function parse(text: string): unknown {

@@ -38,16 +38,6 @@ export interface RedisUrl {
 const REDIS_URL =
   /^redis(s?)(?:\+(sentinel|cluster|unix))?:\/\/(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)(?:\?(.*))?$/s;
 
-/** Returns what is wrong with the URL of a Redis store, or null. */
-export function redisUrlProblem(url: string): string | null {
-  try {
-    parseRedisUrl(url);
-    return null;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
 /** @throws {TypeError} With what was expected, and without the password */
 export function parseRedisUrl(url: string): RedisUrl {
   // The rest of such a password would be read as a host or a database, and be shown.
