@@ -5,6 +5,9 @@
  */
 import type { Context } from "hono";
 
+/** Bun types a text when it sends it, and no longer once its `body` has been read. */
+const TYPES_TEXT_LATE = new Response("text").headers.get("Content-Type") === null;
+
 /**
  * Returns the headers of a response whose request used its session.
  *
@@ -19,7 +22,10 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
 export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
   // A handler may return one response to many requests, if it has no body. Check the type first,
   // which every text has: reading `body` turns a text into a stream.
-  if (c.res.headers.get("Content-Type") === null && c.res.body === null) copyResponse(c);
+  if (c.res.headers.get("Content-Type") === null) {
+    if (TYPES_TEXT_LATE) cloneResponse(c);
+    else if (c.res.body === null) copyResponse(c);
+  }
   try {
     setHeaders(c.res.headers, setCookies);
   } catch (error) {
@@ -42,4 +48,13 @@ function setHeaders(headers: Headers, setCookies: readonly string[]): void {
 
 function copyResponse(c: Context): void {
   c.res = new Response(c.res.body, c.res);
+}
+
+function cloneResponse(c: Context): void {
+  const { res } = c;
+  // Hono would read the `body` of a response that follows another.
+  c.res = undefined;
+  c.res = res.clone();
+  // What a stream gives would be kept for it. The clone fails with the same error.
+  res.body?.cancel().catch(() => {});
 }

@@ -166,4 +166,30 @@ test("an app of another version of Hono uses the sessions", async () => {
   await store.close();
 });
 
+test("a text, a stream and a response of many requests keep their type", async () => {
+  const schema = z.object({ count: z.number().int().default(0) });
+  const shared = new Response(null, { status: 202 });
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .use(async (c, next) => {
+      await c.var.session.update((s) => ({ count: s.count + 1 }));
+      await next();
+    })
+    .get("/text", (c) => c.text("text"))
+    .get("/plain", () => new Response("text"))
+    .get("/stream", () => new Response(new Blob(["text"]).stream()))
+    .get("/shared", () => shared);
+  const server = await serve(app.fetch);
+  for (const path of ["/text", "/plain", "/stream", "/shared", "/shared"]) {
+    const response = await fetch(server.url + path);
+    const type = response.headers.get("Content-Type") ?? "";
+    const expected = path === "/shared" ? "" : "text";
+    assertEquals(await response.text(), expected, path);
+    if (/text|plain/.test(path)) assertMatch(type, /^text\/plain/, path);
+    assertEquals(response.headers.getSetCookie().length, 1, path);
+  }
+  assertEquals([...shared.headers], [], "what the handler gives again");
+  await server.close();
+});
+
 await runTests();
