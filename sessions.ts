@@ -141,7 +141,7 @@ export function sessions<T extends object, Name extends string = "session">(
       permanent ? store.lifetime : 0,
       trustProxy,
     ),
-    permanent,
+    isPermanent: permanence(permanent),
   };
   return async function sessions(c, next) {
     const existing: unknown = c.get(name);
@@ -151,10 +151,10 @@ export function sessions<T extends object, Name extends string = "session">(
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
     }
     checkCookieName(settings.cookie.name, name, c.var);
-    const session = new RequestSession(settings, c);
+    const session = new RequestSession(settings, c.req.raw);
     c.set(name, session as never);
     await next();
-    await session.finish();
+    await session.finish(c);
   };
 }
 
@@ -181,6 +181,19 @@ function storeFor<T extends object>(
     if (!isPromise(data)) return lifetime(data);
     throw new TypeError("Cannot wait for the schema or migrate: a lifetime is needed at once");
   });
+}
+
+/** Returns the rule that says which cookies outlive the browser. */
+function permanence<T extends object>(
+  permanent: SessionsOptions<T>["permanent"],
+): SessionSettings<T>["isPermanent"] {
+  if (typeof permanent !== "function") return (_, was) => permanent ?? was;
+  return function isPermanent(data, was) {
+    const given: unknown = data === null ? was : permanent(data);
+    if (typeof given === "boolean") return given;
+    const what = isPromise(given) ? "a promise" : `"${given}"`;
+    throw new TypeError(`Cannot use ${what} as what permanent() returns: expected true or false`);
+  };
 }
 
 /** @throws {TypeError} If another session of this request has the cookie */

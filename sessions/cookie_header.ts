@@ -49,21 +49,29 @@ export class SessionCookie {
    * @throws {TypeError} If the name or an attribute is invalid
    */
   constructor(options: NamedOptions, maxAge: number, trustProxy: boolean) {
-    const { name } = options;
-    this.name = name;
+    checkOptions("cookie", options, {
+      name: "string",
+      domain: "string",
+      path: "string",
+      secure: 'boolean or "auto"',
+      sameSite: '"Strict" or "Lax" or "None"',
+      partitioned: "boolean",
+    });
+    this.name = options.name;
     this.#secure = options.secure ?? "auto";
     this.#trustProxy = trustProxy;
-    checkCookie(options, maxAge);
     try {
+      checkCookie(options, maxAge);
       this.#secureTexts = textsOf({ ...options, secure: true });
       this.#plainTexts = textsOf({ ...options, secure: false });
+      const { length } = this.header("", true, maxAge);
+      if (length > MAX_EMPTY_BYTES) {
+        const wanted = `expected ${MAX_EMPTY_BYTES} at most`;
+        throw new RangeError(`its name and attributes take ${length} bytes: ${wanted}`);
+      }
     } catch (cause) {
-      throw invalid(name, cause);
-    }
-    const { length } = this.header("", true, maxAge);
-    if (length > MAX_EMPTY_BYTES) {
-      const wanted = `expected ${MAX_EMPTY_BYTES} at most`;
-      throw invalid(name, `its name and attributes take ${length} bytes: ${wanted}`);
+      const reason = (cause as Error).message;
+      throw new TypeError(`Cannot use the cookie "${this.name}": ${reason}`, { cause });
     }
   }
 
@@ -154,28 +162,16 @@ function attributesOf(
   return (headers.get("Set-Cookie") ?? "").slice(`${name}=`.length);
 }
 
-/** @throws {TypeError} If browsers would reject the cookie */
+/** @throws {Error} If browsers would reject the cookie */
 function checkCookie(options: NamedOptions, maxAge: number): void {
   const { name, path = "/", domain, secure, sameSite, partitioned = false } = options;
-  checkOptions("cookie", options, {
-    name: "string",
-    domain: "string",
-    path: "string",
-    secure: 'boolean or "auto"',
-    sameSite: '"Strict" or "Lax" or "None"',
-    partitioned: "boolean",
-  });
-  if (name === "") throw invalid(name, "expected a name");
+  if (name === "") throw new TypeError("expected a name");
   const attributes = { path, partitioned, maxAge, secure: secure !== false };
-  try {
-    // Hono's rules for the prefixes `__Host-` and `__Secure-` and for 400 days: std changes the
-    // attributes of such a cookie silently, and knows no longest age.
-    serialize(name, "", { ...attributes, ...domain && { domain }, ...sameSite && { sameSite } });
-  } catch (cause) {
-    throw invalid(name, cause);
-  }
+  // Hono's rules for the prefixes `__Host-` and `__Secure-` and for 400 days: std changes the
+  // attributes of such a cookie silently, and knows no longest age.
+  serialize(name, "", { ...attributes, ...domain && { domain }, ...sameSite && { sameSite } });
   if (domain !== undefined && !/^\.?[a-z\d]([a-z\d.-]*[a-z\d])?$/i.test(domain)) {
-    throw invalid(name, `its domain is "${domain}": expected a host name like example.org`);
+    throw new TypeError(`its domain is "${domain}": expected a host name like example.org`);
   }
   // Browsers drop these without Secure, so that `auto` would fail at the first http request.
   const asking = [
@@ -183,10 +179,5 @@ function checkCookie(options: NamedOptions, maxAge: number): void {
     sameSite === "None" && "SameSite=None",
     /^__(host|secure)-/i.test(name) && "its prefix",
   ].find(Boolean);
-  if (asking && secure !== true) throw invalid(name, `${asking} asks for Secure to be true`);
-}
-
-function invalid(name: string, cause: unknown): TypeError {
-  const reason = cause instanceof Error ? cause.message : cause;
-  return new TypeError(`Cannot use the cookie "${name}": ${reason}`, { cause });
+  if (asking && secure !== true) throw new TypeError(`${asking} asks for Secure to be true`);
 }

@@ -41,18 +41,14 @@ export class DataSchema<T extends object> {
   parse(stored: unknown): T | Promise<T> {
     return after(this.#validate(stored), (result) => {
       if (!result.issues) return result.value;
-      if (this.#migrate) return after(this.#migrate(stored), (migrated) => this.#fitting(migrated));
+      if (this.#migrate) {
+        const migrated = after(this.#migrate(stored), (data) => this.#validate(data));
+        return after(migrated, (result) => fitting("what migrate gave", result));
+      }
       const hint =
         "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
       const what = typeof stored === "string" ? `what is stored, ${hint},` : "what is stored";
-      throw misfit(what, result.issues);
-    });
-  }
-
-  #fitting(migrated: unknown): T | Promise<T> {
-    return after(this.#validate(migrated), (result) => {
-      if (result.issues) throw misfit("what migrate gave", result.issues);
-      return result.value;
+      return fitting(what, result);
     });
   }
 
@@ -68,13 +64,12 @@ export class DataSchema<T extends object> {
     if (isPromise(given)) {
       throw invalid(change, "is a promise: await what update needs before it is called");
     }
-    const result = await this.#validate(given);
-    if (result.issues) throw misfit(`what ${quoted(change)} gave`, result.issues);
-    const problem = problemForJson(result.value);
+    const data = fitting(`what ${quoted(change)} gave`, await this.#validate(given));
+    const problem = problemForJson(data);
     if (problem !== null) throw invalid(change, `cannot be kept as JSON: ${problem}`);
-    const dropped = droppedKey(given, result.value, before);
+    const dropped = droppedKey(given, data, before);
     if (dropped !== null) throw invalid(change, `has "${dropped}", which is not in the schema`);
-    return freeze(result.value);
+    return freeze(data);
   }
 
   #validate(data: unknown): Result<T> | Promise<Result<T>> {
@@ -125,12 +120,14 @@ function invalid(change: unknown, problem: string): SessionDataInvalid {
   return new SessionDataInvalid(`The session's data, what ${quoted(change)} gave, ${problem}`);
 }
 
-function misfit(what: string, issues: readonly StandardSchemaV1.Issue[]): SessionDataInvalid {
-  const problems = issues.map(({ path = [], message }) => {
+/** @throws {SessionDataInvalid} If what was validated does not fit */
+function fitting<T>(what: string, result: Result<T>): T {
+  if (!result.issues) return result.value;
+  const problems = result.issues.map(({ path = [], message }) => {
     const keys = path.map((part) => String(typeof part === "object" ? part.key : part));
     return [keys.join("."), message].filter((text) => text !== "").join(": ");
   });
-  return new SessionDataInvalid(
+  throw new SessionDataInvalid(
     `The session's data, ${what}, does not fit the schema: ${problems.join("; ")}`,
   );
 }
@@ -148,8 +145,8 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
   }
   if (depth > MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels deep`;
   if (!isPlain(value)) return `${it} is a ${value.constructor?.name || "class instance"}`;
-  for (const key of keysOf(value)) {
-    const member = (value as Record<string, unknown>)[key];
+  // The entries of an array include those that are missing.
+  for (const [key, member] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
     if (member === undefined && !Array.isArray(value)) continue;
     const problem = problemForJson(member, within(path, key), depth + 1);
     if (problem !== null) return problem;
@@ -183,13 +180,8 @@ export function freeze<T>(value: T): T {
   return value;
 }
 
-/** The keys of all members, of an array also those that are missing. */
-function keysOf(value: object): Iterable<string> {
-  return Array.isArray(value) ? Array.from(value, (_, i) => String(i)) : Object.keys(value);
-}
-
-function within(path: string, key: string): string {
-  return path === "" ? key : `${path}.${key}`;
+function within(path: string, key: string | number): string {
+  return path === "" ? String(key) : `${path}.${key}`;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

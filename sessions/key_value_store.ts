@@ -39,7 +39,7 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
 
 interface InternalOptions {
   prefix?: string;
-  lifetimeOf?: LifetimeOf;
+  lifetimeOf?: LifetimeOf | undefined;
   /** About how much memory the cached entries may take, in bytes: by default 32 MiB. */
   cacheBytes?: number;
 }
@@ -63,8 +63,9 @@ export class KeyValueSessionStore implements SessionStore {
   readonly lifetime: number;
   readonly now: () => number;
   readonly #store: SessionEntries;
-  readonly #options: KeyValueSessionOptions;
-  readonly #internal: InternalOptions;
+  readonly #with: (changes: InternalOptions) => KeyValueSessionStore;
+  /** The store's key for an id. */
+  readonly #keyFor: (id: string) => string;
   readonly #lifetimes: Lifetimes;
   readonly #cache: LRUCache<string, Entry>;
   readonly #queue = new KeyedQueue();
@@ -79,7 +80,7 @@ export class KeyValueSessionStore implements SessionStore {
   constructor(
     store: SessionEntries,
     options: KeyValueSessionOptions = {},
-    internal: InternalOptions = {},
+    { prefix = "", lifetimeOf, cacheBytes = 32 * 1024 * 1024 }: InternalOptions = {},
   ) {
     checkMethods(store, ["get", "set", "delete"], "a store, as await openStore(url) gives it");
     checkOptions("new KeyValueSessionStore()", options, {
@@ -87,13 +88,14 @@ export class KeyValueSessionStore implements SessionStore {
       hashIds: "boolean",
     });
     this.#store = store;
-    this.#options = options;
-    this.#internal = internal;
+    this.#with = (changes) =>
+      new KeyValueSessionStore(store, options, { prefix, lifetimeOf, cacheBytes, ...changes });
+    this.#keyFor = (id) => prefix + (options.hashIds ? bytesToHex(sha256(utf8ToBytes(id))) : id);
     this.#cache = new LRUCache({
-      maxSize: internal.cacheBytes ?? 32 * 1024 * 1024,
+      maxSize: cacheBytes,
       sizeCalculation: ({ key, value }) => ENTRY_BYTES + key.length + value.length,
     });
-    this.#lifetimes = new Lifetimes(options, internal.lifetimeOf);
+    this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
   }
@@ -104,10 +106,6 @@ export class KeyValueSessionStore implements SessionStore {
 
   withLifetime(lifetimeOf: LifetimeOf): KeyValueSessionStore {
     return this.#with({ lifetimeOf });
-  }
-
-  #with(changes: InternalOptions): KeyValueSessionStore {
-    return new KeyValueSessionStore(this.#store, this.#options, { ...this.#internal, ...changes });
   }
 
   async load(id: string): Promise<StoredSession | null> {
@@ -123,7 +121,7 @@ export class KeyValueSessionStore implements SessionStore {
   async create(data: object): Promise<StoredSession> {
     const id = crypto.randomUUID();
     const record = { data, created: this.#lifetimes.now(), isDated: true };
-    return await this.#write(id, this.#keyOf(id) as string, record, null);
+    return await this.#write(id, this.#keyFor(id), record, null);
   }
 
   async update(
@@ -161,7 +159,7 @@ export class KeyValueSessionStore implements SessionStore {
       const entry = await this.#store.get(from);
       if (entry === null || this.#living(entry) === null) return null;
       const cookie = crypto.randomUUID();
-      const to = this.#keyOf(cookie) as string;
+      const to = this.#keyFor(cookie);
       const read = ({ value }: Entry) => readRecord(value, this.#lifetimes.now());
       return await moveEntry(this.#store, {
         entry,
@@ -179,9 +177,9 @@ export class KeyValueSessionStore implements SessionStore {
     if (key === null) return;
     const removed = await this.#store.delete(key);
     if (removed === null) return await checkMoved(this.#store, key);
-    // A rotation is under way, or was cut off: it must not bring the session back.
     const { movingTo } = readRecord(removed.value, this.#lifetimes.now());
     if (movingTo === undefined) return;
+    // A rotation is under way, or was cut off: it must not bring the session back.
     await this.#store.delete(movingTo).catch((cause) => {
       throw new StoreUnavailable(cause.message, { cause, outcome: "unknown" });
     });
@@ -289,11 +287,8 @@ export class KeyValueSessionStore implements SessionStore {
     return Math.floor((expires - this.#clockAhead) / 1000) - this.#lifetimes.now();
   }
 
-  /** Returns the store's key for an id, or null: a cookie that is not an id costs no call. */
-  #keyOf(id: string): string | null {
-    if (!isUuid(id)) return null;
-    const { hashIds = false } = this.#options;
-    const { prefix = "" } = this.#internal;
-    return prefix + (hashIds ? bytesToHex(sha256(utf8ToBytes(id))) : id);
+  /** Returns the store's key for a cookie, or null: what is not an id costs no call. */
+  #keyOf(cookie: string): string | null {
+    return isUuid(cookie) ? this.#keyFor(cookie) : null;
   }
 }

@@ -7,7 +7,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";
 import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
-import { type DataSchema, freeze, isPromise } from "./data_schema.ts";
+import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
@@ -19,18 +19,19 @@ export interface SessionSettings<T extends object> {
   readonly store: SessionStore;
   readonly schema: DataSchema<T>;
   readonly cookie: SessionCookie;
-  /** By default a session stays as permanent as it was stored, by a Flask app say. */
-  readonly permanent: boolean | ((data: T) => boolean) | undefined;
+  /** Whether the cookie outlives the browser. Without the data, it stays as it was. */
+  isPermanent(data: T | null, was: boolean): boolean;
 }
+
+type SentCookie = Pick<StoredSession, "cookie" | "ttl">;
 
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
-  readonly #context: Context;
   // Read at once: a WebSocket's request can no longer be read, nor that of a stream that was left.
-  readonly #cookieHeader: string | null;
+  readonly #sentCookies: readonly string[];
   readonly #isSecure: boolean;
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
-  #cookies: string[] | null = null;
+  #cookies: readonly string[];
   #data: T | undefined;
   /** When the session ends unless it is used, in milliseconds since 1970; null: there is none. */
   #expires: number | null = null;
@@ -43,14 +44,14 @@ export class RequestSession<T extends object> implements Session<T> {
   #response: Response | null = null;
   #isFinished = false;
 
-  constructor(readonly settings: SessionSettings<T>, context: Context) {
-    this.#context = context;
-    this.#cookieHeader = context.req.raw.headers.get("Cookie");
-    this.#isSecure = settings.cookie.isSecure(context.req.raw);
+  constructor(readonly settings: SessionSettings<T>, request: Request) {
+    this.#sentCookies = settings.cookie.values(request.headers.get("Cookie"));
+    this.#cookies = this.#sentCookies;
+    this.#isSecure = settings.cookie.isSecure(request);
   }
 
   get cookie(): string | null {
-    return this.settings.cookie.values(this.#cookieHeader)[0] ?? null;
+    return this.#sentCookies[0] ?? null;
   }
 
   get setCookie(): string | null {
@@ -58,7 +59,7 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   get handle(): string | null {
-    const id = this.#expires === null ? undefined : this.#cookies?.[0];
+    const id = this.#expires === null ? undefined : this.#cookies[0];
     if (id === undefined || this.settings.store.dataInCookie) return null;
     return bytesToHex(sha256(utf8ToBytes(id)));
   }
@@ -73,10 +74,9 @@ export class RequestSession<T extends object> implements Session<T> {
       const cookie = await this.#livingCookie();
       const stored = cookie === null ? null : await this.settings.store.load(cookie);
       const data = await this.#parse(stored?.data ?? {});
-      if (stored === null) this.#forget();
-      else this.#keep(stored);
       // A cookie that Flask has compressed may be too large as ours, and stays valid as it is.
-      if (stored?.renewed && this.#header(stored).length <= MAX_COOKIE_BYTES) this.#send(stored);
+      const isSent = stored?.renewed && this.#header(stored).length <= MAX_COOKIE_BYTES;
+      this.#take(stored && { ...stored, renewed: isSent === true });
       return this.#data = data;
     });
   }
@@ -102,9 +102,7 @@ export class RequestSession<T extends object> implements Session<T> {
           stored = await store.create(created);
         }
       }
-      if (stored === null) this.#forget();
-      else if (stored.renewed) this.#send(stored);
-      else this.#keep(stored);
+      this.#take(stored);
       return this.#data = data as T;
     });
   }
@@ -117,6 +115,10 @@ export class RequestSession<T extends object> implements Session<T> {
         const cookie = await this.#livingCookie();
         if (cookie !== null) stored = await this.settings.store.rotate(cookie);
       } catch (error) {
+        if (error instanceof RotationUnknown) {
+          this.#setPermanent(null);
+          this.#send({ cookie: error.cookie, ttl: this.settings.store.lifetime });
+        }
         // A login whose first answer was lost has to work, with nothing of what has moved.
         if (!(error instanceof SessionRotated)) throw error;
       }
@@ -132,7 +134,7 @@ export class RequestSession<T extends object> implements Session<T> {
       const { store, cookie } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       // Each of them, also after one that has just moved to another id.
-      const ends = await Promise.allSettled(this.#allCookies().map((it) => store.destroy(it)));
+      const ends = await Promise.allSettled(this.#cookies.map((it) => store.destroy(it)));
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
       if (!this.#isFinished) this.#setCookies = cookie.clearingHeaders(this.#isSecure);
@@ -153,34 +155,29 @@ export class RequestSession<T extends object> implements Session<T> {
    * The response phase: waits for calls that nobody awaited, then tells the browser what happened.
    * The error of a call that nobody awaited is thrown here.
    */
-  async finish(): Promise<void> {
+  async finish(c: Context): Promise<void> {
     for (let call = null; call !== this.#lastCall;) {
       call = this.#lastCall;
       await call?.settled;
     }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    if (this.#context.res !== this.#response) setResponseHeaders(this.#context, this.#setCookies);
+    if (c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
     const [first, ...others] = this.#failed.filter(({ call }) => !call.isAwaited);
     for (const { error } of others) logError(error);
     if (first) throw first.error;
   }
 
-  /** Returns the cookie that may name the session: of several with one name, one that does. */
-  #livingCookie(): string | null | Promise<string | null> {
-    const cookies = this.#allCookies();
-    return cookies.length < 2 ? cookies[0] ?? null : this.#firstLiving(cookies);
-  }
-
   /**
-   * Returns the first cookie that names a living session, or the youngest if they hold the data: a
-   * browser that has an old one, too, sends both for ever.
+   * Returns the cookie that may name the session. Of several with one name, which a browser sends for
+   * ever, it is the first that names a living session, or the youngest if they hold the data.
    */
-  async #firstLiving(cookies: string[]): Promise<string | null> {
+  async #livingCookie(): Promise<string | null> {
+    if (this.#cookies.length < 2) return this.#cookies[0] ?? null;
     let living: string | null = null;
     let youngest = Infinity;
     let rotated: SessionRotated | null = null;
-    for (const cookie of cookies) {
+    for (const cookie of this.#cookies) {
       try {
         const stored = await this.settings.store.load(cookie);
         const age = stored?.age ?? 0;
@@ -197,10 +194,6 @@ export class RequestSession<T extends object> implements Session<T> {
     return living;
   }
 
-  #allCookies(): string[] {
-    return this.#cookies ??= this.settings.cookie.values(this.#cookieHeader);
-  }
-
   async #parse(stored: unknown): Promise<T> {
     const { note, others } = splitNote(stored, "_permanent");
     const parsed = freeze(await this.settings.schema.parse(others));
@@ -208,23 +201,20 @@ export class RequestSession<T extends object> implements Session<T> {
     return parsed;
   }
 
-  #setPermanent(data: T | null, isStored = this.#isPermanent): void {
-    const { permanent } = this.settings;
-    if (typeof permanent !== "function" || data === null) {
-      this.#isPermanent = typeof permanent === "boolean" ? permanent : isStored;
-      return;
-    }
-    const given = permanent(data);
-    if (typeof given !== "boolean") {
-      const what = isPromise(given) ? "a promise" : `"${given}"`;
-      throw new TypeError(`Cannot use ${what} as what permanent() returns: expected true or false`);
-    }
-    this.#isPermanent = given;
+  #setPermanent(data: T | null, was = this.#isPermanent): void {
+    this.#isPermanent = this.settings.isPermanent(data, was);
   }
 
-  #keep(stored: StoredSession): void {
-    this.#cookies = [stored.cookie];
-    this.#expires = (this.settings.store.now?.() ?? Date.now()) + stored.ttl * 1000;
+  /** Takes over the session that a call has returned. */
+  #take(stored: StoredSession | null): void {
+    if (stored === null) this.#forget();
+    else if (stored.renewed) this.#send(stored);
+    else this.#keep(stored);
+  }
+
+  #keep({ cookie, ttl }: SentCookie): void {
+    this.#cookies = [cookie];
+    this.#expires = (this.settings.store.now?.() ?? Date.now()) + ttl * 1000;
   }
 
   #forget(): void {
@@ -233,12 +223,12 @@ export class RequestSession<T extends object> implements Session<T> {
     this.#data = undefined;
   }
 
-  #header({ cookie, ttl }: StoredSession): string {
+  #header({ cookie, ttl }: SentCookie): string {
     return this.settings.cookie.header(cookie, this.#isSecure, this.#isPermanent ? ttl : null);
   }
 
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
-  #send(stored: StoredSession): void {
+  #send(stored: SentCookie): void {
     const header = this.#header(stored);
     if (header.length > MAX_COOKIE_BYTES) {
       throw new SessionTooLarge(
@@ -271,18 +261,9 @@ export class RequestSession<T extends object> implements Session<T> {
     try {
       return await run();
     } catch (error) {
-      this.#noteError(error);
+      // A cookie from before the rotation would replace the new one.
+      if (error instanceof SessionRotated) this.#setCookies = [];
       throw appError(error);
-    }
-  }
-
-  #noteError(error: unknown): void {
-    // A cookie from before the rotation would replace the new one.
-    if (error instanceof SessionRotated) this.#setCookies = [];
-    if (error instanceof RotationUnknown) {
-      this.#setPermanent(null);
-      const ttl = this.settings.store.lifetime;
-      this.#send({ cookie: error.cookie, data: null, ttl, renewed: true });
     }
   }
 }

@@ -19,6 +19,7 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 import { RotationUnknown, SessionRotated } from "./errors.ts";
+import type { StoredSession } from "./session_store.ts";
 
 /** What a session store needs of a store: three methods of {@linkcode Store}. */
 export type SessionEntries = Pick<Store, "get" | "set" | "delete">;
@@ -30,13 +31,13 @@ const TOMBSTONE_TTL = 10;
 const MAX_COPIES = 4;
 
 /** A move of an entry to another key. */
-export interface Move<Written> {
+export interface Move {
   readonly entry: Entry;
   readonly to: string;
   /** The cookie for the new key. */
   readonly cookie: string;
   /** Writes what an entry holds under the new key. */
-  copy(entry: Entry): Promise<Written>;
+  copy(entry: Entry): Promise<StoredSession>;
   /**
    * Notes in the old entry where it moves to.
    *
@@ -46,30 +47,30 @@ export interface Move<Written> {
 }
 
 /**
- * Moves an entry. Returns what was written under the new key, or null if another request has removed
- * the entry.
+ * Moves an entry. Returns the session under the new key, or null if another request has removed the
+ * entry.
  *
  * @throws {RotationUnknown} If the entry may be gone, and the session lives under the new key
  */
-export async function moveEntry<Written>(
+export async function moveEntry(
   store: SessionEntries,
-  move: Move<Written>,
-): Promise<Written | null> {
+  move: Move,
+): Promise<StoredSession | null> {
+  let isMoved = false;
   try {
     const moved = await tryMove(store, move);
-    if (moved !== null) return moved;
+    isMoved = moved !== null;
+    return moved;
   } catch (error) {
-    if (!(error instanceof RotationUnknown)) await undo(store, move);
+    isMoved = error instanceof RotationUnknown;
     throw error;
+  } finally {
+    // If this fails, too, the copy ends by itself.
+    if (!isMoved) await Promise.allSettled([store.delete(move.to)]);
   }
-  await undo(store, move);
-  return null;
 }
 
-async function tryMove<Written>(
-  store: SessionEntries,
-  move: Move<Written>,
-): Promise<Written | null> {
+async function tryMove(store: SessionEntries, move: Move): Promise<StoredSession | null> {
   let { entry } = move;
   for (let copies = 0; copies < MAX_COPIES; copies++) {
     try {
@@ -97,18 +98,13 @@ async function tryMove<Written>(
 
 async function remove(
   store: SessionEntries,
-  { entry, cookie }: Pick<Move<unknown>, "entry" | "cookie">,
+  { entry, cookie }: Move,
   condition: RevisionOption,
 ): Promise<Entry | null> {
   return await store.delete(entry.key, condition).catch((error) => {
     const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
     throw isUnknown ? new RotationUnknown(cookie, error) : error;
   });
-}
-
-async function undo(store: SessionEntries, { to }: Pick<Move<unknown>, "to">): Promise<void> {
-  // If this fails, too, the copy ends by itself.
-  await Promise.allSettled([store.delete(to)]);
 }
 
 /** @throws {SessionRotated} If the entry of this key has just been moved to another */
