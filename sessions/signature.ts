@@ -69,7 +69,7 @@ export class Signer implements CookieCodec {
       const wanted = UTF8.encode(sign(signed));
       return bytes.length === wanted.length && timingSafeEqual(bytes, wanted);
     });
-    return isSigned ? { text: await decodePayload(payload), time: decodeTime(time) } : null;
+    return isSigned ? { text: await decodePayload(payload), time: numberOf(decode(time)) } : null;
   }
 }
 
@@ -96,7 +96,7 @@ export function secretBytes(secretKey: string): Uint8Array {
 }
 
 /** Returns no bytes for what is not base64, as of an app with the same key and another layout. */
-function decode(text: string): Uint8Array<ArrayBuffer> {
+export function decode(text: string): Uint8Array<ArrayBuffer> {
   return text.length % 4 === 1 ? new Uint8Array() : decodeBase64Url(text);
 }
 
@@ -112,8 +112,9 @@ function encodeTime(seconds: number): string {
 
 let lastTime = { seconds: NaN, text: "" };
 
-function decodeTime(text: string): number {
-  return decode(text).reduce((seconds, byte) => seconds * 256 + byte, 0);
+/** Returns the number that big-endian bytes stand for. */
+export function numberOf(bytes: Uint8Array): number {
+  return bytes.reduce((sum, byte) => sum * 256 + byte, 0);
 }
 
 /** Returns the text of a payload. A leading dot says that Flask has compressed it. */
