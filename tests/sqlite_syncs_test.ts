@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
+import { sqliteStore } from "../stores/sqlite/store.ts";
 import { StoreUnavailable } from "../stores/store.ts";
 import { DISK, disk, type DiskOptions } from "./helpers/disk.ts";
 import type { Told } from "./helpers/disk_client.ts";
@@ -82,6 +83,25 @@ testWith(DISK, "a disk that skips syncs loses what sqliteStore() has answered", 
   const [written, read] = await runOnDisk(directory.path, { DISK_SKIPS: skips });
   for (const call of WRITER) assert(findLost(written).some((lost) => lost.call === call), call);
   for (const call of READER) assert(findLost(read).some((lost) => lost.call === call), call);
+});
+
+Deno.test("sqliteStore() writes a log again that it finds: a sync of it may have failed", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "kv.db");
+  const left = join(directory.path, "left.db");
+  const store = sqliteStore(path);
+  await store.set("a", json(1));
+  for (const suffix of ["", "-wal"]) await Deno.copyFile(path + suffix, left + suffix);
+  await store.close();
+
+  const log = await Deno.readFile(`${left}-wal`);
+  await Deno.utime(`${left}-wal`, 0, 0);
+  const reopened = sqliteStore(left);
+  const { mtime } = await Deno.stat(`${left}-wal`);
+  assert(mtime !== null && mtime.getTime() > 0);
+  assertEquals(await Deno.readFile(`${left}-wal`), log);
+  assertEquals((await reopened.get("a"))?.value, "1");
+  await reopened.close();
 });
 
 /** kv.ts, and a client of it. Leaving the scope stops both. */

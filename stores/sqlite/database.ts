@@ -4,11 +4,12 @@
  *
  * @module
  */
-import { realpathSync, statSync } from "node:fs";
+import { Buffer } from "node:buffer";
+import { closeSync, openSync, readSync, realpathSync, statSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { StoreUnavailable } from "../store.ts";
-import { Syncs } from "./syncs.ts";
+import { type Sync, Syncs } from "./syncs.ts";
 
 /** How long a call waits for another process that has locked the file, in milliseconds. */
 export const LOCK_TIMEOUT = 3000;
@@ -70,7 +71,7 @@ export interface Opened {
  *
  * @throws {StoreUnavailable} If the file cannot be opened, is damaged, or is not a store
  */
-export function openDatabase(path: string, mustExist: boolean): Opened {
+export function openDatabase(path: string, mustExist: boolean, sync?: Sync): Opened {
   let database: DatabaseSync | undefined;
   try {
     if (mustExist) statSync(path);
@@ -84,21 +85,39 @@ export function openDatabase(path: string, mustExist: boolean): Opened {
     // And again inside a transaction: another process may have created the tables meanwhile.
     const version = versionOf(database);
     if (version < VERSION) database.exec(version === 0 ? TABLES : UPGRADE);
-    database.exec("COMMIT");
-    if (path === ":memory:") return { database, syncs: new Syncs(null), findReplaced: () => null };
     // SQLite keeps the others beside the file that a link points to. Absolute, since the program may
     // change its directory.
-    const log = `${realpathSync(path)}-wal`;
+    const log = path === ":memory:" ? null : `${realpathSync(path)}-wal`;
+    if (log !== null) rewrite(log);
+    database.exec("COMMIT");
+    if (log === null) return { database, syncs: new Syncs(null), findReplaced: () => null };
     const paths = [resolve(path), log, log.replace(/wal$/, "shm")];
     const opened = paths.map(identityOf);
     const findReplaced = () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
-    return { database, syncs: new Syncs(log), findReplaced };
+    return { database, syncs: new Syncs(log, sync), findReplaced };
   } catch (cause) {
     database?.close();
     throw new StoreUnavailable(`Cannot open the store "${path}": ${(cause as Error).message}`, {
       cause,
       outcome: "unchanged",
     });
+  }
+}
+
+/**
+ * Writes a log again as it is, while nobody else can. A process whose sync failed may have left
+ * commits that the system holds in memory and takes for synced: no later sync would write them.
+ */
+function rewrite(path: string): void {
+  const file = openSync(path, "r+");
+  try {
+    const block = Buffer.alloc(1024 * 1024);
+    let length: number;
+    for (let at = 0; (length = readSync(file, block, 0, block.length, at)) > 0;) {
+      at += writeSync(file, block, 0, length, at);
+    }
+  } finally {
+    closeSync(file);
   }
 }
 

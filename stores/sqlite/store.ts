@@ -13,6 +13,7 @@ import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
 import { abandon, openDatabase } from "./database.ts";
 import { type KeyRow, type Row, statementsOf } from "./statements.ts";
+import type { Sync } from "./syncs.ts";
 import { type Found, Transactions } from "./transactions.ts";
 import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
 import { forwardOnly, unref } from "../timers.ts";
@@ -41,6 +42,8 @@ export interface SqliteOptions {
    * that large values delay no other call for long: by default 4 MiB.
    */
   transactionBytes?: number;
+  /** Syncs an open file to the disk: by default `fdatasync`. */
+  sync?: Sync;
 }
 
 /**
@@ -65,8 +68,8 @@ export function sqliteStore(
   options: SqliteOptions = {},
 ): Store {
   const { now = () => Date.now(), mustExist = false, sweepInterval = 1000 } = options;
-  const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024 } = options;
-  const { database, syncs, findReplaced } = openDatabase(path, mustExist);
+  const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024, sync } = options;
+  const { database, syncs, findReplaced } = openDatabase(path, mustExist, sync);
   const sql = statementsOf(database);
   const clock = forwardOnly(now);
   const changes = new Changes();

@@ -10,7 +10,10 @@
 import { closeSync, fdatasync, fdatasyncSync, openSync } from "node:fs";
 import { promisify } from "node:util";
 
-const syncInThread = promisify(fdatasync);
+/** Syncs an open file to the disk. */
+export type Sync = (file: number) => Promise<void>;
+
+const syncInThread: Sync = promisify(fdatasync);
 /** Up to how many milliseconds a sync may block: handing it to a thread costs others as much. */
 const QUICK = 0.5;
 /** A sync that was slower is the last one that blocks for this many times as long. */
@@ -28,8 +31,11 @@ export class Syncs {
   #slowUntil = 0;
   #failure: Error | undefined;
 
-  /** Takes the path of the log; null if nothing is kept on a disk. */
-  constructor(path: string | null) {
+  /**
+   * @param path Of the log; null if nothing is kept on a disk
+   * @param sync Instead of `fdatasync`, at once or in a thread
+   */
+  constructor(path: string | null, readonly sync?: Sync) {
     if (path === null) this.#synced = Infinity;
     else this.#file = openSync(path, "r+");
   }
@@ -77,7 +83,8 @@ export class Syncs {
     const newest = this.#newest;
     const file = this.#file as number;
     try {
-      if (this.isSlow) await syncInThread(file);
+      if (this.sync) await this.sync(file);
+      else if (this.isSlow) await syncInThread(file);
       else this.#syncAtOnce(file);
       this.#synced = newest;
     } catch (cause) {

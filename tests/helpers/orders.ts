@@ -1,6 +1,6 @@
 /**
  * Every order of events: runs a program again and again, each time with another order of its calls
- * to a store, until all orders were tried.
+ * to a store, or of what else it waits for, until all orders were tried.
  *
  * A call waits until it is chosen. Then it is done and answered; or, where faults are allowed, it is
  * refused; or its caller is told that the outcome is unknown, and the write is done at any later
@@ -10,6 +10,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
+import { setImmediate as endOfTurn } from "node:timers/promises";
 import { type Store, StoreUnavailable } from "../../stores/store.ts";
 
 /** Something that can happen next. */
@@ -41,6 +42,9 @@ export interface Tried {
   /** The most events of one order. */
   longest: number;
 }
+
+/** What can happen instead of an event, by its name. */
+export type Faults = Readonly<Record<string, () => void>>;
 
 /** One run of a program, in one order. */
 export class Order {
@@ -76,6 +80,17 @@ export class Order {
     };
   }
 
+  /** Adds something else that can happen, and the faults that can happen instead of it. */
+  add(process: string, what: string, happen: () => void, faults: Faults = {}): void {
+    const number = this.#count(process);
+    const named = (what: string, isFault: boolean, happen: () => void): Event => {
+      const name = `${process}${number} ${what}`;
+      return { name, process, key: null, writes: true, isFault, happen };
+    };
+    const outcomes = Object.entries(faults).map(([fault, happen]) => named(fault, true, happen));
+    this.#add(named(what, false, happen), outcomes);
+  }
+
   /** Returns what can happen next. */
   events(): Event[] {
     const all = this.#pending.flatMap(({ event, outcomes }) => [event, ...outcomes]);
@@ -95,8 +110,7 @@ export class Order {
   #call<T>(process: string, method: string, key: string, run: () => Promise<T>): Promise<T> {
     // A crashed process goes no further.
     if (this.#crashed.has(process)) return new Promise(() => {});
-    const number = (this.#calls.get(process) ?? 0) + 1;
-    this.#calls.set(process, number);
+    const number = this.#count(process);
     const writes = method !== "get";
     return new Promise((resolve, reject) => {
       const named = (what: string, isFault: boolean, happen: () => void): Event => {
@@ -128,6 +142,13 @@ export class Order {
       }
       this.#add(named("", false, () => void run().then(resolve, reject)), outcomes);
     });
+  }
+
+  /** Counts what a process waits for: its names are the same in every order. */
+  #count(process: string): number {
+    const number = (this.#calls.get(process) ?? 0) + 1;
+    this.#calls.set(process, number);
+    return number;
   }
 
   #dropCallsOf(process: string): void {
@@ -168,23 +189,24 @@ export async function everyOrder(
 ): Promise<Tried> {
   const tried: Tried = { orders: 0, same: 0, longest: 0 };
   const path: Choice[] = [];
-  const { setTimeout } = globalThis;
-  // A pause of the code under test must not take time, nor make an order depend on it.
-  const instant = (run: () => void, milliseconds = 0) => {
-    if (milliseconds >= 1000) return setTimeout(run, milliseconds);
+  const { setTimeout, setImmediate } = globalThis;
+  const counted = (run: () => void) => {
     pauses++;
     return setImmediate(() => {
       pauses--;
       run();
     });
   };
-  Object.assign(globalThis, { setTimeout: instant });
+  // A pause of the code under test must not take time, nor make an order depend on it.
+  const instant = (run: () => void, milliseconds = 0) =>
+    milliseconds >= 1000 ? setTimeout(run, milliseconds) : counted(run);
+  Object.assign(globalThis, { setTimeout: instant, setImmediate: counted });
   try {
     do {
       await runOnce(begin, new Order(faults, crashes), path, tried);
     } while (tried.orders + tried.same < limit && backtrack(path));
   } finally {
-    Object.assign(globalThis, { setTimeout });
+    Object.assign(globalThis, { setTimeout, setImmediate });
   }
   return tried;
 }
@@ -260,6 +282,6 @@ function areIndependent(a: Event, b: Event): boolean {
 async function settle(): Promise<void> {
   do {
     for (let hops = 0; hops < 300; hops++) await Promise.resolve();
-    if (pauses > 0) await new Promise((resolve) => setImmediate(resolve));
+    if (pauses > 0) await endOfTurn();
   } while (pauses > 0);
 }

@@ -1,6 +1,6 @@
 /**
  * Proves what docs/RELIABILITY.md promises, for as long as you like. First all orders of events of a
- * few requests to one session; then clients and browsers log what they ask and are answered while
+ * few requests to one session, and of a few calls to one SQLite file; then clients and browsers log what they ask and are answered while
  * services are killed, frozen and cut off, and a checker decides whether the answers fit together.
  *
  *     deno task prove                        # half an hour, another seed each time
@@ -22,7 +22,8 @@ import {
   watchAll,
   type Watched,
 } from "./clients.ts";
-import { LARGE_MEETINGS, meet, MEETINGS, nameOf } from "./orders.ts";
+import * as sessions from "./orders.ts";
+import * as sqlite from "./sqlite_orders.ts";
 import { clusterSetup, redisSetup, type Setup, sqliteSetup } from "./setups.ts";
 
 const SETUPS = { SQLite: sqliteSetup, Redis: redisSetup, Cluster: clusterSetup };
@@ -124,12 +125,19 @@ if (import.meta.main) {
   const names = options.setups?.split(",") ?? Object.keys(SETUPS);
   console.log(`seed ${seed}`);
   let failed = false;
-  for (const meeting of [...MEETINGS, ...LARGE_MEETINGS]) {
-    if (options.setups !== undefined) break;
+  const all = <T>(of: { MEETINGS: T[]; LARGE_MEETINGS: T[] }) => [
+    ...of.MEETINGS,
+    ...of.LARGE_MEETINGS,
+  ];
+  const meetings = [
+    ...all(sessions).map((it) => ({ name: sessions.nameOf(it), meet: () => sessions.meet(it) })),
+    ...all(sqlite).map((it) => ({ name: sqlite.nameOf(it), meet: () => sqlite.meet(it) })),
+  ];
+  for (const { name, meet } of options.setups === undefined ? meetings : []) {
     const begun = performance.now();
-    const { orders, longest } = await meet(meeting);
+    const { orders, longest } = await meet();
     const seconds = Math.round((performance.now() - begun) / 1000);
-    console.log(`${nameOf(meeting)}: ${orders} orders of up to ${longest} events, ${seconds} s`);
+    console.log(`${name}: ${orders} orders of up to ${longest} events, ${seconds} s`);
   }
   for (const [name, start] of Object.entries(SETUPS)) {
     if (!names.includes(name)) continue;
