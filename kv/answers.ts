@@ -59,6 +59,8 @@ export const GUARD_HEADERS = {
   "X-Content-Type-Options": "nosniff",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 };
+/** An HTTP date's year has four digits. Another program of a Redis may have set a later time. */
+const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 /** The headers of JSON. */
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
 
@@ -78,7 +80,9 @@ export function entryHeaders(entry: Entry | null): Record<string, string> {
   };
   if (entry === null) return headers;
   headers["ETag"] = `"${entry.revision}"`;
-  if (entry.expires !== null) headers["Expires"] = new Date(entry.expires).toUTCString();
+  if (entry.expires !== null) {
+    headers["Expires"] = new Date(Math.min(entry.expires, LAST_HTTP_DATE)).toUTCString();
+  }
   return headers;
 }
 

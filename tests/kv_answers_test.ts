@@ -90,6 +90,17 @@ Deno.test("kv() answers a failure of the first part of a body with its status", 
   await memory.close();
 });
 
+Deno.test("kv() sends a date of HTTP for an entry that lives longer than dates last", async () => {
+  const memory = memoryStore();
+  await memory.set("a", json(1));
+  for (const expires of [253402300800000, 9e18]) {
+    const get = async () => ({ key: "a", value: json(1), revision: "r", expires });
+    const { headers } = await kv({ ...memory, get }).request("/a");
+    assertEquals(headers.get("Expires"), "Fri, 31 Dec 9999 23:59:59 GMT");
+  }
+  await memory.close();
+});
+
 test("takes any path but the root for a key, whatever its name", async ({ app }) => {
   const paths = [
     "/key",

@@ -242,7 +242,7 @@ testWith(REDIS, "redisStore() writes nothing that it may not publish", async () 
 
 testWith(
   [...REDIS, "openssl"],
-  "redisStore() requires a certificate that it can trust",
+  "redisStore() requires a certificate that it can trust, and tells TLS from its absence",
   async () => {
     const directory = await Deno.makeTempDir();
     const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(directory, name));
@@ -270,6 +270,16 @@ testWith(
     const refused = await dump({});
     assertMatch(refused.stderr, /^Cannot use Redis at "localhost:\d+": .*certificate/);
     assertEquals(refused.code, 1);
+    const mixedUp = {
+      [`redis://127.0.0.1:${port}`]: /: read ECONNRESET; if it uses TLS, write rediss, not redis$/,
+      [`rediss://127.0.0.1:${plain.port}`]: /TIMEDOUT; if it has no TLS, write redis, not rediss$/,
+    };
+    for (const [url, expected] of Object.entries(mixedUp)) {
+      const store = redisStore(url);
+      const error = await assertRejects(() => store.get("a"), StoreUnavailable);
+      assertMatch(error.message, expected);
+      await store.close();
+    }
     await Deno.remove(directory, { recursive: true });
   },
 );

@@ -27,6 +27,7 @@ export class Connection {
   readonly #kind: RedisUrl["kind"];
   readonly #hosts: Set<string>;
   readonly #address: string;
+  readonly #tls: boolean;
   readonly #deadline: number;
   readonly #client: Client;
   readonly #deadlines: Deadlines;
@@ -35,6 +36,7 @@ export class Connection {
   /** The attempt to connect that calls wait for: the first one, and the first after a loss. */
   #attempt = Promise.withResolvers<void>();
   #isChecked = false;
+  #wasChecked = false;
   #lastError = new Error("not connected yet");
   #lastRefresh = 0;
 
@@ -43,6 +45,7 @@ export class Connection {
     this.#kind = target.kind;
     this.#hosts = new Set(target.hosts.map(({ host, port }) => `${host}:${port}`));
     this.#address = target.path ?? [...this.#hosts].join(",");
+    this.#tls = target.tls;
     this.#deadline = deadline;
     this.#deadlines = new Deadlines(deadline);
     this.#client = connect(target, deadline, deadline / 2);
@@ -95,7 +98,7 @@ export class Connection {
         this.redis.disconnect(true);
         throw new Error("the Sentinels name a server that is not a master");
       }
-      this.#isChecked = true;
+      this.#isChecked = this.#wasChecked = true;
       this.#forgetError();
       this.#attempt.resolve();
     } catch (error) {
@@ -197,7 +200,8 @@ export class Connection {
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
     const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
-    const message = `Cannot use Redis at "${this.#address}": ${reason}`;
+    const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.#tls);
+    const message = `Cannot use Redis at "${this.#address}": ${reason}${advice}`;
     if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.
     return /\bOOM\b/.test(reason)
@@ -213,6 +217,14 @@ export class Connection {
     clearInterval(this.#timer);
     await this.#client.close();
   }
+}
+
+/** What to try if a server has never answered: it may use TLS where the URL does not, or the reverse. */
+function adviceOnTls(reason: string, tls: boolean): string {
+  if (tls) {
+    return /ETIMEDOUT|no answer/.test(reason) ? "; if it has no TLS, write redis, not rediss" : "";
+  }
+  return /ECONNRESET/.test(reason) ? "; if it uses TLS, write rediss, not redis" : "";
 }
 
 /** A command that tells when it is written to a connection. */
