@@ -94,12 +94,11 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
 }
 
 async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
-  const token = readToken();
-  const from = await openStore(url, { token, mustExist: true });
+  const from = await openStore(url, { token: readToken(), mustExist: true });
   const progress = new Progress(true);
   let to: Store | undefined;
   try {
-    to = await openStore(target, { token });
+    to = await openStore(target, { token: readToken("KV_TO_TOKEN") ?? readToken() });
     await copy(from, to, {
       prefix,
       watch,
@@ -153,10 +152,10 @@ class Progress {
   }
 }
 
-/** The token in the environment, if it may be read: nobody is prompted for that. */
-function readToken(): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: "KV_TOKEN" });
-  const text = state === "granted" ? Deno.env.get("KV_TOKEN") : undefined;
+/** A token in the environment, if it may be read: nobody is prompted for that. */
+function readToken(variable = "KV_TOKEN"): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable });
+  const text = state === "granted" ? Deno.env.get(variable) : undefined;
   // As for the servers, it may be a list, of which clients send the first.
   return /^\s*\[\s*"([^"]*)"/.exec(text ?? "")?.[1] ?? text;
 }

@@ -22,7 +22,8 @@ http://localhost:5100, a file such as kv.db, redis://localhost:6379, and so on.
   --to URL         copies the entries, with their lifetimes, into an empty store
   --help           prints this text
 
-For a service that requires a token, set KV_TOKEN.
+For a service that requires a token, set KV_TOKEN; if the one to copy to has a
+token of its own, KV_TO_TOKEN.
 Exit codes: 0 done, 1 the store or file failed, 2 the command is wrong.`;
 
 /** What the command line asks for. */

@@ -2,7 +2,14 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort, Program, runToEnd, startServer, testWith } from "../helpers/programs.ts";
+import {
+  freePort,
+  Program,
+  PROJECT,
+  runToEnd,
+  startServer,
+  testWith,
+} from "../helpers/programs.ts";
 
 const OPTIONS = ["run", "--quiet", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
 
@@ -61,6 +68,18 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
     /^Cannot copy: the target has "long" already, and has to be empty\n$/,
   );
   await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("deno task dump copies between services, each with a token of its own", async () => {
+  const [KV_TOKEN, KV_TO_TOKEN] = ["the-token-of-the-source", "the-token-of-the-target"];
+  await using from = await startServer("kv.ts", { env: { DBM: ":memory:", KV_TOKEN } });
+  await using to = await startServer("kv.ts", { env: { DBM: ":memory:", KV_TOKEN: KV_TO_TOKEN } });
+  const copy = async (env: Record<string, string>) => {
+    const args = ["task", "--quiet", "dump", "--to", to.url, from.url];
+    return await runToEnd(Deno.execPath(), args, { cwd: PROJECT, env });
+  };
+  assertFailed(await copy({ KV_TOKEN }), 1, /token/);
+  assertEquals((await copy({ KV_TOKEN, KV_TO_TOKEN })).stderr, "Copied 0 entries\n");
 });
 
 Deno.test("dump.ts says that there is nothing to print", async () => {
