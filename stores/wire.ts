@@ -120,11 +120,19 @@ function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
   return { status, written: { revision, expires } };
 }
 
-/** @throws {UnexpectedAnswer} If the text is not the body of an error response */
-export function readFailure(text: string): Failure {
-  const problem = parse(text);
-  if (typeof Object(problem).detail !== "string") throw otherJson();
-  return failureOf(problem);
+/**
+ * Reads the body of an error response.
+ *
+ * @throws {UnexpectedAnswer} If the text is something else
+ */
+export function readFailure(status: number, text: string): Failure {
+  try {
+    const problem = parse(text);
+    if (typeof Object(problem).detail === "string") return failureOf(problem);
+    throw otherJson();
+  } catch (cause) {
+    throw new UnexpectedAnswer(`status ${status}`, { cause });
+  }
 }
 
 function failureOf(problem: unknown): Failure {

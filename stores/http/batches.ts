@@ -10,7 +10,7 @@ import { type Answer, MAX_BODY_BYTES, type Operation } from "../wire.ts";
 
 /** The length of a body, in characters, at which nothing is added: in UTF-8 up to three times as many bytes. */
 const FULL_LENGTH = MAX_BODY_BYTES / 4;
-/** How many calls that are late end in one turn: what their callers do then takes time, too. */
+/** How many late calls fail in one turn: their callers need time, too. */
 const LATE_AT_ONCE = 1000;
 
 /** An operation that waits to be sent. */
@@ -39,16 +39,15 @@ export interface BatchesOptions {
   send(operations: readonly PendingOperation[]): Promise<void>;
   /** How long a call may wait to be sent, in milliseconds. */
   timeout: number;
-  /** The error of a call that was not sent in time. */
+  /** Returns the error of a call that was not sent in time. */
   late(): Error;
 }
 
 /** Calls that wait in order, and the requests under way. */
 export class Batches {
   readonly #options: BatchesOptions;
-  /** Those before `#next` were taken. */
-  #queue: Pending[] = [];
-  #next = 0;
+  /** A set, whose first element is removed at once; an array would move all the others. */
+  readonly #queue = new Set<Pending>();
   #underWay = 0;
   #isScheduled = false;
   #idle: PromiseWithResolvers<void> | undefined;
@@ -74,17 +73,13 @@ export class Batches {
 
   /** Resolves when nothing waits and nothing is under way. */
   async idle(): Promise<void> {
-    if (this.#first === undefined && this.#underWay === 0) return;
+    if (this.#queue.size === 0 && this.#underWay === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
-  get #first(): Pending | undefined {
-    return this.#queue[this.#next];
-  }
-
   #add(pending: Pending): void {
-    this.#queue.push(pending);
+    this.#queue.add(pending);
     this.#schedule(afterThisTurn);
   }
 
@@ -93,23 +88,34 @@ export class Batches {
     this.#isScheduled = true;
     later(() => {
       this.#isScheduled = false;
-      this.#sendAll();
+      if (this.#rejectLate()) this.#sendAll();
+      // By a timer: between turns without one Deno seldom looks for input.
+      else this.#schedule((task) => void setTimeout(task, 1));
     });
   }
 
-  #sendAll(): void {
-    const { requests, timeout, late, send } = this.#options;
-    const end = performance.now() - timeout;
-    // Those that came first have waited longest. They share an error, as those of a request do.
-    const error = this.#first && this.#first.since < end ? late() : undefined;
-    for (let count = 0; this.#first && this.#first.since < end; count++) {
-      // By a timer: between turns that only follow one another Deno seldom looks for input.
-      if (count === LATE_AT_ONCE) return this.#schedule((task) => void setTimeout(task, 1));
-      this.#take(this.#first).reject(error);
+  /** Rejects late calls, the oldest first. Returns whether none is left. */
+  #rejectLate(): boolean {
+    const end = performance.now() - this.#options.timeout;
+    let error: Error | undefined;
+    let count = 0;
+    for (const pending of this.#queue) {
+      if (pending.since >= end) break;
+      if (count++ === LATE_AT_ONCE) return false;
+      this.#queue.delete(pending);
+      pending.reject(error ??= this.#options.late());
     }
-    while (this.#underWay < requests && this.#first) {
-      if ("run" in this.#first) this.#start(this.#take(this.#first).run());
-      else this.#start(send(this.#takeOperations()));
+    return true;
+  }
+
+  #sendAll(): void {
+    for (const pending of this.#queue) {
+      if (this.#underWay === this.#options.requests) break;
+      if ("text" in pending) this.#start(this.#options.send(this.#takeOperations()));
+      else {
+        this.#queue.delete(pending);
+        this.#start(pending.run());
+      }
     }
     if (this.#underWay === 0) this.#idle?.resolve();
   }
@@ -117,22 +123,14 @@ export class Batches {
   #takeOperations(): PendingOperation[] {
     const batch: PendingOperation[] = [];
     let length = 0;
-    for (let it = this.#first; it && "text" in it; it = this.#first) {
-      if (batch.length === this.#options.operations || length > FULL_LENGTH) break;
-      batch.push(this.#take(it));
-      length += it.text.length;
+    for (const pending of this.#queue) {
+      const isFull = batch.length === this.#options.operations || length > FULL_LENGTH;
+      if (isFull || !("text" in pending)) break;
+      this.#queue.delete(pending);
+      batch.push(pending);
+      length += pending.text.length;
     }
     return batch;
-  }
-
-  #take<T extends Pending>(first: T): T {
-    this.#next++;
-    // Half of the queue at a time, so that each call is moved about once.
-    if (2 * this.#next >= this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#next);
-      this.#next = 0;
-    }
-    return first;
   }
 
   #start(request: Promise<void>): void {

@@ -9,7 +9,7 @@ import { unref } from "../timers.ts";
 import { readChange, UnexpectedAnswer } from "../wire.ts";
 import type { Incoming } from "./connections.ts";
 
-/** How long a stream may be silent, in milliseconds; `kv.ts` sends a comment every 8 seconds. */
+/** How long a stream may be silent, in milliseconds. `kv.ts` sends a comment every 8 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
 /** What {@linkcode readChanges} takes besides the response. */
@@ -45,7 +45,8 @@ export async function readChanges(response: Incoming, options: ReadOptions): Pro
       try {
         const { value: event, done } = await events.next();
         if (done) throw new TypeError("the stream ended");
-        controller.enqueue(toChange(event.id, event.data));
+        if (event.id === undefined) throw new UnexpectedAnswer("an event without an id");
+        controller.enqueue({ id: event.id, ...readChange(event.data) });
       } catch (cause) {
         stop.abort();
         if (isClosed()) controller.close();
@@ -57,7 +58,7 @@ export async function readChanges(response: Incoming, options: ReadOptions): Pro
   return { since: ready.id, changes };
 }
 
-/** Reads events. A stream whose connection was lost without notice ends with an error. */
+/** Yields events. Throws if the stream is silent for too long: its connection may be lost. */
 async function* readEvents(
   { body }: Incoming,
   { stop, idleTimeout }: ReadOptions,
@@ -73,7 +74,7 @@ async function* readEvents(
   const decoder = new TextDecoder();
   const silent = () => stop.abort(new TypeError("it sent nothing for too long"));
   let timer: ReturnType<typeof setTimeout> | undefined;
-  // The time while a slow reader takes the events does not count.
+  // Not while a slow reader takes the events.
   const wait = () => unref(timer = setTimeout(silent, idleTimeout));
   try {
     wait();
@@ -86,10 +87,4 @@ async function* readEvents(
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** @throws {UnexpectedAnswer} If the event does not report a change */
-function toChange(id: string | undefined, data: string): Change {
-  if (id === undefined) throw new UnexpectedAnswer("an event without an id");
-  return { id, ...readChange(data) };
 }

@@ -1,8 +1,8 @@
 /**
- * Requests by HTTP/1.1 (RFC 9112) over connections of our own, on Deno, Node and Bun. A `fetch` sends
- * a request again if a connection that it reuses closes before the answer, goes to `HTTP_PROXY` for
- * loopback too, has other words for a failure on each runtime, and takes about twice the CPU time.
- * Here a request is sent once, and a failure tells whether it was sent at all.
+ * Requests by HTTP/1.1 (RFC 9112) over connections of our own, on Deno, Node and Bun. A request is
+ * sent once, and a failure tells whether it was sent at all. `fetch` repeats a request if a reused
+ * connection closes before the answer, sends even loopback to `HTTP_PROXY`, words failures differently
+ * on each runtime, and takes about twice the CPU time.
  *
  * @module
  */
@@ -21,14 +21,14 @@ export interface Outgoing {
   readonly signal: AbortSignal;
 }
 
-/** A response. Its connection is taken until the body is read, or the request ended. */
+/** A response. Its connection is in use until the body is read, or the request ended. */
 export interface Incoming extends Pick<Head, "status" | "header"> {
   readonly body: AsyncIterable<Uint8Array<ArrayBuffer>>;
 }
 
 /** How requests get to a service. */
 export interface Transport {
-  /** @throws {NotSent} If nothing was sent; any other error leaves that open */
+  /** @throws {NotSent} If nothing was sent; after any other error, something may have been */
   send(request: Outgoing): Promise<Incoming>;
   /** Closes the connections without a request. */
   close(): void;
@@ -39,7 +39,7 @@ export class NotSent extends Error {
   override readonly name = "NotSent";
 }
 
-/** How long a connection may be unused, in milliseconds: Node closes it after five seconds. */
+/** How long a connection may be unused, in milliseconds: a Node server closes it after five seconds. */
 const IDLE_TIMEOUT = 4000;
 /** The longest head of a response, and the longest line between two chunks, in bytes. */
 const MAX_HEAD = 16 * 1024;
@@ -50,18 +50,18 @@ const READ_AHEAD = 64 * 1024;
 const REASONS = new Map([
   ["ECONNREFUSED", "connection refused"],
   ["ENOTFOUND", "no such host"],
-  // As Deno words it for a name; for an address it says itself what is missing.
+  // Deno's code for a host name; for an address it names the missing permission itself.
   ["EPERM", "not permitted: Deno expects --allow-net"],
   ["ERR_SSL_WRONG_VERSION_NUMBER", "it answers without TLS: expected http instead of https"],
 ]);
 
-/** Whether the runtime has sockets that outlive a request, which those of workers do not. */
+/** Whether the runtime has sockets that outlive a request; in an edge worker they do not. */
 export const hasSockets: boolean = /^(Deno|Node\.js|Bun)\//.test(
   globalThis.navigator?.userAgent ?? "",
 );
 
-/** A module of Node's. If it were imported, no bundle could be made for a worker. */
-function builtin<T extends "node:net" | "node:tls" | "node:buffer">(name: T) {
+/** Returns a module of Node's. An import would keep bundlers from building for a worker. */
+function builtin<T extends "node:net" | "node:tls" | "node:buffer" | "node:events">(name: T) {
   return globalThis.process.getBuiltinModule(name);
 }
 
@@ -108,15 +108,12 @@ export class Connections implements Transport {
       ? builtin("node:tls").connect({ ...address, ...secure })
       : connect(address);
     try {
-      await new Promise<void>((resolve, reject) => {
-        socket.once(isSecure ? "secureConnect" : "connect", () => resolve());
-        socket.once("error", reject);
-        signal.addEventListener("abort", () => reject(signal.reason));
-        signal.throwIfAborted();
-      });
+      const { once } = builtin("node:events");
+      await once(socket, isSecure ? "secureConnect" : "connect", { signal });
       return socket;
-    } catch (cause) {
+    } catch (error) {
       socket.destroy();
+      const cause: unknown = signal.aborted ? signal.reason : error;
       // Deno was not given the network, which says nothing about the service.
       if (cause instanceof Error && cause.name === "NotCapable") throw cause;
       throw new NotSent(reasonOf(cause) + unusedProxy(this.#url), { cause });
@@ -126,11 +123,11 @@ export class Connections implements Transport {
 
 function reasonOf(cause: unknown): string {
   const { code, message, errors } = Object(cause);
-  // A name with several addresses fails once for each.
+  // Node gives an error for each address of a name.
   return REASONS.get(code) ?? (message || reasonOf(errors?.[0]));
 }
 
-/** Names the proxy that other programs would use for a service on another machine. */
+/** Names the proxy of the environment, which other programs would use. */
 function unusedProxy({ hostname }: URL): string {
   if (/^(localhost$|127\.|\[::1\])/.test(hostname)) return "";
   try {
@@ -146,7 +143,7 @@ function unusedProxy({ hostname }: URL): string {
 
 /** One connection. */
 class Connection {
-  /** Since when nothing is under way, as `performance.now()` tells. */
+  /** When the last request ended, by `performance.now()`. */
   idleSince = 0;
   readonly #socket: Socket;
   readonly #idle: Connection[];
@@ -164,7 +161,7 @@ class Connection {
     for (const end of ["end", "close"]) socket.on(end, () => this.destroy());
   }
 
-  /** Whether a request can be sent: it is open, and nothing came that was not asked for. */
+  /** Whether a request can be sent: it is open, and has received nothing unrequested. */
   get isUsable(): boolean {
     return this.#failure === undefined && this.#unread.length === 0;
   }
@@ -190,7 +187,7 @@ class Connection {
     }
   }
 
-  /** Gives the bytes of a body (RFC 9112, section 6.3); of one that ends with its connection, none. */
+  /** Yields a body (RFC 9112, section 6.3). One that ends with its connection is not accepted. */
   async *#body({ status, header, isPersistent }: Head): AsyncGenerator<Buffer<ArrayBuffer>> {
     let isWhole = false;
     try {
@@ -203,7 +200,7 @@ class Connection {
         do {
           left = sizeOf(await this.#until("\r\n", MAX_LINE), /^([\da-f]{1,8})[ \t]*(;|$)/i, 16);
           yield* this.#bytes(left);
-          // An empty line ends it; before that, fields may follow the last chunk, which has no data.
+          // An empty line follows; after the last chunk, which is empty, there may be fields before it.
           while (await this.#until("\r\n", MAX_LINE) !== "") {
             if (left > 0) throw new UnexpectedAnswer("no HTTP");
           }
@@ -228,7 +225,7 @@ class Connection {
     }
   }
 
-  /** Takes the text before a mark, and the mark. */
+  /** Takes the text before a mark, and drops the mark. */
   async #until(mark: string, limit: number): Promise<string> {
     let at: number;
     while ((at = this.#unread.indexOf(mark)) === -1) {
@@ -252,7 +249,7 @@ class Connection {
     this.#wake();
   }
 
-  /** Waits for more bytes. Only who waits for them keeps the program alive. */
+  /** Waits for more bytes. The socket keeps the program alive only meanwhile. */
   async #more(): Promise<void> {
     const before = this.#unread.length;
     if (this.#failure === undefined) {

@@ -4,98 +4,101 @@
  * @module
  */
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
-import { type Failure, readFailure, UnexpectedAnswer } from "../wire.ts";
+import { type Failure, MAX_BODY_BYTES, readFailure, UnexpectedAnswer } from "../wire.ts";
 import { type Incoming, NotSent, type Outgoing, type Transport } from "./connections.ts";
 
 /** Errors that need no translation. */
 const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable];
 
-/** A status that means that the caller gave a bad argument. */
-export interface Mistake {
-  readonly status: number;
-  readonly argument: InvalidArgument["argument"];
-}
+/** The longest answer that is read by default, in bytes: the echo of a body, with escapes. */
+const MAX_TEXT_BYTES = 2 * MAX_BODY_BYTES;
 
-/** One request. */
+/** One request, with a body a `POST` of JSON. */
 export interface RequestOptions {
-  /** Makes it a `POST` of JSON. */
   readonly body?: string;
   /** The longest answer that is read, in bytes. */
-  readonly limit: number;
-  readonly mistake?: Mistake | undefined;
-}
-
-/** What {@linkcode Requests} takes. */
-export interface RequestsOptions {
-  readonly token: string | undefined;
-  /** How long a request may take, in milliseconds. */
-  readonly timeout: number;
-  readonly transport: Transport;
+  readonly limit?: number;
+  /** A status that means that this argument of the caller is wrong. */
+  readonly mistake?: {
+    readonly status: number;
+    readonly argument: InvalidArgument["argument"];
+  } | undefined;
 }
 
 /** The requests to one service. */
 export class Requests {
   readonly #service: string;
   readonly #path: string;
-  readonly #timeout: number;
-  readonly #transport: Transport;
-  readonly #headers: Record<string, string>;
+  readonly #headers: Record<string, string> = {};
 
-  constructor(url: string, { token, timeout, transport }: RequestsOptions) {
+  /** @param timeout How long a request may take, in milliseconds */
+  constructor(
+    url: string,
+    token: string | undefined,
+    readonly timeout: number,
+    readonly transport: Transport,
+  ) {
     this.#service = url.replace(/\/+$/, "");
     this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
-    this.#timeout = timeout;
-    this.#transport = transport;
-    if (token !== undefined && !/^[\w.~+/=-]+$/.test(token)) {
+    if (token === undefined) return;
+    if (!/^[\w.~+/=-]+$/.test(token)) {
       throw new TypeError(
         `Cannot send a token of ${token.length} characters: ` +
           "expected letters, digits, or any of - . _ ~ + / =",
       );
     }
-    this.#headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+    this.#headers = { Authorization: `Bearer ${token}` };
   }
 
-  /** Sends a request and returns the text of its 200. */
-  async text(path: string, { body, limit, mistake }: RequestOptions): Promise<string> {
+  /**
+   * Sends a request and reads the text of its answer.
+   *
+   * @param read May throw an {@linkcode UnexpectedAnswer}
+   */
+  async call<T>(
+    path: string,
+    read: (text: string) => T,
+    { body, limit, mistake }: RequestOptions = {},
+  ): Promise<T> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    let status: number;
-    let text: string;
     const deadline = this.deadline();
     try {
       const response = await this.send(path, { headers, body, signal: deadline.signal });
-      status = response.status;
-      text = await readText(response, limit);
+      const text = await readText(response, limit);
+      if (response.status !== 200) throw this.refused(response.status, text, mistake);
+      return read(text);
     } catch (cause) {
       throw this.failed(cause);
     } finally {
       deadline.clear();
     }
-    if (status !== 200) throw this.refused(status, text, mistake);
-    return text;
   }
 
   /** Sends a request. */
   send(path: string, request: Omit<Outgoing, "target">): Promise<Incoming> {
-    return this.#transport.send({
+    return this.transport.send({
       ...request,
       target: this.#path + path,
       headers: { ...this.#headers, ...request.headers },
     });
   }
 
-  /** A signal that is aborted when a request has taken too long. */
+  /** Returns a signal that is aborted when a request has taken too long. */
   deadline() {
     const stop = new AbortController();
     const late = () => stop.abort(new DOMException("no answer in time", "TimeoutError"));
-    const timer = setTimeout(late, this.#timeout);
+    const timer = setTimeout(late, this.timeout);
     return { stop, signal: stop.signal, clear: () => clearTimeout(timer) };
   }
 
-  /** Returns the error for a request that got no response, or only a part of one. */
+  /** Returns the store's error for a request that failed, or whose answer has another form. */
   failed(cause: unknown): unknown {
     if (STORE_ERRORS.some((type) => cause instanceof type)) return cause;
-    if (cause instanceof UnexpectedAnswer) return this.unexpected(cause);
+    if (cause instanceof UnexpectedAnswer) {
+      const what = `is not a key-value service: it answered ${cause.message}`;
+      return this.#unavailable(what, "unknown", cause);
+    }
     if (cause instanceof NotSent) {
       return this.#unavailable(`cannot be reached: ${cause.message}`, "unchanged", cause);
     }
@@ -105,20 +108,15 @@ export class Requests {
     return this.#unavailable(what, "unknown", cause);
   }
 
-  /** Returns the error for a response other than a 200. */
-  refused(status: number, text: string, mistake?: Mistake): Error {
+  /** Returns the error for a response other than a 200, or throws an {@linkcode UnexpectedAnswer}. */
+  refused(status: number, text: string, mistake?: RequestOptions["mistake"]): Error {
     if (status === 401) {
       return this.#unavailable("requires another token: set KV_TOKEN", "unchanged");
     }
-    try {
-      const failure = readFailure(text);
-      return mistake?.status === status
-        ? new InvalidArgument(mistake.argument, failure.detail)
-        : this.notDone(status, failure);
-    } catch (cause) {
-      if (!(cause instanceof UnexpectedAnswer)) throw cause;
-      return this.unexpected(new UnexpectedAnswer(`status ${status}`, { cause }));
-    }
+    const failure = readFailure(status, text);
+    return mistake?.status === status
+      ? new InvalidArgument(mistake.argument, failure.detail)
+      : this.notDone(status, failure);
   }
 
   /** Returns the error for a request, or one operation, that the service did not do. */
@@ -127,12 +125,6 @@ export class Requests {
     // An internal error may have come after the write.
     const usual = status < 500 ? "unchanged" : "unknown";
     return this.#unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
-  }
-
-  /** Returns the error for an answer in another form. */
-  unexpected(cause: UnexpectedAnswer): StoreUnavailable {
-    const what = `is not a key-value service: it answered ${cause.message}`;
-    return this.#unavailable(what, "unknown", cause);
   }
 
   /** Returns the error for a call that could not be sent in time. */
@@ -146,8 +138,8 @@ export class Requests {
 }
 
 /**
- * Sends requests by a `fetch`, which follows no redirect, so that no token goes elsewhere, and cannot
- * send a stream twice.
+ * Sends requests by a `fetch`. It follows no redirect, which could leak the token, and gets bodies as
+ * streams, which it cannot send twice.
  */
 export function overFetch(service: URL, fetch: typeof globalThis.fetch): Transport {
   return {
@@ -173,22 +165,14 @@ export function overFetch(service: URL, fetch: typeof globalThis.fetch): Transpo
  *
  * @throws {UnexpectedAnswer} If it is over `limit` bytes; the rest is not read
  */
-export async function readText({ body }: Incoming, limit: number): Promise<string> {
+export async function readText({ body }: Incoming, limit = MAX_TEXT_BYTES): Promise<string> {
   const decoder = new TextDecoder();
   let bytes = 0;
   let text = "";
-  // Leaving the loop ends the body.
   for await (const chunk of body) {
     bytes += chunk.length;
     if (bytes > limit) throw new UnexpectedAnswer(`more than ${limit} bytes`);
     text += decoder.decode(chunk, { stream: true });
   }
   return text + decoder.decode();
-}
-
-/** Returns the error for a read, which changes nothing whatever became of its request. */
-export function ofRead(error: unknown): unknown {
-  return error instanceof StoreUnavailable && error.outcome === "unknown"
-    ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
-    : error;
 }

@@ -10,7 +10,7 @@ import { checked } from "../checks.ts";
 import { Batches, type PendingOperation } from "./batches.ts";
 import { IDLE_TIMEOUT, readChanges } from "./changes.ts";
 import { Connections, hasSockets } from "./connections.ts";
-import { type Mistake, ofRead, overFetch, readText, Requests } from "./requests.ts";
+import { overFetch, readText, Requests } from "./requests.ts";
 import {
   ChangesLost,
   DEADLINE,
@@ -18,9 +18,9 @@ import {
   MAX_VALUE_BYTES,
   RevisionConflict,
   type Store,
+  StoreUnavailable,
 } from "../store.ts";
 import {
-  MAX_BODY_BYTES,
   type Operation,
   operationText,
   putText,
@@ -32,8 +32,6 @@ import {
 
 /** The longest answer to one operation, in bytes: a value, and what describes it. */
 const MAX_ANSWER_BYTES = MAX_VALUE_BYTES + 1024;
-/** The longest answer to any other request, in bytes: the echo of a body, with escapes. */
-const MAX_TEXT_BYTES = 2 * MAX_BODY_BYTES;
 
 /** What {@linkcode httpStore} takes. */
 export interface HttpOptions {
@@ -77,7 +75,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     : overFetch(address, fetch ?? globalThis.fetch);
   // A call waits to be sent, then for its answer: half of the deadline for each.
   const timeout = deadline / 2;
-  const requests = new Requests(url, { token, timeout, transport });
+  const requests = new Requests(url, token, timeout, transport);
   const late = () => requests.late();
   const reads = new Batches({ requests: 4, operations: 100, send, timeout, late });
   const writes = new Batches({ requests: 1, operations: 400, send, timeout, late });
@@ -85,35 +83,21 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
 
   async function send(batch: readonly PendingOperation[]): Promise<void> {
     const body = `[${batch.map(({ text }) => text).join(",")}]`;
-    const limit = batch.length * MAX_ANSWER_BYTES;
+    const operations = batch.map(({ operation }) => operation);
+    const read = (text: string) => readAnswers(text, operations);
     try {
-      const text = await requests.text("/", { body, limit });
-      const answers = readAnswers(text, batch.map(({ operation }) => operation));
+      const limit = batch.length * MAX_ANSWER_BYTES;
+      const answers = await requests.call("/", read, { body, limit });
       for (const [i, answer] of answers.entries()) batch[i]?.resolve(answer);
-    } catch (cause) {
-      const error = requests.failed(cause);
-      for (const { operation, reject } of batch) {
-        reject(operation.op === "get" ? ofRead(error) : error);
-      }
-    }
-  }
-
-  /** Reads an answer that is not one of a batch. */
-  function reading<T>(read: () => T): T {
-    try {
-      return read();
-    } catch (cause) {
-      throw requests.failed(cause);
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
     }
   }
 
   async function operate(operation: Pick<Operation, "op" | "key">, text: string) {
     const batches = operation.op === "get" ? reads : writes;
     const answer = await batches.operate(operation, text);
-    if ("failure" in answer) {
-      const error = requests.notDone(answer.status, answer.failure);
-      throw operation.op === "get" ? ofRead(error) : error;
-    }
+    if ("failure" in answer) throw requests.notDone(answer.status, answer.failure);
     if (answer.status === 412 && "entry" in answer) {
       throw new RevisionConflict(operation.key, answer.entry);
     }
@@ -126,11 +110,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   return checked({
-    get: (key) => find({ op: "get", key }),
+    get: (key) => reading(() => find({ op: "get", key })),
 
     async set(key, value, options) {
       const answer = await operate({ op: "put", key }, putText(key, value, options));
-      if (!("written" in answer)) throw requests.unexpected(new UnexpectedAnswer("other JSON"));
+      if (!("written" in answer)) throw requests.failed(new UnexpectedAnswer("other JSON"));
       return { key, value, ...answer.written, created: answer.status === 201 };
     },
 
@@ -139,33 +123,24 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
       const body = `{${members.join(",")}}`;
       const path = ttl === undefined ? "/" : `/?ttl=${ttl}`;
-      const mistake: Mistake = { status: 413, argument: "value" };
-      const echo = await writes.request(() =>
-        requests.text(path, { body, limit: MAX_TEXT_BYTES, mistake })
+      const mistake = { status: 413, argument: "value" } as const;
+      await writes.request(() =>
+        requests.call(path, (text) => readEcho(text, keys), { body, mistake })
       );
-      reading(() => readEcho(echo, keys));
     },
 
     delete: (key, { ifRevision }) => find({ op: "delete", key, ifRevision }),
 
-    async list(prefix, { after, limit }) {
+    list(prefix, { after, limit }) {
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
       // Only the service's own store knows its cursors.
-      const mistake: Mistake | undefined = after === undefined
-        ? undefined
-        : { status: 400, argument: "after" };
-      try {
-        const options = { limit: MAX_TEXT_BYTES, mistake };
-        const text = await reads.request(() => requests.text(`/?${query}`, options));
-        return reading(() => readPage(text));
-      } catch (error) {
-        throw ofRead(error);
-      }
+      const mistake = after === undefined ? undefined : { status: 400, argument: "after" } as const;
+      return reading(() => reads.request(() => requests.call(`/?${query}`, readPage, { mistake })));
     },
 
     async watch(prefix, { since }) {
-      // No service gives an id that a header cannot carry.
+      // A header could not carry it, so no service gave it.
       if (since !== undefined && /[^\x21-\x7e]/.test(since)) throw new ChangesLost(since);
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (since !== undefined) headers["Last-Event-ID"] = since;
@@ -177,7 +152,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         const response = await requests.send(path, { headers, signal });
         if (response.status === 410 && since !== undefined) throw new ChangesLost(since);
         if (response.status !== 200) {
-          throw requests.refused(response.status, await readText(response, MAX_TEXT_BYTES));
+          throw requests.refused(response.status, await readText(response));
         }
         const isClosed = () => closing.signal.aborted;
         return await readChanges(response, { stop, idleTimeout, failed, isClosed });
@@ -195,4 +170,19 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       transport.close();
     },
   });
+}
+
+/** Runs a read: it changes nothing, whatever became of its request. */
+async function reading<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    throw ofRead(error);
+  }
+}
+
+function ofRead(error: unknown): unknown {
+  return error instanceof StoreUnavailable && error.outcome === "unknown"
+    ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
+    : error;
 }
