@@ -11,6 +11,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { kv } from "../../kv.ts";
+import { pause } from "../../kv/pace.ts";
 import { httpStore } from "../../stores/http/store.ts";
 import { json, parseJson } from "../../stores/json/text.ts";
 import {
@@ -66,6 +67,8 @@ export function servedStore(below: Store): Store {
     await store.close();
     await server.shutdown();
     await below.close();
+    // A stream of changes may still pause, though nobody reads it.
+    await pause();
   };
   return { ...store, close };
 }
