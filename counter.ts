@@ -36,7 +36,7 @@ import {
   SessionUnavailable,
 } from "./sessions.ts";
 import { withoutPassword } from "./stores/open.ts";
-import { type Store, StoreFull } from "./stores/store.ts";
+import { StoreFull } from "./stores/store.ts";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
 const CounterSession = z.looseObject({ count: z.number().int().default(0) });
@@ -117,15 +117,12 @@ function unavailable({ cause }: SessionUnavailable, c: Context): Response {
 
 // ---- The program -----------------------------------------------------------------------------
 
-/** A configuration whose key is set, at random where it was not. */
-type KeyedConfig = Config & { SECRET_KEY: string };
-
 /**
  * Returns the counter that the configuration describes.
  *
  * @throws {ConfigError} If the cookie's name and attributes break their rules
  */
-function configured(config: KeyedConfig, kvStore?: Store) {
+function configured(config: Config, store: SessionStore) {
   const cookie = {
     name: config.SESSION_COOKIE_NAME,
     ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
@@ -134,33 +131,12 @@ function configured(config: KeyedConfig, kvStore?: Store) {
     sameSite: config.SESSION_COOKIE_SAMESITE,
     partitioned: config.SESSION_COOKIE_PARTITIONED,
   };
-  const store = sessionStore(config, kvStore);
   try {
     return counter({ store, cookie, trustProxy: config.TRUST_PROXY, kvUrl: config.KV_URL });
   } catch (cause) {
     if (!(cause instanceof TypeError)) throw cause;
     throw new ConfigError(cause.message, { cause });
   }
-}
-
-function sessionStore(config: KeyedConfig, kvStore?: Store): SessionStore {
-  const lifetimes = {
-    lifetime: config.PERMANENT_SESSION_LIFETIME,
-    ...config.SESSION_ABSOLUTE_LIFETIME && { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
-  };
-  if (kvStore) {
-    return new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds: config.HASH_SESSION_IDS });
-  }
-  return new CookieSessionStore(config.SECRET_KEY, {
-    ...lifetimes,
-    fallbacks: config.SECRET_KEY_FALLBACKS,
-    digest: config.SESSION_COOKIE_DIGEST,
-    encrypt: config.SESSION_COOKIE_ENCRYPT,
-  });
-}
-
-function cookieKind({ SESSION_COOKIE_ENCRYPT }: Config): string {
-  return SESSION_COOKIE_ENCRYPT ? "an encrypted cookie" : "a signed cookie";
 }
 
 if (import.meta.main) {
@@ -170,19 +146,34 @@ if (import.meta.main) {
       port: 5000,
       logPaths: ["/", "/reset", "/health", "/metrics"],
       async make(config, open) {
-        const { USE_SESSION_STORE, KV_URL, KV_TOKEN, SECRET_KEY = randomKey } = config;
-        if (!USE_SESSION_STORE && SECRET_KEY === randomKey) {
+        const { KV_URL, KV_TOKEN, SECRET_KEY = randomKey, SESSION_COOKIE_ENCRYPT } = config;
+        const lifetimes = {
+          lifetime: config.PERMANENT_SESSION_LIFETIME,
+          ...config.SESSION_ABSOLUTE_LIFETIME &&
+            { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
+        };
+        if (config.USE_SESSION_STORE) {
+          const kvStore = await open(KV_URL, { token: KV_TOKEN[0] });
+          const hashIds = config.HASH_SESSION_IDS;
+          const store = new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds });
+          const { fetch } = configured(config, store);
+          return { fetch, about: `sessions in ${withoutPassword(KV_URL)}` };
+        }
+        if (SECRET_KEY === randomKey) {
           program.warnings.push(
             "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
               "To make a key: deno eval 'console.log(crypto.randomUUID())'",
           );
         }
-        const store = USE_SESSION_STORE ? await open(KV_URL, { token: KV_TOKEN[0] }) : undefined;
-        const { fetch } = configured({ ...config, SECRET_KEY }, store);
-        return {
-          fetch,
-          about: `sessions in ${store ? withoutPassword(KV_URL) : cookieKind(config)}`,
-        };
+        const store = new CookieSessionStore(SECRET_KEY, {
+          ...lifetimes,
+          fallbacks: config.SECRET_KEY_FALLBACKS,
+          digest: config.SESSION_COOKIE_DIGEST,
+          encrypt: SESSION_COOKIE_ENCRYPT,
+        });
+        const { fetch } = configured(config, store);
+        const kind = SESSION_COOKIE_ENCRYPT ? "an encrypted cookie" : "a signed cookie";
+        return { fetch, about: `sessions in ${kind}` };
       },
     }));
 }
