@@ -47,29 +47,28 @@ class UnreadableFile extends Error {
 async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   const store = await openStore(url, { token: readToken(), mustExist: true });
   const isTerminal = Deno.stdout.isTerminal();
-  const progress = new Progress(!isTerminal);
+  if (!isTerminal) setColorEnabled(false);
   const output = Deno.stdout.writable.getWriter();
   const encoder = new TextEncoder();
   const write = (text: string) => output.write(encoder.encode(text));
   const { begin, print, end } = printer(format, isTerminal ? Deno.consoleSize().columns : null);
-  if (!isTerminal) setColorEnabled(false);
   try {
     // Before the entries are read, so that no change is missed.
     const watched = watch ? await store.watch(prefix) : null;
     let count = 0;
-    await write(begin());
+    await write(begin);
     for await (const entry of entries(store, prefix)) {
       await write(print(entry.key, entry));
-      progress.show(++count);
+      count++;
+      if (!isTerminal) progress.show(count);
     }
-    await write(end());
+    await write(end);
     progress.end();
     if (count === 0) {
       console.error(prefix ? `No key begins with ${JSON.stringify(prefix)}` : "The store is empty");
     }
     for await (const { key, entry } of watched?.changes ?? []) await write(print(key, entry));
   } finally {
-    progress.end();
     await store.close();
   }
 }
@@ -80,7 +79,6 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
     throw new UnreadableFile(path, cause);
   });
   const store = await openStore(url, { token: readToken() });
-  const progress = new Progress(true);
   try {
     const onProgress = (count: number) => progress.show(count);
     const done = await restore(store, contentsOf(file, path), { ttl, onProgress });
@@ -88,14 +86,12 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
     const leftOut = done.expired === 0 ? "" : `, left out ${done.expired} that had expired`;
     console.error(`Restored ${entriesOf(done.restored)}${leftOut}`);
   } finally {
-    progress.end();
     await store.close();
   }
 }
 
 async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
   const from = await openStore(url, { token: readToken(), mustExist: true });
-  const progress = new Progress(true);
   let to: Store | undefined;
   try {
     to = await openStore(target, { token: readToken("KV_TO_TOKEN") ?? readToken() });
@@ -110,7 +106,6 @@ async function copyTo({ url, prefix, watch }: Options, target: string): Promise<
       },
     });
   } finally {
-    progress.end();
     await Promise.all([from.close(), to?.close()]);
   }
 }
@@ -130,16 +125,11 @@ async function* contentsOf(file: Deno.FsFile, path: string): AsyncGenerator<Uint
 
 /** A line on a terminal's standard error that tells how far a long call is. */
 class Progress {
-  readonly #isShown: boolean;
   #next = performance.now() + PROGRESS_AFTER;
   #isPrinted = false;
 
-  constructor(isWanted: boolean) {
-    this.#isShown = isWanted && Deno.stderr.isTerminal();
-  }
-
   show(entries: number): void {
-    if (!this.#isShown || performance.now() < this.#next) return;
+    if (performance.now() < this.#next || !Deno.stderr.isTerminal()) return;
     this.#next = performance.now() + PROGRESS_EVERY;
     this.#isPrinted = true;
     Deno.stderr.writeSync(new TextEncoder().encode(`\rentries: ${entries.toLocaleString("en")}`));
@@ -151,6 +141,8 @@ class Progress {
     this.#isPrinted = false;
   }
 }
+
+const progress = new Progress();
 
 /** A token in the environment, if it may be read: nobody is prompted for that. */
 function readToken(variable = "KV_TOKEN"): string | undefined {
@@ -184,6 +176,7 @@ if (import.meta.main) {
     else if (options.to !== undefined) await copyTo(options, options.to);
     else await dump(options);
   } catch (error) {
+    progress.end();
     // The reader has had enough, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
     const code = exitCodeOf(error);

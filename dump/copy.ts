@@ -75,12 +75,17 @@ async function copyKeys(from: Store, to: Store, keys: string[]): Promise<number>
 /** The keys of a watch's changes, each once, collected while there is no time to copy them. */
 class ChangedKeys {
   readonly #keys = new Set<string>();
-  #end: { error?: unknown } | null = null;
+  readonly #collecting: Promise<void>;
+  #isOver = false;
   #wake = () => {};
 
   constructor({ changes }: Watch) {
-    this.#collect(changes).then(() => this.#end = {}, (error) => this.#end = { error })
-      .finally(() => this.#wake());
+    this.#collecting = this.#collect(changes).finally(() => {
+      this.#isOver = true;
+      this.#wake();
+    });
+    // take() throws the error.
+    this.#collecting.catch(() => {});
   }
 
   /**
@@ -90,13 +95,11 @@ class ChangedKeys {
    */
   async take(): Promise<string[] | null> {
     while (this.#keys.size === 0) {
-      if (this.#end) {
-        if ("error" in this.#end) throw this.#end.error;
+      if (this.#isOver) {
+        await this.#collecting;
         return null;
       }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wake = resolve;
-      await promise;
+      await new Promise<void>((resolve) => this.#wake = resolve);
     }
     const keys = this.#keys.values().take(AT_ONCE).toArray();
     for (const key of keys) this.#keys.delete(key);

@@ -21,10 +21,10 @@ const TTL_WIDTH = 7;
 
 /** Prints entries one after the other, so that a large store needs little memory. */
 export interface Printer {
-  begin(): string;
+  readonly begin: string;
   /** @param entry What is under the key, or null where it was removed */
   print(key: string, entry: Entry | null): string;
-  end(): string;
+  readonly end: string;
 }
 
 /**
@@ -39,25 +39,24 @@ export function printer(format: Format, columns: number | null): Printer {
   const member = (key: string, entry: Entry | null) =>
     `${cyan(shown(JSON.stringify(key)))}: ${shown(entry?.value ?? "null")}`;
   if (format === "lines") {
-    return {
-      begin: () => "",
-      print: (key, entry) => `{${member(key, entry)}}\n`,
-      end: () => "",
-    };
+    return { begin: "", print: (key, entry) => `{${member(key, entry)}}\n`, end: "" };
   }
   if (format === "backup") {
-    const print: Printer["print"] = (_, entry) => entry ? `${shown(backupLine(entry))}\n` : "";
-    return { begin: () => "", print, end: () => "" };
+    return {
+      begin: "",
+      print: (_, entry) => entry ? `${shown(backupLine(entry))}\n` : "",
+      end: "",
+    };
   }
   let separator = "\n  ";
   return {
-    begin: () => "{",
+    begin: "{",
     print(key, entry) {
       const text = `${separator}${member(key, entry)}`;
       separator = ",\n  ";
       return text;
     },
-    end: () => "\n}\n",
+    end: "\n}\n",
   };
 }
 
@@ -66,13 +65,13 @@ function tablePrinter(columns: number | null): Printer {
     `${pad(key, KEY_WIDTH)}  ${ttl.padStart(TTL_WIDTH)}  ${value}`;
   const cut = (text: string) => columns === null ? text : cutTo(text, columns);
   return {
-    begin: () => `${bold(cut(row("KEY", "EXPIRES", "VALUE")))}\n`,
+    begin: `${bold(cut(row("KEY", "EXPIRES", "VALUE")))}\n`,
     print(key, entry) {
       const ttl = entry === null ? "removed" : timeLeft(entry.expires);
       const text = cut(row(printable(key), ttl, printable(entry?.value ?? "")));
       return `${entry === null ? dim(text) : text}\n`;
     },
-    end: () => "",
+    end: "",
   };
 }
 

@@ -51,7 +51,7 @@ Deno.test("printer() fits a table into the terminal", () => {
 
 function printed(format: Format, columns: number | null, written: Entry[]): string {
   const { begin, print, end } = printer(format, columns);
-  return begin() + written.map((it) => print(it.key, it)).join("") + end();
+  return begin + written.map((it) => print(it.key, it)).join("") + end;
 }
 
 function entry(key: string, value: string, expires: number | null = null): Entry {
