@@ -28,10 +28,6 @@ const Entries = z.record(z.string(), Value).meta({ description: "Values by their
 const expires = z.number().nullable().describe("Milliseconds since 1970, or null for never");
 const revision = z.string().nullable().describe("Null where there is no entry");
 const Contents = z.object({ value: Value, revision, expires });
-const Page = z.object({
-  keys: z.array(z.string()),
-  next: z.string().nullable().optional().describe("The next page's `after`; null at the end"),
-});
 const Problem = z.object({
   title: z.string(),
   status: z.int(),
@@ -41,30 +37,28 @@ const Problem = z.object({
   line: z.int().optional().describe("The first bad line of a restore"),
   restored: z.int().optional().describe("How many lines were restored"),
 });
-const Result = z.union([
-  Contents.extend({ status: z.literal([200, 412]) }).describe("To get, delete, or a condition"),
-  z.object({ status: z.literal([200, 201]), revision: z.string(), expires }).describe("To put"),
-  Problem.pick({ status: true, detail: true, outcome: true }),
-]);
-const Deleted = z.object({ deleted: z.int() });
-const Health = z.object({ status: z.literal("ok") });
-const Restored = z.object({
-  restored: z.int(),
-  expired: z.int().optional().describe("How many lines were left out, since they have expired"),
-});
-const Change = Contents.extend({ key: z.string() });
 
 const SCHEMAS = {
   Value,
   Entries,
-  Page,
+  Page: z.object({
+    keys: z.array(z.string()),
+    next: z.string().nullable().optional().describe("The next page's `after`; null at the end"),
+  }),
   Problem,
   Operation: OperationSchema,
-  Result,
-  Change,
-  Deleted,
-  Health,
-  Restored,
+  Result: z.union([
+    Contents.extend({ status: z.literal([200, 412]) }).describe("To get, delete, or a condition"),
+    z.object({ status: z.literal([200, 201]), revision: z.string(), expires }).describe("To put"),
+    Problem.pick({ status: true, detail: true, outcome: true }),
+  ]),
+  Change: Contents.extend({ key: z.string() }),
+  Deleted: z.object({ deleted: z.int() }),
+  Health: z.object({ status: z.literal("ok") }),
+  Restored: z.object({
+    restored: z.int(),
+    expired: z.int().optional().describe("How many lines were left out, since they have expired"),
+  }),
 };
 
 /** A schema of {@linkcode SCHEMAS}. */
@@ -81,7 +75,8 @@ function schemaOf(schema: z.ZodType) {
 function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {
-    return { name, in: "query", required: required.includes(name), schema };
+    const flag = Object(schema).const === "" ? { allowEmptyValue: true } : {};
+    return { name, in: "query", required: required.includes(name), schema, ...flag };
   });
 }
 
@@ -89,23 +84,30 @@ function inHeader(...names: string[]) {
   return names.map((name) => ({ name, in: "header", schema: { type: "string" } }));
 }
 
-/** Returns a body with a schema for each media type. */
-function content(schemas: Record<string, object>) {
+/** What a body holds, by its media type. */
+type Content = Record<string, object>;
+
+function content(schemas: Content) {
   const entries = Object.entries(schemas).map(([type, schema]) => [type, { schema }]);
   return { content: Object.fromEntries(entries) };
 }
 
-/** Returns the responses of a method; all errors are problem+json. */
-function responses(expected: Record<string, { description: string; content?: object }>) {
-  const problem = content({ "application/problem+json": ref("Problem") });
+/** Returns the responses of a method: how each is described, and its content. Errors are alike. */
+function responses(expected: Record<number, [description: string, schemas?: Content]>) {
+  const entries = Object.entries(expected).map(([status, [description, schemas]]) => {
+    return [status, { description, ...schemas && content(schemas) }];
+  });
   return {
-    ...expected,
-    default: { description: "What is wrong, and what is expected", ...problem },
+    ...Object.fromEntries(entries),
+    default: {
+      description: "What is wrong, and what is expected",
+      ...content({ "application/problem+json": ref("Problem") }),
+    },
   };
 }
 
-const jsonOf = (name: keyof typeof SCHEMAS) => content({ "application/json": ref(name) });
-const NOT_MODIFIED = { 304: { description: "Its tag is in If-None-Match" } };
+const jsonOf = (name: keyof typeof SCHEMAS) => ({ "application/json": ref(name) });
+const CONDITIONS = inHeader("If-Match", "If-None-Match");
 const TEXT = { type: "string" };
 const KEY = {
   name: "key",
@@ -114,6 +116,7 @@ const KEY = {
   description: "Percent-encoded, slashes too: 1 to 1,024 bytes of UTF-8, but neither . nor ..",
   schema: { type: "string", minLength: 1 },
 };
+const NOT_MODIFIED = "Its tag is in If-None-Match";
 
 /** HEAD has the parameters of GET, and its answer without the body. */
 function head(operationId: string, { parameters }: { parameters: object[] }) {
@@ -123,7 +126,7 @@ function head(operationId: string, { parameters }: { parameters: object[] }) {
     parameters,
     responses: {
       200: { description: "As GET, without the body" },
-      ...NOT_MODIFIED,
+      304: { description: NOT_MODIFIED },
       default: { description: "What is wrong, without the body" },
     },
   };
@@ -136,7 +139,7 @@ function text(description: string) {
 
 const LINES = text('Lines of `{"key": value}`, or with `backup` `{"key", "value", "expires"}`');
 
-/** All of `GET /`. Of backup, health, metrics and openapi, each stands alone. */
+/** `GET /`. Of backup, health, metrics and openapi, each stands alone. */
 const LIST = {
   operationId: "list",
   summary: "Keys, entries or changes; or a backup, health, metrics or this document",
@@ -144,27 +147,24 @@ const LIST = {
     ...inQuery(ListQuery),
     ...[BackupQuery.pick({ backup: true }), HealthQuery, MetricsQuery, OpenApiQuery]
       .flatMap(inQuery)
-      .map((parameter) => ({ ...parameter, required: false, allowEmptyValue: true })),
+      .map((parameter) => ({ ...parameter, required: false })),
     ...inHeader("Last-Event-ID"),
   ],
   responses: responses({
-    200: {
-      description: "What Accept prefers, or what the query asks for",
-      ...content({
-        "application/json": {
-          anyOf: [ref("Page"), ref("Health"), {
-            type: "object",
-            description: "With `openapi`: this document",
-            required: ["openapi"],
-            properties: { openapi: TEXT },
-          }],
-        },
-        [NDJSON]: LINES,
-        "text/event-stream": text("Server-sent events; the data of each is a Change as JSON"),
-        "text/html": text("A page for browsers"),
-        "text/plain": text("With `metrics`: Prometheus' text format"),
-      }),
-    },
+    200: ["What Accept prefers, or what the query asks for", {
+      "application/json": {
+        anyOf: [ref("Page"), ref("Health"), {
+          type: "object",
+          description: "With `openapi`: this document",
+          required: ["openapi"],
+          properties: { openapi: TEXT },
+        }],
+      },
+      [NDJSON]: LINES,
+      "text/event-stream": text("Server-sent events; the data of each is a Change as JSON"),
+      "text/html": text("A page for browsers"),
+      "text/plain": text("With `metrics`: Prometheus' text format"),
+    }],
   }),
 };
 
@@ -188,41 +188,31 @@ const SET = {
     }),
   },
   responses: responses({
-    200: {
-      description: "What was set, how many lines were restored, or the result of each operation",
-      ...content({
-        "application/json": {
-          anyOf: [ref("Entries"), ref("Restored"), { type: "array", items: ref("Result") }],
-        },
-      }),
-    },
+    200: ["What was set, how many lines were restored, or the result of each operation", {
+      "application/json": {
+        anyOf: [ref("Entries"), ref("Restored"), { type: "array", items: ref("Result") }],
+      },
+    }],
   }),
 };
 
 const REMOVE = {
   operationId: "removeAll",
   summary: "Removes all keys under a prefix; an empty prefix needs all",
-  parameters: inQuery(RemoveQuery).map((parameter) =>
-    parameter.name === "all" ? { ...parameter, allowEmptyValue: true } : parameter
-  ),
-  responses: responses({
-    200: { description: "How many keys were removed", ...jsonOf("Deleted") },
-  }),
+  parameters: inQuery(RemoveQuery),
+  responses: responses({ 200: ["How many keys were removed", jsonOf("Deleted")] }),
 };
 
 const GET = {
   operationId: "get",
   summary: "Returns an entry; null if there is none",
-  parameters: inHeader("If-Match", "If-None-Match"),
+  parameters: CONDITIONS,
   responses: responses({
-    200: {
-      description: "The entry, with ETag and Expires",
-      ...content({
-        "application/json": ref("Entries"),
-        "text/plain": text("A string without its quotes, other values as JSON"),
-      }),
-    },
-    ...NOT_MODIFIED,
+    200: ["The entry, with ETag and Expires", {
+      ...jsonOf("Entries"),
+      "text/plain": text("A string without its quotes, other values as JSON"),
+    }],
+    304: [NOT_MODIFIED],
   }),
 };
 
@@ -233,28 +223,24 @@ const ENTRY = {
   put: {
     operationId: "put",
     summary: "Sets a key",
-    parameters: [...inQuery(WriteQuery), ...inHeader("If-Match", "If-None-Match")],
-    requestBody: { required: true, ...jsonOf("Value") },
+    parameters: [...inQuery(WriteQuery), ...CONDITIONS],
+    requestBody: { required: true, ...content(jsonOf("Value")) },
     responses: responses({
-      200: { description: "Replaced another value", ...jsonOf("Entries") },
-      201: { description: "Created", ...jsonOf("Entries") },
+      200: ["Replaced another value", jsonOf("Entries")],
+      201: ["Created", jsonOf("Entries")],
     }),
   },
   patch: {
     operationId: "extend",
     summary: "Extends the life of an entry; its value stays",
-    parameters: [...inQuery(TtlQuery), ...inHeader("If-Match", "If-None-Match")],
-    responses: responses({
-      200: { description: "The entry, with its new ETag and Expires", ...jsonOf("Entries") },
-    }),
+    parameters: [...inQuery(TtlQuery), ...CONDITIONS],
+    responses: responses({ 200: ["The entry, with its new ETag and Expires", jsonOf("Entries")] }),
   },
   delete: {
     operationId: "remove",
     summary: "Removes a key, and returns its value",
-    parameters: inHeader("If-Match", "If-None-Match"),
-    responses: responses({
-      200: { description: "The removed value, or null", ...jsonOf("Entries") },
-    }),
+    parameters: CONDITIONS,
+    responses: responses({ 200: ["The removed value, or null", jsonOf("Entries")] }),
   },
 };
 
