@@ -116,7 +116,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   const budget = new Budget(options.maxHeldBytes);
   const events = new Events(stopping);
   const needsToken = tokens.length + readTokens.length > 0;
-  const measured = metrics(store, { watchers: () => events.count, held: () => budget.held });
+  const measured = metrics(store, () => events.count, () => budget.held);
   const access = accessOf(measured.store, tokens, readTokens);
 
   const app = new Hono<KvEnv>({ getPath: routeOf });
@@ -188,8 +188,9 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
 
   async function metricsText(c: KvContext): Promise<Answer> {
     readQuery(c, MetricsQuery);
-    const headers = { ...NO_STORE, "Content-Type": measured.contentType };
-    return { status: 200, headers, body: await measured.text() };
+    const { registry } = measured;
+    const headers = { ...NO_STORE, "Content-Type": registry.contentType };
+    return { status: 200, headers, body: await registry.metrics() };
   }
 
   function description(c: KvContext): Answer {

@@ -57,34 +57,22 @@ export function noneMatches(tags: Tags, entry: Entry | null): boolean {
 }
 
 /**
- * Writes if the request's conditions hold. The write is conditional on the revision of the entry that
- * they were checked against, so no other write can come between.
+ * Writes if the request's conditions hold for the current entry.
  *
- * @param write Writes only over the revision that it is given
- * @throws {RevisionConflict} If they do not hold
+ * @param write Writes only over the entry that it is given: no other write can come between
+ * @throws {RevisionConflict} If the conditions do not hold
  */
 export async function writeIf<T>(
   c: KvContext,
   key: string,
-  write: (ifRevision?: string | null) => Promise<T>,
-): Promise<T> {
-  const conditions = readConditions(c);
-  if (conditions === null) return await write();
-  return await writeOver(c, key, conditions, (current) => write(current?.revision ?? null));
-}
-
-/** As {@linkcode writeIf}, with the entry itself. */
-export async function writeOver<T>(
-  c: KvContext,
-  key: string,
-  conditions: Conditions | null,
   write: (current: Entry | null) => Promise<T>,
 ): Promise<T> {
+  const conditions = readConditions(c);
   let current = await c.get("access").store.get(key);
   for (;;) {
-    const holds = conditions === null ||
-      matches(conditions.ifMatch, current) && noneMatches(conditions.ifNoneMatch, current);
-    if (!holds) throw new RevisionConflict(key, current);
+    if (conditions !== null && !holds(conditions, current)) {
+      throw new RevisionConflict(key, current);
+    }
     try {
       return await write(current);
     } catch (error) {
@@ -93,4 +81,8 @@ export async function writeOver<T>(
       current = error.current;
     }
   }
+}
+
+function holds({ ifMatch, ifNoneMatch }: Conditions, entry: Entry | null): boolean {
+  return matches(ifMatch, entry) && noneMatches(ifNoneMatch, entry);
 }

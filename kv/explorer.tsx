@@ -108,8 +108,12 @@ function Explorer() {
             <span id="live" role="status">Connecting</span>
           </div>
           <search>
-            <Field id="prefix" label="Prefix" />
-            <Field id="contains" label="Contains" />
+            <label>
+              Prefix <input id="prefix" type="search" autocomplete="off" spellcheck={false} />
+            </label>
+            <label>
+              Contains <input id="contains" type="search" autocomplete="off" spellcheck={false} />
+            </label>
           </search>
           <button type="button" id="add">Add entry</button>
         </header>
@@ -137,14 +141,6 @@ function Explorer() {
         <Question />
       </div>
     </Layout>
-  );
-}
-
-function Field({ id, label }: { id: string; label: string }) {
-  return (
-    <label>
-      {label} <input id={id} type="search" autocomplete="off" spellcheck={false} />
-    </label>
   );
 }
 
@@ -215,7 +211,6 @@ function Editor() {
             type="number"
             min={1}
             max={MAX_TTL}
-            step={1}
             aria-describedby="edit-ttl-hint"
           />
           <select id="edit-unit" aria-label="Unit">

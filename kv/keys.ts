@@ -14,7 +14,7 @@ import {
   memberText,
 } from "./answers.ts";
 import { expectNoBody, readValue } from "./bodies.ts";
-import { matches, noneMatches, readConditions, writeIf, writeOver } from "./conditions.ts";
+import { matches, noneMatches, readConditions, writeIf } from "./conditions.ts";
 import { expectNoQuery, readKey, readQuery, TtlQuery, WriteQuery } from "./requests.ts";
 import { writing } from "./tokens.ts";
 
@@ -61,7 +61,11 @@ export async function put(c: KvContext): Promise<Answer> {
   const value = await readValue(c);
   const body = memberText(key, value);
   c.get("held").send(body);
-  const written = await writeIf(c, key, (ifRevision) => store.set(key, value, { ttl, ifRevision }));
+  const set = (ifRevision?: string | null) => store.set(key, value, { ttl, ifRevision });
+  // Without a condition, the current entry does not matter.
+  const written = readConditions(c) === null
+    ? await set()
+    : await writeIf(c, key, (current) => set(current?.revision ?? null));
   return { status: written.created ? 201 : 200, headers: entryHeaders(written), body };
 }
 
@@ -71,7 +75,7 @@ export async function extend(c: KvContext): Promise<Answer> {
   const { ttl } = readQuery(c, TtlQuery);
   const key = readKey(c);
   await expectNoBody(c);
-  const written = await writeOver(c, key, readConditions(c), async (current) => {
+  const written = await writeIf(c, key, async (current) => {
     if (current === null) throw notFound(key);
     c.get("held").send(memberText(key, current.value));
     return await store.set(key, current.value, { ttl, ifRevision: current.revision });
@@ -85,7 +89,7 @@ export async function remove(c: KvContext): Promise<Answer> {
   expectNoQuery(c);
   const key = readKey(c);
   // Read the entry first: without room for its value, it must not be removed.
-  const body = await writeOver(c, key, readConditions(c), async (current) => {
+  const body = await writeIf(c, key, async (current) => {
     const text = memberText(key, current?.value);
     c.get("held").send(text);
     if (current !== null) await store.delete(key, { ifRevision: current.revision });

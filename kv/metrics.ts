@@ -14,77 +14,56 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 
-/** What is measured from outside. */
-export interface Observed {
-  /** Returns the number of streams of changes. */
-  watchers(): number;
-  /** Returns the bytes held for slow clients. */
-  held(): number;
-}
+type Reading = number | undefined;
 
 /** What {@linkcode metrics} returns. */
-export interface Metrics extends Pick<RequestMetrics, "count"> {
+export interface Metrics extends RequestMetrics {
   /** The same store; its operations are counted. */
   readonly store: Store;
-  /** The media type of the text. */
-  readonly contentType: string;
-  /** Returns the metrics in Prometheus' text format. */
-  text(): Promise<string>;
 }
 
-/** Measures a service, from now on. */
-export function metrics(store: Store, observed: Observed): Metrics {
+/**
+ * Measures a service, from now on.
+ *
+ * @param watchers Returns the number of streams of changes
+ * @param held Returns the bytes held for slow clients
+ */
+export function metrics(store: Store, watchers: () => number, held: () => number): Metrics {
   const { registry, count } = requestMetrics("kv");
-  const registers = [registry];
   const addOperation = counterOf(registry, {
     name: "kv_store_operations_total",
     help: "Operations of the store",
     labelNames: ["operation", "outcome"],
   });
-  new Gauge({
-    name: "kv_watchers",
-    help: "Streams of changes",
-    registers,
-    collect() {
-      this.set(observed.watchers());
-    },
+  gauge("kv_watchers", "Streams of changes", watchers);
+  gauge("kv_held_bytes", "Bytes of bodies and responses held for slow clients", held);
+  gauge("kv_store_up", "Whether the store is available", async () => {
+    return await ifAvailable(async () => (await store.check(), 1)) ?? 0;
   });
-  new Gauge({
-    name: "kv_held_bytes",
-    help: "Bytes of bodies and responses held for slow clients",
-    registers,
-    collect() {
-      this.set(observed.held());
-    },
-  });
-  new Gauge({
-    name: "kv_store_up",
-    help: "Whether the store is available",
-    registers,
-    async collect() {
-      const isUp = await ifAvailable(async () => (await store.check(), true));
-      this.set(isUp ? 1 : 0);
-    },
-  });
+  const { count: countAll } = store;
+  if (countAll) {
+    const help = "Entries, including some that have just expired";
+    gauge("kv_entries", help, () => ifAvailable(() => countAll.call(store)));
+  }
 
-  if (store.count) {
+  /** Adds a metric that is read when it is asked for; undefined leaves it out. */
+  function gauge(name: string, help: string, read: () => Reading | Promise<Reading>): void {
     new Gauge({
-      name: "kv_entries",
-      help: "Entries, including some that have just expired",
-      registers,
+      name,
+      help,
+      registers: [registry],
       async collect() {
-        const entries = await ifAvailable(async () => await store.count?.());
-        if (entries === undefined) this.remove();
-        else this.set(entries);
+        const value = await read();
+        if (value === undefined) this.remove();
+        else this.set(value);
       },
     });
   }
 
   return {
     store: counted(store, (operation, outcome) => addOperation(`${operation} ${outcome}`)),
+    registry,
     count,
-    contentType: registry.contentType,
-    text: () => registry.metrics(),
   };
 }
 
