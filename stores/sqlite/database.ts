@@ -1,6 +1,5 @@
 /**
- * The database of a SQLite store: opening the file, its tables, and whether it is still the file that
- * was opened.
+ * The database of a SQLite store: opens the file, creates its tables, and tells if it was replaced.
  *
  * @module
  */
@@ -19,9 +18,8 @@ const APPLICATION_ID = 0x73657373;
 /** The version of the tables (`PRAGMA user_version`). */
 const VERSION = 4;
 /**
- * The table's own key is a number: to compare keys of text SQLite would read all of a large row, if
- * they were. A value comes last, since it is read to get at what stands behind it. The entries are
- * counted, which would read all of the file.
+ * With a key that is not a number SQLite would read whole rows to compare keys, and columns behind a
+ * value only through the value. Triggers count the entries: `count(*)` reads the whole file.
  */
 const TABLES = `
   CREATE TABLE entries (
@@ -40,7 +38,7 @@ const TABLES = `
     BEGIN UPDATE totals SET count = count - 1; END;
   PRAGMA application_id = ${APPLICATION_ID};
   PRAGMA user_version = ${VERSION}`;
-/** Makes these tables of those of an older version. The first one has no `entry_count`. */
+/** Converts the tables of an older version. The first one has no `entry_count`. */
 const UPGRADE = `
   ALTER TABLE entries RENAME TO older;
   DROP INDEX entries_by_expiry;
@@ -59,9 +57,8 @@ export interface Opened {
   database: DatabaseSync;
   syncs: Syncs;
   /**
-   * Returns which file has been deleted or replaced since, or null. SQLite would go on writing to a
-   * file that is gone at the restart. Without the `-shm` file, in which processes lock each other
-   * out, two of them would destroy the database.
+   * Returns which file was deleted or replaced since, or null. SQLite would go on writing to the old
+   * one, and without the `-shm` file, which has the locks, two processes would damage the database.
    */
   findReplaced(): string | null;
 }
@@ -76,17 +73,15 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync): Ope
   try {
     if (mustExist) statSync(path);
     database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT });
-    // Checked before anything is changed: another program's file stays as it is.
-    versionOf(database);
-    // SQLite's own waiting blocks the process, grows longer at each try, and does not cover WAL.
+    versionOf(database); // first, so that another program's file stays as it is
+    // SQLite's own waiting blocks the process, grows with each try, and does not cover WAL.
     database.exec("PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0");
     untilUnlocked(database.prepare("PRAGMA journal_mode = WAL"));
     untilUnlocked(database.prepare("BEGIN IMMEDIATE"));
-    // And again inside a transaction: another process may have created the tables meanwhile.
+    // Again, since another process may have created the tables meanwhile.
     const version = versionOf(database);
     if (version < VERSION) database.exec(version === 0 ? TABLES : UPGRADE);
-    // SQLite keeps the others beside the file that a link points to. Absolute, since the program may
-    // change its directory.
+    // Beside the file that a link points to. Absolute, since the program may change its directory.
     const log = path === ":memory:" ? null : `${realpathSync(path)}-wal`;
     if (log !== null) rewrite(log);
     database.exec("COMMIT");
@@ -121,7 +116,7 @@ function rewrite(path: string): void {
   }
 }
 
-/** Runs a statement, and again each millisecond while another process has locked the file. */
+/** Runs a statement; while another process has locked the file, again each millisecond. */
 function untilUnlocked(statement: StatementSync): void {
   for (const start = performance.now();;) {
     try {
@@ -168,9 +163,8 @@ export function isFull(error: unknown): boolean {
 const abandoned: DatabaseSync[] = [];
 
 /**
- * Leaves a database open until `Deno.exit` or `process.exit`, which closes its files as they are.
- * Closing it would copy the write-ahead log into the file, over the pages of a process that has
- * another log. (A program that ends without such a call closes it nonetheless.)
+ * Leaves a database open until `Deno.exit` or `process.exit`; a program that ends without these closes
+ * it nonetheless. Closing copies the log into the file, over the pages of a process with another log.
  */
 export function abandon(database: DatabaseSync): void {
   abandoned.push(database);

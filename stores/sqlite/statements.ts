@@ -8,14 +8,14 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 /** How many bytes have to fit on a disk that is not full. */
 const PROBE_SIZE = 64 * 1024;
 
-/** The last revision of all entries, and an entry; null where there is none. */
+/** The last revision of all entries, and an entry, of nulls if there is none. */
 export type Row = [
   last: number,
   value: string | null,
   revision: number | null,
   expires: number | null,
 ];
-/** Where there is a key, as it is stored. */
+/** A key as it is stored. */
 export type KeyRow = { key: Uint8Array };
 
 /** A method that Deno's types of `node:sqlite` lack. */
@@ -42,7 +42,7 @@ export function statementsOf(database: DatabaseSync) {
          value = excluded.value, revision = excluded.revision, expires = excluded.expires`,
     ),
     deleteEntry: database.prepare("DELETE FROM entries WHERE key = ?"),
-    // Only looks up when an entry expires if there is a time to compare with.
+    // Without a time (?3) it does not look up when an entry expires.
     selectKeys: database.prepare(
       `SELECT key FROM entries WHERE key >= ?1 AND key < ?2
          AND (?3 IS NULL OR expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4`,
@@ -59,7 +59,7 @@ export function statementsOf(database: DatabaseSync) {
 
     /** Writes some pages to the log, for a transaction that is rolled back. */
     probe(): void {
-      // With a small cache SQLite writes them before the commit, which never comes.
+      // With a small cache SQLite writes them before the commit.
       database.exec("PRAGMA cache_size = 4");
       try {
         insertProbe.run();

@@ -1,10 +1,8 @@
 /**
- * A store in one SQLite file, by `node:sqlite`, which is part of Deno and Node.
+ * A store in one SQLite file, by `node:sqlite`, which is part of Deno and Node. Several processes may
+ * open one file. A promise resolves when what it did or found is on disk.
  *
- * A promise resolves when what it did or found is on disk: a commit (WAL, `synchronous=NORMAL`) is
- * synced beside the event loop. Several processes may open one file.
- *
- * Keys are BLOBs, since a key may hold a NUL, at which SQLite ends a TEXT. JSON text has none.
+ * Keys are BLOBs, since SQLite ends a TEXT at a NUL, which a key may contain. JSON text has none.
  *
  * @module
  */
@@ -14,16 +12,15 @@ import { checked, checkRevision, expiry } from "../checks.ts";
 import { abandon, openDatabase } from "./database.ts";
 import { type KeyRow, type Row, statementsOf } from "./statements.ts";
 import type { Sync } from "./syncs.ts";
-import { type Found, Transactions } from "./transactions.ts";
+import { type Found, transactionsOf } from "./transactions.ts";
 import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
 import { forwardOnly, unref } from "../timers.ts";
 
 /** About how many bytes of the file a write changes beside its value: one page. */
 const WRITE_SIZE = 4096;
 /**
- * The highest revision that the clock gives, in microseconds since 1970: the year 2200. With a clock
- * that is far ahead for a while, revisions would become larger than JavaScript's integers, and the
- * file unreadable.
+ * The highest revision from the clock, in microseconds since 1970: the year 2200. A clock that is
+ * further ahead would take revisions beyond JavaScript's integers, and make the file unreadable.
  */
 const MAX_CLOCK_REVISION = Date.UTC(2200) * 1000;
 
@@ -35,7 +32,7 @@ export interface SqliteOptions {
   mustExist?: boolean;
   /** How often expired entries are removed from the file, in milliseconds. */
   sweepInterval?: number;
-  /** The most entries that one page of a listing looks at: many may have expired, unswept yet. */
+  /** The most entries that one page of a listing looks at: many may have expired. */
   scanned?: number;
   /**
    * How much one transaction reads and writes, in bytes, before the next one has to do the rest, so
@@ -82,21 +79,21 @@ export function sqliteStore(
   const timer = setInterval(sweep, sweepInterval);
   unref(timer);
 
-  const transactions = new Transactions(path, database, syncs, {
+  const transactions = transactionsOf(path, database, syncs, {
     begun() {
       checkReplaced();
       changed = new Set();
       hasChanged = false;
       size = 0;
       before = totals().revision;
-      // A file that was created again, or restored from a copy, does not know all of its revisions.
+      // A file that was restored from a copy lacks revisions that were given since.
       revision = Math.max(before, Math.min(clock() * 1000, MAX_CLOCK_REVISION));
       return before;
     },
     isFull: () => size >= transactionBytes,
     ending() {
       if (!hasChanged) return null;
-      // Larger than before also if this only removes entries, so that others notice it.
+      // A transaction that only removes entries has a revision, too, so that others wait for its sync.
       sql.updateRevision.run(++revision);
       return revision;
     },
@@ -119,7 +116,7 @@ export function sqliteStore(
   function find(key: string): Found<Entry | null> {
     const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
     if (value === null || written === null) {
-      // Nobody has removed it, if the last transaction is ours, follows one on disk, and did not.
+      // No unsynced commit has removed it: the last one is ours, follows a synced one, and did not.
       const isUntouched = last === revision && syncs.has(before) && !changed.has(key);
       return { result: null, revision: isUntouched ? before : last };
     }
@@ -157,13 +154,13 @@ export function sqliteStore(
 
   async function sweep(): Promise<void> {
     try {
-      // Checked first, since a transaction holds up other processes.
+      // Read first: a write transaction holds up other processes.
       const isDue = () => ({ result: hasExpired(clock()), revision: 0 });
       while (!isClosed && await transactions.read(isDue)) {
         if (!isClosed) await transactions.write(removeExpired);
       }
     } catch (error) {
-      // The next sweep tries again, and no reader sees an expired entry.
+      // The next sweep tries again; no reader sees an expired entry.
       console.error(`sqlite: cannot sweep "${path}": ${(error as Error).message}`);
     }
   }
@@ -200,7 +197,7 @@ export function sqliteStore(
       }),
 
     list(prefix, { after = "", limit }) {
-      // One lower bound: of two, SQLite would seek to the first and read on to the second.
+      // One lower bound: with two, SQLite seeks to the first and reads on to the second.
       const [, from = ""] = [Buffer.from(prefix), keyAfter(after)].sort(Buffer.compare);
       const end = endOf(prefix);
       return transactions.read(() => {
@@ -244,12 +241,12 @@ export function sqliteStore(
   });
 }
 
-/** The first key after `key`, in bytes; the first of all after "". */
+/** Returns the first key after `key`, as bytes; after "", the first of all. */
 function keyAfter(key: string): Uint8Array {
   return Buffer.from(key === "" ? "" : `${key}\0`);
 }
 
-/** The first bytes after every key that begins with `prefix`. UTF-8 has no byte of 0xff. */
+/** Returns the first bytes after all keys that begin with `prefix`. UTF-8 has no byte 0xff. */
 function endOf(prefix: string): Uint8Array {
   const bytes = Buffer.from(prefix);
   if (bytes.length === 0) return Buffer.of(0xff);

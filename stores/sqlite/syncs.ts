@@ -1,9 +1,7 @@
 /**
- * Syncs of the write-ahead log to disk. A commit with `synchronous=NORMAL` only writes to the log, so
- * whoever has seen a commit waits here until it is on disk. A slow disk is synced beside the event
- * loop, so that nobody else waits for it.
- *
- * Commits are known by their revisions, which grow with each commit of any process.
+ * Syncs of the write-ahead log to disk, which a commit with `synchronous=NORMAL` leaves out. A slow
+ * disk is synced in a thread, so that the event loop goes on. Commits are known by their revisions,
+ * which grow with each commit of any process.
  *
  * @module
  */
@@ -14,9 +12,9 @@ import { promisify } from "node:util";
 export type Sync = (file: number) => Promise<void>;
 
 const syncInThread: Sync = promisify(fdatasync);
-/** Up to how many milliseconds a sync may block: handing it to a thread costs others as much. */
+/** How long a sync may block, in milliseconds: a thread costs other calls as much. */
 const QUICK = 0.5;
-/** A sync that was slower is the last one that blocks for this many times as long. */
+/** After a slower sync, none blocks for this many times as long. */
 const REST = 1000;
 
 /** The syncs of one log. */
@@ -29,7 +27,11 @@ export class Syncs {
   #newest = 0;
   #syncing: Promise<void> | undefined;
   #slowUntil = 0;
-  #failure: Error | undefined;
+  /**
+   * Why a sync has failed. The system may have dropped what it could not write, and a later sync
+   * succeed without it: nothing may be written until the file is opened again.
+   */
+  failure: Error | undefined;
 
   /**
    * @param path Of the log; null if nothing is kept on a disk
@@ -38,14 +40,6 @@ export class Syncs {
   constructor(path: string | null, readonly sync?: Sync) {
     if (path === null) this.#synced = Infinity;
     else this.#file = openSync(path, "r+");
-  }
-
-  /**
-   * Why a sync has failed. The system may have dropped what it could not write, and the next sync
-   * succeed without it: nothing may be written any more until the file is opened again.
-   */
-  get failure(): Error | undefined {
-    return this.#failure;
   }
 
   /** Whether syncs are slow, and so run in a thread. */
@@ -67,7 +61,7 @@ export class Syncs {
   async cover(revision: number): Promise<void> {
     this.#newest = Math.max(this.#newest, revision);
     while (!this.has(revision)) {
-      if (this.#failure) throw this.#failure;
+      if (this.failure) throw this.failure;
       this.#syncing ??= this.#sync().finally(() => this.#syncing = undefined);
       await this.#syncing;
     }
@@ -88,10 +82,8 @@ export class Syncs {
       else this.#syncAtOnce(file);
       this.#synced = newest;
     } catch (cause) {
-      const reason = (cause as Error).message;
-      this.#failure = new Error(`a sync failed (${reason}): restart to use the file again`, {
-        cause,
-      });
+      const message = `a sync failed (${(cause as Error).message}): restart to use the file again`;
+      this.failure = new Error(message, { cause });
     }
   }
 

@@ -1,8 +1,7 @@
 /**
- * Transactions that calls share. A sync costs far more than a write, so all writes that arrive during
- * one are committed together after it; beginning a transaction costs more than a read, so all reads
- * of a turn of the event loop are in one. A read may therefore miss what another process has
- * committed since the turn began.
+ * Transactions that calls share. A sync costs far more than a write, so the writes that arrive during
+ * one are committed together after it. Beginning a transaction costs more than a read, so the reads
+ * of a turn of the event loop share one, and may miss what another process commits meanwhile.
  *
  * No call returns anything that is not on disk yet, whoever has committed it.
  *
@@ -14,7 +13,7 @@ import { isBusy, isFull, LOCK_TIMEOUT } from "./database.ts";
 import type { Syncs } from "./syncs.ts";
 import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 
-/** How long a process writes before it lets others write, if the file is contended, in milliseconds. */
+/** How long a process writes to a contended file before it lets others write, in milliseconds. */
 const TURN = 5;
 /** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
@@ -28,11 +27,7 @@ export interface Found<T> {
 
 /** What every write transaction does besides its writes. */
 export interface TransactionHooks {
-  /**
-   * Runs before the first write. What it throws fails them all, unchanged.
-   *
-   * @returns The revision of the last commit
-   */
+  /** Runs before the first write. Returns the revision of the last commit. */
   begun(): number;
   /** Returns whether the rest has to wait for the next transaction. */
   isFull(): boolean;
@@ -49,52 +44,40 @@ interface PendingWrite {
   reject(error: unknown): void;
 }
 
-/** The transactions of one database. */
-export class Transactions {
-  readonly #path: string;
-  readonly #database: DatabaseSync;
-  readonly #syncs: Syncs;
-  readonly #hooks: TransactionHooks;
+/** Returns the transactions of the database in the file at `path`. */
+export function transactionsOf(
+  path: string,
+  database: DatabaseSync,
+  syncs: Syncs,
+  hooks: TransactionHooks,
+) {
   // Prepared, since an error of `exec` would not say by its code that the disk is full.
-  readonly #begin;
-  readonly #beginImmediate;
-  readonly #commit;
-  readonly #rollback;
-  #isReading = false;
-  #pending: PendingWrite[] = [];
-  #writing: Promise<void> | undefined;
-  /** When this process last waited before it could write. */
-  #turnStart = -Infinity;
-  /** When another process was last seen writing. */
-  #lastBusy = -Infinity;
-
-  constructor(path: string, database: DatabaseSync, syncs: Syncs, hooks: TransactionHooks) {
-    this.#path = path;
-    this.#database = database;
-    this.#syncs = syncs;
-    this.#hooks = hooks;
-    this.#begin = database.prepare("BEGIN");
-    this.#beginImmediate = database.prepare("BEGIN IMMEDIATE");
-    this.#commit = database.prepare("COMMIT");
-    this.#rollback = database.prepare("ROLLBACK");
-  }
+  const begin = database.prepare("BEGIN");
+  const beginImmediate = database.prepare("BEGIN IMMEDIATE");
+  const commit = database.prepare("COMMIT");
+  const rollback = database.prepare("ROLLBACK");
+  const pending: PendingWrite[] = [];
+  let writing: Promise<void> | undefined;
+  let isReading = false;
+  let turnStart = -Infinity; // when this process last waited before it could write
+  let lastBusy = -Infinity; // when another process was last seen writing
 
   /**
    * Runs a query, and waits until what it has found is on disk.
    *
    * @throws {StoreUnavailable} If one of both fails, or the file stays locked
    */
-  async read<T>(query: () => Found<T>): Promise<T> {
+  async function read<T>(query: () => Found<T>): Promise<T> {
     for (const start = performance.now();;) {
       try {
-        this.#beginReading();
+        beginReading();
         const { result, revision } = query();
-        if (!this.#syncs.has(revision)) await this.#syncs.cover(revision);
+        if (!syncs.has(revision)) await syncs.cover(revision);
         return result;
       } catch (cause) {
-        this.#endReading();
+        endReading();
         if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) {
-          throw this.#unavailable("read", cause, "unchanged");
+          throw unavailable("read", cause, "unchanged");
         }
       }
       await delay(1);
@@ -107,10 +90,10 @@ export class Transactions {
    *
    * @throws {StoreFull | StoreUnavailable} If the transaction fails
    */
-  write<T>(run: () => T): Promise<T> {
+  function write<T>(run: () => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
-      this.#writing ??= this.#writePending();
+      pending.push({ run, resolve: resolve as (result: unknown) => void, reject });
+      writing ??= writePending();
     });
   }
 
@@ -119,45 +102,44 @@ export class Transactions {
    *
    * @throws {StoreFull | StoreUnavailable} If that fails, or writes do
    */
-  async check(run: () => void): Promise<void> {
+  async function check(run: () => void): Promise<void> {
     try {
-      await this.#locked(() => {
+      await locked(() => {
         run();
-        this.#rollback.run();
+        rollback.run();
       });
     } catch (cause) {
-      throw this.#failed(cause, "unchanged");
+      throw failed(cause, "unchanged");
     }
   }
 
-  /** Ends the writes that are pending, and the transaction that reads. */
-  async close(): Promise<void> {
-    // A transaction of nothing would fail on a file that cannot be written.
-    await this.#writing;
-    this.#endReading();
+  /** Waits for pending writes: an empty transaction instead would fail on a read-only file. */
+  async function close(): Promise<void> {
+    await writing;
+    endReading();
   }
 
-  async #writePending(): Promise<void> {
-    while (this.#pending.length > 0) {
+  async function writePending(): Promise<void> {
+    while (pending.length > 0) {
       await new Promise((resolve) => setImmediate(resolve));
-      await this.#writeSome();
-      // Those who were just answered may come back within a millisecond, and share the next sync.
-      if (this.#pending.length > 0 && this.#syncs.isSlow) await delay(1);
+      await writeSome();
+      // Callers who were just answered may write again within a millisecond, and share the next sync.
+      if (pending.length > 0 && syncs.isSlow) await delay(1);
     }
-    this.#writing = undefined;
+    writing = undefined;
   }
 
-  /** One transaction and its sync. None begins before that, as it would have to wait for another. */
-  async #writeSome(): Promise<void> {
+  /** Runs one transaction and its sync. Another one could only wait for the same disk. */
+  async function writeSome(): Promise<void> {
     const conflicts: (() => void)[] = [];
     const settle: (() => void)[] = [];
     let taken = 0;
     let outcome: "unchanged" | "unknown" = "unchanged";
     try {
-      const revision = await this.#locked(() => {
-        const last = this.#hooks.begun();
-        for (const { run, resolve, reject } of this.#pending) {
-          if (this.#hooks.isFull()) break;
+      const revision = await locked(() => {
+        const last = hooks.begun();
+        for (const { run, resolve, reject } of pending) {
+          if (hooks.isFull()) break;
           taken++;
           try {
             const result = run();
@@ -167,77 +149,81 @@ export class Transactions {
             conflicts.push(() => reject(error));
           }
         }
-        const written = this.#hooks.ending();
+        const written = hooks.ending();
         if (written !== null) outcome = "unknown";
-        (written === null ? this.#rollback : this.#commit).run();
+        (written === null ? rollback : commit).run();
         return written ?? last;
       });
-      await this.#syncs.cover(revision);
-      this.#hooks.committed();
+      await syncs.cover(revision);
+      hooks.committed();
     } catch (cause) {
-      const error = this.#failed(cause, outcome);
-      for (const { reject } of this.#pending.splice(0, taken || Infinity)) reject(error);
+      const error = failed(cause, outcome);
+      for (const { reject } of pending.splice(0, taken || Infinity)) reject(error);
       return;
     }
-    this.#pending.splice(0, taken);
-    // Who lost is told first, and so tries again before who won comes back with another write.
+    pending.splice(0, taken);
+    // Reject the losers first, so that they retry before the winner writes again.
     for (const done of [...conflicts, ...settle]) done();
   }
 
   /**
-   * Runs `run` in a write transaction, at once, so that nothing else comes in between. While another
-   * process writes, it tries again each millisecond, which gives each of them the same chance;
-   * SQLite's own waiting grows longer at each try.
+   * Begins a write transaction and runs `run` in it, with nothing in between. While another process
+   * writes, it tries again each millisecond, so that all have the same chance: SQLite's own waiting
+   * grows longer with each try.
    */
-  async #locked<T>(run: () => T): Promise<T> {
-    if (this.#syncs.failure) throw this.#syncs.failure;
+  async function locked<T>(run: () => T): Promise<T> {
+    if (syncs.failure) throw syncs.failure;
     const start = performance.now();
-    const isContended = start - this.#lastBusy < CONTENDED;
     // Right after its commit this process would lock the file again before a waiting one looks.
-    let hasWaited = isContended && start - this.#turnStart > TURN;
+    let hasWaited = start - lastBusy < CONTENDED && start - turnStart > TURN;
     for (;;) {
       if (hasWaited) await delay(1);
-      this.#endReading();
+      endReading();
       try {
-        this.#beginImmediate.run();
+        beginImmediate.run();
         break;
       } catch (cause) {
         if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) throw cause;
-        this.#lastBusy = performance.now();
+        lastBusy = performance.now();
         hasWaited = true;
       }
     }
-    if (hasWaited) this.#turnStart = performance.now();
+    if (hasWaited) turnStart = performance.now();
     return run();
   }
 
-  #beginReading(): void {
-    if (this.#isReading) return;
-    this.#begin.run();
-    this.#isReading = true;
-    setImmediate(() => this.#endReading());
+  function beginReading(): void {
+    if (isReading) return;
+    begin.run();
+    isReading = true;
+    setImmediate(endReading);
   }
 
-  #endReading(): void {
-    if (!this.#isReading) return;
-    this.#isReading = false;
-    // An error may have ended the transaction.
-    if (this.#database.isTransaction) this.#rollback.run();
+  function endReading(): void {
+    if (!isReading) return;
+    isReading = false;
+    rollBack();
   }
 
-  /** Rolls back, and says what became of the writes. */
-  #failed(cause: unknown, outcome: "unchanged" | "unknown"): StoreFull | StoreUnavailable {
-    // On a full disk SQLite has rolled back by itself.
-    if (this.#database.isTransaction) this.#rollback.run();
+  /** An error may have ended the transaction: SQLite rolls back by itself if the disk is full. */
+  function rollBack(): void {
+    if (database.isTransaction) rollback.run();
+  }
+
+  /** Rolls back, and returns the error of the writes. */
+  function failed(cause: unknown, outcome: "unchanged" | "unknown"): StoreFull | StoreUnavailable {
+    rollBack();
     if (isFull(cause)) {
-      return new StoreFull(`Cannot write "${this.#path}": ${(cause as Error).message}`, { cause });
+      return new StoreFull(`Cannot write "${path}": ${(cause as Error).message}`, { cause });
     }
     // A sync that failed may have brought the commit to the disk: after a crash it may be there.
-    return this.#unavailable("write", cause, isBusy(cause) ? "unchanged" : outcome);
+    return unavailable("write", cause, isBusy(cause) ? "unchanged" : outcome);
   }
 
-  #unavailable(verb: string, cause: unknown, outcome: "unchanged" | "unknown"): StoreUnavailable {
+  function unavailable(verb: string, cause: unknown, outcome: "unchanged" | "unknown") {
     const reason = (cause as Error).message;
-    return new StoreUnavailable(`Cannot ${verb} "${this.#path}": ${reason}`, { cause, outcome });
+    return new StoreUnavailable(`Cannot ${verb} "${path}": ${reason}`, { cause, outcome });
   }
+
+  return { read, write, check, close };
 }
