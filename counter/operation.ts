@@ -1,8 +1,4 @@
-/**
- * What the counter tells those who operate it. None of it starts a session.
- *
- * @module
- */
+/** What the counter tells those who operate it. None of it starts a session. */
 import { Hono } from "hono";
 import { requestMetrics } from "../server/metrics.ts";
 import type { SessionStore } from "../sessions.ts";

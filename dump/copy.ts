@@ -1,8 +1,4 @@
-/**
- * Copies a store into another one, while programs use it.
- *
- * @module
- */
+/** Copies a store into another one, while programs use it. */
 import { entries } from "../stores/dumps.ts";
 import { ttlOf } from "../stores/lines.ts";
 import type { Store, Watch } from "../stores/store.ts";

@@ -1,8 +1,4 @@
-/**
- * How `dump.ts` prints entries.
- *
- * @module
- */
+/** How `dump.ts` prints entries. */
 import { bold, cyan, dim } from "@std/fmt/colors";
 import stringWidth from "string-width";
 import { printable } from "../server/log.ts";

@@ -1,8 +1,4 @@
-/**
- * The command line of `dump.ts`.
- *
- * @module
- */
+/** The command line of `dump.ts`. */
 import { parseArgs } from "@std/cli/parse-args";
 import { checkTtl } from "../stores/checks.ts";
 import { watchesOthers } from "../stores/open.ts";

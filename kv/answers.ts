@@ -2,8 +2,6 @@
  * The answers that handlers return, and how they are sent. A response is created with all its headers:
  * setting one on a finished response costs more than the rest of a read. A long body is sent in
  * pieces, as fast as the client reads.
- *
- * @module
  */
 import type { Context } from "hono";
 import { Buffer } from "node:buffer";

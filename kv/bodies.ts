@@ -1,7 +1,5 @@
 /**
  * The body of a request: bytes and JSON. Limits are checked on the bytes, before anything is parsed.
- *
- * @module
  */
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";

@@ -1,8 +1,4 @@
-/**
- * Requests that write many entries: `POST /` and `DELETE /?prefix=`.
- *
- * @module
- */
+/** Requests that write many entries: `POST /` and `DELETE /?prefix=`. */
 import type { JsonText } from "../stores/json/text.ts";
 import { StoreUnavailable } from "../stores/store.ts";
 import { type Answer, JSON_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";

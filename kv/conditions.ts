@@ -1,8 +1,4 @@
-/**
- * Conditional requests: RFC 9110, section 13, without dates.
- *
- * @module
- */
+/** Conditional requests: RFC 9110, section 13, without dates. */
 import { type Entry, RevisionConflict } from "../stores/store.ts";
 import { badRequest } from "./errors.ts";
 import type { KvContext } from "./answers.ts";

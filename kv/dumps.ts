@@ -1,8 +1,4 @@
-/**
- * Dumps of the service as newline-delimited JSON, one entry a line, and restoring them.
- *
- * @module
- */
+/** Dumps of the service as newline-delimited JSON, one entry a line, and restoring them. */
 import { entries, LIMITS, restore } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import type { Store } from "../stores/store.ts";

@@ -1,8 +1,4 @@
-/**
- * Errors as clients see them: `application/problem+json`, RFC 9457.
- *
- * @module
- */
+/** Errors as clients see them: `application/problem+json`, RFC 9457. */
 import { HTTPException } from "hono/http-exception";
 import { STATUS_CODES } from "node:http";
 import { printable } from "../server/log.ts";

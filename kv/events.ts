@@ -1,8 +1,4 @@
-/**
- * Changes as they happen: server-sent events (HTML, section 9.2).
- *
- * @module
- */
+/** Changes as they happen: server-sent events (HTML, section 9.2). */
 import { HTTPException } from "hono/http-exception";
 import { type Change, ChangesLost, type Watch } from "../stores/store.ts";
 import { changeText } from "../stores/wire.ts";

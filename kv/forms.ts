@@ -1,8 +1,4 @@
-/**
- * Forms: URL-encoded or multipart, in UTF-8.
- *
- * @module
- */
+/** Forms: URL-encoded or multipart, in UTF-8. */
 import { HTTPException } from "hono/http-exception";
 import { type Buffer, isUtf8 } from "node:buffer";
 import { json, type JsonText } from "../stores/json/text.ts";

@@ -1,8 +1,6 @@
 /**
  * How much the service holds for its clients: bodies that arrive slowly and responses that are not
  * read. A limit for each of them would not bound their sum.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 

@@ -1,8 +1,4 @@
-/**
- * Requests for one entry: its key is the path.
- *
- * @module
- */
+/** Requests for one entry: its key is the path. */
 import { HTTPException } from "hono/http-exception";
 import { type Entry, RevisionConflict } from "../stores/store.ts";
 import {

@@ -1,8 +1,4 @@
-/**
- * The keys of a store, as JSON.
- *
- * @module
- */
+/** The keys of a store, as JSON. */
 import { MAX_PAGE, type Page, type Store } from "../stores/store.ts";
 import { type Answer, JSON_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
 import { pause } from "./pace.ts";

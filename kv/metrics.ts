@@ -1,8 +1,4 @@
-/**
- * Metrics for Prometheus: the requests of the service, and the operations of its store.
- *
- * @module
- */
+/** Metrics for Prometheus: the requests of the service, and the operations of its store. */
 import { Gauge } from "prom-client";
 import { counterOf, type RequestMetrics, requestMetrics } from "../server/metrics.ts";
 import {

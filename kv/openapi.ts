@@ -1,8 +1,4 @@
-/**
- * The OpenAPI 3.1 document of the service, generated from the schemas that check the requests.
- *
- * @module
- */
+/** The OpenAPI 3.1 document of the service, generated from the schemas that check the requests. */
 import { z } from "zod";
 import project from "../deno.json" with { type: "json" };
 import { MAX_DEPTH, MAX_VALUE_BYTES } from "../stores/store.ts";

@@ -1,8 +1,4 @@
-/**
- * Arrays of operations: many calls of a client in one request.
- *
- * @module
- */
+/** Arrays of operations: many calls of a client in one request. */
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { z } from "zod";

@@ -1,9 +1,4 @@
-/**
- * Long work in short steps, so that other requests need not wait for its end.
- *
- * @module
- */
-
+/** Long work in short steps, so that other requests need not wait for its end. */
 /** How long large requests may work without a break, all of them together, in milliseconds. */
 const LONGEST_STEP = 20;
 

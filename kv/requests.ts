@@ -1,7 +1,5 @@
 /**
  * What a request says in its URL and its headers: its key, its query and the type that it accepts.
- *
- * @module
  */
 import { parseAccept } from "hono/utils/accept";
 import { z } from "zod";

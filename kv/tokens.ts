@@ -1,8 +1,6 @@
 /**
  * Bearer tokens (RFC 6750), and what each allows. In a browser a token is typed as a password
  * (Basic, RFC 7617).
- *
- * @module
  */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { utf8ToBytes } from "@noble/hashes/utils.js";

@@ -8,8 +8,6 @@
  *
  * All packages run with the rights of their process. What a package can reach is what its files import
  * of Node's modules: a new release that reaches for more shows here.
- *
- * @module
  */
 import { join } from "node:path";
 

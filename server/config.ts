@@ -5,8 +5,6 @@
  * element has a comma (`SECRET_KEY_FALLBACKS='["…,…"]'`).
  *
  * The names are Flask's: https://flask.palletsprojects.com/en/stable/config/
- *
- * @module
  */
 import { z } from "zod";
 import { LOG_MODES } from "./log.ts";

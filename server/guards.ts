@@ -1,8 +1,4 @@
-/**
- * Which requests the servers accept.
- *
- * @module
- */
+/** Which requests the servers accept. */
 import type { MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 

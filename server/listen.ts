@@ -1,8 +1,4 @@
-/**
- * How a server listens and stops.
- *
- * @module
- */
+/** How a server listens and stops. */
 import { ConfigError } from "./config.ts";
 import { type LogMode, logRequests } from "./log.ts";
 import { printWarnings, type Program, stopSignal } from "./program.ts";

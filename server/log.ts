@@ -1,8 +1,6 @@
 /**
  * What the servers print: events, each with the program's name first. `LOG=requests` adds the time,
  * and a line for each request; `LOG=json` prints all of it as JSON lines.
- *
- * @module
  */
 import { unref } from "../stores/timers.ts";
 import { splitUrl } from "./guards.ts";

@@ -1,8 +1,4 @@
-/**
- * The metrics of a server's requests, for Prometheus.
- *
- * @module
- */
+/** The metrics of a server's requests, for Prometheus. */
 import { Counter, Histogram, Registry } from "prom-client";
 
 /** The methods with a series of their own. A client could invent any number of others. */

@@ -1,8 +1,4 @@
-/**
- * Names that look like a setting with a slip in them.
- *
- * @module
- */
+/** Names that look like a setting with a slip in them. */
 import { closestString } from "@std/text/closest-string";
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 

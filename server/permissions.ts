@@ -1,8 +1,4 @@
-/**
- * The permissions that a server needs for its configuration, and no more.
- *
- * @module
- */
+/** The permissions that a server needs for its configuration, and no more. */
 import { SETTINGS } from "./config.ts";
 
 /** What of the machine a server uses. */

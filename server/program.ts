@@ -1,8 +1,4 @@
-/**
- * How a server's process begins and ends.
- *
- * @module
- */
+/** How a server's process begins and ends. */
 import { InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { ConfigError, SETTINGS } from "./config.ts";
 import { LOG_MODES, logAs } from "./log.ts";

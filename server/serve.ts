@@ -1,7 +1,5 @@
 /**
  * Serves what the configuration describes, and reads its tokens, keys and passwords again on SIGHUP.
- *
- * @module
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { openStore, withoutPassword } from "../stores/open.ts";

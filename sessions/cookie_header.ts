@@ -1,8 +1,4 @@
-/**
- * The session's cookie in the headers of a request and of its response.
- *
- * @module
- */
+/** The session's cookie in the headers of a request and of its response. */
 import { setCookie } from "@std/http/cookie";
 import { serialize } from "hono/utils/cookie";
 import { checkOptions } from "./options.ts";

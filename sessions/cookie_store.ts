@@ -7,8 +7,6 @@
  *
  * Limits: of two updates at once one is lost, and an old cookie stays valid until it expires, even
  * after `destroy`.
- *
- * @module
  */
 import { LRUCache } from "lru-cache";
 import { Cipher } from "./encryption.ts";

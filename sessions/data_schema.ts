@@ -1,8 +1,4 @@
-/**
- * The app's schema for session data, and what it accepts.
- *
- * @module
- */
+/** The app's schema for session data, and what it accepts. */
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { MAX_DEPTH } from "../stores/store.ts";
 import { SessionDataInvalid } from "./errors.ts";

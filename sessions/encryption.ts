@@ -5,8 +5,6 @@
  * The layout is, in base64 for URLs: when it was encrypted (6 bytes, seconds since 1970), the nonce
  * (24), and the text with its tag (16 more than the text in UTF-8). The time and the session's name
  * are associated data: with another time, or as a cookie of another session, none is valid.
- *
- * @module
  */
 import { xchacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { managedNonce } from "@noble/ciphers/utils.js";

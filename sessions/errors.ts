@@ -1,8 +1,4 @@
-/**
- * What the calls of a session throw, and what the storage under them throws.
- *
- * @module
- */
+/** What the calls of a session throw, and what the storage under them throws. */
 import { HTTPException } from "hono/http-exception";
 import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
 

@@ -4,8 +4,6 @@
  * An update states the revision that it is based on, and the store rejects it if the entry has
  * changed since; then it is computed again, on the newer entry. The entry seen last is cached and
  * tried first, so that an update mostly costs one call. If it is outdated, the store says so.
- *
- * @module
  */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";

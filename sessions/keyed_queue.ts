@@ -1,8 +1,4 @@
-/**
- * One task after the other for each key.
- *
- * @module
- */
+/** One task after the other for each key. */
 import { LRUCache } from "lru-cache";
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";

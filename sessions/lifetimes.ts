@@ -1,8 +1,4 @@
-/**
- * How long sessions live.
- *
- * @module
- */
+/** How long sessions live. */
 import { isPromise } from "./data_schema.ts";
 import type { SessionRecord } from "./session_record.ts";
 

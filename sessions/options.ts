@@ -1,9 +1,6 @@
 /**
  * Checks of what an app gives. TypeScript makes them at compile time; plain JavaScript does not.
- *
- * @module
  */
-
 /**
  * @param call Where the options were given, as the error words it
  * @param expected For each option what it may be, by `typeof` or as JSON: `boolean or "auto"`

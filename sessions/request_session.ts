@@ -1,8 +1,4 @@
-/**
- * The session of one request: what it has loaded, and what the response tells the browser.
- *
- * @module
- */
+/** The session of one request: what it has loaded, and what the response tells the browser. */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";

@@ -1,8 +1,4 @@
-/**
- * What a response tells the browser of its session.
- *
- * @module
- */
+/** What a response tells the browser of its session. */
 import type { Context } from "hono";
 
 /** Bun types a text when it sends it, and no longer once its `body` has been read. */

@@ -7,8 +7,6 @@
  * of a living session, with every update in it, however long the outage lasts. The old entry names
  * the copy, so that whoever ends the session meanwhile ends the copy too. The tombstone only explains
  * why there is no entry. What docs/sessions/outages.md lists is left at each step.
- *
- * @module
  */
 import { json } from "../stores/json/text.ts";
 import {

@@ -1,9 +1,4 @@
-/**
- * A session, as a handler sees it.
- *
- * @module
- */
-
+/** A session, as a handler sees it. */
 /** What a `Response` takes as its body; `BodyInit`, which Node's types do not have. */
 export type ResponseBody = ConstructorParameters<typeof Response>[0];
 

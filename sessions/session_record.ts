@@ -1,8 +1,6 @@
 /**
  * A session as JSON text: its data, and beside it what is noted of it. A Flask app that shares the
  * session keeps the notes, as its own `_permanent`.
- *
- * @module
  */
 import { parseJson } from "../stores/json/text.ts";
 import { SessionDataInvalid } from "./errors.ts";

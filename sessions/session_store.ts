@@ -1,9 +1,4 @@
-/**
- * The contract of a session store: what `sessions()` needs to keep sessions anywhere.
- *
- * @module
- */
-
+/** The contract of a session store: what `sessions()` needs to keep sessions anywhere. */
 import type { LifetimeOf } from "./lifetimes.ts";
 
 /** A session as its store returns it. */

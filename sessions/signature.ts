@@ -1,8 +1,6 @@
 /**
  * Signed texts in the layout of Flask's session cookie, `payload.timestamp.signature`
  * (itsdangerous, `URLSafeTimedSerializer`). https://itsdangerous.palletsprojects.com/en/stable/
- *
- * @module
  */
 import { hmac } from "@noble/hashes/hmac.js";
 import { sha1 } from "@noble/hashes/legacy.js";
