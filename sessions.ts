@@ -53,33 +53,32 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
   /** Where sessions are kept. */
   store: SessionStore;
   /**
-   * The name of the session's variable and of its cookie: by default `session`. An app has several
-   * sessions under several names. A cookie of one is never a cookie of another, even with one store
-   * or one key.
+   * The name of the session's variable and of its cookie: by default `session`. An app can have
+   * several sessions with different names. A cookie of one is never valid for another, even with the
+   * same store or key.
    */
   name?: Name;
   /**
-   * What the data is: a zod schema, or any other Standard Schema, that accepts `{}`, with a default
-   * for each key. What it drops is gone after the next update. See https://standardschema.dev
+   * The data: a zod schema, or any other Standard Schema, that accepts `{}`, with a default for each
+   * key. A stored key that it drops is gone after the next update. See https://standardschema.dev
    */
   schema: StandardSchemaV1<unknown, T>;
   /**
    * Turns older data, which does not fit the schema, into data that does; it may return a promise.
-   * Note that a key which the schema does not know fits a `z.object`, and does not fit a
-   * `z.strictObject`.
+   * Note that unknown keys fit a `z.object`, but not a `z.strictObject`.
    */
   migrate?: (data: unknown) => unknown;
   /** The cookie's name and attributes. */
   cookie?: CookieOptions;
   /**
-   * Whether the cookie outlives the browser, as long as the session does: for every session, or
-   * following from its data ("remember me"). By default only where a Flask app has said so
-   * (`_permanent`, which is stored beside the data).
+   * Whether the cookie outlives the browser, as long as the session does: for every session, or by
+   * its data ("remember me"). By default only if a Flask app has said so (`_permanent`, which is
+   * stored beside the data).
    */
   permanent?: boolean | ((data: NoInfer<T>) => boolean);
   /**
-   * Seconds after which an unused session ends, following from its data: by default the store's
-   * `lifetime`, for every session. The schema and `migrate` then have to be synchronous.
+   * Seconds after which an unused session ends, by its data: by default the store's `lifetime`, for
+   * every session. The schema and `migrate` then have to be synchronous.
    */
   lifetime?: (data: NoInfer<T>) => number;
   /** Whether `X-Forwarded-Proto` or `Forwarded` has the scheme: only behind a proxy that sets them. */
@@ -162,7 +161,7 @@ const SESSION_STORE =
   "a session store, as in sessions({ store: new CookieSessionStore(secretKey), " +
   "schema }), or new KeyValueSessionStore(await openStore(url))";
 
-/** @throws {TypeError} If the store lacks what a name or a lifetime of its own needs */
+/** @throws {TypeError} If the store lacks a method that a name or a lifetime needs */
 function storeFor<T extends object>(
   { store, lifetime }: Pick<SessionsOptions<T>, "store" | "lifetime">,
   name: string,

@@ -1,6 +1,7 @@
 /** The session's cookie in the headers of a request and of its response. */
 import { setCookie } from "@std/http/cookie";
 import { serialize } from "hono/utils/cookie";
+import { SessionTooLarge } from "./errors.ts";
 import { checkOptions } from "./options.ts";
 
 /** The cookie's name and attributes. It is always `HttpOnly`. */
@@ -20,8 +21,8 @@ export interface CookieOptions {
 }
 
 /** The longest `Set-Cookie`, in bytes, as in Flask: browsers drop a cookie over 4,096. */
-export const MAX_COOKIE_BYTES = 4093;
-/** What its name and attributes may take of that, so that there is room for an id or a small session. */
+const MAX_COOKIE_BYTES = 4093;
+/** The most bytes for the name and attributes, which leaves room for an id or a small session. */
 const MAX_EMPTY_BYTES = 4000;
 /** How many cookies of one name are read. Each may cost a call to the store. */
 const MAX_SAME_NAME = 8;
@@ -41,7 +42,7 @@ export class SessionCookie {
 
   /**
    * @param maxAge The longest `Max-Age` that will be asked for, in seconds
-   * @param trustProxy Whether to believe what a proxy says of the scheme
+   * @param trustProxy Whether to trust the headers in which a proxy gives the scheme
    * @throws {TypeError} If the name or an attribute is invalid
    */
   constructor(options: NamedOptions, maxAge: number, trustProxy: boolean) {
@@ -60,7 +61,7 @@ export class SessionCookie {
       checkCookie(options, maxAge);
       this.#secureTexts = textsOf({ ...options, secure: true });
       this.#plainTexts = textsOf({ ...options, secure: false });
-      const { length } = this.header("", true, maxAge);
+      const { length } = `${this.name}=; Max-Age=${maxAge}${this.#secureTexts.attributes}`;
       if (length > MAX_EMPTY_BYTES) {
         const wanted = `expected ${MAX_EMPTY_BYTES} at most`;
         throw new RangeError(`its name and attributes take ${length} bytes: ${wanted}`);
@@ -96,10 +97,14 @@ export class SessionCookie {
    * Returns the `Set-Cookie` for a value.
    *
    * @param maxAge Seconds, or null: until the browser is closed
+   * @throws {SessionTooLarge} If a browser would drop the cookie
    */
   header(value: string, isSecure: boolean, maxAge: number | null): string {
     const age = maxAge === null ? "" : `; Max-Age=${maxAge}`;
-    return `${this.name}=${value}${age}${this.#texts(isSecure).attributes}`;
+    const header = `${this.name}=${value}${age}${this.#texts(isSecure).attributes}`;
+    if (header.length <= MAX_COOKIE_BYTES) return header;
+    const size = `${header.length} bytes, expected ${MAX_COOKIE_BYTES} at most`;
+    throw new SessionTooLarge(`Cannot keep the session in its cookie: ${size}`);
   }
 
   /**
@@ -121,8 +126,8 @@ interface CookieTexts {
 }
 
 /**
- * To a browser, a cookie with another path, domain or partition is another cookie, and would still
- * log in. Each that can be named is cleared.
+ * Clears the cookie at every path, domain and partition where it may have been set: to a browser each
+ * is another cookie, which would still log in.
  */
 function textsOf(options: NamedOptions & { secure: boolean }): CookieTexts {
   const { name } = options;

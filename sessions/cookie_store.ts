@@ -1,11 +1,11 @@
 /**
- * Sessions that travel in their cookie. It is signed: whoever has the cookie can read the session, and
- * nobody without the key can change it. Or it is encrypted: nobody else can read it either.
+ * Sessions that travel in their cookie, signed or encrypted. Anyone who has a signed cookie can read
+ * the session; only the server's key can change it. An encrypted cookie cannot be read either.
  *
  * The layout of signed cookies is Flask's: with the digest `sha1`, a Flask app with the same key and
  * this one read each other's cookies.
  *
- * Limits: of two updates at once one is lost, and an old cookie stays valid until it expires, even
+ * Limits: of two concurrent updates one is lost, and an old cookie stays valid until it expires, even
  * after `destroy`.
  */
 import { LRUCache } from "lru-cache";
@@ -21,7 +21,7 @@ const SALT = "cookie-session";
 
 /** What {@linkcode CookieSessionStore} takes beside the key. */
 export interface CookieSessionOptions extends LifetimeOptions {
-  /** Older keys, with which cookies are still accepted. */
+  /** Older keys, whose cookies are still accepted. */
   fallbacks?: string[];
   /** Of signed cookies: by default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
@@ -35,7 +35,7 @@ export interface CookieSessionOptions extends LifetimeOptions {
 interface InternalOptions {
   salt?: string;
   lifetimeOf?: LifetimeOf | undefined;
-  /** How many cookies of up to 4 KiB are remembered, so that they need not be verified again. */
+  /** How many verified cookies, of up to 4 KiB, are cached. */
   remembered?: number;
 }
 
@@ -124,10 +124,10 @@ export class CookieSessionStore implements SessionStore {
     return session && this.#write(session.record);
   }
 
-  /** Does nothing: a cookie that was given out stays valid, and only the browser can remove it. */
+  /** Does nothing: only the browser can remove a cookie, which stays valid until it expires. */
   async destroy(): Promise<void> {}
 
-  /** Makes the cookie again when a tenth of the lifetime has passed, since it has the time of use. */
+  /** Renews the cookie after a tenth of the lifetime, since it holds the time of its last use. */
   #use(cookie: string, { record, age }: VerifiedSession): StoredSession {
     const ttl = Math.min(this.#lifetimes.idle(record) - age, this.#lifetimes.secondsLeft(record));
     return this.#lifetimes.needsRenewal(record, ttl)
@@ -149,7 +149,7 @@ export class CookieSessionStore implements SessionStore {
     if (read === null) return null;
     const now = this.#lifetimes.now();
     const age = now - read.time;
-    // From far in the future it would outlive its lifetime.
+    // A cookie from far in the future would outlive its lifetime.
     if (age > this.lifetime || age < -CLOCK_TOLERANCE) return null;
     const record = readRecord(read.text, now);
     if (age > this.#lifetimes.idle(record)) return null;

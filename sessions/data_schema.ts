@@ -49,10 +49,9 @@ export class DataSchema<T extends object> {
   }
 
   /**
-   * Returns what the app's `change` makes of the data, to be stored. It is `before` itself if nothing
-   * changes.
+   * Returns the result of the app's `change`, to be stored: `before` itself if nothing changes.
    *
-   * @throws {SessionDataInvalid} If it does not fit, or would not come back as it is
+   * @throws {SessionDataInvalid} If it does not fit, or JSON would not give it back unchanged
    */
   async change(before: T, change: Change<T>): Promise<T> {
     const given = run(before, change);
@@ -73,14 +72,14 @@ export class DataSchema<T extends object> {
   }
 }
 
-/** Continues with a value, without waiting if it is no promise: that saves time on each page. */
+/** Continues with a value. Waits only for a promise, which saves time on each page. */
 function after<A, B>(value: A | Promise<A>, next: (value: A) => B | Promise<B>): B | Promise<B> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
 /**
- * Whether a function of the app has returned a promise where its value is needed at once. The
- * promise's own error would say less, and end the process.
+ * Whether a function of the app has returned a promise where its value is needed at once. A rejection
+ * of that promise is ignored: it would end the process, and the caller reports the promise itself.
  */
 export function isPromise(value: unknown): value is Promise<unknown> {
   if (!(value instanceof Promise)) return false;
@@ -129,8 +128,8 @@ function fitting<T>(what: string, result: Result<T>): T {
 }
 
 /**
- * Says where a value has something that JSON does not give back as it was, and what it is; null if
- * there is nothing. A member of an object that is undefined may be missing afterwards.
+ * Describes the first part of a value that JSON would not give back unchanged; null if there is none.
+ * A member of an object that is undefined may be missing afterwards.
  */
 function problemForJson(value: unknown, path = "", depth = 0): string | null {
   if (typeof value === "string" || typeof value === "boolean" || value === null) return null;
@@ -152,7 +151,7 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
 
 /**
  * Returns the path of a key that `given` has, and neither `kept` nor `before` has; null if there is
- * none. Data of another shape may have a key too many that it had before.
+ * none. A key that the data had before may be dropped.
  */
 function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): string | null {
   if (given === kept || given === before || !isObject(given) || !isObject(kept)) return null;
@@ -168,7 +167,7 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
   return null;
 }
 
-/** Freezes plain data, so that a change of it in place is an error and not lost. */
+/** Freezes plain data, so that changing it in place is an error instead of being lost. */
 export function freeze<T>(value: T): T {
   if (!isObject(value) || Object.isFrozen(value) || !isPlain(value)) return value;
   Object.freeze(value);

@@ -4,7 +4,7 @@
  *
  * The layout is, in base64 for URLs: when it was encrypted (6 bytes, seconds since 1970), the nonce
  * (24), and the text with its tag (16 more than the text in UTF-8). The time and the session's name
- * are associated data: with another time, or as a cookie of another session, none is valid.
+ * are associated data: a cookie with another time, or of another session, is invalid.
  */
 import { xchacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { managedNonce } from "@noble/ciphers/utils.js";
@@ -26,7 +26,7 @@ const KEY_BYTES = 32;
 const TIME_BYTES = 6;
 /** The time, the nonce and the tag, with no text. */
 const MIN_BYTES = TIME_BYTES + 24 + 16;
-/** Browsers send no longer cookie, so it costs no look. */
+/** Browsers send no longer cookies; such a text is not decoded. */
 const MAX_LENGTH = 4096;
 const UTF8 = new TextEncoder();
 const encrypted = managedNonce(xchacha20poly1305);

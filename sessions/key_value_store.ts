@@ -24,7 +24,7 @@ const MAX_TRYING = 5000;
 const MANY_CONFLICTS = 1;
 /** The longest pause for that, in milliseconds. */
 const LONGEST_PAUSE = 50;
-/** What a cached entry takes beside its key and its value. */
+/** The memory of a cached entry beside its key and value, in bytes. */
 const ENTRY_BYTES = 240;
 /** What {@linkcode KeyValueSessionStore} takes beside the store. */
 export interface KeyValueSessionOptions extends LifetimeOptions {
@@ -38,7 +38,7 @@ export interface KeyValueSessionOptions extends LifetimeOptions {
 interface InternalOptions {
   prefix?: string;
   lifetimeOf?: LifetimeOf | undefined;
-  /** About how much memory the cached entries may take, in bytes: by default 32 MiB. */
+  /** About how much memory cached entries may take, in bytes: by default 32 MiB. */
   cacheBytes?: number;
 }
 
@@ -136,7 +136,7 @@ export class KeyValueSessionStore implements SessionStore {
       for (let conflicts = 0; performance.now() < begun + MAX_TRYING; conflicts++) {
         try {
           const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
-          // One or two conflicts are normal when several processes write at the same time.
+          // One conflict is normal when several processes write at the same time.
           const delayed = conflicts > MANY_CONFLICTS ? performance.now() - begun : 0;
           if (delayed > 0) this.#queue.pause(key, Math.min(delayed, LONGEST_PAUSE));
           return updated;
@@ -271,14 +271,14 @@ export class KeyValueSessionStore implements SessionStore {
     }
   }
 
-  /** Seconds for which a session is stored, at least one: its time may have ended meanwhile. */
+  /** Seconds for which a session is stored: at least one, even if its time has just ended. */
   #ttlFor(record: SessionRecord): number {
     return Math.max(1, this.#lifetimes.secondsLeft(record));
   }
 
   /**
-   * Seconds until an entry expires, or null if that is not known: `expires` is a time of the store's
-   * clock, and only a write tells how far that clock is from ours.
+   * Seconds until an entry expires, or null if unknown: `expires` is a time of the store's clock, and
+   * only a write shows how far that clock is from ours.
    */
   #ttlOf({ expires }: Entry): number | null {
     if (expires === null || this.#clockAhead === null) return null;

@@ -1,9 +1,9 @@
-/** One task after the other for each key. */
+/** Runs the tasks of each key one after the other. */
 import { LRUCache } from "lru-cache";
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 
-/** How many pauses are remembered. They are short: with more, the oldest is over. */
+/** How many pauses are remembered. They are short: with more, the oldest has ended. */
 const MAX_PAUSES = 1000;
 
 /** Runs the tasks of one key in the order of the calls, and those of different keys at once. */
@@ -22,11 +22,11 @@ export class KeyedQueue {
     const begin = () => this.#begin(key, task);
     const running = before === undefined ? begin() : before.then(begin);
     const settled = running.catch((error) => {
-      // The tasks that wait have the old id, and must not learn the new one.
+      // The waiting tasks have the old id, and must not learn the new one.
       if (error instanceof RotationUnknown) throw error.cause;
       if (error instanceof StoreUnavailable) throw error;
     });
-    // There may be no task behind this one.
+    // Without a next task, nothing else handles the rejection.
     settled.catch(() => {});
     this.#last.set(key, settled);
     try {
@@ -36,7 +36,7 @@ export class KeyedQueue {
     }
   }
 
-  /** Keeps the next tasks of a key from beginning, for so many milliseconds. */
+  /** Delays the next tasks of a key by some milliseconds. */
   pause(key: string, milliseconds: number): void {
     this.#pausedUntil.set(key, performance.now() + milliseconds);
   }

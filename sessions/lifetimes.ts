@@ -15,7 +15,7 @@ export interface LifetimeOptions {
   now?: () => number;
 }
 
-/** What each of them may be, for `checkOptions`. */
+/** The types of these options, for `checkOptions`. */
 export const LIFETIME_OPTIONS = { lifetime: "number", absoluteLifetime: "number", now: "function" };
 
 /** Returns the seconds after which an unused session ends, given what is stored. */

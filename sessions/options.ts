@@ -1,10 +1,8 @@
+/** Checks the options that an app passes, for plain JavaScript: TypeScript has checked them. */
 /**
- * Checks of what an app gives. TypeScript makes them at compile time; plain JavaScript does not.
- */
-/**
- * @param call Where the options were given, as the error words it
- * @param expected For each option what it may be, by `typeof` or as JSON: `boolean or "auto"`
- * @throws {TypeError} If an option is unknown, or is something else
+ * @param call The call that takes the options, as the error names it
+ * @param expected The values of each option, by `typeof` or as JSON: `boolean or "auto"`
+ * @throws {TypeError} If an option is unknown, or has another value
  */
 export function checkOptions<Options extends object>(
   call: string,
@@ -26,8 +24,9 @@ export function checkOptions<Options extends object>(
 }
 
 /**
- * @param methods What the value has to have, to be the thing that is wanted
- * @throws {TypeError} If it has not
+ * @param methods The methods that the value must have
+ * @param wanted What the error says was expected
+ * @throws {TypeError} If a method is missing
  */
 export function checkMethods(value: unknown, methods: readonly string[], wanted: string): void {
   const object = Object(value);
@@ -35,7 +34,7 @@ export function checkMethods(value: unknown, methods: readonly string[], wanted:
   throw new TypeError(`Cannot keep sessions in ${shown(value)}: expected ${wanted}`);
 }
 
-/** A value as an error shows it: of a text only the beginning. */
+/** A value as an error shows it; a long text is cut. */
 function shown(value: unknown): string {
   if (value instanceof Promise) return "a promise";
   if (typeof value === "object" && value !== null) return "this object";

@@ -1,8 +1,8 @@
-/** The session of one request: what it has loaded, and what the response tells the browser. */
+/** The session of one request: what it has loaded, and the headers of the response. */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";
-import { MAX_COOKIE_BYTES, type SessionCookie } from "./cookie_header.ts";
+import type { SessionCookie } from "./cookie_header.ts";
 import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import { sessionHeaders, setResponseHeaders } from "./response.ts";
@@ -70,9 +70,13 @@ export class RequestSession<T extends object> implements Session<T> {
       const cookie = await this.#livingCookie();
       const stored = cookie === null ? null : await this.settings.store.load(cookie);
       const data = await this.#parse(stored?.data ?? {});
-      // A cookie that Flask has compressed may be too large as ours, and stays valid as it is.
-      const isSent = stored?.renewed && this.#header(stored).length <= MAX_COOKIE_BYTES;
-      this.#take(stored && { ...stored, renewed: isSent === true });
+      try {
+        this.#take(stored);
+      } catch (error) {
+        // A cookie that Flask has compressed may be too large as ours. It stays valid as it is.
+        if (stored === null || !(error instanceof SessionTooLarge)) throw error;
+        this.#keep(stored);
+      }
       return this.#data = data;
     });
   }
@@ -85,7 +89,7 @@ export class RequestSession<T extends object> implements Session<T> {
       const apply = async (stored: unknown): Promise<object | null> => {
         const before = await this.#parse(stored ?? {});
         data = await schema.change(before, change);
-        this.#setPermanent(data);
+        this.#isPermanent = this.settings.isPermanent(data, this.#isPermanent);
         if (data === before) return null;
         return withNote(data, "_permanent", this.#isPermanent || undefined);
       };
@@ -106,21 +110,22 @@ export class RequestSession<T extends object> implements Session<T> {
   rotate(): Promise<void> {
     return this.#call(async () => {
       this.#requireResponse("rotate");
+      const { store, isPermanent } = this.settings;
       let stored: StoredSession | null = null;
       try {
         const cookie = await this.#livingCookie();
-        if (cookie !== null) stored = await this.settings.store.rotate(cookie);
+        if (cookie !== null) stored = await store.rotate(cookie);
       } catch (error) {
         if (error instanceof RotationUnknown) {
-          this.#setPermanent(null);
-          this.#send({ cookie: error.cookie, ttl: this.settings.store.lifetime });
+          this.#isPermanent = isPermanent(null, this.#isPermanent);
+          this.#send({ cookie: error.cookie, ttl: store.lifetime });
         }
         // A login whose first answer was lost has to work, with nothing of what has moved.
         if (!(error instanceof SessionRotated)) throw error;
       }
       this.#forget();
       if (stored === null) return;
-      this.#setPermanent(null, splitNote(stored.data, "_permanent").note === true);
+      this.#isPermanent = isPermanent(null, splitNote(stored.data, "_permanent").note === true);
       this.#send(stored);
     });
   }
@@ -148,8 +153,8 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   /**
-   * The response phase: waits for calls that nobody awaited, then tells the browser what happened.
-   * The error of a call that nobody awaited is thrown here.
+   * The response phase: waits for all calls, then sets the headers. Throws the first error that
+   * nothing awaited.
    */
   async finish(c: Context): Promise<void> {
     for (let call = null; call !== this.#lastCall;) {
@@ -193,12 +198,8 @@ export class RequestSession<T extends object> implements Session<T> {
   async #parse(stored: unknown): Promise<T> {
     const { note, others } = splitNote(stored, "_permanent");
     const parsed = freeze(await this.settings.schema.parse(others));
-    this.#setPermanent(parsed, note === true);
+    this.#isPermanent = this.settings.isPermanent(parsed, note === true);
     return parsed;
-  }
-
-  #setPermanent(data: T | null, was = this.#isPermanent): void {
-    this.#isPermanent = this.settings.isPermanent(data, was);
   }
 
   /** Takes over the session that a call has returned. */
@@ -219,19 +220,10 @@ export class RequestSession<T extends object> implements Session<T> {
     this.#data = undefined;
   }
 
-  #header({ cookie, ttl }: SentCookie): string {
-    return this.settings.cookie.header(cookie, this.#isSecure, this.#isPermanent ? ttl : null);
-  }
-
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
   #send(stored: SentCookie): void {
-    const header = this.#header(stored);
-    if (header.length > MAX_COOKIE_BYTES) {
-      throw new SessionTooLarge(
-        `Cannot keep the session in its cookie: ${header.length} bytes, ` +
-          `expected ${MAX_COOKIE_BYTES} at most`,
-      );
-    }
+    const maxAge = this.#isPermanent ? stored.ttl : null;
+    const header = this.settings.cookie.header(stored.cookie, this.#isSecure, maxAge);
     this.#keep(stored);
     if (!this.#isFinished) this.#setCookies = [header];
   }
@@ -264,7 +256,7 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 }
 
-// What is assigned to a session, and is no property of it, arrives at its last prototype.
+// An assignment to a property that a session does not have reaches its last prototype.
 Object.setPrototypeOf(
   RequestSession.prototype,
   new Proxy({}, {
@@ -280,14 +272,14 @@ function logError(error: unknown): void {
 }
 
 /**
- * A promise whose rejection never ends the process. Its session finds out, by `isAwaited`, whether
- * the error has reached somebody, or has to become the request's or a line in the log.
+ * A promise whose rejection never ends the process. If nothing awaits it, its error becomes the
+ * request's, or is logged.
  */
 class SessionCall<R> extends Promise<R> {
   static override readonly [Symbol.species] = Promise;
   isAwaited = false;
   isSettled = false;
-  /** Resolves when the call has ended, in whatever way. */
+  /** Resolves when the call has ended, with or without an error. */
   readonly settled: Promise<void>;
 
   constructor(running: Promise<R>, onError: (call: SessionCall<R>, error: unknown) => void) {

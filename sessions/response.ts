@@ -1,4 +1,4 @@
-/** What a response tells the browser of its session. */
+/** The session's headers in a response. */
 import type { Context } from "hono";
 
 /** Bun types a text when it sends it, and no longer once its `body` has been read. */

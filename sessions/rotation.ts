@@ -1,12 +1,11 @@
 /**
- * Moving a session's entry to another key: five calls, and three more for each update that comes
- * between.
+ * Moves a session's entry to another key: five calls, and three more for each update in between.
  *
- * The copy is complete, and has the session's whole lifetime, before the old entry is deleted, and
- * that is deleted only while the copy equals it: if the rotation is cut off, the browser holds the id
- * of a living session, with every update in it, however long the outage lasts. The old entry names
- * the copy, so that whoever ends the session meanwhile ends the copy too. The tombstone only explains
- * why there is no entry. What docs/sessions/outages.md lists is left at each step.
+ * The copy is complete, with the session's whole lifetime, before the old entry is deleted, and the
+ * old entry is deleted only while the copy equals it. If the rotation is cut off, the browser holds
+ * the id of a living session with every update in it, however long the outage lasts. The old entry
+ * names the copy, so that ending the session meanwhile ends the copy too. The tombstone only explains
+ * why there is no entry. docs/sessions/outages.md lists what is left at each step.
  */
 import { json } from "../stores/json/text.ts";
 import {
@@ -22,10 +21,10 @@ import type { StoredSession } from "./session_store.ts";
 /** What a session store needs of a store: three methods of {@linkcode Store}. */
 export type SessionEntries = Pick<Store, "get" | "set" | "delete">;
 
-/** How long requests with an id that was rotated away are told so, in seconds. */
+/** How long requests with the old id are told that it has moved, in seconds. */
 const TOMBSTONE_TTL = 10;
 
-/** How often a rotation copies the session again, since an update came between. */
+/** How often a rotation copies the session, if updates come between. */
 const MAX_COPIES = 4;
 
 /** A move of an entry to another key. */
@@ -34,7 +33,7 @@ export interface Move {
   readonly to: string;
   /** The cookie for the new key. */
   readonly cookie: string;
-  /** Writes what an entry holds under the new key. */
+  /** Writes the session of an entry under the new key. */
   copy(entry: Entry): Promise<StoredSession>;
   /**
    * Notes in the old entry where it moves to.

@@ -17,15 +17,15 @@ export interface SessionResponseInit {
  * `HTTPException` with status 409 and a {@linkcode SessionRotated} as its `cause` if the session has
  * just moved to a new id in another request, except `rotate`.
  *
- * After the response has begun, in a stream or a WebSocket, `read` reads the session afresh. On a
- * store, `update` can still change an existing session and `destroy` end it. What needs a header is
- * an error then: `rotate`, an `update` that would create a session, and every change in a signed
- * cookie. An error that nobody awaits is logged then; before the response, it is the request's.
+ * After the response has begun, in a stream or a WebSocket, `read` loads the session again. On a
+ * store, `update` can still change an existing session and `destroy` end it. A call that needs a
+ * header is then an error: `rotate`, an `update` that would create a session, and every change in a
+ * signed cookie. An error that nobody awaits is then logged; before the response, it is the request's.
  */
 export interface Session<T extends object> {
   /**
-   * Returns the data, as the schema gives it, frozen. The first call loads it. A session that does not exist
-   * reads as the schema's defaults, and reading does not create it.
+   * Returns the data, as the schema gives it, frozen. The first call loads it. A session that does
+   * not exist reads as the schema's defaults, and reading does not create it.
    *
    * @throws {SessionUnavailable} If the store is unavailable: never a new session instead
    * @throws {SessionDataInvalid} If what is stored does not fit the schema
@@ -65,9 +65,9 @@ export interface Session<T extends object> {
    */
   destroy(): Promise<void>;
   /**
-   * Makes the response, as `new Response(body, init)`, with the session's headers. They are set on
-   * every response, however it is made; but Deno sends one faster whose headers are not touched
-   * afterwards. After this call the response counts as begun.
+   * Makes the response, as `new Response(body, init)`, with the session's headers. Every response
+   * gets them, but Deno sends one faster if its headers are not changed afterwards. After this call
+   * the response counts as begun.
    */
   response(body: ResponseBody, init?: SessionResponseInit): Response;
   /** The value of the cookie that the browser sent, or null. On a store it is a secret. */

@@ -1,6 +1,6 @@
 /**
- * A session as JSON text: its data, and beside it what is noted of it. A Flask app that shares the
- * session keeps the notes, as its own `_permanent`.
+ * A session as JSON text: the data, with notes beside it. A Flask app that shares the session keeps
+ * the notes, as it keeps its own `_permanent`.
  */
 import { parseJson } from "../stores/json/text.ts";
 import { SessionDataInvalid } from "./errors.ts";
@@ -19,7 +19,7 @@ export interface SessionRecord {
 }
 
 /**
- * When the session was created, where an absolute lifetime is set; where a rotation moves it to;
+ * When the session was created, if there is an absolute lifetime; the key that a rotation moves it to;
  * whether its cookie is permanent.
  */
 type Note = "_created" | "_moving" | "_permanent";
@@ -68,8 +68,8 @@ export function splitNote(stored: unknown, name: Note): { note: unknown; others:
 }
 
 /**
- * Returns the data with a note, unless the note is undefined. What another program has stored, and
- * is not an object, stays as it is.
+ * Returns the data with a note, unless the note is undefined. Data of another program that is not an
+ * object stays as it is.
  *
  * @throws {SessionDataInvalid} If the data has a key of that name
  */

@@ -11,7 +11,7 @@ import { decodeBase64Url, encodeBase64Url } from "hono/utils/encode";
 
 /** The shortest secret key, in characters. */
 export const MIN_SECRET_LENGTH = 16;
-/** What a compressed payload may become, in bytes: a cookie of 4 KiB could hold 4 MiB of zeros. */
+/** The most bytes of a decompressed payload: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
 const DIGESTS = { sha1, sha256 };
 const UTF8 = new TextEncoder();
@@ -75,8 +75,8 @@ export class Signer implements CookieCodec {
 type Sign = (text: string) => string;
 
 /**
- * The HMAC takes in the key once. A signature goes on from a copy of that state, which costs half;
- * all use one object for the copy, which saves another third.
+ * The HMAC takes in the key once. Each signature continues from a copy of that state, which costs
+ * half; all copy into one object, which saves another third.
  */
 function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
   const state = hmac.create(digest, hmac(digest, secretBytes(secretKey), UTF8.encode(salt)));
@@ -93,7 +93,7 @@ export function secretBytes(secretKey: string): Uint8Array {
   throw new TypeError(`Cannot use a secret key ${what}: ${wanted}`);
 }
 
-/** Returns no bytes for what is not base64, as of an app with the same key and another layout. */
+/** Returns no bytes for invalid base64, as from an app with the same key and another layout. */
 export function decode(text: string): Uint8Array<ArrayBuffer> {
   return text.length % 4 === 1 ? new Uint8Array() : decodeBase64Url(text);
 }
@@ -121,7 +121,7 @@ async function decodePayload(payload: string): Promise<string> {
   try {
     return await inflate(decode(payload.slice(1)));
   } catch (error) {
-    // Whoever has the key has signed it: it is data, though none that a schema accepts.
+    // It was signed with the key, so it is data, though no schema accepts it.
     if (error instanceof Error) return payload;
     throw error;
   }
