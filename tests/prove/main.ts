@@ -1,6 +1,6 @@
 /**
  * Proves what docs/RELIABILITY.md promises, for as long as you like. First all orders of events of a
- * few requests to one session, and of a few calls to one SQLite file; then clients and browsers log what they ask and are answered while
+ * few requests to one session, and of a few calls to one service or one SQLite file; then clients and browsers log what they ask and are answered while
  * services are killed, frozen and cut off, and a checker decides whether the answers fit together.
  *
  *     deno task prove                        # half an hour, another seed each time
@@ -22,6 +22,7 @@ import {
   watchAll,
   type Watched,
 } from "./clients.ts";
+import * as http from "./http_orders.ts";
 import * as sessions from "./orders.ts";
 import * as sqlite from "./sqlite_orders.ts";
 import { clusterSetup, redisSetup, type Setup, sqliteSetup } from "./setups.ts";
@@ -131,6 +132,7 @@ if (import.meta.main) {
   ];
   const meetings = [
     ...all(sessions).map((it) => ({ name: sessions.nameOf(it), meet: () => sessions.meet(it) })),
+    ...all(http).map((it) => ({ name: http.nameOf(it), meet: () => http.meet(it) })),
     ...all(sqlite).map((it) => ({ name: sqlite.nameOf(it), meet: () => sqlite.meet(it) })),
   ];
   for (const { name, meet } of options.setups === undefined ? meetings : []) {
