@@ -88,7 +88,7 @@ export async function hostile(options: Options): Promise<string> {
     const [pid = 0] = service.pids;
     await putValues(service, attack.values ?? 0, options.keys);
     if (attack.files !== undefined) limitFiles(pid, attack.files);
-    const others = await watch(service);
+    const others = await watch(`${service.url}/probe`);
     const statuses = await attack.run(service, options);
     // What the service has to clean up may keep others waiting, too.
     await delay(Math.min(500, 500 * options.seconds));
@@ -211,12 +211,12 @@ function limitFiles(pid: number, files: number): void {
   if (!success) throw new Error(`prlimit: ${new TextDecoder().decode(stderr)}`);
 }
 
-/** Reads a key, from a thread of its own, until it is stopped. */
-async function watch({ url }: Started) {
+/** Reads an address every few milliseconds, from a thread of its own, until it is stopped. */
+export async function watch(url: string) {
   const worker = new Worker(import.meta.resolve("./probe.ts"), { type: "module" });
   const next = () => new Promise<MessageEvent>((resolve) => worker.onmessage = resolve);
   const started = next();
-  worker.postMessage(`${url}/probe`);
+  worker.postMessage(url);
   await started;
   return {
     async stop(): Promise<{ longest: number; failed: number }> {

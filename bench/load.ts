@@ -48,11 +48,15 @@ export interface Load {
   rolling?: boolean;
   /** Requests a second; by default as many as can be. */
   rate?: number;
+  /** Whether a server may answer nothing, or with 400 or more, which is counted. */
+  mayRefuse?: boolean;
 }
 
 /** The result of a load. */
 export interface Loaded {
   requests: number;
+  /** How many of them were answered with 400 or more. */
+  refused: number;
   /** Requests a second. */
   rate: number;
   /** The 99th percentile of the time to an answer, in milliseconds. */
@@ -98,7 +102,7 @@ export async function takeTurns(variants: Variant[], options: Options): Promise<
 /**
  * Loads a server.
  *
- * @throws {Error} If an answer is not a success, or a connection fails
+ * @throws {Error} If an answer is not a success, unless that may be, or a connection fails
  */
 export async function load(servers: Started, wanted: Load): Promise<Loaded> {
   const before = cpuSeconds(servers.pids);
@@ -110,11 +114,13 @@ export async function load(servers: Started, wanted: Load): Promise<Loaded> {
   if (json === undefined) throw new Error(`The load of ${servers.url} failed:\n${output}`);
   const { requests, microseconds, refused, failed, p99, longest } = JSON.parse(json);
   if (requests === 0 && wanted.seconds < 1) return await load(servers, { ...wanted, seconds: 3 });
-  if (refused + failed > 0 || requests === 0) {
+  const isUseless = refused > 0 || requests === 0;
+  if (failed > 0 || isUseless && !wanted.mayRefuse) {
     throw new Error(`${servers.url}: of ${requests} requests ${refused} refused, ${failed} failed`);
   }
   return {
     requests,
+    refused,
     rate: requests / microseconds * 1e6,
     p99: p99 / 1000,
     longest: longest / 1000,

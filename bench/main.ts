@@ -3,7 +3,7 @@
  *
  * ```sh
  * deno task bench                     # page, kv and redis
- * deno task bench growth              # a part; the others: profile, contention, hostile, sqlite, disk, dump
+ * deno task bench growth              # a part: see PARTS
  * deno task bench page --write        # its tables go to docs/, too
  * deno task bench page --rounds=2 --seconds=1
  * ```
@@ -24,6 +24,8 @@ import { keyValues } from "./kv.ts";
 import { type Options, progress } from "./load.ts";
 import { pages, redisPages } from "./pages.ts";
 import { profiles } from "./profile.ts";
+import { overload } from "./overload.ts";
+import { soak } from "./soak.ts";
 import { sqlite } from "./sqlite.ts";
 import { writeTables } from "./tables.ts";
 import { versions } from "./versions.ts";
@@ -36,6 +38,8 @@ const PARTS: Record<string, (options: Options) => Promise<string>> = {
   growth,
   contention,
   hostile,
+  overload,
+  soak,
   sqlite,
   disk: slowDisk,
   dump,
@@ -74,6 +78,8 @@ for (const name of names) {
   progress(`bench ${name}`);
   const text = `${await PARTS[name]?.(options)}\n\n${await versions(name)}`;
   console.log(`## ${name}\n\n${text}\n`);
-  const document = ["contention", "hostile"].includes(name) ? "RELIABILITY.md" : "PERFORMANCE.md";
+  const document = ["contention", "hostile", "overload", "soak"].includes(name)
+    ? "RELIABILITY.md"
+    : "PERFORMANCE.md";
   if (options.write) await writeTables(document, name, text);
 }

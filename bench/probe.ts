@@ -1,4 +1,4 @@
-/** A worker that reads one key every few milliseconds, and keeps the longest time to an answer. */
+/** A worker that reads an address every few milliseconds, and keeps the longest time to an answer. */
 import { setTimeout as delay } from "node:timers/promises";
 
 declare const self: Worker & { close(): void };

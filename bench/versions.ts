@@ -10,12 +10,12 @@ const PROGRAMS = [
   {
     name: "wrk",
     ask: ["wrk", "--version"],
-    parts: ["page", "redis", "kv", "profile", "growth", "disk"],
+    parts: ["page", "redis", "kv", "profile", "growth", "disk", "overload"],
   },
   {
     name: "redis-server",
     ask: ["redis-server", "--version"],
-    parts: ["page", "redis", "kv", "growth", "contention"],
+    parts: ["page", "redis", "kv", "growth", "contention", "soak"],
   },
   { name: "etcd", ask: ["etcd", "--version"], parts: ["kv"] },
   { name: "webdis", ask: ["dpkg-query", "-W", "-f=${Version}", "webdis"], parts: ["kv"] },

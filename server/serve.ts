@@ -12,6 +12,11 @@ import { onHangUp, printProblem, type Program } from "./program.ts";
 const SECRETS = ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY", "SECRET_KEY_FALLBACKS"];
 /** How long a store that is unavailable at the start may take to begin, in milliseconds. */
 const SECOND_TRY = 2000;
+/**
+ * The most reads without a response: more would only wait longer, all of them. Others do not count,
+ * since their clients decide how long they take; the bytes of their bodies are limited.
+ */
+export const MAX_WAITING = 1000;
 
 /** What answers requests by one configuration. */
 export interface Served {
@@ -52,6 +57,7 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
   let config = readConfig();
   let current = await begin(config);
   let reloading = Promise.resolve();
+  let waiting = 0;
   onHangUp(program, () => reloading = reloading.then(reload));
   if (current.opened) tellIfUnavailable(current.opened).catch(console.error);
   await listen(program, handle, {
@@ -78,8 +84,9 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
     return { ...served, opened: opened as Opened | undefined };
   }
 
-  function handle(request: Request, info: Deno.ServeHandlerInfo) {
+  async function handle(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
     const { opened, fetch } = current;
+    if (waiting >= MAX_WAITING && !/[/?]health$/.test(request.url)) return busy();
     if (opened) {
       opened.requests++;
       const end = () => {
@@ -88,7 +95,13 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       };
       info.completed.then(end, end).catch(console.error);
     }
-    return fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
+    const isRead = request.method === "GET" || request.method === "HEAD";
+    if (isRead) waiting++;
+    try {
+      return await fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
+    } finally {
+      if (isRead) waiting--;
+    }
   }
 
   async function closeUnused(opened: Opened): Promise<void> {
@@ -111,6 +124,14 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       console.error("the configuration of before stays in use");
     }
   }
+}
+
+/** Refuses a request while {@linkcode MAX_WAITING} reads have no response. Nothing was done. */
+function busy(): Response {
+  const detail = "Too many requests are under way: try again";
+  const problem = { title: "Service Unavailable", status: 503, detail, outcome: "unchanged" };
+  const headers = { "Content-Type": "application/problem+json", "Retry-After": "1" };
+  return new Response(JSON.stringify(problem), { status: 503, headers });
 }
 
 /** Reads the configuration again: with the keys that may change, and those that need a restart. */

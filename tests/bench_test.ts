@@ -29,6 +29,8 @@ for (
       /^\| Redis \| 2 \| [\d,]+ \| [\d.]+ \| \d+ \| [\d,]+ \| \w+.*\|$/m,
     ],
     ["hostile", ["prlimit"], /^\| 8,000,000 brackets \| \d+ \| [\d,]+ \| \d+ \| \d+ \| yes \|$/m],
+    ["overload", ["wrk"], /^\| kv\.ts: writes( \| [\d,]+){4}.* \|$/m],
+    ["soak", REDIS, /^\| SQLite \| [\d,]+( \| [\d.]+ \([+−][\d.]+\)){4} \|$/m],
     ["sqlite", [], /^\| reads a second, one by one \| [\d,]+ \| [\d,]+ \|$/m],
     [
       "disk",
