@@ -10,7 +10,7 @@
  * |---|---|
  * | `GET /` | the page, with a count one higher |
  * | `POST /reset` | 303 to the page; the session is ended and its cookie cleared |
- * | `GET /health` | 200, or 503 while the store is unavailable; starts no session |
+ * | `GET /health` | 200, or 503 while the store is unavailable or full; starts no session |
  * | `GET /metrics` | metrics of the requests for Prometheus; starts no session |
  *
  * Its addresses are relative, so that a proxy can serve it under a path prefix. The page shows its
@@ -49,6 +49,8 @@ const TRY_AGAIN = { href: "./", action: "Try again" };
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
   /** Where the sessions are, if in a key-value service; only browsers on this machine get a link. */
   kvUrl?: string;
+  /** Rejects if sessions cannot be kept: by default, if they cannot be read. */
+  check?: () => Promise<unknown>;
 }
 
 /**
@@ -64,10 +66,10 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
  * console.log((await (await app.request("/")).text()).includes("Count: 1")); // true
  * ```
  */
-export function counter({ kvUrl, ...options }: CounterOptions) {
+export function counter({ kvUrl, check, ...options }: CounterOptions) {
   const page = counterPage(options.store, kvUrl);
   return new Hono()
-    .route("/", operation(options.store))
+    .route("/", operation(check ?? (() => options.store.load(crypto.randomUUID()))))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
       const { session } = c.var;
@@ -122,7 +124,7 @@ function unavailable({ cause }: SessionUnavailable, c: Context): Response {
  *
  * @throws {ConfigError} If the cookie's name and attributes break their rules
  */
-function configured(config: Config, store: SessionStore) {
+function configured(config: Config, store: SessionStore, check?: () => Promise<void>) {
   const cookie = {
     name: config.SESSION_COOKIE_NAME,
     ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
@@ -132,7 +134,13 @@ function configured(config: Config, store: SessionStore) {
     partitioned: config.SESSION_COOKIE_PARTITIONED,
   };
   try {
-    return counter({ store, cookie, trustProxy: config.TRUST_PROXY, kvUrl: config.KV_URL });
+    return counter({
+      store,
+      cookie,
+      trustProxy: config.TRUST_PROXY,
+      kvUrl: config.KV_URL,
+      ...check && { check },
+    });
   } catch (cause) {
     if (!(cause instanceof TypeError)) throw cause;
     throw new ConfigError(cause.message, { cause });
@@ -156,7 +164,7 @@ if (import.meta.main) {
           const kvStore = await open(KV_URL, { token: KV_TOKEN[0] });
           const hashIds = config.HASH_SESSION_IDS;
           const store = new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds });
-          const { fetch } = configured(config, store);
+          const { fetch } = configured(config, store, () => kvStore.check());
           return { fetch, about: `sessions in ${withoutPassword(KV_URL)}` };
         }
         if (SECRET_KEY === randomKey) {

@@ -1,17 +1,16 @@
 /** What the counter tells those who operate it. None of it starts a session. */
 import { Hono } from "hono";
 import { requestMetrics } from "../server/metrics.ts";
-import type { SessionStore } from "../sessions.ts";
-import { StoreUnavailable } from "../stores/store.ts";
+import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 
 const NO_STORE = { "Cache-Control": "no-store" };
 
 /**
  * Measures every request, and answers `GET /health` and `GET /metrics`.
  *
- * @param store Is healthy if it can be read
+ * @param check Rejects if sessions cannot be kept
  */
-export function operation(store: SessionStore): Hono {
+export function operation(check: () => Promise<unknown>): Hono {
   const { registry, count } = requestMetrics("counter");
   return new Hono()
     .use(async function measured(c, next) {
@@ -21,11 +20,12 @@ export function operation(store: SessionStore): Hono {
     })
     .get("/health", async (c) => {
       try {
-        await store.load(crypto.randomUUID());
+        await check();
       } catch (error) {
-        if (!(error instanceof StoreUnavailable)) throw error;
+        if (!(error instanceof StoreUnavailable || error instanceof StoreFull)) throw error;
         console.error(`counter: ${error.message}`);
-        return c.json({ status: "unavailable" }, 503, { ...NO_STORE, "Retry-After": "1" });
+        const status = error instanceof StoreFull ? "full" : "unavailable";
+        return c.json({ status }, 503, { ...NO_STORE, "Retry-After": "1" });
       }
       return c.json({ status: "ok" }, 200, NO_STORE);
     })

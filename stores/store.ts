@@ -109,7 +109,7 @@ export interface Store {
    * list them: Redis, a service, and any store with a prefix.
    */
   count?(): Promise<number>;
-  /** Rejects if a call would: also if the disk of a SQLite file is full, or its writes have failed. */
+  /** Rejects if a call would: also if the store is full, or the writes of a SQLite file have failed. */
   check(): Promise<void>;
   /** Ends watches, waits for pending writes, and closes files and connections. A second call does nothing. */
   close(): Promise<void>;

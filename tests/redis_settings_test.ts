@@ -117,6 +117,7 @@ async function useAll(store: Store): Promise<void> {
   await store.set("a", json(2), { ifRevision: revision });
   await store.setAll(new Map([["{x}b", json(1)], ["{x}c", json(1)]]));
   assertEquals(await store.get("nothing"), null);
+  await store.check();
   assertEquals((await store.list("")).keys.sort(), ["a", "{x}b", "{x}c"]);
   const { next } = await store.list("", { limit: 1 });
   if (next !== null) await store.list("", { after: next });

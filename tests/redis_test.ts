@@ -423,7 +423,12 @@ testWith(REDIS, "redisStore() says that Redis is full, and writes nothing", asyn
   await assertRejects(() => store.setAll(new Map([["small", big], ["b", json(1)]])), StoreFull);
   assertEquals((await store.get("small"))?.value, "1");
   assertEquals(await store.get("b"), null);
-  await store.delete("big0");
+  await cli(server.port, "CONFIG", "SET", "maxmemory", "1mb");
+  await assertRejects(() => store.check(), StoreFull);
+  for (let i = 0; i < 50; i++) await store.delete(`big${i}`);
+  await cli(server.port, "CONFIG", "SET", "maxmemory", "3mb");
+  await store.check();
+  assertEquals((await store.list("")).keys, ["small"], "a check writes nothing");
 });
 
 testWith(

@@ -164,12 +164,18 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       }
     },
 
+    check: () => reading(() => reads.request(() => requests.call("/?health", readHealth))),
+
     async close() {
       closing.abort();
       await Promise.all([reads.idle(), writes.idle()]);
       transport.close();
     },
   });
+}
+
+function readHealth(text: string): void {
+  if (text !== '{"status":"ok"}') throw new UnexpectedAnswer("other JSON");
 }
 
 /** Runs a read: it changes nothing, whatever became of its request. */

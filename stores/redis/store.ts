@@ -18,6 +18,7 @@ import {
   DEADLINE,
   type Entry,
   type JsonText,
+  MAX_KEY_BYTES,
   RevisionConflict,
   type Store,
   StoreUnavailable,
@@ -75,6 +76,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const { prefix } = target;
   // Channels are shared by all databases. The number is last, since a prefix may be any text.
   const channel = `${prefix}changes@${target.database}`;
+  const noKey = prefix + "\0".repeat(MAX_KEY_BYTES + 1);
   const connection = new Connection(target, deadline);
   /**
    * The last write under way to each key, for which the next one waits: it could overtake one that a
@@ -202,6 +204,10 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       const changes = await connection.call(receivedChanges, "unchanged");
       return changes.watch(keyPrefix, since, get);
     },
+
+    // A full Redis can be read. This writes nothing, since no entry has such a name.
+    check: () =>
+      connection.call(async (send) => void await send("set", [noKey, "", "xx"]), "unchanged"),
 
     async close() {
       const listening = await subscription?.catch(() => undefined);

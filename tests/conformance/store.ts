@@ -418,6 +418,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
 
   test("a closed store rejects every call, and can be closed twice", async ({ store }) => {
     await store.set("a", json(1));
+    await store.check();
     await store.close();
     await store.close();
     const calls = [
@@ -427,6 +428,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
       () => store.delete("a"),
       () => store.list(""),
       () => store.watch(""),
+      () => store.check(),
       ...store.count ? [() => store.count?.() ?? Promise.resolve()] : [],
     ];
     for (const call of calls) {

@@ -206,11 +206,13 @@ testWith(
       for (const [key, written] of kept) assertEquals((await store.get(key))?.value, written);
       assertEquals((await store.list("")).keys.length, kept.size);
       for (let i = 0; i < 20; i++) assertEquals(await health(), 507);
+      await assertRejects(() => store.check(), StoreFull);
 
       await Deno.remove(filler);
       await store.set("again", json(1));
       assertEquals((await store.get("again"))?.value, "1");
       assertEquals(await health(), 200);
+      await store.check();
       assertEquals(await program.stop(), 0);
     }),
 );
