@@ -31,40 +31,14 @@ export function timeOf(expires: string): number | null {
   return expires === "-" ? null : Number(expires);
 }
 
+/** Whether a reply is when an entry expires. */
+export function isExpiry(reply: unknown): reply is string {
+  return typeof reply === "string" && EXPIRES.test(reply);
+}
+
 /** Whether a reply is an entry or nothing: a server may answer anything. */
-function isPacked(reply: unknown): reply is string | null {
+export function isPacked(reply: unknown): reply is string | null {
   return reply === null || typeof reply === "string";
-}
-
-/** What PUT returns that has written: whether nothing was there, and when the entries expire. */
-export type PutReply = [created: number, expires: string];
-/** What REMOVE returns that has removed: the entry, if there was one. */
-export type RemoveReply = [entry: string | null];
-
-/** Whether PUT has returned that it wrote. */
-export function isPutReply(reply: unknown[]): reply is PutReply {
-  const [created, expires] = reply;
-  return typeof created === "number" && typeof expires === "string" && EXPIRES.test(expires);
-}
-
-/** Whether REMOVE has returned what it removed. */
-export function isRemoveReply(reply: unknown[]): reply is RemoveReply {
-  return isPacked(reply[0]);
-}
-
-/**
- * Returns a script's reply: what it has done, or the entry that did not meet the condition.
- *
- * @throws {Error} If it is neither; then it is not known whether anything was written
- */
-export function checkReply<Done extends unknown[]>(
-  reply: unknown,
-  condition: string,
-  isDone: (values: unknown[]) => values is Done,
-): Done | string | null {
-  if (Array.isArray(reply) && isDone(reply)) return reply;
-  if (!Array.isArray(reply) && condition !== "" && isPacked(reply)) return reply;
-  throw new Error("its reply is unexpected");
 }
 
 /**

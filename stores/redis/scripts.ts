@@ -5,15 +5,16 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { isRefusal, MAX_ENTRY_BYTES } from "./format.ts";
+import { isExpiry, isPacked, isRefusal, MAX_ENTRY_BYTES } from "./format.ts";
 
 /** Sends one command to the server. */
 export type Send = (name: string, args: (string | number)[]) => Promise<unknown>;
 
-/** A Lua script, and the hash by which the server knows it once it has run. */
-export interface Script {
+/** A Lua script, the hash by which the server knows it once it has run, and the array it returns. */
+export interface Script<Done extends unknown[]> {
   readonly lua: string;
   readonly hash: string;
+  isDone(values: unknown[]): values is Done;
 }
 
 /**
@@ -30,10 +31,11 @@ const CHECK = `
 
 /**
  * Writes all KEYS and publishes them: ARGV has the condition, the channel, the ttl in milliseconds
- * or "", then revisions and values. A key is published before it is written, so that a user who may
- * not publish cannot write either.
+ * or "", then revisions and values. Returns whether nothing was there, and when the entries expire.
+ * A key is published before it is written, so that a user who may not publish cannot write either.
  */
-export const PUT = script(`${CHECK}
+export const PUT = script(
+  `${CHECK}
   local expires = '-'
   if ARGV[3] ~= '' then
     local now = redis.call('TIME')
@@ -48,37 +50,53 @@ export const PUT = script(`${CHECK}
       redis.call('SET', key, entry, 'PXAT', expires)
     end
   end
-  return {isThere and 0 or 1, expires}`);
+  return {isThere and 0 or 1, expires}`,
+  (values): values is [created: number, expires: string] =>
+    typeof values[0] === "number" && isExpiry(values[1]),
+);
 
-/** Removes KEYS[1], and publishes it if it was there: ARGV has the condition and the channel. */
-export const REMOVE = script(`${CHECK}
+/**
+ * Removes KEYS[1], and publishes it if it was there: ARGV has the condition and the channel. Returns
+ * the entry, if there was one.
+ */
+export const REMOVE = script(
+  `${CHECK}
   local removed = entry()
   if isThere then
     redis.call('PUBLISH', ARGV[2], KEYS[1])
     redis.call('DEL', KEYS[1])
   end
-  return {removed}`);
+  return {removed}`,
+  (values): values is [entry: string | null] => isPacked(values[0]),
+);
 
-function script(lua: string): Script {
-  return { lua, hash: createHash("sha1").update(lua).digest("hex") };
+function script<Done extends unknown[]>(
+  lua: string,
+  isDone: (values: unknown[]) => values is Done,
+): Script<Done> {
+  return { lua, hash: createHash("sha1").update(lua).digest("hex"), isDone };
 }
 
 /**
- * Runs a script. An array is what it has done, anything else the entry that did not meet the
- * condition.
+ * Runs a script, whose first argument is a condition. Returns an array of what it has done, or the
+ * entry that did not meet the condition.
+ *
+ * @throws {Error} If the reply is neither; then it is not known whether anything was written
  */
-export async function runScript(
+export async function runScript<Done extends unknown[]>(
   send: Send,
-  { lua, hash }: Script,
+  { lua, hash, isDone }: Script<Done>,
   keys: readonly string[],
   args: readonly string[],
-): Promise<unknown> {
+): Promise<Done | string | null> {
   // Not as arguments of a function, of which there may be too many.
   const rest = [keys.length, ...keys, ...args];
-  try {
-    return await send("evalsha", [hash, ...rest]);
-  } catch (error) {
+  const reply = await send("evalsha", [hash, ...rest]).catch((error) => {
     if (!isRefusal(error, "NOSCRIPT")) throw error;
-    return await send("eval", [lua, ...rest]);
-  }
+    return send("eval", [lua, ...rest]);
+  });
+  if (Array.isArray(reply)) {
+    if (isDone(reply)) return reply;
+  } else if (args[0] !== "" && isPacked(reply)) return reply;
+  throw new Error("its reply is unexpected");
 }

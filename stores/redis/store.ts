@@ -26,16 +26,7 @@ import {
 import { subscribe, type Subscription } from "./changes.ts";
 import { slotOf } from "./cluster.ts";
 import { Connection } from "./connection.ts";
-import {
-  checkReply,
-  conditionOf,
-  decode,
-  isPutReply,
-  isRemoveReply,
-  MAX_ENTRY_BYTES,
-  milliseconds,
-  timeOf,
-} from "./format.ts";
+import { conditionOf, decode, MAX_ENTRY_BYTES, milliseconds, timeOf } from "./format.ts";
 import { listPage } from "./list.ts";
 import { PUT, REMOVE, runScript, type Send } from "./scripts.ts";
 import { parseRedisUrl } from "./url.ts";
@@ -103,17 +94,14 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
   async function put(
     entries: readonly (readonly [key: string, value: JsonText])[],
-    condition: string,
-    ttl: string,
+    ttl: number | undefined,
+    condition = "",
   ) {
     const keys = entries.map(([key]) => prefix + key);
     const revisions = entries.map(() => randomUUID());
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
-    const args = [condition, channel, ttl, ...values];
-    const reply = await write(
-      keys,
-      async (send) => checkReply(await runScript(send, PUT, keys, args), condition, isPutReply),
-    );
+    const args = [condition, channel, milliseconds(ttl), ...values];
+    const reply = await write(keys, (send) => runScript(send, PUT, keys, args));
     return { reply, revision: revisions[0] as string };
   }
 
@@ -146,24 +134,19 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     get,
 
     async set(key, value, { ttl, ifRevision }) {
-      const { reply, revision } = await put(
-        [[key, value]],
-        conditionOf(ifRevision),
-        milliseconds(ttl),
-      );
+      const { reply, revision } = await put([[key, value]], ttl, conditionOf(ifRevision));
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
       const [created, expires] = reply;
       return { key, value, revision, expires: timeOf(expires), created: created === 1 };
     },
 
     async setAll(values, { ttl }) {
-      const life = milliseconds(ttl);
       const slots = Map.groupBy(
         values,
         ([key]) => target.kind === "cluster" ? slotOf(prefix + key) : 0,
       );
       const writes = await Promise.allSettled(
-        [...slots.values()].map((entries) => put(entries, "", life)),
+        Array.from(slots.values(), (entries) => put(entries, ttl)),
       );
       const errors = writes.flatMap((write) => write.status === "rejected" ? [write.reason] : []);
       if (errors.length === 0) return;
@@ -176,17 +159,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     async delete(key, { ifRevision }) {
-      const name = prefix + key;
-      const condition = conditionOf(ifRevision);
-      const reply = await write(
-        [name],
-        async (send) =>
-          checkReply(
-            await runScript(send, REMOVE, [name], [condition, channel]),
-            condition,
-            isRemoveReply,
-          ),
-      );
+      const keys = [prefix + key];
+      const args = [conditionOf(ifRevision), channel];
+      const reply = await write(keys, (send) => runScript(send, REMOVE, keys, args));
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
       // It is removed, whoever wrote it.
       return decode(key, reply[0], "unknown");
