@@ -1,12 +1,11 @@
 /**
  * The changes that any client makes in a Redis store. The scripts publish the key of each entry that
- * they write, and a connection of its own, opened at the first watch, receives them.
+ * they write, and a connection of its own, opened at the first watch, receives the keys.
  *
- * Redis keeps no messages for a subscriber that is disconnected: if this connection is lost, every
- * watch ends, and none can be resumed from before. So it does if the server may no longer receive all
- * of them. A Cluster forwards messages from server to server without acknowledgement: until one
- * notices that it cannot reach another (`cluster-node-timeout`), or while a slot moves, a change may
- * be missed.
+ * Redis keeps no messages for a subscriber that is disconnected: if this connection is lost, or its
+ * server may not receive all messages, every watch ends and cannot be resumed. The servers of a
+ * Cluster forward messages without acknowledgement: a change may be missed while a slot moves, and
+ * until a server notices that it cannot reach another (`cluster-node-timeout`).
  *
  * @module
  */
@@ -40,10 +39,7 @@ export interface Subscription {
   close(): Promise<void>;
 }
 
-/**
- * Listens on a connection of its own, which is made as `redis` is, in a Cluster to any server that
- * reaches every master: what is published on one reaches all.
- */
+/** Listens with the options of `redis`; in a Cluster, on any server that reaches every master. */
 export async function subscribe(
   redis: Redis | Cluster,
   options: SubscribeOptions,
@@ -65,14 +61,11 @@ async function listen(
   { channel, prefix, interval, failed }: SubscribeOptions,
 ): Promise<Subscription> {
   const changes = new Changes();
-  const connection = server.duplicate({
-    lazyConnect: true,
-    // Reconnecting by itself would hide that changes were missed.
-    retryStrategy: () => null,
-  });
+  // Without a reconnection, which would hide that changes were missed.
+  const connection = server.duplicate({ lazyConnect: true, retryStrategy: () => null });
   let lastError = new Error("the connection was lost");
   connection.on("error", (error: Error) => (lastError = error));
-  // Whoever may publish on the channel can send anything.
+  // Other clients may publish anything on the channel.
   connection.on("message", (_channel, name) => {
     const key = name.slice(prefix.length);
     if (name.startsWith(prefix) && isKey(key)) changes.add(key);
@@ -97,13 +90,12 @@ async function listen(
   const timer = setInterval(test, interval);
   unref(timer);
   const { promise: ended, reject } = Promise.withResolvers<never>();
-  ended.catch(() => {}); // only who waits for the beginning needs it
   connection.once("end", () => {
     end(lastError);
     reject(lastError);
   });
   async function begin(): Promise<void> {
-    // The rejection lacks the reason, which came as an event.
+    // The rejection lacks the reason, which comes with "end".
     await connection.connect().catch(() => ended);
     await connection.subscribe(channel);
     await check(connection);
@@ -133,10 +125,7 @@ async function checkMaster(connection: Redis): Promise<void> {
 
 /** Returns the servers of a Cluster in random order, first those that are connected. */
 function serversOf(cluster: Cluster): Redis[] {
-  const servers = cluster.nodes();
-  return servers.map((server) => ({
-    server,
-    order: Math.random() + Number(server.status !== "ready"),
-  }))
+  const orderOf = ({ status }: Redis) => Math.random() + (status === "ready" ? 0 : 1);
+  return cluster.nodes().map((server) => ({ server, order: orderOf(server) }))
     .sort((a, b) => a.order - b.order).map(({ server }) => server);
 }

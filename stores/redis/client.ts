@@ -1,11 +1,12 @@
 /**
- * The connections of a Redis store, by `ioredis` with settings under which nothing hangs, nothing is
+ * The connections of a Redis store, by `ioredis` with settings under which no call hangs, no command is
  * sent twice and a lost connection is made again.
  *
  * @module
  */
 import { Cluster, Redis } from "ioredis";
 import handlers from "ioredis/built/DataHandler.js";
+import type { Writable } from "node:stream";
 import { askWorkingServers, handleAsking } from "./cluster.ts";
 import { within } from "./deadlines.ts";
 import { masterConnector, Sentinels } from "./sentinels.ts";
@@ -29,9 +30,8 @@ interface ReplyHandler {
   dispatch(this: ReplyHandler, take: () => void): void;
 }
 
-// A reply that nothing asked for, or of another type, can throw in ioredis 6.0, which throws it again
-// as an uncaught exception: that would end the process. Here it ends the connection. The connections
-// of other users of ioredis in this process stay as they are. Bun imports the class itself.
+// In ioredis 6.0 an unrequested reply, or one of another type, becomes an uncaught exception, which
+// would end the process. Here it ends the connection, if that is ours. Bun imports the class itself.
 const { prototype } = "default" in handlers ? handlers.default : handlers as never;
 const handler = prototype as unknown as ReplyHandler;
 const { dispatch } = handler;
@@ -80,7 +80,7 @@ export function connect(target: RedisUrl, deadline: number, interval: number): C
     username,
     password,
     db: database,
-    // A server that is silent for this long while calls wait may be gone: reconnect.
+    // Reconnect to a server that is silent for so long while calls wait.
     socketTimeout: deadline,
     enableOfflineQueue: false,
   };
@@ -117,26 +117,21 @@ export function connect(target: RedisUrl, deadline: number, interval: number): C
 /**
  * Returns a function to call before each command: those of one turn of the event loop are then sent
  * as one packet, which halves the CPU time of a command. ioredis's own pipelining costs more, and in
- * a Cluster it would send a write again. There each command is a packet of its own.
+ * a Cluster, where each command is a packet here, it sends a write again.
  */
 export function gatherCommands(redis: Redis | Cluster): () => void {
   if (redis instanceof Cluster) return () => {};
-  let corked: Corkable | null = null;
+  let isCorked = false;
   return () => {
-    if (corked !== null) return;
-    const stream = corked = (redis as unknown as { stream: Corkable }).stream;
+    if (isCorked) return;
+    isCorked = true;
+    const { stream } = redis as unknown as { stream: Writable }; // its types leave it out
     stream.cork();
     setImmediate(() => {
-      corked = null;
+      isCorked = false;
       stream.uncork();
     });
   };
-}
-
-/** The socket of a connection, which ioredis's types leave out (`node:stream`'s `Writable`). */
-interface Corkable {
-  cork(): void;
-  uncork(): void;
 }
 
 /** Closes a connection, or all of a Cluster. */

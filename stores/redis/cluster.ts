@@ -1,6 +1,6 @@
 /**
- * What a Redis Cluster needs beside ioredis: its servers are asked for the map of slots only while
- * they belong to a Cluster that works, and what they know of one another is read.
+ * What a Redis Cluster needs beside ioredis: servers that are cut off are not asked for the map of
+ * slots, and what servers know of one another is read.
  *
  * @module
  */
@@ -16,8 +16,8 @@ interface SlotsReader {
 }
 
 /**
- * Makes ioredis ignore servers that do not know the Cluster: one that is cut off from the others has
- * an old map, and one that was removed has an empty one, at which ioredis would end all connections.
+ * Makes ioredis ignore servers that do not know the Cluster: one that is cut off has an old map, and
+ * one that was removed an empty map, with which ioredis would end all connections.
  *
  * @param timeout Milliseconds that a server may take to answer
  */
@@ -35,7 +35,7 @@ export function askWorkingServers(cluster: Cluster, timeout: number): void {
 }
 
 async function checkState(server: Redis, timeout: number): Promise<void> {
-  // Of its own, as ioredis asks for the map: most replicas have no connection.
+  // A new connection, since most replicas have none.
   const connection = server.duplicate({ enableOfflineQueue: true, retryStrategy: null });
   let reason: unknown;
   connection.on("error", (error) => reason = error);
@@ -73,18 +73,15 @@ export async function checkMasters(masters: readonly Redis[]): Promise<void> {
 }
 
 /**
- * Checks that a server receives what is published on any master: masters send it to all servers that
- * they know, without acknowledgement.
+ * Checks that a server receives what is published on any master.
  *
  * @param connection To that server
- * @throws {Error} If it does not reach every master, as one that is cut off or was removed
+ * @throws {Error} If it does not reach every master: it is cut off, or was removed
  */
 export async function checkReach(connection: Redis): Promise<void> {
   // <id> <address> <flags> <master> <ping> <pong> <epoch> <link> <slots>…
-  const servers = String(await connection.cluster("NODES")).trim().split("\n").map((line) =>
-    line.split(" ")
-  );
-  const masters = servers.filter(([, , , , , , , , slots]) => slots !== undefined);
+  const lines = String(await connection.cluster("NODES")).trim().split("\n");
+  const masters = lines.map((line) => line.split(" ")).filter(({ length }) => length > 8);
   const isReached = ([, , flags = "", , , , , link]: string[]) =>
     flags.startsWith("myself") || (link === "connected" && !flags.includes("fail"));
   if (masters.length === 0 || !masters.every(isReached)) {
@@ -93,16 +90,16 @@ export async function checkReach(connection: Redis): Promise<void> {
 }
 
 /**
- * ioredis sends an ASKING before a command that it redirects, and handles the errors of that command
- * only: an ASKING to a server that is gone, while a slot moves, would end the process.
+ * Handles the error of the ASKING that ioredis sends before a redirected command, which fails too. If
+ * the server is gone, it would end the process as an unhandled rejection.
  */
 export function handleAsking(node: Redis): void {
-  node.asking = async () => await Redis.prototype.asking.call(node).catch(() => "OK"); // the command fails too
+  node.asking = async () => await Redis.prototype.asking.call(node).catch(() => "OK");
 }
 
 /**
- * Returns the hash slot of a key in a Cluster: CRC16 (XMODEM) of its first {tag}, or of all of it.
- * The package `cluster-key-slot`, which ioredis uses, finds a tag in `{}a}`, where Redis finds none.
+ * Returns the hash slot of a key: CRC16 (XMODEM) of its first {tag}, or of all of it. ioredis's own
+ * `cluster-key-slot` finds a tag in `{}a}`, where Redis finds none.
  */
 export function slotOf(key: string): number {
   let crc = 0;

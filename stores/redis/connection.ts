@@ -1,6 +1,6 @@
 /**
- * The connection of a Redis store: whether it can be used now, and if not why, in words that an
- * operator can act on; and what became of each call.
+ * The connection of a Redis store: whether it can be used now, and if not, why; and the outcome of
+ * each call.
  *
  * @module
  */
@@ -24,10 +24,8 @@ const NO_CONNECTION =
 /** The connection to one server, to the master that Sentinels name, or to a Cluster. */
 export class Connection {
   readonly redis: Redis | Cluster;
-  readonly #kind: RedisUrl["kind"];
-  readonly #hosts: Set<string>;
-  readonly #address: string;
-  readonly #tls: boolean;
+  readonly #target: RedisUrl;
+  readonly #hosts: string[];
   readonly #deadline: number;
   readonly #client: Client;
   readonly #deadlines: Deadlines;
@@ -40,12 +38,10 @@ export class Connection {
   #lastError = new Error("not connected yet");
   #lastRefresh = 0;
 
-  /** @param deadline Of each call, in milliseconds; half of it is how often is checked who is there */
+  /** @param deadline Of each call, in milliseconds */
   constructor(target: RedisUrl, deadline: number) {
-    this.#kind = target.kind;
-    this.#hosts = new Set(target.hosts.map(({ host, port }) => `${host}:${port}`));
-    this.#address = target.path ?? [...this.#hosts].join(",");
-    this.#tls = target.tls;
+    this.#target = target;
+    this.#hosts = target.hosts.map(({ host, port }) => `${host}:${port}`);
     this.#deadline = deadline;
     this.#deadlines = new Deadlines(deadline);
     this.#client = connect(target, deadline, deadline / 2);
@@ -63,7 +59,7 @@ export class Connection {
 
   /** Keeps the reason for which calls fail until there is a connection. */
   #note(error: Error & { command?: { name: string }; lastNodeError?: Error }): void {
-    // ioredis would go on in database 0.
+    // ioredis would go on with database 0.
     if (error.command?.name === "select") this.redis.disconnect(true);
     const reason = error.lastNodeError ?? error;
     if (!NO_CONNECTION.test(reason.message)) this.#lastError = reason;
@@ -72,11 +68,9 @@ export class Connection {
 
   #noteServer(error: Error, address: string): void {
     let { message } = error;
-    if (message.startsWith("connect ") && !this.#hosts.has(address)) {
+    if (message.startsWith("connect ") && !this.#hosts.includes(address)) {
       message = `the Cluster announces ${address}, which cannot be reached: ${message}`;
-    } else if (!message.includes(address)) {
-      message += ` (${address})`;
-    }
+    } else if (!message.includes(address)) message += ` (${address})`;
     this.#note(NO_CONNECTION.test(error.message) ? error : new Error(message, { cause: error }));
   }
 
@@ -84,17 +78,18 @@ export class Connection {
     this.#lastError = new Error("the connection was lost");
   }
 
-  /** Checks who answers: a server of a Cluster has a part of the keys, a replica may be behind. */
+  /** Checks what answers: one server of a Cluster has only some keys, and a replica may be behind. */
   async #check(): Promise<void> {
     try {
       const { mode, role } = this.redis instanceof Cluster ? {} : await facts(this.redis);
-      if (this.#kind === "alone" && mode === "cluster") {
+      const { kind } = this.#target;
+      if (kind === "alone" && mode === "cluster") {
         throw new Error("it is one server of a Cluster: expected redis+cluster: in the URL");
       }
-      if (this.#kind === "alone" && mode === "sentinel") {
+      if (kind === "alone" && mode === "sentinel") {
         throw new Error("it is a Sentinel: expected redis+sentinel://host:port/name in the URL");
       }
-      if (this.#kind === "sentinel" && role === "replica") {
+      if (kind === "sentinel" && role === "replica") {
         this.redis.disconnect(true);
         throw new Error("the Sentinels name a server that is not a master");
       }
@@ -107,7 +102,7 @@ export class Connection {
   }
 
   #ended(): void {
-    // A server, or a proxy, may close what was quiet, and is back at once.
+    // Wait for the next attempt: a server or a proxy may only have closed an idle connection.
     if (this.#isChecked) this.#attempt = Promise.withResolvers();
     else this.#attempt.resolve();
     this.#isChecked = false;
@@ -132,24 +127,26 @@ export class Connection {
     // ioredis may keep a command until a server of a Cluster is connected, or redirect it.
     let state: "waiting" | "kept" | "written" = "waiting";
     const send: Send = (name, args) => {
-      const command = new TrackedCommand(name, args, () => state = "written");
-      state = "kept";
-      this.#beforeCommand();
-      const answer = this.redis.sendCommand(command) as Promise<unknown>;
-      const { reject } = command;
+      const command = new Command(name, args, { replyEncoding: "utf8" });
+      const { toWritable, reject } = command;
+      command.toWritable = (socket) => {
+        state = "written";
+        return toWritable.call(command, socket);
+      };
       command.reject = (error) => {
-        // Refused, whatever follows.
-        if (isRefusal(error)) state = "kept";
+        if (isRefusal(error)) state = "kept"; // it was not executed
         reject.call(command, error);
       };
-      return answer;
+      state = "kept";
+      this.#beforeCommand();
+      return this.redis.sendCommand(command) as Promise<unknown>;
     };
     return this.#deadlines.run(async (isLate) => {
       try {
         if (!this.#isReady) await this.#attempt.promise;
         if (before) await before;
         if (!this.#isReady) throw this.#lastError;
-        // The caller has been told that nothing is changed.
+        // The caller already got an error that says that nothing is changed.
         if (isLate()) throw new Error("too late");
         return await run(send);
       } catch (error) {
@@ -162,10 +159,10 @@ export class Connection {
     });
   }
 
-  /** Looks elsewhere if a server says that it can no longer do this. */
+  /** Looks for another server if this one answers that it cannot do this. */
   #react(error: Error): void {
     if (isRefusal(error, "CLUSTERDOWN")) this.#refresh();
-    // The name, or the Sentinels, may lead to another server by now. Once for all calls.
+    // Once for all calls: the name, or the Sentinels, may lead to another server by now.
     if (isRefusal(error) && /\bREADONLY\b/.test(error.message) && this.#isReady) {
       this.#isChecked = false;
       this.#lastError = error;
@@ -173,13 +170,13 @@ export class Connection {
     }
   }
 
-  /** Looks for another server if one does not answer, and at times even if all do. */
+  /** Looks for another server if one does not answer, and regularly. */
   #lookAround(): void {
     const isLate = this.#deadlines.waits(this.#deadline / 10);
     if (isLate || performance.now() - this.#lastRefresh > this.#deadline / 2) this.#refresh();
   }
 
-  /** Asks which server of a Cluster has which slots: ioredis learns it only from redirections. */
+  /** Asks which servers of a Cluster have which slots: ioredis learns that from redirections only. */
   #refresh(): void {
     const { redis } = this;
     if (!(redis instanceof Cluster) || !this.#isReady) return;
@@ -192,16 +189,15 @@ export class Connection {
   failure(cause: unknown, outcome: StoreUnavailable["outcome"]): Error {
     if (cause instanceof InvalidArgument) return cause;
     // A Cluster's error contains that of the last server.
-    const { lastNodeError } = cause as { lastNodeError?: unknown };
-    const failed = (lastNodeError ?? cause) as Error;
-    const error: Error & { command?: unknown } = NO_CONNECTION.test(failed.message)
-      ? this.#lastError
-      : failed;
+    const failed = ((cause as { lastNodeError?: unknown }).lastNodeError ?? cause) as Error;
+    const isLost = NO_CONNECTION.test(failed.message);
+    const error: Error & { command?: unknown } = isLost ? this.#lastError : failed;
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
     const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
-    const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.#tls);
-    const message = `Cannot use Redis at "${this.#address}": ${reason}${advice}`;
+    const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.#target.tls);
+    const address = this.#target.path ?? this.#hosts.join(",");
+    const message = `Cannot use Redis at "${address}": ${reason}${advice}`;
     if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.
     return /\bOOM\b/.test(reason)
@@ -211,8 +207,8 @@ export class Connection {
 
   /** Waits for the calls that are under way, and closes the connection. */
   async close(): Promise<void> {
-    // An attempt to connect that is cut short leaves its timers behind: an empty call waits for it.
-    await this.call(async () => {}, "unchanged").catch(() => {}); // whether it succeeds does not matter
+    // An empty call waits for the attempt to connect: cut short, it would leave its timers behind.
+    await this.call(async () => {}, "unchanged").catch(() => {}); // it may fail, too
     await this.#deadlines.close();
     clearInterval(this.#timer);
     await this.#client.close();
@@ -227,30 +223,15 @@ function adviceOnTls(reason: string, tls: boolean): string {
   return /ECONNRESET/.test(reason) ? "; if it uses TLS, write rediss, not redis" : "";
 }
 
-/** A command that tells when it is written to a connection. */
-class TrackedCommand extends Command {
-  readonly #written: () => void;
-
-  constructor(name: string, args: (string | number)[], written: () => void) {
-    super(name, args, { replyEncoding: "utf8" });
-    this.#written = written;
-  }
-
-  override toWritable(socket: object): ReturnType<Command["toWritable"]> {
-    this.#written();
-    return super.toWritable(socket);
-  }
-}
-
 /**
- * Returns what a server says about itself, by a command that every user may send. A server or proxy
- * that does not know it is taken for one that is right.
+ * Returns what a server says about itself, by a command that every user may send; nothing if the
+ * server, or a proxy, does not know it.
  */
 export async function facts(redis: Redis): Promise<{ mode?: unknown; role?: unknown }> {
   try {
     const reply = await redis.hello();
-    const names = reply.filter((_, i) => i % 2 === 0);
-    return Object.fromEntries(names.map((name, i) => [name, reply[i * 2 + 1]]));
+    const valueOf = (name: string) => reply[reply.indexOf(name) + 1];
+    return { mode: valueOf("mode"), role: valueOf("role") };
   } catch (error) {
     if (isRefusal(error)) return {};
     throw error;

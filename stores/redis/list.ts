@@ -1,15 +1,14 @@
 /**
- * Pages of the keys in Redis, by SCAN on one master after another.
+ * Pages of the keys in Redis, by SCAN on one master after another. Any process on the same Redis can
+ * continue a listing, since all of its state is in the cursor.
  *
- * SCAN walks a server's table in one direction, so it finds every key that exists all the time. It
- * may find one twice: if the table shrank, the current part is walked again. Those are the keys
- * found last, so the cursor carries fingerprints of the last {@linkcode REMEMBERED}. It needs no
- * memory of the process: any process on the same Redis can continue a listing. A key comes twice
- * only if, between two pages, fewer than one key in {@linkcode REMEMBERED} is left.
+ * SCAN finds every key that exists all the time. If the server's table shrinks, SCAN goes over its
+ * current part again, so the cursor carries fingerprints of the last {@linkcode REMEMBERED} keys. A
+ * key comes twice only if, between two pages, fewer than one key in {@linkcode REMEMBERED} is left.
  *
- * Another server (a restart, a failover) has another order, so an older cursor is rejected. So is one
- * of another connection if the user may not call INFO. While a Cluster moves slots from one master to
- * another, their keys may be missed or come twice.
+ * A restart or a failover changes the order, so older cursors are rejected; so are those of another
+ * connection if the user may not call INFO. While a Cluster moves slots from one master to another,
+ * their keys may be missed or come twice.
  *
  * @module
  */
@@ -22,7 +21,7 @@ import { checkMasters } from "./cluster.ts";
 
 /** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
-/** The most keys that a server examines in one step, which blocks it for some milliseconds. */
+/** The most keys that a server examines in one step, which blocks it for a few milliseconds. */
 const MAX_SCAN = 10_000;
 
 /** Which listing, server, SCAN cursor, fingerprints, and keys ahead, as base64url of JSON. */
@@ -64,10 +63,8 @@ export async function listPage(
   while (keys.length < limit && performance.now() < end) {
     const node = servers[server]?.node;
     if (node === undefined) break;
-    const [next, names] = checkScan(
-      await node.scan(scan, "MATCH", pattern, "COUNT", count),
-      start,
-    );
+    const reply = await node.scan(scan, "MATCH", pattern, "COUNT", count);
+    const [next, names] = checkScan(reply, start);
     for (const name of names) {
       const mark = fingerprint(name);
       if (!met.has(mark)) keys.push(name);
@@ -102,8 +99,8 @@ function format(listing: string, { server, scan, met, ahead }: Position): string
 }
 
 function parse(cursor: string, listing: string): Position {
-  const [, of, server, scan, met, rest] = CURSOR.exec(cursor) ?? [];
-  const ahead = parseAhead(rest ?? "");
+  const [, of, server, scan, met, rest = ""] = CURSOR.exec(cursor) ?? [];
+  const ahead = parseAhead(rest);
   if (of !== listing || scan === undefined || met === undefined || ahead === null) {
     throw new InvalidArgument(
       "after",
@@ -127,7 +124,7 @@ function parseAhead(rest: string): string[] | null {
 async function findServers(redis: Redis | Cluster): Promise<{ run: string; node: Redis }[]> {
   const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
   if (redis instanceof Cluster) {
-    // ioredis learns of a new master by redirections, which a listing never gets.
+    // ioredis learns of new masters by redirections, which SCAN does not get.
     await checkMasters(nodes).catch((error) => {
       redis.refreshSlotsCache();
       throw error;
@@ -137,10 +134,10 @@ async function findServers(redis: Redis | Cluster): Promise<{ run: string; node:
   return servers.sort((a, b) => a.run < b.run ? -1 : 1);
 }
 
-/** What stands for a server's process if its id may not be asked for: a connection never outlives it. */
+/** Ids of connections, for servers whose process id may not be asked for: none outlives its process. */
 const connections = new WeakMap<object, string>();
 
-/** Returns the id of a server's process. A cursor of another one is worthless. */
+/** Returns the id of a server's process, or of our connection to it. */
 async function runOf(node: Redis): Promise<string> {
   try {
     const run = /^run_id:(\w+)/m.exec(await node.info("server"))?.[1];

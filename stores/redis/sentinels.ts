@@ -1,10 +1,9 @@
 /**
- * The master that Sentinels name. All of them are asked, each on a connection of its own, and the
- * answer with the highest epoch counts, which is Sentinel's own rule: one that is cut off together
- * with an old master names that for as long as the cut lasts.
+ * The master that Sentinels name. All are asked, and the answer with the highest epoch counts, which
+ * is Sentinel's own rule: one that is cut off together with an old master goes on naming that.
  *
- * A connection to a master ends as soon as another is named, even if it still works: what the old
- * master acknowledges from then on is lost.
+ * A connection ends as soon as another master is named, even if it still works: what the old master
+ * acknowledges from then on is lost.
  *
  * @module
  */
@@ -19,8 +18,6 @@ import type { RedisUrl } from "./url.ts";
 
 /** How long a Sentinel may take to answer, in milliseconds. */
 const ANSWER_TIMEOUT = 1000;
-
-type Options = Omit<RedisOptions, "replyMapping">;
 
 /** The Sentinels that a URL names, for all connections of one store. */
 export class Sentinels {
@@ -39,21 +36,18 @@ export class Sentinels {
    * @param options Of the connection to each Sentinel
    * @param interval How often they are asked whether the master is still the same, in milliseconds
    */
-  constructor(target: RedisUrl, options: Options, interval: number) {
+  constructor(target: RedisUrl, options: Omit<RedisOptions, "replyMapping">, interval: number) {
     this.#master = target.master ?? "";
     this.#isTls = target.tls;
-    this.clients = target.hosts.map((host) => this.#open({ ...options, ...host }));
+    this.clients = target.hosts.map((host) => new Redis({ ...options, ...host }));
+    for (const client of this.clients) {
+      client.on("error", (error: Error) => this.#lastErrors.set(client, error));
+      // Without the right to subscribe, another master is noticed at the next interval.
+      client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
+      client.on("message", () => this.#leaveOthers());
+    }
     this.#timer = setInterval(() => this.#leaveOthers(), interval);
     unref(this.#timer);
-  }
-
-  #open(options: Options): Redis {
-    const client = new Redis(options);
-    client.on("error", (error: Error) => this.#lastErrors.set(client, error));
-    // Without the right to subscribe, another master is noticed at the next interval.
-    client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
-    client.on("message", () => this.#leaveOthers());
-    return client;
   }
 
   /**
@@ -78,7 +72,7 @@ export class Sentinels {
       const reasons = [...new Set(problems)].join("; ");
       throw new Error(`the Sentinels name no master "${this.#master}": ${reasons}`);
     }
-    // All together may know less than before: they were set up again.
+    // Unless all answer: they may have been set up again.
     if (newest.epoch < this.#epoch && problems.length > 0) {
       throw new Error(`only Sentinels that name an old master answer: ${problems[0]}`);
     }
@@ -88,7 +82,7 @@ export class Sentinels {
 
   async #ask(client: Redis): Promise<{ host: string; port: number; epoch: number }> {
     try {
-      // While a failover ends, only the first has the new address, and both have the new epoch.
+      // At the end of a failover both have the new epoch, but only the first the new address.
       const answers = Promise.all([
         client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", this.#master),
         client.call("SENTINEL", "MASTER", this.#master),
@@ -111,11 +105,11 @@ export class Sentinels {
         socket.destroy(new Error(`the Sentinels name another master: ${host}:${port}`));
       }
     } catch {
-      // Nobody knows of another master.
+      // No other master is known.
     }
   }
 
-  /** Asks no more. */
+  /** Stops asking. */
   stop(): void {
     clearInterval(this.#timer);
   }

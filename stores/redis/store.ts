@@ -69,10 +69,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const channel = `${prefix}changes@${target.database}`;
   const noKey = prefix + "\0".repeat(MAX_KEY_BYTES + 1);
   const connection = new Connection(target, deadline);
-  /**
-   * The last write under way to each key, for which the next one waits: it could overtake one that a
-   * Cluster redirects, or whose script the server has forgotten.
-   */
+  /** The last write under way to each key: a later one could overtake its redirection or its EVAL. */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Promise<Subscription> | undefined;
 
@@ -109,7 +106,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const name = prefix + key;
     const packed = await connection.call(async (send) => {
       const text = await send("getrange", [name, 0, MAX_ENTRY_BYTES]);
-      // Nothing, or an empty text of another program.
+      // GETRANGE does not tell a missing key from an empty text.
       return text === "" ? await send("get", [name]) : text;
     }, "unchanged");
     return decode(key, packed);
@@ -163,8 +160,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       const args = [conditionOf(ifRevision), channel];
       const reply = await write(keys, (send) => runScript(send, REMOVE, keys, args));
       if (!Array.isArray(reply)) throw new RevisionConflict(key, decode(key, reply));
-      // It is removed, whoever wrote it.
-      return decode(key, reply[0], "unknown");
+      return decode(key, reply[0], "unknown"); // it is removed, even if it cannot be read
     },
 
     async list(keyPrefix, { after, limit }) {
