@@ -1,10 +1,19 @@
 /** stores/http/batches.ts: how calls are gathered into requests. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
+import fc from "fast-check";
+import { Batches } from "../stores/http/batches.ts";
 import { json, parseJson } from "../stores/json/text.ts";
 import { MAX_VALUE_BYTES, StoreUnavailable } from "../stores/store.ts";
 import { MAX_BODY_BYTES, MAX_OPERATIONS } from "../stores/wire.ts";
-import { answeredBy, gated, hang, HANG_DEADLINE, isUnavailable } from "./helpers/http_store.ts";
+import {
+  answeredBy,
+  gated,
+  hang,
+  HANG_DEADLINE,
+  isUnavailable,
+  PATIENT,
+} from "./helpers/http_store.ts";
 
 Deno.test("httpStore() sends the writes of one turn as one request, and the reads as another", async () => {
   const { store, below, bodies, open } = gated();
@@ -28,6 +37,62 @@ Deno.test("httpStore() sends the writes of one turn as one request, and the read
   assertEquals(others.map((it) => String(it?.value)), expected);
   await store.close();
   await below.close();
+});
+
+Deno.test("Batches sends each call once and in order, for any calls and limits", async () => {
+  const happened = { full: 0, "several of them": 0, "requests of their own": 0 };
+  const runs = fc.record({
+    requests: fc.integer({ min: 1, max: 3 }),
+    operations: fc.integer({ min: 1, max: 4 }),
+    steps: fc.array(fc.constantFrom("operate", "operate", "operate", "request", "answer"), {
+      maxLength: 60,
+      size: "max",
+    }),
+  });
+  await fc.assert(
+    fc.asyncProperty(runs, async ({ requests, operations, steps }) => {
+      const sent: string[] = [];
+      const underWay: (() => void)[] = [];
+      const start = (calls: string[]) => {
+        sent.push(...calls);
+        assert(calls.length <= operations);
+        if (calls.length === operations) happened.full++;
+        return new Promise<void>((resolve) => underWay.push(resolve));
+      };
+      const batches = new Batches({
+        requests,
+        operations,
+        timeout: PATIENT,
+        late: () => new Error("late"),
+        async send(batch) {
+          await start(batch.map(({ text }) => text));
+          for (const { resolve } of batch) resolve({ status: 200, entry: null });
+        },
+      });
+      const calls: Promise<unknown>[] = [];
+      for (const [i, step] of steps.entries()) {
+        if (step === "operate") calls.push(batches.operate({ op: "get", key: "a" }, `${i}`));
+        else if (step === "request") calls.push(batches.request(() => start([`${i}`])));
+        else {
+          underWay.shift()?.();
+          await new Promise((resolve) => setImmediate(resolve));
+          assert(underWay.length <= requests);
+          if (underWay.length > 1) happened["several of them"]++;
+        }
+      }
+      happened["requests of their own"] += steps.filter((it) => it === "request").length;
+      const idle = batches.idle();
+      let isIdle = false;
+      void idle.then(() => isIdle = true);
+      while (!isIdle) {
+        underWay.shift()?.();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await Promise.all(calls);
+      assertEquals(sent, steps.flatMap((step, i) => step === "answer" ? [] : [`${i}`]));
+    }),
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
 });
 
 Deno.test("httpStore() gathers the calls made while a request is under way", async () => {

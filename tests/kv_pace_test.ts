@@ -1,7 +1,8 @@
 /** Long work in short steps. */
 import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
 import { kv } from "../kv.ts";
-import { pause } from "../kv/pace.ts";
+import { pause, Turnstile } from "../kv/pace.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { cpuTime } from "./helpers/cpu_time.ts";
@@ -46,6 +47,33 @@ Deno.test("pause() does not wait during a short step", async () => {
   } finally {
     performance.now = now;
   }
+});
+
+Deno.test("Turnstile lets in so many at a time, in order, for any who enter and leave", async () => {
+  let waited = 0;
+  const runs = fc.record({ places: fc.integer({ min: 1, max: 5 }), steps: fc.array(fc.boolean()) });
+  await fc.assert(
+    fc.asyncProperty(runs, async ({ places, steps }) => {
+      const turnstile = new Turnstile(places);
+      const entered: number[] = [];
+      let came = 0;
+      let left = 0;
+      for (const comes of steps) {
+        if (comes) {
+          const number = came++;
+          void turnstile.enter().then(() => entered.push(number));
+        } else if (left < entered.length) {
+          left++;
+          turnstile.leave();
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+        const inside = Math.min(came, left + places);
+        if (came > inside) waited++;
+        assertEquals(entered, Array.from({ length: inside }, (_, i) => i));
+      }
+    }),
+  );
+  assert(waited > 20, `${waited}`);
 });
 
 /** The most CPU time without a turn for others during a request, as a share of all of it. */

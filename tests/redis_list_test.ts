@@ -1,0 +1,51 @@
+/** Pages of the keys in Redis, of a server whose table grows and shrinks between two steps of SCAN. */
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import type { Redis } from "ioredis";
+import { listPage } from "../stores/redis/list.ts";
+
+/** What the server does in one step: how many keys it gives, and how far it then goes back. */
+const step = fc.record({ given: fc.nat({ max: 25 }), back: fc.nat({ max: 40 }) });
+
+Deno.test("listPage() gives each key once, however SCAN gives them", async () => {
+  const happened = { "went back": 0, "did not fit": 0, "gave nothing": 0, "next page": 0 };
+  const runs = fc.record({
+    count: fc.nat({ max: 200 }),
+    limit: fc.integer({ min: 1, max: 12 }),
+    steps: fc.array(step, { minLength: 1, maxLength: 50, size: "max" }),
+  });
+  await fc.assert(
+    fc.asyncProperty(runs, async ({ count, limit, steps }) => {
+      const keys = Array.from({ length: count }, (_, i) => `p:${i}`);
+      let calls = 0;
+      let furthest = 0;
+      const server = {
+        info: () => Promise.resolve("run_id:abc\r\n"),
+        scan(cursor: string) {
+          const { given, back } = steps[calls % steps.length] ?? { given: 0, back: 0 };
+          const from = Math.max(Number(cursor) - 1, 0);
+          // It comes to an end whatever the steps are.
+          const to = from + Math.max(given, ++calls % 4 === 0 ? 1 : 0);
+          const again = to > furthest ? Math.min(back, to) : 0;
+          furthest = Math.max(furthest, to);
+          if (given === 0) happened["gave nothing"]++;
+          if (given > limit) happened["did not fit"]++;
+          happened["went back"] += again;
+          return Promise.resolve([String(to < count ? to - again + 1 : 0), keys.slice(from, to)]);
+        },
+      };
+      const found: string[] = [];
+      let after: string | undefined;
+      do {
+        const page = await listPage(server as unknown as Redis, "p:", after, limit, 1000);
+        assert(page.keys.length <= limit);
+        if (page.next !== null) happened["next page"]++;
+        found.push(...page.keys);
+        after = page.next ?? undefined;
+      } while (after !== undefined);
+      assertEquals(found, keys);
+    }),
+    { numRuns: 200 },
+  );
+  for (const [what, times] of Object.entries(happened)) assert(times > 200, `${what}: ${times}`);
+});
