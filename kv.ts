@@ -139,10 +139,10 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     .patch("/key", respond(extend))
     .delete("/key", respond(remove))
     .notFound(respond(notAllowed));
-  // What is in the context is for its own handlers.
+  // The types of the context are for these handlers only.
   return app as unknown as Hono;
 
-  /** The one way in and out: a chain of middleware would cost as much as a read. */
+  /** Checks a request, calls its handler and sends the answer. Middleware would cost as much as a read. */
   function respond(handler: Handler) {
     return async function respond(c: KvContext): Promise<Response> {
       const begun = performance.now();
@@ -168,8 +168,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   /** @throws {HTTPException} If the request is not for this service */
   function guard(request: Request, url: UrlParts): void {
     if (isCrossSite(request, trustProxy)) throw crossSite();
-    // HTTP/2 has no Host header. Where there is one, Deno takes the URL from it: "localhost/a?" as
-    // a Host would move the key.
+    // HTTP/2 has no Host header. Otherwise Deno makes the URL from it: a Host of "localhost/a?" would
+    // change the key.
     const header = request.headers.get("Host");
     if (header !== null && header !== "" && header.toLowerCase() !== url.host.toLowerCase()) {
       throw badRequest("Cannot read the Host: expected a name and a port");

@@ -52,7 +52,7 @@ export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 
 // ---- Headers and texts ---------------------------------------------------------------------
 
-/** Keep browsers from running or framing a response, whatever type they guess. */
+/** Prevents browsers from running or framing a response, whatever type they guess. */
 export const GUARD_HEADERS = {
   "X-Content-Type-Options": "nosniff",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -169,7 +169,7 @@ function streamOf(
     clearTimeout(timer);
     rest = new Uint8Array();
     held.end();
-    // If the body has failed, this rejects with the same error.
+    // After a failure of the body, this rejects with the same error.
     parts?.return?.().catch(() => {});
   }
 

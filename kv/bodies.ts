@@ -1,6 +1,4 @@
-/**
- * The body of a request: bytes and JSON. Limits are checked on the bytes, before anything is parsed.
- */
+/** The body of a request. Limits are checked on the bytes, before anything is parsed. */
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { JsonReader } from "../stores/json/reader.ts";
@@ -9,11 +7,11 @@ import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import type { KvContext } from "./answers.ts";
 import { badRequest, tooLarge } from "./errors.ts";
 import { SMALL_BYTES, UNCOUNTED_BYTES } from "./held.ts";
-import { endOfTurn, pause } from "./pace.ts";
+import { endOfTurn, pause, within } from "./pace.ts";
 
 /** The most keys that one object or form may set. */
 export const MAX_MEMBERS = 10_000;
-/** How long a body may take, in milliseconds; if it is read line by line, how long each chunk may. */
+/** How long a body may take, in milliseconds; if it is read line by line, each chunk. */
 export const BODY_TIMEOUT = 60_000;
 
 // ---- JSON ----------------------------------------------------------------------------------
@@ -38,7 +36,7 @@ export function readMembers(reader: JsonReader): Map<string, JsonText> {
   return values;
 }
 
-/** @throws {HTTPException} 400 if the text is of another value, or of none */
+/** @throws {HTTPException} 400 if the text is another value, or empty */
 function expectObject(reader: JsonReader, wanted: string): void {
   if (reader.peek() === "{") return;
   reader.value();
@@ -120,7 +118,7 @@ export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
   return buffer.subarray(0, used);
 }
 
-/** @throws {HTTPException} 415 if there is a body. Deno gives requests without one an empty one */
+/** @throws {HTTPException} 415 if there is a body. Deno gives a request without one an empty body */
 export async function expectNoBody(c: KvContext): Promise<void> {
   for await (const chunk of readChunks(c, () => BODY_TIMEOUT)) {
     if (chunk.length === 0) continue;
@@ -129,7 +127,7 @@ export async function expectNoBody(c: KvContext): Promise<void> {
   }
 }
 
-/** Returns the length of the body, if its sender tells. */
+/** Returns the length of the body, if the headers state it. */
 function lengthOf(c: KvContext): number | undefined {
   const length = c.req.header("Content-Length");
   if (length === undefined || c.req.header("Transfer-Encoding") !== undefined) return undefined;
@@ -137,11 +135,11 @@ function lengthOf(c: KvContext): number | undefined {
 }
 
 /**
- * Gives the body chunk by chunk.
+ * Yields the body chunk by chunk.
  *
  * @param timeLeft How long the next chunk may take, in milliseconds
- * @throws {HTTPException} 400 if the body ended early, 408 if it is late, 411 if it cannot be known
- * whether it ended
+ * @throws {HTTPException} 400 if the body ended early, 408 if it is late, 411 if its end cannot be
+ * detected
  */
 export async function* readChunks(
   c: KvContext,
@@ -150,7 +148,7 @@ export async function* readChunks(
   const { body } = c.req.raw;
   if (body === null) return;
   const length = lengthOf(c);
-  const isUntold = length === undefined && c.req.header("Transfer-Encoding") === undefined;
+  const isUnknown = length === undefined && c.req.header("Transfer-Encoding") === undefined;
   let received = 0;
   const reader = body.getReader();
   try {
@@ -158,8 +156,8 @@ export async function* readChunks(
       const { value, done } = await inTime(reader.read(), timeLeft());
       if (done) break;
       received += value.length;
-      // An upload over HTTP/2 that is cancelled looks like one that ended.
-      if (isUntold && received > 0 && "completed" in Object(c.env)) {
+      // Over HTTP/2, a cancelled upload looks like a complete one.
+      if (isUnknown && received > 0 && "completed" in Object(c.env)) {
         const message = "Cannot read the body: expected a Content-Length";
         throw new HTTPException(411, { message });
       }
@@ -168,11 +166,11 @@ export async function* readChunks(
     }
     if (length !== undefined && received !== length) throw endedEarly();
   } finally {
-    reader.cancel().catch(() => {}); // The rest of the body is of no use, nor is its error.
+    reader.cancel().catch(() => {}); // Neither the rest of the body nor its error matters.
   }
 }
 
-/** The error of more keys than one request may set. */
+/** The error of a request that sets too many keys. */
 export function tooManyMembers(): HTTPException {
   return tooLarge(`Cannot set more than ${MAX_MEMBERS} keys at once`);
 }
@@ -182,21 +180,16 @@ export function tooManyMembers(): HTTPException {
  * it takes longer than `timeout` milliseconds
  */
 async function inTime<T>(reading: Promise<T>, timeout: number): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     // Most bodies are there already, and a timer costs a tenth of such a request.
     const isThere = await Promise.race([reading.then(() => true), endOfTurn()]);
-    if (isThere) return await reading;
-    const late = new Promise<never>((_, reject) => {
-      const message = `The body did not arrive within ${BODY_TIMEOUT / 1000} seconds`;
-      timer = setTimeout(() => reject(new HTTPException(408, { message })), timeout);
-    });
-    return await Promise.race([reading, late]);
+    const read = isThere ? await reading : await within(timeout, reading);
+    if (read !== undefined) return read;
   } catch (cause) {
-    throw cause instanceof HTTPException ? cause : endedEarly(cause);
-  } finally {
-    clearTimeout(timer);
+    throw endedEarly(cause);
   }
+  const message = `The body did not arrive within ${BODY_TIMEOUT / 1000} seconds`;
+  throw new HTTPException(408, { message });
 }
 
 function endedEarly(cause?: unknown): HTTPException {

@@ -13,9 +13,9 @@ import { pause } from "./pace.ts";
 import { expectNoQuery, readQuery, RemoveQuery, WriteQuery } from "./requests.ts";
 import { writing } from "./tokens.ts";
 
-/** How many keys `DELETE /?prefix=` removes at once: the store returns their values. */
+/** How many keys `DELETE /?prefix=` removes at once: the store returns the values of all of them. */
 const REMOVED_AT_ONCE = 64;
-/** Setting more keys than this takes a while. */
+/** After setting more keys than this, other requests get a turn. */
 const MANY_KEYS = 1000;
 
 /** `POST /`: an object, a form, an array of operations, or lines of a dump. */

@@ -31,7 +31,7 @@ export function tooLarge(message: string): HTTPException {
   return new HTTPException(413, { message });
 }
 
-/** What a client learns of an error. */
+/** An error as the client sees it. */
 interface Description {
   status: number;
   detail: string;
@@ -40,7 +40,7 @@ interface Description {
   restored?: number;
 }
 
-/** Describes an error to a client. An error of any other kind is ours. */
+/** Describes an error to a client. An error of an unknown kind is internal. */
 export function describe(error: unknown): Description {
   if (error instanceof RestoreStopped) {
     const { restored, line, cause, message } = error;
@@ -95,13 +95,13 @@ export function problemAnswer(error: unknown, held: Held): Answer {
   return { status, headers, body: longer };
 }
 
-/** An error quotes what a client sent, which may be long: it keeps both ends. */
+/** Cuts the middle out of an error that quotes a long input. */
 function shortened(detail: string): string {
   if (detail.length <= MAX_DETAIL) return detail;
   return `${detail.slice(0, MAX_DETAIL / 2)}…${detail.slice(-MAX_DETAIL / 2)}`;
 }
 
-/** Logs what the client does not learn: why a store failed, and where an error of ours is. */
+/** Logs what the client is not told: why a store failed, and the stack of an internal error. */
 export function report(error: unknown): void {
   if (error instanceof RestoreStopped) return report(error.cause);
   const { status } = describe(error);

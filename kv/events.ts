@@ -4,7 +4,7 @@ import { type Change, ChangesLost, type Watch } from "../stores/store.ts";
 import { changeText } from "../stores/wire.ts";
 import { type Answer, GUARD_HEADERS, type KvContext, PIECE_BYTES } from "./answers.ts";
 import { report } from "./errors.ts";
-import { endOfTurn, pause } from "./pace.ts";
+import { endOfTurn, pause, within } from "./pace.ts";
 import { PrefixQuery, readQuery } from "./requests.ts";
 
 /** The most streams of changes at one time. */
@@ -26,10 +26,10 @@ type Reader = ReadableStreamDefaultReader<Change>;
 export class Events {
   #count = 0;
 
-  /** Takes a signal that ends them, which would keep a server from stopping. */
+  /** @param stopping Ends the streams, which would keep a server from stopping */
   constructor(readonly stopping: AbortSignal) {}
 
-  /** How many there are. */
+  /** The number of open streams. */
   get count(): number {
     return this.#count;
   }
@@ -100,18 +100,5 @@ async function* eventTexts(reader: Reader, since: string): AsyncGenerator<string
   } catch (error) {
     // The client reconnects with its Last-Event-ID, and gets the error then.
     if (!(error instanceof ChangesLost)) report(error);
-  }
-}
-
-/** Returns undefined if it takes longer than `timeout` milliseconds. */
-async function within<T>(timeout: number, promise: Promise<T>): Promise<T | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), timeout);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -15,13 +15,8 @@ import row from "./explorer/row.js" with { type: "text" };
 import search from "./explorer/search.js" with { type: "text" };
 import service from "./explorer/service.js" with { type: "text" };
 import { Layout, pageHeaders } from "../server/layout.tsx";
-import {
-  MAX_KEY_BYTES,
-  MAX_TTL,
-  type Page,
-  type Store,
-  StoreUnavailable,
-} from "../stores/store.ts";
+import { MAX_KEY_BYTES, MAX_TTL, StoreUnavailable } from "../stores/store.ts";
+import type { Page, Store } from "../stores/store.ts";
 
 const TITLE = "Key-value store";
 /** How many keys a plain list has at once. */
@@ -30,8 +25,8 @@ const PLAIN_PAGE = 100;
 const PLAIN = "\0";
 
 /**
- * The page's modules as one script, which can stand in the page, and needs no path that could be a
- * key: each after those that it imports, without `import` and `export`. Their names must not clash.
+ * The page's modules as one script within the page, since any path could be a key: each after those
+ * that it imports, without `import` and `export`. Their names must not clash.
  */
 const SCRIPT = [dom, json, question, service, search, row, editor, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
@@ -47,7 +42,7 @@ const HEADERS: Record<string, string> = {
 const [START = "", END = ""] = String(<Explorer />).split(PLAIN);
 
 /**
- * Returns the page. While the store is unavailable it comes as well: its script tries again.
+ * Returns the page, also while the store is unavailable: its script tries again.
  *
  * @param store Lists the keys for browsers without JavaScript
  * @param search The request's query: a `prefix` and, from the link to the next page, `after`
@@ -154,7 +149,7 @@ function Pages({ label }: { label: string }) {
   );
 }
 
-/** The roles are a table's own, which browsers forget where the style lays it out as a grid. */
+/** The roles are those of a table, which browsers drop if the style lays it out as a grid. */
 function Entries() {
   return (
     <>

@@ -13,7 +13,7 @@ const SPACE = 0x20, PERCENT = 0x25, AMPERSAND = 0x26, PLUS = 0x2b, EQUALS = 0x3d
 /** The most fields of a multipart form, and its most bytes. */
 const MAX_PARTS = 1000;
 const MAX_MULTIPART_BYTES = 4 * 1024 * 1024;
-/** How much of a part is looked at for its headers, in bytes. */
+/** How many bytes of a part are searched for its headers. */
 const MAX_PART_HEADER = 4096;
 
 /** Whether a `Content-Type` is that of a form. */
@@ -67,8 +67,8 @@ function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
 }
 
 /**
- * Decodes a name or a value in place (WHATWG URL, section 5.1). URLSearchParams would replace what is
- * not UTF-8.
+ * Decodes a name or a value in place (WHATWG URL, section 5.1). URLSearchParams would replace bytes
+ * that are not UTF-8.
  *
  * @throws {HTTPException} 400 if it is not UTF-8
  */
@@ -123,7 +123,7 @@ async function partsOf(type: string, bytes: Buffer<ArrayBuffer>): Promise<FormDa
   }
 }
 
-/** Where a text or a byte is in the bytes, the first `limit` times. */
+/** Returns the first positions of a text or a byte, `limit` at most. */
 function occurrences(bytes: Buffer, wanted: string | number, limit: number): number[] {
   const found: number[] = [];
   for (let at = bytes.indexOf(wanted); at !== -1; at = bytes.indexOf(wanted, at + 1)) {

@@ -1,6 +1,6 @@
 /**
- * How much the service holds for its clients: bodies that arrive slowly and responses that are not
- * read. A limit for each of them would not bound their sum.
+ * Counts the bytes that the service holds for its clients: bodies that arrive slowly and responses
+ * that are not read. A limit for each of them would not bound their sum.
  */
 import { Buffer } from "node:buffer";
 
@@ -11,7 +11,7 @@ export const UNCOUNTED_BYTES = 4 * 1024;
 /** Responses up to this many bytes are handled in one step, and not counted. */
 export const SMALL_BYTES = 64 * 1024;
 
-/** There is no room for what a request needs. A write that throws it was not done. */
+/** There is no room for a request's body or response. A write that throws it was not done. */
 export class TooMuchHeld extends Error {
   override readonly name = "TooMuchHeld";
 
@@ -69,8 +69,8 @@ export class Held {
   }
 
   /**
-   * Counts a text that will be sent, in place of the one before. A write calls this first, so that
-   * its answer cannot fail for want of room.
+   * Counts a text that will be sent, in place of the one before. A write calls this before it writes,
+   * so that its answer cannot fail for lack of room.
    *
    * @throws {TooMuchHeld}
    */
@@ -78,7 +78,7 @@ export class Held {
     this.#count(this.#kept, text.length > SMALL_BYTES ? Buffer.byteLength(text) : 0);
   }
 
-  /** Gives all of it back. */
+  /** Releases everything. */
   end(): void {
     this.#count(0, 0);
   }

@@ -31,15 +31,15 @@ const MOST_FETCHED = 128;
 const CHUNK_LENGTH = 256 * 1024;
 /** About the most bytes of the results of one array's writes: removed and current values. */
 const MAX_WRITE_RESULTS = 16 * 1024 * 1024;
-/** The most bytes of the result of an operation that may not fail for want of room. */
+/** Bytes reserved for the result of a write before it is done, so that it cannot fail afterwards. */
 const ROOM = { get: 0, put: 1024, delete: MAX_VALUE_BYTES + 1024 };
-/** Limits the deletes under way, of all arrays together: room for a value is held for each. */
+/** Limits the concurrent deletes of all arrays: each reserves room for a value. */
 const deletes = new Turnstile(32);
 const TOO_LARGE = failureText(503, {
   detail: "The results of this array are too large: send fewer operations at once",
   outcome: "unchanged",
 });
-/** No operation has more members than this. */
+/** The most members of an operation. */
 const MAX_FIELDS = 5;
 
 /** The schema of one element of an array. */
@@ -186,7 +186,7 @@ class Results {
     await Promise.all(calls);
   }
 
-  /** Executes one operation. There is room for the result of a write before it is done. */
+  /** Executes one operation, after reserving room for its result. */
   async #perform(i: number, operation: Operation): Promise<void> {
     try {
       this.#hold(i, ROOM[operation.op]);
@@ -221,7 +221,7 @@ class Results {
     }
   }
 
-  /** Returns the next results, about {@linkcode CHUNK_LENGTH} characters, and forgets them. */
+  /** Removes and returns the next results, about {@linkcode CHUNK_LENGTH} characters. */
   #take(): string {
     let text = "";
     const from = this.#taken;
@@ -246,8 +246,8 @@ class Results {
   }
 
   /**
-   * Counts the bytes of a result, in place of those before. Up to {@linkcode SMALL_BYTES} of all
-   * results count as none.
+   * Sets the bytes that are counted for a result. Up to {@linkcode SMALL_BYTES} of all results count as
+   * zero.
    *
    * @throws {TooMuchHeld}
    */

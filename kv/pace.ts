@@ -1,4 +1,4 @@
-/** Long work in short steps, so that other requests need not wait for its end. */
+/** Splits long work into short steps, so that other requests do not wait for its end. */
 /** How long large requests may work without a break, all of them together, in milliseconds. */
 const LONGEST_STEP = 20;
 
@@ -46,7 +46,20 @@ export function endOfTurn(): Promise<undefined> {
   });
 }
 
-/** Lets a few go on at a time; the others wait, in order. */
+/** Resolves to undefined if the promise takes longer than `timeout` milliseconds. */
+export async function within<T>(timeout: number, promise: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), timeout);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Lets a few callers proceed at a time; the others wait, in order. */
 export class Turnstile {
   #free: number;
   readonly #waiting: (() => void)[] = [];
@@ -55,13 +68,13 @@ export class Turnstile {
     this.#free = atOnce;
   }
 
-  /** Resolves when there is a place. */
+  /** Resolves when a place is free. */
   async enter(): Promise<void> {
     if (this.#free > 0) this.#free--;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Leaves the place to the next one. */
+  /** Frees the place for the next caller. */
   leave(): void {
     const next = this.#waiting.shift();
     if (next) next();

@@ -1,6 +1,4 @@
-/**
- * What a request says in its URL and its headers: its key, its query and the type that it accepts.
- */
+/** The URL and the headers of a request: its key, its query and the type that it accepts. */
 import { parseAccept } from "hono/utils/accept";
 import { z } from "zod";
 import { MAX_PAGE, MAX_TTL } from "../stores/store.ts";
@@ -68,8 +66,8 @@ export function expectNoQuery(c: KvContext): void {
 type Choice = [type: string, handler: Handler];
 
 /**
- * Chooses a handler by the client's preferred media type (RFC 9110, section 12.5.1): the first if it
- * accepts none of them.
+ * Chooses a handler by the client's preferred media type (RFC 9110, section 12.5.1). If the client
+ * accepts none of them, it is the first.
  */
 export function byAccept(first: Choice, ...others: Choice[]): Handler {
   return function byAccept(c) {
@@ -89,7 +87,7 @@ export function byAccept(first: Choice, ...others: Choice[]): Handler {
   };
 }
 
-/** Returns what a schema makes of a value that a client sent. */
+/** Parses a value that a client sent. */
 export function parseBy<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;

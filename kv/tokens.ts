@@ -21,7 +21,7 @@ export interface Access {
 }
 
 /**
- * Returns a function that finds out what a request may do.
+ * Returns a function that tells what a request may do.
  *
  * @param tokens Tokens that allow everything; with none of either kind, no token is needed
  * @param readTokens Tokens that allow reading
