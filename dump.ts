@@ -30,7 +30,7 @@ import {
 
 export { entries } from "./stores/dumps.ts";
 
-/** How long it takes until progress is shown, and how often that changes, in milliseconds. */
+/** When progress is first shown, and how often it changes, in milliseconds. */
 const PROGRESS_AFTER = 1000;
 const PROGRESS_EVERY = 200;
 
@@ -123,7 +123,7 @@ async function* contentsOf(file: Deno.FsFile, path: string): AsyncGenerator<Uint
   }
 }
 
-/** A line on a terminal's standard error that tells how far a long call is. */
+/** A line on a terminal's standard error that shows the progress of a long call. */
 class Progress {
   #next = performance.now() + PROGRESS_AFTER;
   #isPrinted = false;
@@ -152,7 +152,7 @@ function readToken(variable = "KV_TOKEN"): string | undefined {
   return /^\s*\[\s*"([^"]*)"/.exec(text ?? "")?.[1] ?? text;
 }
 
-/** The exit code for an error, or null for a defect. */
+/** The exit code for an error, or null for an internal one. */
 function exitCodeOf(error: unknown): number | null {
   if (error instanceof RestoreStopped) return exitCodeOf(error.cause) === null ? null : 1;
   if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
@@ -177,7 +177,7 @@ if (import.meta.main) {
     else await dump(options);
   } catch (error) {
     progress.end();
-    // The reader has had enough, as `head` does.
+    // The reader has closed the pipe, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
     const code = exitCodeOf(error);
     if (code === null) throw error;

@@ -11,10 +11,10 @@
  * deno task counter                        # the counter alone
  * ```
  *
- * Each server is a process of its own: they use two cores, and none waits for the other's work. It
- * has the permissions that its configuration calls for, and no others. If one ends, the others are
- * stopped, the counters first, so that the service answers their last requests. They also end with
- * this program, even if it is killed, since that ends their standard input. SIGHUP is passed on.
+ * Each server is a process of its own, so that they use two cores. It has the permissions that its
+ * configuration needs, and no others. If one ends, the others are stopped, the counters first, so that
+ * the service answers their last requests. They also end with this program, even if it is killed,
+ * since that ends their standard input. SIGHUP is passed on.
  *
  * @module
  */
@@ -124,9 +124,9 @@ async function runServers(task: Task, program: Program): Promise<void> {
     started.end.finally(() => running.delete(started));
   }
   const first = await Promise.race([stop, ...Array.from(running, ({ end }) => end)]);
-  // With code 0 it had the signal first, as Ctrl-C goes to all processes of a terminal.
+  // With code 0 it received the signal first: a terminal sends Ctrl-C to all processes.
   if (first?.code) console.error(`${first.how}: stopping`);
-  // A watcher goes on when its program ends, and handles no SIGTERM meanwhile.
+  // A watcher continues when its program ends, and ignores SIGTERM meanwhile.
   if (task === "dev") send("SIGKILL");
   for (const script of ["counter.ts", "kv.ts"]) {
     await stopAll([...running].filter((it) => it.script === script));

@@ -1,4 +1,4 @@
-/** What the counter tells those who operate it. None of it starts a session. */
+/** The counter's health check and metrics. They start no session. */
 import { Hono } from "hono";
 import { requestMetrics } from "../server/metrics.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";

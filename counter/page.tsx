@@ -15,7 +15,7 @@ export const COUNTER_HEADERS = {
   ...await pageHeaders({ style }),
 };
 
-/** What a response did, for those who look at its headers. */
+/** What a response did, which the page shows. */
 export interface Load {
   /** The session's data. */
   data: { count: number };
@@ -36,7 +36,7 @@ const SIGNED = {
   isNew: "This is the first load of a new session, with a new cookie.",
   changed: ", so the cookie is a new one.",
 };
-/** What it says of one that hides the session, which the page does not show either. */
+/** What it says of one that hides the session: the page does not show it either. */
 const ENCRYPTED = {
   ...SIGNED,
   keptIn: "an encrypted cookie",
@@ -66,7 +66,7 @@ export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: 
   const [page, pageWithLink] = [render(), render(link)];
   return ({ data, setCookie, url }) => {
     const { count } = data;
-    // The session or its id, and behind it what signs it.
+    // The session or its id, and after it the signature.
     const [, start = "", marked = "", end = ""] = /^([^=]*=)([^.;]*)(.*)$/.exec(setCookie) ?? [];
     const holds = dataInCookie === true
       ? Buffer.from(marked, "base64url").toString()
@@ -84,7 +84,7 @@ export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: 
   };
 }
 
-/** The page of a key-value service on this machine; its URL may have a password, a link has not. */
+/** The page of a key-value service on this machine, without the password that its URL may have. */
 function linkTo(kvUrl: string): string | undefined {
   const url = URL.parse(kvUrl);
   if (!url || !/^https?:$/.test(url.protocol) || !isLoopback(url.hostname)) return undefined;

@@ -18,7 +18,7 @@ const DEFAULT_FILE = "counter.cfg.json";
 const MAX_FILE_BYTES = 1024 * 1024;
 /** How much of a value an error message shows, in characters. */
 const MAX_SHOWN = 200;
-/** What an env file leaves in a variable where its reader takes each line as it is. */
+/** The quotes or line ends that some readers of env files leave in a variable. */
 const WRAPPED = /^[\s\p{Cc}]|[\s\p{Cc}]$|^(["']).*\1$/su;
 const WITHOUT_QUOTES = "expected no quotes, spaces or control characters around it";
 /** Where `kv.ts` listens by default. */
@@ -170,7 +170,7 @@ function unknownKey(key: string): string {
 function readFile(path: string, required: boolean): Record<string, unknown> {
   let text: string;
   try {
-    // Fatal, since each invalid byte would become the same character, in a secret too.
+    // Otherwise each invalid byte would become the same character, in a secret too.
     text = new TextDecoder("utf-8", { fatal: true }).decode(readBytes(path));
   } catch (cause) {
     if (cause instanceof ConfigError) throw cause;
@@ -192,7 +192,7 @@ function readFile(path: string, required: boolean): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** Reads a regular file: a pipe would wait for its writer without a word, and a device may never end. */
+/** Reads a regular file: a pipe would wait silently for its writer, and a device may never end. */
 function readBytes(path: string): Uint8Array {
   const { isFile, size } = Deno.statSync(path);
   if (!isFile) throw new ConfigError(`Cannot read "${path}": expected a regular file`);
@@ -202,7 +202,7 @@ function readBytes(path: string): Uint8Array {
   return Deno.readFileSync(path);
 }
 
-/** The first reading of a variable that the schema accepts: as text, as JSON, as a list. */
+/** Reads a variable as text, as JSON or as a list: the first that the schema accepts. */
 function fromText(text: string, schema: z.ZodType): unknown {
   const value = parsed(text);
   const readings = [text, value, text.split(",").map((it) => it.trim())];
@@ -219,7 +219,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** A value as an error message may show it: without secrets and passwords, and not at length. */
+/** A value as an error message may show it: shortened, without secrets and passwords. */
 function shown(key: string, value: unknown): string {
   if (Array.isArray(value)) return `a list of ${value.length}`;
   const isSecret = /SECRET|TOKEN/.test(key);

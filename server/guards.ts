@@ -1,4 +1,4 @@
-/** Which requests the servers accept. */
+/** The checks that a request must pass. */
 import type { MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 
@@ -39,7 +39,7 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   return origin !== `http://${host}` && origin !== `https://${host}`;
 }
 
-/** Whether the request loads a page of its own in a tab; within another page, `Sec-Fetch-Dest` differs. */
+/** Whether the request loads a whole page in a tab; within another page, `Sec-Fetch-Dest` differs. */
 function isLink({ method, headers }: Request): boolean {
   return method === "GET" && headers.get("Sec-Fetch-Mode") === "navigate" &&
     headers.get("Sec-Fetch-Dest") === "document";

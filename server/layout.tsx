@@ -1,5 +1,5 @@
 /** @jsxImportSource hono/jsx */
-/** What all pages have in common. */
+/** The style, headers and layout that all pages share. */
 import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
 import { escapeToBuffer } from "hono/utils/html";
@@ -62,16 +62,16 @@ export async function pageHeaders(
 }
 
 /**
- * Renders a page once. Returns a function that gives its HTML with other texts, which it escapes.
+ * Renders a page once. Returns a function that fills in texts, which it escapes.
  *
- * @param names Of the texts
+ * @param names The names of the texts
  * @param page Renders the page with a mark in place of each text
  */
 export function template<Name extends string>(
   names: readonly Name[],
   page: (texts: Record<Name, string>) => unknown,
 ): (texts: Record<Name, string>) => string {
-  // A control character is no part of a page, and JSX leaves it as it is.
+  // A page has no control characters, and JSX leaves them as they are.
   const marks = names.map((name) => [name, `\0${name}\0`]);
   const [first = "", ...parts] = String(page(Object.fromEntries(marks))).split("\0");
   return (texts) => {

@@ -31,8 +31,8 @@ type Server = Deno.HttpServer<Deno.NetAddr>;
  * Serves until SIGINT or SIGTERM, then waits for the requests under way, for
  * {@linkcode STOP_GRACE} at most. A later second signal ends the process at once.
  *
- * Deno.serve ends when it cannot accept a connection, as when file descriptors run out. Then idle
- * connections and incomplete requests are closed, the requests under way are answered, and the
+ * Deno.serve ends if it cannot accept a connection, for example without free file descriptors. Then
+ * idle connections and incomplete requests are closed, the requests under way are answered, and the
  * server listens again.
  *
  * @throws {ConfigError} If the server cannot listen on the address
@@ -110,7 +110,7 @@ function listenProblem(cause: unknown, { hostname, port }: Address, program: Pro
   return `Cannot listen on ${hostPort(hostname, port)}: ${(cause as Error).message}`;
 }
 
-/** The URL to open: as the documentation names it, where the default address is meant. */
+/** The URL to open: for the default address, the one that the documentation names. */
 function shownUrl({ hostname, port }: Address): string {
   return `http://${hostPort(hostname === "127.0.0.1" ? "localhost" : hostname, port)}`;
 }

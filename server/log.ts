@@ -27,7 +27,7 @@ export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (it) => `\\u${it.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** A request that was answered. Its query is left out, and its path may be. */
+/** A request that was answered: without its query, and perhaps without its path. */
 class RequestEvent {
   constructor(
     readonly method: string,
@@ -42,23 +42,23 @@ class RequestEvent {
   }
 }
 
-/** How often an error that goes on is printed, in milliseconds. */
+/** How often a repeated error is printed, in milliseconds. */
 const REPEAT_INTERVAL = 5000;
-/** The most errors that are counted; any other one is printed each time. */
+/** The most different errors that are counted; any other is printed each time. */
 const MAX_REPEATS = 100;
 
 /**
- * Prints an error that occurs repeatedly, as one of each request while a store is down, when it
- * begins, then how often it occurred in each interval, and when it has stopped.
+ * Prints a repeated error, such as that of each request while a store is down, when it begins; then
+ * how often it occurred in each interval; and when it has stopped.
  */
 export class Repeats {
-  /** What counts one more of an error. */
+  /** Counts one more occurrence, by the error's text. */
   readonly #counters = new Map<string, () => void>();
 
   /** @param interval In milliseconds */
   constructor(readonly interval = REPEAT_INTERVAL) {}
 
-  /** Takes one occurrence. */
+  /** Counts or prints one occurrence. */
   add(text: string, print: (text: string) => void): void {
     const count = this.#counters.get(text);
     if (count !== undefined) return count();
@@ -90,8 +90,8 @@ export class Repeats {
  * first one, as of a stack trace, are indented, so that no message can imitate another. An error that
  * occurs repeatedly is counted instead of printed.
  *
- * @param name What every line begins with
- * @param prefix What a message may begin with already, which is left out
+ * @param name Begins every line
+ * @param prefix Is removed from the beginning of a message
  */
 export function logAs(name: string, prefix: string, mode: LogMode): void {
   const repeats = new Repeats();
@@ -124,7 +124,7 @@ function textOf(value: unknown): string {
 /**
  * Logs each request that `handler` answers: its method, path and status, and how long it took.
  *
- * @param paths The paths that may be printed. Of any other path only `/…` is: it may hold a key
+ * @param paths The paths that may be printed. Any other may hold a key, and is printed as `/…`
  */
 export function logRequests(handler: Deno.ServeHandler, paths: string[]): Deno.ServeHandler {
   return async function logged(request, info) {

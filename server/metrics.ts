@@ -28,7 +28,7 @@ export interface RequestMetrics {
   /**
    * Counts a request and its duration, up to the headers of its response.
    *
-   * @param begun What the clock said at its beginning
+   * @param begun When it began, by the same clock
    */
   count(method: string, status: number, begun: number): void;
 }
@@ -36,7 +36,7 @@ export interface RequestMetrics {
 /**
  * Measures the requests of a server, from now on.
  *
- * @param server What the names of the metrics begin with
+ * @param server Begins the names of the metrics
  * @param now The clock of the durations, in milliseconds
  */
 export function requestMetrics(

@@ -1,8 +1,8 @@
-/** Names that look like a setting with a slip in them. */
+/** Finds the setting that a misspelled name means. */
 import { closestString } from "@std/text/closest-string";
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 
-/** Names below this length are too close to those of other programs' variables: LOG, HOST. */
+/** Shorter names, such as LOG and HOST, are too close to other programs' variables. */
 const MIN_LENGTH = 5;
 
 /**

@@ -1,7 +1,7 @@
-/** The permissions that a server needs for its configuration, and no more. */
+/** The permissions that a server needs for its configuration, and no others. */
 import { SETTINGS } from "./config.ts";
 
-/** What of the machine a server uses. */
+/** The network and files that a server uses. */
 export interface Used {
   hostname: string;
   port: number;
@@ -34,7 +34,7 @@ export function permissionsOf({ hostname, port, config, store }: Used): string[]
     allow("--allow-read", [config, ...files]),
     ...files.length > 0 ? [allow("--allow-write", files)] : [],
     `--allow-env=${SETTINGS.join()}`,
-    // Packages may look for variables of theirs: there are none.
+    // Packages may look for their own variables: each is missing.
     "--ignore-env",
   ];
 }
@@ -56,13 +56,13 @@ function needsOf(store: string): Needs {
   return { hosts: [hostAndPort(hostname, Number(port) || defaultPort)] };
 }
 
-/** With port 0, any port of the host: which one it will be is not known. */
+/** With port 0, any port of the host, since the port is not known yet. */
 function hostAndPort(hostname: string, port: number): string {
   const host = hostname.includes(":") ? `[${hostname.replace(/[[\]]/g, "")}]` : hostname;
   return port === 0 ? host : `${host}:${port}`;
 }
 
-/** Deno splits a list at commas: a path with one in it can only be allowed with all others. */
+/** Deno splits a list at commas, so a path with a comma can only be allowed with all others. */
 function allow(flag: string, paths: string[]): string {
   return paths.some((path) => path.includes(",")) ? flag : `${flag}=${paths.join()}`;
 }

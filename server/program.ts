@@ -5,19 +5,19 @@ import { LOG_MODES, logAs } from "./log.ts";
 import { meant } from "./misspelled.ts";
 
 /**
- * The first argument of a server that `start.ts` has started. Behind it are the server's name in the
- * log, the variable that has its port, and the task to start it by.
+ * The first argument of a server that `start.ts` has started. After it come the server's name in the
+ * log, the variable with its port, and the task that starts it.
  */
 export const CHILD = "--child";
 
 /**
- * How long a further signal is taken for the same one, in milliseconds. A terminal sends Ctrl-C to all
+ * How long another signal counts as the same one, in milliseconds. A terminal sends Ctrl-C to all
  * processes, and `deno task` and foreman pass it on to the programs that they have started.
  */
 const SAME_SIGNAL = 500;
 /** How long a child that gets a signal waits for its parent, in milliseconds. */
 const PARENT_GRACE = 10_000;
-/** How often a program that `deno task` has started looks for that, in milliseconds. */
+/** How often a program checks that the `deno task` around it is alive, in milliseconds. */
 const ORPHAN_CHECK = 500;
 /** The signals that stop a program. */
 const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
@@ -28,18 +28,18 @@ const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
 export interface Program {
   /** Whether `start.ts` has started it: it stops when standard input ends. */
   isChild: boolean;
-  /** Whether Deno restarts it when a file changes: then signals are Deno's. */
+  /** Whether Deno restarts it when a file changes, and so handles its signals. */
   isWatched: boolean;
   /** The command that starts it on another port. */
   startOn(port: number): string;
-  /** What to print once it runs, or after the error that it ends with: that comes first. */
+  /** Are printed once it runs, or after the error that ends it. */
   warnings: string[];
 }
 
 /**
- * Runs an entry file's program, then ends the process. What a person can fix (the configuration, the
- * address, the store) is printed as a sentence, and the exit code is 1. Any other error is a defect
- * and keeps its stack trace.
+ * Runs an entry file's program, then ends the process. An error that a person can fix (in the
+ * configuration, the address, the store) is printed as a sentence. Any other error is internal, and
+ * is printed with its stack. Either way the exit code is 1.
  *
  * @param task The program's task in `deno.json`, which its log lines begin with
  */
@@ -94,8 +94,8 @@ function crash(error: unknown): never {
  * stay until then: a signal that arrives after the servers have ended would otherwise change the exit
  * code.
  *
- * A child stops when its standard input ends, which comes even when its parent is killed. A signal
- * that it gets, its parent gets, too, and ends the inputs in order; it waits for that.
+ * A child stops when its standard input ends, which happens even if its parent is killed. A signal
+ * reaches its parent too, which ends the inputs in order; the child waits for that.
  */
 export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   const { promise, resolve } = Promise.withResolvers<null>();
@@ -113,7 +113,7 @@ export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   return promise;
 }
 
-/** Calls `reload` on SIGHUP. At a terminal the signal says that the terminal is closed. */
+/** Calls `reload` on SIGHUP, except at a terminal, where the signal means that it was closed. */
 export function onHangUp({ isWatched }: Program, reload: () => void): void {
   if (Deno.build.os === "windows" || isWatched || Deno.stdin.isTerminal()) return;
   Deno.addSignalListener("SIGHUP", reload);
@@ -123,7 +123,7 @@ async function inputEnd(): Promise<void> {
   for await (const _ of Deno.stdin.readable);
 }
 
-/** Calls `stop` when the parent is gone: `deno task`, which passes signals on, and may be killed. */
+/** Calls `stop` when the parent is gone: `deno task` passes signals on, but may be killed. */
 function whenOrphaned(stop: () => void): void {
   const parent = Deno.ppid;
   const timer = setInterval(() => {

@@ -1,6 +1,4 @@
-/**
- * Serves what the configuration describes, and reads its tokens, keys and passwords again on SIGHUP.
- */
+/** Serves by the configuration, and reads its tokens, keys and passwords again on SIGHUP. */
 import { setTimeout as delay } from "node:timers/promises";
 import { openStore, withoutPassword } from "../stores/open.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
@@ -10,7 +8,7 @@ import { onHangUp, printProblem, type Program } from "./program.ts";
 
 /** The keys that SIGHUP changes; of a store's URL, its password. */
 const SECRETS = ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY", "SECRET_KEY_FALLBACKS"];
-/** How long a store that is unavailable at the start may take to begin, in milliseconds. */
+/** How long a store may take until it is available, in milliseconds. */
 const SECOND_TRY = 2000;
 /**
  * The most reads without a response: more would only wait longer, all of them. Others do not count,
@@ -18,10 +16,10 @@ const SECOND_TRY = 2000;
  */
 export const MAX_WAITING = 1000;
 
-/** What answers requests by one configuration. */
+/** The server of one configuration. */
 export interface Served {
   fetch: Deno.ServeHandler;
-  /** What is served, for the line that gives the address. */
+  /** What it serves, for the line with the address. */
   about: string;
   /** Ends the responses that would go on forever. */
   onStop?: () => void;
@@ -33,7 +31,7 @@ export interface Service {
   port: number;
   /** The paths that a line about a request may show. */
   logPaths?: string[];
-  /** Makes what answers requests. Its store, if any, is opened by `open`, which closes it, too. */
+  /** Makes the server. Its store, if any, is opened by `open`, and closed when it is not needed. */
   make(config: Config, open: typeof openStore): Promise<Served>;
 }
 
@@ -48,8 +46,8 @@ interface Opened {
 /**
  * Serves until a signal stops the program.
  *
- * On SIGHUP the configuration is read again, and new requests are answered by what was made of it. A
- * request under way is answered as it began; a stream of changes ends, and its client resumes it.
+ * On SIGHUP the configuration is read again, and new requests are answered by it. A request under way
+ * is answered as it began; a stream of changes ends, and its client resumes it.
  *
  * @throws {ConfigError} If the configuration is invalid, or the server cannot listen
  */
@@ -121,7 +119,7 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       if (before.opened) await closeUnused(before.opened);
     } catch (error) {
       printProblem(error);
-      console.error("the configuration of before stays in use");
+      console.error("the previous configuration stays in use");
     }
   }
 }
@@ -134,7 +132,7 @@ function busy(): Response {
   return new Response(JSON.stringify(problem), { status: 503, headers });
 }
 
-/** Reads the configuration again: with the keys that may change, and those that need a restart. */
+/** Reads the configuration again. Returns which keys have changed, and which need a restart. */
 function readAgain(before: Config): { now: Config; changed: string[]; later: string[] } {
   const after = readConfig();
   const text = (config: Config, key: string) => JSON.stringify(config[key as keyof Config]);
@@ -149,7 +147,7 @@ function readAgain(before: Config): { now: Config; changed: string[]; later: str
   return { now: { ...before, ...Object.fromEntries(values) }, changed, later };
 }
 
-/** Logs why a store cannot be used, unless it can a moment later: both servers may start at once. */
+/** Logs why a store is unavailable, unless it is available on a second try: both servers may start. */
 async function tellIfUnavailable({ store, url }: Opened): Promise<void> {
   for (const isLast of [false, true]) {
     try {
