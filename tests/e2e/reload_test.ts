@@ -162,7 +162,10 @@ testWith(
 
 Deno.test("on SIGHUP, a wrong or forbidden change is told, and the server goes on", async () => {
   await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
-  await kv.reload("{", /Cannot read "counter.cfg.json": .*\n.*previous configuration stays in use\n/);
+  await kv.reload(
+    "{",
+    /Cannot read "counter.cfg.json": .*\n.*previous configuration stays in use\n/,
+  );
   await kv.reload(
     { KV_TOKEN: "short" },
     /KV_TOKEN is a string of 5 .*\n.*previous configuration stays in use\n/,
