@@ -10,6 +10,7 @@ import json from "./explorer/json.js" with { type: "text" };
 import list from "./explorer/list.js" with { type: "text" };
 import main from "./explorer/main.js" with { type: "text" };
 import style from "./explorer/page.css" with { type: "text" };
+import marks from "./explorer/marks.js" with { type: "text" };
 import question from "./explorer/question.js" with { type: "text" };
 import row from "./explorer/row.js" with { type: "text" };
 import search from "./explorer/search.js" with { type: "text" };
@@ -28,7 +29,7 @@ const PLAIN = "\0";
  * The page's modules as one script within the page, since any path could be a key: each after those
  * that it imports, without `import` and `export`. Their names must not clash.
  */
-const SCRIPT = [dom, json, question, service, search, row, editor, list, bulk, main]
+const SCRIPT = [dom, json, question, service, search, marks, row, editor, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
@@ -116,6 +117,9 @@ function Explorer() {
           <Pages label="Pages" />
           <button type="button" id="clear" class="plain" hidden>Show all</button>
           <div class="tools">
+            <span id="whole-prefix" class="hint" hidden>
+              To download or delete, clear Contains
+            </span>
             <a id="download" class="button plain" download="kv.ndjson">Download</a>
             <button type="button" id="restore" class="plain">Restore</button>
             <button type="button" id="remove" class="plain danger">Delete all</button>

@@ -3,6 +3,7 @@
 /** The list: a page of the keys under a prefix, or of those that a search has found, as they change. */
 import { byId, entryCount, explorer, failed, grouped, part, say } from "./dom.js";
 import { openEditor } from "./editor.js";
+import { mark } from "./marks.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
 import { listKeys, operate } from "./service.js";
@@ -36,6 +37,7 @@ let loads = 0;
 let reloading = false;
 /** Whether the list has changed since its last fetch began. */
 let outdated = false;
+let marking = false;
 /** The search that the list shows. @type {Search | null} */
 let search = null;
 
@@ -93,6 +95,7 @@ export function received({ key, ...contents }) {
   } else if (row) {
     row.changedIn = loads;
     row.show(contents, search?.text ?? "");
+    markSoon();
   } else {
     search?.found.add(key);
     reloadSoon();
@@ -145,6 +148,17 @@ function place(shown) {
     if (other !== row.element) list.insertBefore(row.element, other ?? null);
   });
   if (focused instanceof HTMLElement && focused.isConnected) focused.focus();
+  markSoon();
+}
+
+/** Marks what is searched for, once for all that changes until the next frame. */
+function markSoon() {
+  if (marking) return;
+  marking = true;
+  requestAnimationFrame(() => {
+    marking = false;
+    mark(list.querySelectorAll(".key, .value"), search?.text ?? "");
+  });
 }
 
 /**
@@ -208,4 +222,5 @@ for (const { previous, next } of navs) {
   previous.addEventListener("click", () => turnPage("previous").catch(failed));
   next.addEventListener("click", () => turnPage("next").catch(failed));
 }
+list.addEventListener("toggle", markSoon, true);
 setInterval(() => rows.forEach((row) => row.tick()), 1000);

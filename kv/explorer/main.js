@@ -61,6 +61,7 @@ function follow() {
   byId("clear").hidden = query.prefix + query.contains === "";
   // What is found is not all that is under the prefix.
   byId("download").hidden = byId("remove").hidden = query.contains !== "";
+  byId("whole-prefix").hidden = query.contains === "";
   const { prefix } = query;
   const backup = new URLSearchParams({ backup: "", prefix });
   byId("download", HTMLAnchorElement).href = `${SERVICE}?${backup}`;

@@ -91,7 +91,7 @@ export class Row {
   /** Takes the row away. If it has the focus, that goes to the row beside it. */
   remove() {
     const beside = this.element.nextElementSibling ?? this.element.previousElementSibling;
-    const focus = beside?.querySelector(".delete") ?? document.getElementById("filter");
+    const focus = beside?.querySelector(".delete") ?? document.getElementById("prefix");
     const hasFocus = this.element.contains(document.activeElement);
     this.element.remove();
     if (hasFocus && focus instanceof HTMLElement) focus.focus();

@@ -12,6 +12,7 @@ testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
   await step("copies and deletes by the keyboard", copyAndDelete);
   await step("adds and edits over the revision seen", addAndEdit);
+  await step("opens a long value at its start, in a box that grows", growValue);
   await step("takes no key from a field that cannot hold it", oddKeys);
   await step("edits when an entry expires", editTime);
   await step("deletes a prefix, and says first how many entries that is", deletePrefix);
@@ -67,6 +68,12 @@ async function copyAndDelete(browser: Browser): Promise<void> {
   const message = "a was not deleted, since it has just changed. Look at it again.";
   await eventually("a refusal", async () => await text(page, "#status") === message);
   assertEquals(await get(`${kv.url}/a`), '{"a":5}');
+
+  await page.focus("tbody .delete");
+  await page.keyboard.press("Enter");
+  await answer(page, "Delete");
+  await eventually("no row", async () => (await rows(page)).length === 0);
+  assertEquals(await page.evaluate(() => document.activeElement?.id), "prefix", "no row is left");
 }
 
 async function addAndEdit(browser: Browser): Promise<void> {
@@ -133,6 +140,33 @@ async function addAndEdit(browser: Browser): Promise<void> {
 async function retype(page: Page, selector: string, text: string): Promise<void> {
   await page.$eval(selector, (field) => (field as HTMLTextAreaElement).value = "");
   await page.type(selector, text);
+}
+
+async function growValue(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await put(`${kv.url}/long`, JSON.stringify(Array.from({ length: 300 }, (_, i) => i)));
+  await put(`${kv.url}/short`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("two rows", async () => (await rows(page)).length === 2);
+  const box = () =>
+    page.$eval("#edit-value", (it) => {
+      const { scrollTop, scrollHeight, clientHeight, selectionStart } = it as HTMLTextAreaElement;
+      return { scrollTop, hidden: scrollHeight - clientHeight, clientHeight, selectionStart };
+    });
+  await page.click("tr:first-child .edit");
+  const long = await box();
+  assertEquals([long.scrollTop, long.selectionStart], [0, 0], "it opens at its start");
+  assert(long.hidden > 1000, "it is not higher than the window");
+  await page.click("#edit-cancel");
+
+  await page.click("tr:last-child .edit");
+  const small = await box();
+  assert(small.clientHeight < long.clientHeight);
+  for (let i = 0; i < 5; i++) await page.keyboard.press("Enter");
+  const grown = await box();
+  assert(grown.clientHeight > small.clientHeight, "it grows");
+  assertEquals(grown.hidden, 0, "all of it is seen");
 }
 
 async function oddKeys(browser: Browser): Promise<void> {

@@ -176,7 +176,15 @@ async function doubleClick(page: Page, selector: string): Promise<void> {
   });
 }
 
-async function search(browser: Browser): Promise<void> {
+/** The texts that are marked as found. */
+function marked(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const ranges = CSS.highlights.get("found") as unknown as Iterable<Range>;
+    return Array.from(ranges, String);
+  });
+}
+
+async function search(browser: Browser, name: string): Promise<void> {
   await using kv = await startServer("kv.ts");
   const many = Array.from({ length: 3000 }, (_, i) => [`n${i}`, `Visitor ${i}.`]);
   await post(kv.url, JSON.stringify(Object.fromEntries(many)));
@@ -195,6 +203,9 @@ async function search(browser: Browser): Promise<void> {
 
   await find("vIsItOr 29");
   await range("1–50 of 111 found");
+  await eventually("a mark in each row", async () => (await marked(page)).length === 50);
+  assertEquals((await marked(page))[0], "Visitor 29");
+  assertEquals(await text(page, "#whole-prefix:not([hidden])") !== "", true);
   assertEquals((await rows(page))[1], ["n290", '"Visitor 290."', "never"]);
   for (let i = 0; i < 2; i++) {
     await page.click("nav .next");
@@ -215,16 +226,24 @@ async function search(browser: Browser): Promise<void> {
 
   await find('"price":1.10');
   await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
+  await eventually("a mark over colours", async () => `${await marked(page)}` === '"price":1.10');
   await find("A-VIS");
   await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
+  await eventually("a mark in the key", async () => `${await marked(page)}` === "a-vis");
   await find("zoë &");
   await eventually("the value from where it was found", async () => {
     return /^{… b+","found":"Zoë/.test((await rows(page))[0]?.[1] ?? "");
   });
+  await eventually("a mark", async () => `${await marked(page)}` === "Zoë &");
+  await page.click("tbody summary");
+  await eventually("one where it unfolds", async () => `${await marked(page)}` === "Zoë &,Zoë &");
+  await screenshot(page, `explorer-found-${name}`);
   await page.type("#prefix", "n");
   const nothing = "#nothing-found:not([hidden])";
   await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
   await noViolations(page);
+  await page.click("#clear");
+  await eventually("no mark", async () => (await marked(page)).length === 0);
 }
 
 /** An input drops the line break: what it then holds is another prefix. */
