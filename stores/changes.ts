@@ -52,37 +52,30 @@ export class Changes {
     read: (key: string) => Promise<Entry | null>,
   ): Watch {
     let seen = since === undefined ? this.#forgotten + this.#keys.length : this.#parse(since);
-    let cancelled = false;
+    let isCancelled = false;
     let wake = () => {};
-
-    const next = async (): Promise<Change | null> => {
-      while (!cancelled) {
-        if (this.#end?.error) throw this.#end.error;
-        if (this.#end) return null; // the remaining entries can no longer be read
-        if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
-        const key = this.#keys[seen - this.#forgotten];
-        if (key === undefined) {
-          const woken = Promise.withResolvers<void>();
-          wake = woken.resolve;
-          this.#waiting.add(wake);
-          await woken.promise;
-        } else {
-          seen++;
-          if (key.startsWith(prefix)) return { id: this.#id(seen), key, entry: await read(key) };
-        }
-      }
-      return null;
-    };
-
     const changes = new ReadableStream<Change>({
-      async pull(controller) {
-        const change = await next();
-        if (cancelled) return;
-        if (change === null) controller.close();
-        else controller.enqueue(change);
+      pull: async (controller) => {
+        while (!isCancelled) {
+          if (this.#end?.error) throw this.#end.error;
+          if (this.#end) return controller.close(); // the remaining entries can no longer be read
+          if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
+          const key = this.#keys[seen - this.#forgotten];
+          if (key === undefined) {
+            const woken = Promise.withResolvers<void>();
+            this.#waiting.add(wake = woken.resolve);
+            await woken.promise;
+          } else {
+            seen++;
+            if (!key.startsWith(prefix)) continue;
+            const change = { id: this.#id(seen), key, entry: await read(key) };
+            if (!isCancelled) controller.enqueue(change);
+            return;
+          }
+        }
       },
       cancel: () => {
-        cancelled = true;
+        isCancelled = true;
         this.#waiting.delete(wake);
         wake();
       },

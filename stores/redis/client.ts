@@ -9,7 +9,7 @@ import handlers from "ioredis/built/DataHandler.js";
 import type { Writable } from "node:stream";
 import { askWorkingServers, handleAsking } from "./cluster.ts";
 import { within } from "./deadlines.ts";
-import { masterConnector, Sentinels } from "./sentinels.ts";
+import { sentinels } from "./sentinels.ts";
 import type { RedisUrl } from "./url.ts";
 
 /** The longest pause between two attempts to connect, in milliseconds. */
@@ -101,12 +101,12 @@ export function connect(target: RedisUrl, deadline: number, interval: number): C
   if (target.kind === "sentinel") {
     const { sentinelUsername, sentinelPassword } = target;
     const login = { username: sentinelUsername, password: sentinelPassword };
-    const sentinels = new Sentinels(target, { ...common, ...login }, interval);
-    const Connector = masterConnector(sentinels, { disconnectTimeout: CLOSE_TIMEOUT, backOff });
+    const connection = { ...common, ...login };
+    const { Connector, clients, stop } = sentinels(target, { connection, interval, backOff });
     const redis = new Redis({ ...options, Connector });
     const close = async () => {
-      sentinels.stop();
-      await Promise.all([redis, ...sentinels.clients].map(disconnect));
+      stop();
+      await Promise.all([redis, ...clients].map(disconnect));
     };
     return { redis, close };
   }

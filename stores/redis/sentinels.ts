@@ -19,88 +19,79 @@ import type { RedisUrl } from "./url.ts";
 /** How long a Sentinel may take to answer, in milliseconds. */
 const ANSWER_TIMEOUT = 1000;
 
-/** The Sentinels that a URL names, for all connections of one store. */
-export class Sentinels {
-  readonly #master: string;
-  readonly #isTls: boolean;
-  /** A connection to each. */
-  readonly clients: Redis[];
-  readonly #lastErrors = new WeakMap<Redis, Error>();
+/** What {@linkcode sentinels} takes beside the URL. */
+export interface SentinelsOptions {
+  /** Of the connection to each Sentinel. */
+  connection: Omit<RedisOptions, "replyMapping" | "disconnectTimeout"> & {
+    disconnectTimeout: number;
+  };
+  /** How often they are asked whether the master is still the same, in milliseconds. */
+  interval: number;
+  /** Returns how long to wait after a failed attempt, in milliseconds. */
+  backOff(attempt: number): number;
+}
+
+/**
+ * Connects to the Sentinels that a URL names. Returns the `Connector` by which ioredis connects to the
+ * master, the connections to the Sentinels, and a function that stops asking them.
+ */
+export function sentinels(
+  { master = "", tls, hosts }: RedisUrl,
+  { connection, interval, backOff }: SentinelsOptions,
+) {
+  const clients = hosts.map((host) => new Redis({ ...connection, ...host }));
+  const lastErrors = new WeakMap<Redis, Error>();
   /** The connections to masters, with their addresses. */
-  readonly #connections = new Map<Socket, string>();
-  readonly #timer: ReturnType<typeof setInterval>;
-  /** The highest epoch that was seen. */
-  #epoch = 0;
-
-  /**
-   * @param options Of the connection to each Sentinel
-   * @param interval How often they are asked whether the master is still the same, in milliseconds
-   */
-  constructor(target: RedisUrl, options: Omit<RedisOptions, "replyMapping">, interval: number) {
-    this.#master = target.master ?? "";
-    this.#isTls = target.tls;
-    this.clients = target.hosts.map((host) => new Redis({ ...options, ...host }));
-    for (const client of this.clients) {
-      client.on("error", (error: Error) => this.#lastErrors.set(client, error));
-      // Without the right to subscribe, another master is noticed at the next interval.
-      client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
-      client.on("message", () => this.#leaveOthers());
-    }
-    this.#timer = setInterval(() => this.#leaveOthers(), interval);
-    unref(this.#timer);
+  const connections = new Map<Socket, string>();
+  let highestEpoch = 0;
+  for (const client of clients) {
+    client.on("error", (error: Error) => lastErrors.set(client, error));
+    // Without the right to subscribe, another master is noticed at the next interval.
+    client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
+    client.on("message", leaveOthers);
   }
+  const timer = setInterval(leaveOthers, interval);
+  unref(timer);
 
-  /**
-   * Connects to the master.
-   *
-   * @throws {Error} If it is not known, with what the Sentinels answer
-   */
-  async connect(): Promise<Socket> {
-    const { host, port } = await this.#find();
-    const socket = this.#isTls ? connectTls({ host, port }) : connect({ host, port });
-    this.#connections.set(socket, `${host}:${port}`);
-    socket.once("close", () => this.#connections.delete(socket));
-    return socket;
-  }
-
-  async #find(): Promise<{ host: string; port: number }> {
-    const answers = await Promise.allSettled(this.clients.map((client) => this.#ask(client)));
+  /** @throws {Error} If the master is not known, with what the Sentinels answer */
+  async function find(): Promise<{ host: string; port: number }> {
+    const answers = await Promise.allSettled(clients.map(ask));
     const known = answers.flatMap((it) => it.status === "fulfilled" ? [it.value] : []);
     const [newest] = known.sort((a, b) => b.epoch - a.epoch);
     const problems = answers.flatMap((it) => it.status === "rejected" ? [it.reason.message] : []);
     if (newest === undefined) {
       const reasons = [...new Set(problems)].join("; ");
-      throw new Error(`the Sentinels name no master "${this.#master}": ${reasons}`);
+      throw new Error(`the Sentinels name no master "${master}": ${reasons}`);
     }
     // Unless all answer: they may have been set up again.
-    if (newest.epoch < this.#epoch && problems.length > 0) {
+    if (newest.epoch < highestEpoch && problems.length > 0) {
       throw new Error(`only Sentinels that name an old master answer: ${problems[0]}`);
     }
-    this.#epoch = newest.epoch;
+    highestEpoch = newest.epoch;
     return newest;
   }
 
-  async #ask(client: Redis): Promise<{ host: string; port: number; epoch: number }> {
+  async function ask(client: Redis): Promise<{ host: string; port: number; epoch: number }> {
     try {
       // At the end of a failover both have the new epoch, but only the first the new address.
       const answers = Promise.all([
-        client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", this.#master),
-        client.call("SENTINEL", "MASTER", this.#master),
+        client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", master),
+        client.call("SENTINEL", "MASTER", master),
       ]);
       const [address, facts] = await within(ANSWER_TIMEOUT, answers) as [string[], string[]];
       const [host = "", port] = address;
       return { host, port: Number(port), epoch: Number(facts[facts.indexOf("config-epoch") + 1]) };
     } catch (error) {
-      throw isRefusal(error) ? error : this.#lastErrors.get(client) ?? error;
+      throw isRefusal(error) ? error : lastErrors.get(client) ?? error;
     }
   }
 
   /** Ends the connections to masters that are no longer named. */
-  async #leaveOthers(): Promise<void> {
-    if (this.#connections.size === 0) return;
+  async function leaveOthers(): Promise<void> {
+    if (connections.size === 0) return;
     try {
-      const { host, port } = await this.#find();
-      for (const [socket, address] of this.#connections) {
+      const { host, port } = await find();
+      for (const [socket, address] of connections) {
         if (address === `${host}:${port}`) continue;
         socket.destroy(new Error(`the Sentinels name another master: ${host}:${port}`));
       }
@@ -109,35 +100,27 @@ export class Sentinels {
     }
   }
 
-  /** Stops asking. */
-  stop(): void {
-    clearInterval(this.#timer);
-  }
-}
-
-/** Returns the `Connector` by which ioredis connects to the master. */
-export function masterConnector(
-  sentinels: Sentinels,
-  options: { disconnectTimeout: number; backOff(attempt: number): number },
-): NonNullable<RedisOptions["Connector"]> {
-  return class extends AbstractConnector {
+  class Connector extends AbstractConnector {
     #ended = new AbortController();
 
     constructor() {
-      super(options.disconnectTimeout);
+      super(connection.disconnectTimeout);
     }
 
     override async connect(emit: (event: string, error: Error) => void): Promise<Socket> {
       const { signal } = this.#ended = new AbortController();
       for (let attempt = 1;; attempt++) {
         try {
-          const socket = await sentinels.connect();
+          const { host, port } = await find();
+          const socket = tls ? connectTls({ host, port }) : connect({ host, port });
+          connections.set(socket, `${host}:${port}`);
+          socket.once("close", () => connections.delete(socket));
           if (signal.aborted) socket.destroy();
           return this.stream = socket;
         } catch (error) {
           emit("error", error as Error);
         }
-        await delay(options.backOff(attempt), undefined, { signal });
+        await delay(backOff(attempt), undefined, { signal });
       }
     }
 
@@ -145,5 +128,7 @@ export function masterConnector(
       this.#ended.abort();
       super.disconnect();
     }
-  };
+  }
+
+  return { Connector, clients, stop: () => clearInterval(timer) };
 }

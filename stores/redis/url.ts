@@ -24,13 +24,13 @@ export interface RedisUrl {
   /** Empty where there is a path. */
   readonly hosts: { host: string; port: number }[];
   /** The path of a socket. */
-  readonly path: string | undefined;
+  readonly path?: string;
   readonly username: string | undefined;
   readonly password: string | undefined;
   /** The name that the Sentinels have for the master. */
-  readonly master: string | undefined;
-  readonly sentinelUsername: string | undefined;
-  readonly sentinelPassword: string | undefined;
+  readonly master?: string | undefined;
+  readonly sentinelUsername?: string;
+  readonly sentinelPassword?: string;
   readonly database: number;
   readonly prefix: string;
 }
@@ -51,7 +51,7 @@ export function parseRedisUrl(url: string): RedisUrl {
   const [, tls, form, login = "", hosts = "", path = "", query = ""] = match;
   const kind = form === "sentinel" || form === "cluster" ? form : "alone";
   const [username, password] = parseLogin(login);
-  const { prefix = "", db = "", sentinelUsername, sentinelPassword } = parseQuery(query, [
+  const { prefix = "", db = "", ...sentinelLogin } = parseQuery(query, [
     "prefix",
     ...form === "unix" ? ["db"] as const : [],
     ...form === "sentinel" ? ["sentinelUsername", "sentinelPassword"] as const : [],
@@ -60,18 +60,10 @@ export function parseRedisUrl(url: string): RedisUrl {
   if (isSocket && (hosts !== "" || path === "" || tls === "s")) {
     throw new TypeError("expected redis+unix:///path/of/a/socket");
   }
-  return {
-    kind,
-    tls: tls === "s",
-    hosts: isSocket ? [] : parseHosts(hosts, kind),
-    path: isSocket ? decodePart(path) : undefined,
-    username,
-    password,
-    sentinelUsername,
-    sentinelPassword,
-    ...isSocket ? { master: undefined, database: parseDatabase(db) } : parsePath(path, kind),
-    prefix,
-  };
+  const place = isSocket
+    ? { hosts: [], path: decodePart(path), database: parseDatabase(db) }
+    : { hosts: parseHosts(hosts, kind), ...parsePath(path, kind) };
+  return { kind, tls: tls === "s", username, password, prefix, ...sentinelLogin, ...place };
 }
 
 function parseLogin(login: string): (string | undefined)[] {
