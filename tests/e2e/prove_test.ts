@@ -1,5 +1,6 @@
 /** A minute of `deno task prove`: clients and browsers while services are killed, frozen and cut off. */
 import { assert, assertEquals } from "@std/assert";
+import { DISK } from "../helpers/disk.ts";
 import { REDIS } from "../helpers/redis_servers.ts";
 import { testWith } from "../helpers/programs.ts";
 import { prove } from "../prove/main.ts";
@@ -9,7 +10,7 @@ const SECONDS = 12;
 
 for (
   const [name, programs, start] of [
-    ["one SQLite file", [], sqliteSetup],
+    ["one SQLite file", DISK, sqliteSetup],
     ["one Redis", REDIS, redisSetup],
     ["a Redis Cluster", REDIS, clusterSetup],
   ] as const

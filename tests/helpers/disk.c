@@ -1,7 +1,9 @@
 /*
  * A disk for tests, preloaded into a program: it makes fsync and fdatasync slow, lets them fail, or
- * keeps what was synced. Environment variables say how:
+ * keeps what was synced; or it is full. And a clock. Environment variables say how:
  *
+ *   CLOCK_AHEAD   a file with the number of seconds that the clock is ahead; none: it is right
+ *   DISK_FULL     while this file exists, each write to a file fails with ENOSPC
  *   DISK_DELAY    how many milliseconds longer each sync takes
  *   DISK_FAILS    while this file exists, each sync fails with EIO
  *   DISK_SKIPS    while this file exists, a sync does nothing, and reports success
@@ -18,6 +20,9 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef int (*Sync)(int);
@@ -66,3 +71,44 @@ static int syncAs(const char *name, int fd) {
 
 int fsync(int fd) { return syncAs("fsync", fd); }
 int fdatasync(int fd) { return syncAs("fdatasync", fd); }
+
+static int isFull(int fd) {
+  struct stat file;
+  return exists(getenv("DISK_FULL")) && fstat(fd, &file) == 0 && S_ISREG(file.st_mode);
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+  if (isFull(fd)) return errno = ENOSPC, -1;
+  return syscall(SYS_write, fd, bytes, count);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at) {
+  if (isFull(fd)) return errno = ENOSPC, -1;
+  return syscall(SYS_pwrite64, fd, bytes, count, at);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+  return pwrite(fd, bytes, count, at);
+}
+
+static long ahead(void) {
+  const char *path = getenv("CLOCK_AHEAD");
+  int fd = path ? open(path, O_RDONLY) : -1;
+  if (fd < 0) return 0;
+  char text[16] = "";
+  if (read(fd, text, sizeof text - 1) < 0) abort();
+  close(fd);
+  return atol(text);
+}
+
+int clock_gettime(clockid_t id, struct timespec *time) {
+  int result = syscall(SYS_clock_gettime, id, time);
+  if (result == 0 && id == CLOCK_REALTIME) time->tv_sec += ahead();
+  return result;
+}
+
+int gettimeofday(struct timeval *time, void *zone) {
+  int result = syscall(SYS_gettimeofday, time, zone);
+  if (result == 0) time->tv_sec += ahead();
+  return result;
+}

@@ -1,4 +1,4 @@
-/** Disks for tests: slow ones, ones that fail, and ones that keep what was synced (`disk.c`). */
+/** Disks for tests: slow ones, full ones, ones that fail or keep what was synced, and a clock (`disk.c`). */
 import { join } from "node:path";
 import { runToEnd } from "./programs.ts";
 
@@ -7,7 +7,10 @@ export const DISK = ["cc", "/usr/include/stdio.h"];
 
 /** How a disk differs from that of this machine; `disk.c` says what each means. */
 export type DiskOptions = Partial<
-  Record<"DISK_DELAY" | "DISK_FAILS" | "DISK_SKIPS" | "DISK_COPIES", string>
+  Record<
+    "CLOCK_AHEAD" | "DISK_FULL" | "DISK_DELAY" | "DISK_FAILS" | "DISK_SKIPS" | "DISK_COPIES",
+    string
+  >
 >;
 
 /** Compiles a disk, and returns the environment of a program on it. Leaving the scope removes it. */

@@ -6,6 +6,7 @@
  */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { disk } from "../helpers/disk.ts";
 import { freePort, type Program, startScript } from "../helpers/programs.ts";
 import { Proxy } from "../helpers/redis_faults.ts";
 import { cli, type Server, startCluster, startRedis } from "../helpers/redis_servers.ts";
@@ -38,10 +39,11 @@ class Service implements AsyncDisposable {
   readonly url = `http://127.0.0.1:${this.proxy.port}`;
   #program: Program | null = null;
 
-  constructor(readonly dbm: string) {}
+  constructor(readonly env: Record<string, string>) {}
 
   async start(): Promise<void> {
-    this.#program = startScript("kv.ts", [], { env: { PORT: String(this.#port), DBM: this.dbm } });
+    const env = { ...this.env, PORT: String(this.#port) };
+    this.#program = startScript("kv.ts", [], { env });
     await this.#program.printed(/kv: http/);
   }
 
@@ -101,14 +103,18 @@ async function setupOf(
   name: string,
   dbm: string,
   stores: readonly AsyncDisposable[],
-  faults: Fault[],
+  faults: (services: Service[]) => Fault[],
+  environments: readonly Record<string, string>[] = [],
 ): Promise<Setup> {
-  const services = Array.from({ length: SERVICES }, () => new Service(dbm));
+  const services = Array.from(
+    { length: SERVICES },
+    (_, i) => new Service({ ...environments[i], DBM: dbm }),
+  );
   for (const service of services) await service.start();
   return {
     name,
     urls: services.map(({ url }) => url),
-    faults: [...serviceFaults(services), ...faults],
+    faults: [...serviceFaults(services), ...faults(services)],
     sharesChanges: dbm.startsWith("redis"),
     heal: () => Promise.resolve(services.forEach(({ proxy }) => proxy.heal())),
     async [Symbol.asyncDispose]() {
@@ -117,11 +123,35 @@ async function setupOf(
   };
 }
 
-/** Two services on one SQLite file. */
+/** Two services on one SQLite file. Needs `DISK`. */
 export async function sqliteSetup(): Promise<Setup> {
   const directory = await Deno.makeTempDir();
+  const made = await disk();
   const files = { [Symbol.asyncDispose]: () => Deno.remove(directory, { recursive: true }) };
-  return await setupOf("SQLite", join(directory, "kv.db"), [files], []);
+  /** While this file exists, the disk or the clock is wrong. */
+  const whileThere = (name: string, text = "") => async (milliseconds: number) => {
+    await Deno.writeTextFile(join(directory, name), text);
+    await delay(milliseconds);
+    await Deno.remove(join(directory, name));
+  };
+  const environments = Array.from({ length: SERVICES }, (_, i) =>
+    made.env({
+      CLOCK_AHEAD: join(directory, `ahead${i}`),
+      DISK_FULL: join(directory, "full"),
+      DISK_FAILS: join(directory, `fails${i}`),
+    }));
+  const faults = (services: Service[]) => [
+    { name: "the disk is full", run: whileThere("full") },
+    ...services.flatMap((service, i): Fault[] => [
+      { name: `the clock of service ${i} is an hour ahead`, run: whileThere(`ahead${i}`, "3600") },
+      {
+        name: `a sync of service ${i} fails, and it is killed`,
+        run: (time) => whileThere(`fails${i}`)(time).then(() => service.kill(0)),
+      },
+    ]),
+  ];
+  const path = join(directory, "kv.db");
+  return await setupOf("SQLite", path, [files, made], faults, environments);
 }
 
 /** Two services on one Redis, which syncs each write to its disk. */
@@ -152,7 +182,7 @@ export async function redisSetup(): Promise<Setup> {
       await Deno.remove(directory, { recursive: true });
     },
   };
-  return await setupOf("Redis", `redis://127.0.0.1:${port}`, [end], faults);
+  return await setupOf("Redis", `redis://127.0.0.1:${port}`, [end], () => faults);
 }
 
 /**
@@ -179,5 +209,5 @@ export async function clusterSetup(): Promise<Setup> {
       run: (time) => frozen(program, Math.min(time, 1000)),
     })),
   ];
-  return await setupOf("Cluster", `redis+cluster://${cluster.hosts}`, [cluster], faults);
+  return await setupOf("Cluster", `redis+cluster://${cluster.hosts}`, [cluster], () => faults);
 }
