@@ -53,21 +53,9 @@ export function openEditor(entry) {
   conflict.hidden = true;
   opened = typed();
   editor.showModal();
-  [keyInput, valueInput].forEach(fit);
   (entry ? valueInput : keyInput).focus();
   valueInput.setSelectionRange(0, 0);
   valueInput.scrollTop = 0;
-}
-
-/**
- * Makes a field as high as what it holds, where the style cannot.
- *
- * @param {HTMLTextAreaElement} field
- */
-function fit(field) {
-  if (CSS.supports("field-sizing", "content")) return;
-  field.style.height = "auto";
-  field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
 }
 
 /** @param {Contents} contents */
@@ -139,7 +127,6 @@ function showConflict(current) {
   currentValue.replaceChildren(coloured(isGone ? "" : JSON.stringify(current.value, null, 2)));
   useCurrent.onclick = () => {
     fill(current);
-    fit(valueInput);
     conflict.hidden = true;
     valueInput.focus();
   };
@@ -158,7 +145,6 @@ form.addEventListener("submit", (event) => {
     .catch((error) => problem.textContent = error instanceof Error ? error.message : String(error))
     .finally(() => saving = false);
 });
-for (const field of [keyInput, valueInput]) field.addEventListener("input", () => fit(field));
 ttlInput.addEventListener("input", explainTtl);
 unitInput.addEventListener("input", explainTtl);
 keyInput.addEventListener("keydown", (event) => {
