@@ -57,9 +57,8 @@ export function prefixed(store: Store, prefix: string): Store {
     },
 
     async list(keyPrefix, options) {
-      // The cursor stays as it is: on some engines it is not a key.
       const { keys, next } = await store.list(prefix + keyPrefix, options);
-      // An entry under the prefix itself has no name here.
+      // The entry under the prefix itself has no key here. The cursor is not a key on every engine.
       return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
     },
 

@@ -5,11 +5,10 @@
  */
 
 /**
- * Reads the parameters of a query.
+ * Returns the parameters of a query by their names, decoded.
  *
  * @param query Without its `?`
  * @param names Of the parameters that the store knows
- * @returns The values by their names, decoded
  * @throws {TypeError} With what was expected
  */
 export function parseQuery<Name extends string>(
@@ -28,11 +27,7 @@ export function parseQuery<Name extends string>(
   return values;
 }
 
-/**
- * Decodes the percent-encoding of a part of a store's URL.
- *
- * @throws {TypeError} If it is malformed
- */
+/** @throws {TypeError} If the percent-encoding of a part of a URL is malformed */
 export function decodePart(text: string): string {
   try {
     return decodeURIComponent(text);

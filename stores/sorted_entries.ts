@@ -1,6 +1,6 @@
 /**
- * The entries of the memory store, in the order of their keys. They lie in short sorted arrays, so a
- * write moves few of them, and nothing is ever sorted, copied or cleaned up as a whole.
+ * The entries of the memory store, in the order of their keys: in short sorted arrays, so that a write
+ * moves only a few entries.
  *
  * @module
  */

@@ -203,7 +203,7 @@ export class ChangesLost extends Error {
   }
 }
 
-/** The call was not done, or perhaps not: the store cannot be reached, is closed, or took too long. */
+/** The call failed or its outcome is unknown: the store is unreachable, closed, or too slow. */
 export class StoreUnavailable extends Error {
   static {
     this.prototype.name = "StoreUnavailable";
@@ -211,7 +211,7 @@ export class StoreUnavailable extends Error {
   /** Of a write: "unchanged" if it was not done, "unknown" if it may have been. */
   readonly outcome: "unchanged" | "unknown";
 
-  /** Takes what happened, and what became of a write. */
+  /** Takes the message, the cause, and the outcome of a write. */
   constructor(message: string, options: ErrorOptions & { outcome: "unchanged" | "unknown" }) {
     super(message, options);
     this.outcome = options.outcome;

@@ -1,5 +1,5 @@
 /**
- * Timers and clocks: where the runtimes differ, and where the machine's clock is not good enough.
+ * Timers where the runtimes differ, and a clock that does not step back.
  *
  * @module
  */
@@ -9,14 +9,14 @@ export function unref(timer: unknown): void {
   (timer as { unref?(): void }).unref?.();
 }
 
-/** Runs `task` after the calls that the event loop has ready now; web workers have no `setImmediate`. */
+/** Runs `task` after the callbacks that are ready now. Edge workers have no `setImmediate`. */
 export const afterThisTurn: (task: () => void) => void = typeof setImmediate === "function"
   ? setImmediate
   : (task) => void setTimeout(task, 0);
 
 /**
- * Returns a clock that never goes back, or an entry that was seen to expire could be read again. When
- * `now` steps back, it goes on at the same pace, so that new entries expire in their time, too.
+ * Returns a clock that never goes back: an expired entry must not be read again. When `now` steps
+ * back, the clock goes on at the same pace, so that new entries expire on time.
  *
  * @example
  * ```ts

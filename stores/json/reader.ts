@@ -1,12 +1,12 @@
 /**
- * Reads JSON in UTF-8 one value at a time, and returns each value as text. Nothing becomes a JavaScript
- * value, so numbers keep every digit, and any body takes one pass over its bytes.
+ * Reads JSON in UTF-8 in one pass over its bytes, and returns each value as text: nothing becomes a
+ * JavaScript value, so numbers keep every digit.
  *
  * @module
  */
-import type { JsonText } from "./text.ts";
+import { type JsonText, tooDeep } from "./text.ts";
 import { JsonTokens } from "./tokens.ts";
-import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
+import { MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
 
 const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a, OPEN_ARRAY = 0x5b, OPEN_OBJECT = 0x7b;
 
@@ -80,7 +80,7 @@ export class JsonReader {
   /**
    * Reads a name or a short string, and returns it unescaped.
    *
-   * @throws {SyntaxError} If it is over 64 KiB, too
+   * @throws {SyntaxError} Also if it is over 64 KiB
    */
   string(): string {
     const start = this.#tokens.begin();
@@ -150,14 +150,7 @@ export class JsonReader {
   }
 }
 
-/** Of both kinds of brackets, the closing one is the second after the opening one in ASCII. */
+/** Returns the closing bracket: in ASCII, the second character after the opening one. */
 function closing(bracket: number): number {
   return bracket + 2;
-}
-
-function tooDeep(): InvalidArgument {
-  return new InvalidArgument(
-    "value",
-    `Cannot store the value: it is nested deeper than ${MAX_DEPTH} levels`,
-  );
 }

@@ -38,13 +38,14 @@ export function json(value: unknown): JsonText {
     throw new InvalidArgument("value", `Cannot store ${typeof value}: expected a JSON value`);
   }
   if (byteLength(text, MAX_VALUE_BYTES) > MAX_VALUE_BYTES) throw new ValueTooLarge();
-  if (text.length > 2 * MAX_DEPTH && depthOf(text) > MAX_DEPTH) {
-    throw new InvalidArgument(
-      "value",
-      `Cannot store the value: it is nested deeper than ${MAX_DEPTH} levels`,
-    );
-  }
+  if (text.length > 2 * MAX_DEPTH && depthOf(text) > MAX_DEPTH) throw tooDeep();
   return text as JsonText;
+}
+
+/** Returns the error of a value that is nested too deep. */
+export function tooDeep(): InvalidArgument {
+  const message = `Cannot store the value: it is nested deeper than ${MAX_DEPTH} levels`;
+  return new InvalidArgument("value", message);
 }
 
 /** Returns how deep arrays and objects are nested in JSON text. */
@@ -73,7 +74,7 @@ function depthOf(text: string): number {
  */
 export function parseJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
-  // Parsing with source text is several times slower, and few texts have such a number.
+  // Parsing with source text is several times slower, and rarely needed.
   return JSON.stringify(value) === text ? value : SourceJson.parse(text, keepDigits);
 }
 
@@ -95,7 +96,7 @@ const SourceJson = JSON as unknown as {
 
 const encoder = new TextEncoder();
 
-/** Returns the bytes of UTF-8, counted only if the number of UTF-16 units leaves the limit in doubt. */
+/** Returns the bytes of UTF-8, or the UTF-16 units if those tell whether the limit is met. */
 export function byteLength(text: string, limit: number): number {
   const isClear = text.length * 3 <= limit || text.length > limit;
   return isClear ? text.length : encoder.encode(text).length;

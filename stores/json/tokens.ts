@@ -34,7 +34,7 @@ export class JsonTokens {
 
   // ---- The compacted text ------------------------------------------------------------------
 
-  /** Begins a compacted text at the next token, and returns its position. */
+  /** Begins the compacted text at the next token, and returns its position. */
   begin(): number {
     this.next();
     return this.#end = this.#pending = this.#at;
@@ -96,7 +96,7 @@ export class JsonTokens {
     return bytes[at] ?? -1;
   }
 
-  /** Reads any byte: one that `next` has returned. */
+  /** Reads the byte that `next` has returned. */
   read(): void {
     this.#at++;
   }
@@ -149,7 +149,7 @@ export class JsonTokens {
     else this.#replace(6, unit);
   }
 
-  /** The UTF-16 unit of the escape at `at`, as in `\u00e9`; -1 if there is no escape. */
+  /** Returns the UTF-16 unit of an escape such as `\u00e9`; -1 if there is none at `at`. */
   #unit(at: number): number {
     const bytes = this.#bytes;
     if (bytes[at] !== BACKSLASH || bytes[at + 1] !== LETTER_U) return -1;

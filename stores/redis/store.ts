@@ -38,9 +38,9 @@ export interface RedisOptions {
 }
 
 /**
- * Opens the store in the Redis that `url` names. It returns at once and connects in the background:
- * the first calls wait for that, and later ones fail at once while there is no connection and the
- * first attempt to make it again has failed. It reconnects within a second of the server's return.
+ * Opens the store in the Redis that `url` names. It returns at once and connects in the background.
+ * Calls wait for the first attempt to connect, and for the first after a loss; when that has failed,
+ * they fail at once. It reconnects within a second of the server's return.
  *
  * A write whose outcome is `unknown` may still be done, even after a later write to the same key.
  *
@@ -167,7 +167,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       const start = prefix + keyPrefix;
       const run = () => listPage(connection.redis, start, after, limit, deadline / 2);
       const { keys, next } = await connection.call(run, "unchanged");
-      // An entry under the prefix itself has no name here.
+      // The entry under the prefix itself has no key here.
       return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
     },
 
