@@ -45,16 +45,13 @@ export interface BatchesOptions {
 
 /** Calls that wait in order, and the requests under way. */
 export class Batches {
-  readonly #options: BatchesOptions;
   /** A set, whose first element is removed at once; an array would move all the others. */
   readonly #queue = new Set<Pending>();
   #underWay = 0;
   #isScheduled = false;
   #idle: PromiseWithResolvers<void> | undefined;
 
-  constructor(options: BatchesOptions) {
-    this.#options = options;
-  }
+  constructor(readonly options: BatchesOptions) {}
 
   /** Sends an operation, with the others of this turn. */
   operate(operation: Pick<Operation, "op" | "key">, text: string): Promise<Answer> {
@@ -96,22 +93,22 @@ export class Batches {
 
   /** Rejects late calls, the oldest first. Returns whether none is left. */
   #rejectLate(): boolean {
-    const end = performance.now() - this.#options.timeout;
+    const end = performance.now() - this.options.timeout;
     let error: Error | undefined;
     let count = 0;
     for (const pending of this.#queue) {
       if (pending.since >= end) break;
       if (count++ === LATE_AT_ONCE) return false;
       this.#queue.delete(pending);
-      pending.reject(error ??= this.#options.late());
+      pending.reject(error ??= this.options.late());
     }
     return true;
   }
 
   #sendAll(): void {
     for (const pending of this.#queue) {
-      if (this.#underWay === this.#options.requests) break;
-      if ("text" in pending) this.#start(this.#options.send(this.#takeOperations()));
+      if (this.#underWay === this.options.requests) break;
+      if ("text" in pending) this.#start(this.options.send(this.#takeOperations()));
       else {
         this.#queue.delete(pending);
         this.#start(pending.run());
@@ -124,7 +121,7 @@ export class Batches {
     const batch: PendingOperation[] = [];
     let length = 0;
     for (const pending of this.#queue) {
-      const isFull = batch.length === this.#options.operations || length > FULL_LENGTH;
+      const isFull = batch.length === this.options.operations || length > FULL_LENGTH;
       if (isFull || !("text" in pending)) break;
       this.#queue.delete(pending);
       batch.push(pending);

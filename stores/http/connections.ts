@@ -67,16 +67,13 @@ function builtin<T extends "node:net" | "node:tls" | "node:buffer" | "node:event
 
 /** Connections to one service, each with one request at a time. */
 export class Connections implements Transport {
-  readonly #url: URL;
   readonly #idle: Connection[] = [];
 
-  constructor(url: URL) {
-    this.#url = url;
-  }
+  constructor(readonly url: URL) {}
 
   async send({ target, headers, body, signal }: Outgoing): Promise<Incoming> {
     const lines = [`${body === undefined ? "GET" : "POST"} ${target} HTTP/1.1`];
-    lines.push(`Host: ${this.#url.host}`);
+    lines.push(`Host: ${this.url.host}`);
     for (const name in headers) lines.push(`${name}: ${headers[name]}`);
     if (body !== undefined) {
       lines.push(`Content-Length: ${builtin("node:buffer").Buffer.byteLength(body)}`);
@@ -98,7 +95,7 @@ export class Connections implements Transport {
   }
 
   async #connect(signal: AbortSignal): Promise<Socket> {
-    const { protocol, hostname, port } = this.#url;
+    const { protocol, hostname, port } = this.url;
     const { connect, isIP } = builtin("node:net");
     const host = hostname.replace(/^\[|\]$/g, "");
     const isSecure = protocol === "https:";
@@ -116,7 +113,7 @@ export class Connections implements Transport {
       const cause: unknown = signal.aborted ? signal.reason : error;
       // Deno was not given the network, which says nothing about the service.
       if (cause instanceof Error && cause.name === "NotCapable") throw cause;
-      throw new NotSent(reasonOf(cause) + unusedProxy(this.#url), { cause });
+      throw new NotSent(reasonOf(cause) + unusedProxy(this.url), { cause });
     }
   }
 }
@@ -145,16 +142,12 @@ function unusedProxy({ hostname }: URL): string {
 class Connection {
   /** When the last request ended, by `performance.now()`. */
   idleSince = 0;
-  readonly #socket: Socket;
-  readonly #idle: Connection[];
   #unread: Buffer<ArrayBuffer> = builtin("node:buffer").Buffer.alloc(0);
   #failure: unknown;
   #wake = () => {};
 
   /** @param idle Where it waits for the next request */
-  constructor(socket: Socket, idle: Connection[]) {
-    this.#socket = socket;
-    this.#idle = idle;
+  constructor(readonly socket: Socket, readonly idle: Connection[]) {
     socket.setNoDelay(true).unref();
     socket.on("data", (bytes: Buffer<ArrayBuffer>) => this.#add(bytes));
     socket.on("error", (error) => this.destroy(error));
@@ -168,14 +161,14 @@ class Connection {
 
   destroy(reason: unknown = new Error("The connection ended")): void {
     this.#failure ??= reason;
-    this.#socket.destroy();
+    this.socket.destroy();
     this.#wake();
   }
 
   /** Sends a request, and returns the response once its head is there. */
   async send(text: string, signal: AbortSignal): Promise<Incoming> {
     signal.addEventListener("abort", () => this.destroy(signal.reason));
-    this.#socket.write(text);
+    this.socket.write(text);
     try {
       for (;;) {
         const head = readHead(await this.#until("\r\n\r\n", MAX_HEAD));
@@ -208,10 +201,10 @@ class Connection {
       } else {
         throw new UnexpectedAnswer(`a body in the coding "${coding}"`);
       }
-      isWhole = isPersistent && this.#socket.writableLength === 0;
+      isWhole = isPersistent && this.socket.writableLength === 0;
     } finally {
       this.idleSince = performance.now();
-      if (isWhole && this.isUsable) this.#idle.push(this);
+      if (isWhole && this.isUsable) this.idle.push(this);
       else this.destroy();
     }
   }
@@ -245,7 +238,7 @@ class Connection {
     this.#unread = this.#unread.length === 0
       ? bytes
       : builtin("node:buffer").Buffer.concat([this.#unread, bytes]);
-    if (this.#unread.length > READ_AHEAD) this.#socket.pause();
+    if (this.#unread.length > READ_AHEAD) this.socket.pause();
     this.#wake();
   }
 
@@ -255,9 +248,9 @@ class Connection {
     if (this.#failure === undefined) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      this.#socket.resume().ref();
+      this.socket.resume().ref();
       await promise;
-      this.#socket.unref();
+      this.socket.unref();
     }
     if (this.#unread.length === before) throw this.#failure;
   }

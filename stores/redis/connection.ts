@@ -24,9 +24,7 @@ const NO_CONNECTION =
 /** The connection to one server, to the master that Sentinels name, or to a Cluster. */
 export class Connection {
   readonly redis: Redis | Cluster;
-  readonly #target: RedisUrl;
   readonly #hosts: string[];
-  readonly #deadline: number;
   readonly #client: Client;
   readonly #deadlines: Deadlines;
   readonly #beforeCommand: () => void;
@@ -39,10 +37,8 @@ export class Connection {
   #lastRefresh = 0;
 
   /** @param deadline Of each call, in milliseconds */
-  constructor(target: RedisUrl, deadline: number) {
-    this.#target = target;
+  constructor(readonly target: RedisUrl, readonly deadline: number) {
     this.#hosts = target.hosts.map(({ host, port }) => `${host}:${port}`);
-    this.#deadline = deadline;
     this.#deadlines = new Deadlines(deadline);
     this.#client = connect(target, deadline, deadline / 2);
     const { redis } = this.#client;
@@ -82,7 +78,7 @@ export class Connection {
   async #check(): Promise<void> {
     try {
       const { mode, role } = this.redis instanceof Cluster ? {} : await facts(this.redis);
-      const { kind } = this.#target;
+      const { kind } = this.target;
       if (kind === "alone" && mode === "cluster") {
         throw new Error("it is one server of a Cluster: expected redis+cluster: in the URL");
       }
@@ -154,7 +150,7 @@ export class Connection {
         throw this.failure(error, state === "written" ? outcome : "unchanged");
       }
     }, () => {
-      const error = new Error(`no answer within ${this.#deadline} ms`);
+      const error = new Error(`no answer within ${this.deadline} ms`);
       return this.failure(error, state === "waiting" ? "unchanged" : outcome);
     });
   }
@@ -172,8 +168,8 @@ export class Connection {
 
   /** Looks for another server if one does not answer, and regularly. */
   #lookAround(): void {
-    const isLate = this.#deadlines.waits(this.#deadline / 10);
-    if (isLate || performance.now() - this.#lastRefresh > this.#deadline / 2) this.#refresh();
+    const isLate = this.#deadlines.waits(this.deadline / 10);
+    if (isLate || performance.now() - this.#lastRefresh > this.deadline / 2) this.#refresh();
   }
 
   /** Asks which servers of a Cluster have which slots: ioredis learns that from redirections only. */
@@ -195,8 +191,8 @@ export class Connection {
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
     const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
-    const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.#target.tls);
-    const address = this.#target.path ?? this.#hosts.join(",");
+    const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.target.tls);
+    const address = this.target.path ?? this.#hosts.join(",");
     const message = `Cannot use Redis at "${address}": ${reason}${advice}`;
     if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.
