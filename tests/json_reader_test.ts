@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { JsonReader } from "../stores/json/reader.ts";
-import { byteLength } from "../stores/json/text.ts";
+import { byteLength, json } from "../stores/json/text.ts";
 import { InvalidArgument, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 
 function readValue(text: string | Uint8Array<ArrayBuffer>): string {
@@ -47,6 +47,7 @@ Deno.test("JsonReader replaces the escapes of printable characters", () => {
     // Not printable, needed, or half of a pair.
     ['"\\u0007\\u001f\\u0022\\u005C"', '"\\u0007\\u001f\\u0022\\u005C"'],
     ['"\\ud83d \\ude00\\udfff\\ud83dx\\ud83d\\u0041"', '"\\ud83d \\ude00\\udfff\\ud83dx\\ud83dA"'],
+    ['"\\ud83d\\ue000\\ud83d\\udbff"', '"\\ud83d\ue000\\ud83d\\udbff"'],
     ['"\\ud83d\\ndc00\\ud83dxudc00"', '"\\ud83d\\ndc00\\ud83dxudc00"'],
   ];
   for (const [text, compact] of cases) {
@@ -131,6 +132,12 @@ Deno.test("JsonReader says what is wrong, and where", () => {
   }
   const latin1 = new Uint8Array([0x22, 0xe9, 0x22]);
   assertEquals(assertThrows(() => readValue(latin1), SyntaxError).message, "expected UTF-8");
+});
+
+Deno.test("json() says why a value has no text", () => {
+  const cycle: unknown[] = [];
+  cycle.push(cycle);
+  assertMatch(assertThrows(() => json(cycle), InvalidArgument).message, /^Cannot store .*circular/);
 });
 
 Deno.test("JsonReader limits the depth and the length of a value", () => {

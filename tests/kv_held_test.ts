@@ -70,6 +70,21 @@ Deno.test("kv() answers 503 with Retry-After while too much is held for others",
   assertEquals(await t.held(), 0);
 });
 
+Deno.test("kv() needs room for the value of a PUT once, which it also answers", async () => {
+  await using t = await setUp();
+  const unread = await Promise.all(["/a", "/b"].map((path) => t.app.request(path)));
+  const value = json("y".repeat(MIB - 2));
+  const long = "k".repeat(500);
+  const refused = await t.app.request(`/${long}${long}`, put(value));
+  assertEquals(refused.status, 503, "there is no room for the key in its answer");
+  await refused.body?.cancel();
+  assertEquals(await t.store.get(`${long}${long}`), null);
+  const response = await t.app.request("/c", put(value));
+  assertEquals(response.status, 200);
+  for (const { body } of [...unread, response]) await body?.cancel();
+  assertEquals(await t.held(), 0);
+});
+
 /** Reads nothing of three values of 1 MiB, so that 999 bytes are left. */
 async function fill({ app, held }: Awaited<ReturnType<typeof setUp>>) {
   const unread = await Promise.all(["/a", "/b", "/c"].map((path) => app.request(path)));

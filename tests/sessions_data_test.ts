@@ -75,6 +75,8 @@ Deno.test("both stores refuse the name under which they note the creation", asyn
 Deno.test("update keeps what JSON gives back", async () => {
   const data = { a: null, b: [1, "x", { c: true }], d: undefined, e: Object.create(null), f: -1.5 };
   assertEquals(await refusal(new CookieSessionStore(KEY), data), undefined);
+  const nested = { a: JSON.parse("[".repeat(499) + "]".repeat(499)) };
+  assertEquals(await refusal(new CookieSessionStore(KEY), nested), undefined);
   // An object that looks like any note of the store's is data like other data.
   const memory = memoryStore();
   const store = new KeyValueSessionStore(memory);

@@ -104,6 +104,25 @@ Deno.test("sqliteStore() writes a log again that it finds: a sync of it may have
   await reopened.close();
 });
 
+Deno.test("sqliteStore() logs a sweep that fails", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "kv.db");
+  let time = 0;
+  const sync = () => time === 0 ? Promise.resolve() : Promise.reject(new Error("EIO"));
+  const store = sqliteStore(path, { now: () => time, sync, sweepInterval: 1 });
+  await store.set("a", json(1), { ttl: 60 });
+  const { error } = console;
+  const message = await new Promise<string>((resolve, reject) => {
+    // The store's own timer does not keep the program alive.
+    const timer = setTimeout(reject, 60_000);
+    console.error = (text) => (clearTimeout(timer), resolve(text));
+    time = 60_000;
+  });
+  console.error = error;
+  await store.close();
+  assertMatch(message, /^sqlite: cannot sweep ".*kv\.db": .*EIO/);
+});
+
 /** kv.ts, and a client of it. Leaving the scope stops both. */
 async function serve(env: Record<string, string>) {
   const program = startScript("kv.ts", [], { env: { PORT: "0", ...env } });
