@@ -45,8 +45,7 @@ export interface BatchesOptions {
 
 /** Calls that wait in order, and the requests under way. */
 export class Batches {
-  /** A set, whose first element is removed at once; an array would move all the others. */
-  readonly #queue = new Set<Pending>();
+  readonly #queue: Pending[] = [];
   #underWay = 0;
   #isScheduled = false;
   #idle: PromiseWithResolvers<void> | undefined;
@@ -70,13 +69,13 @@ export class Batches {
 
   /** Resolves when nothing waits and nothing is under way. */
   async idle(): Promise<void> {
-    if (this.#queue.size === 0 && this.#underWay === 0) return;
+    if (this.#queue.length === 0 && this.#underWay === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
   #add(pending: Pending): void {
-    this.#queue.add(pending);
+    this.#queue.push(pending);
     this.#schedule(afterThisTurn);
   }
 
@@ -94,24 +93,20 @@ export class Batches {
   /** Rejects late calls, the oldest first. Returns whether none is left. */
   #rejectLate(): boolean {
     const end = performance.now() - this.options.timeout;
-    let error: Error | undefined;
     let count = 0;
-    for (const pending of this.#queue) {
-      if (pending.since >= end) break;
-      if (count++ === LATE_AT_ONCE) return false;
-      this.#queue.delete(pending);
-      pending.reject(error ??= this.options.late());
-    }
-    return true;
+    while (count < LATE_AT_ONCE && (this.#queue[count]?.since ?? end) < end) count++;
+    const error = count === 0 ? undefined : this.options.late();
+    for (const { reject } of this.#queue.splice(0, count)) reject(error);
+    return count < LATE_AT_ONCE;
   }
 
   #sendAll(): void {
-    for (const pending of this.#queue) {
-      if (this.#underWay === this.options.requests) break;
-      if ("text" in pending) this.#start(this.options.send(this.#takeOperations()));
+    const { requests, send } = this.options;
+    for (let it = this.#queue[0]; it && this.#underWay < requests; it = this.#queue[0]) {
+      if ("text" in it) this.#start(send(this.#takeOperations()));
       else {
-        this.#queue.delete(pending);
-        this.#start(pending.run());
+        this.#queue.shift();
+        this.#start(it.run());
       }
     }
     if (this.#underWay === 0) this.#idle?.resolve();
@@ -123,10 +118,10 @@ export class Batches {
     for (const pending of this.#queue) {
       const isFull = batch.length === this.options.operations || length > FULL_LENGTH;
       if (isFull || !("text" in pending)) break;
-      this.#queue.delete(pending);
       batch.push(pending);
       length += pending.text.length;
     }
+    this.#queue.splice(0, batch.length);
     return batch;
   }
 

@@ -110,7 +110,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   return checked({
-    get: (key) => reading(() => find({ op: "get", key })),
+    get: (key) => find({ op: "get", key }).catch(failRead),
 
     async set(key, value, options) {
       const answer = await operate({ op: "put", key }, putText(key, value, options));
@@ -136,7 +136,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       if (after !== undefined) query.set("after", after);
       // Only the service's own store knows its cursors.
       const mistake = after === undefined ? undefined : { status: 400, argument: "after" } as const;
-      return reading(() => reads.request(() => requests.call(`/?${query}`, readPage, { mistake })));
+      const request = () => requests.call(`/?${query}`, readPage, { mistake });
+      return reads.request(request).catch(failRead);
     },
 
     async watch(prefix, { since }) {
@@ -164,7 +165,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       }
     },
 
-    check: () => reading(() => reads.request(() => requests.call("/?health", readHealth))),
+    check: () => reads.request(() => requests.call("/?health", readHealth)).catch(failRead),
 
     async close() {
       closing.abort();
@@ -178,17 +179,13 @@ function readHealth(text: string): void {
   if (text !== '{"status":"ok"}') throw new UnexpectedAnswer("other JSON");
 }
 
-/** Runs a read: it changes nothing, whatever became of its request. */
-async function reading<T>(read: () => Promise<T>): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    throw ofRead(error);
-  }
-}
-
+/** Returns the error for a read, which changes nothing, whatever became of its request. */
 function ofRead(error: unknown): unknown {
   return error instanceof StoreUnavailable && error.outcome === "unknown"
     ? new StoreUnavailable(error.message, { cause: error.cause, outcome: "unchanged" })
     : error;
+}
+
+function failRead(error: unknown): never {
+  throw ofRead(error);
 }

@@ -55,10 +55,9 @@ export interface Client {
 /**
  * Connects in the background; a connection that is lost is made again.
  *
- * @param deadline Of calls, in milliseconds
- * @param interval How often Sentinels are asked for the master, in milliseconds
+ * @param deadline Of calls, in milliseconds: Sentinels are asked for the master twice in that time
  */
-export function connect(target: RedisUrl, deadline: number, interval: number): Client {
+export function connect(target: RedisUrl, deadline: number): Client {
   const { hosts, path, username, password, database, tls } = target;
   const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
   const timeout = Math.min(deadline, CONNECT_TIMEOUT);
@@ -68,10 +67,10 @@ export function connect(target: RedisUrl, deadline: number, interval: number): C
     connectTimeout: timeout,
     disconnectTimeout: CLOSE_TIMEOUT,
     disableClientInfo: true,
-    // It would ask for INFO, which a user may not be allowed to; a server that loads says so itself.
+    // It needs INFO, which a user may not be allowed to call; a server that loads says so itself.
     enableReadyCheck: false,
     retryStrategy: backOff,
-    // Nothing is sent twice, and nothing is kept for later: that is the caller's decision.
+    // Nothing is sent twice or later: that is the caller's decision.
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
   };
@@ -102,7 +101,8 @@ export function connect(target: RedisUrl, deadline: number, interval: number): C
     const { sentinelUsername, sentinelPassword } = target;
     const login = { username: sentinelUsername, password: sentinelPassword };
     const connection = { ...common, ...login };
-    const { Connector, clients, stop } = sentinels(target, { connection, interval, backOff });
+    const asking = { connection, interval: deadline / 2, backOff };
+    const { Connector, clients, stop } = sentinels(target, asking);
     const redis = new Redis({ ...options, Connector });
     const close = async () => {
       stop();

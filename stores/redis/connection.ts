@@ -15,9 +15,9 @@ import type { RedisUrl } from "./url.ts";
 
 /** How much of the server's error a message contains, in characters. */
 const MAX_REASON = 1000;
-/** The shortest time between two questions for the slots of a Cluster, in milliseconds. */
+/** The shortest time between two requests for the slots of a Cluster, in milliseconds. */
 const MIN_REFRESH = 200;
-/** ioredis's errors for a command that has no connection, or no longer: the reason came as an event. */
+/** What ioredis says of a command without a connection: the reason came as an event. */
 const NO_CONNECTION =
   /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
 
@@ -40,7 +40,7 @@ export class Connection {
   constructor(readonly target: RedisUrl, readonly deadline: number) {
     this.#hosts = target.hosts.map(({ host, port }) => `${host}:${port}`);
     this.#deadlines = new Deadlines(deadline);
-    this.#client = connect(target, deadline, deadline / 2);
+    this.#client = connect(target, deadline);
     const { redis } = this.#client;
     this.redis = redis;
     this.#beforeCommand = gatherCommands(redis);
