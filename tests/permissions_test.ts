@@ -146,6 +146,6 @@ Deno.test("no task but those for development has every right", () => {
     if (!/start\.ts/.test(command)) continue;
     assertEquals(flags, ["--allow-env", "--allow-read", "--allow-run"], name);
   }
-  assertMatch(project.tasks.dump.command, /--allow-env=KV_TOKEN --ignore-env/);
+  assertMatch(project.tasks.dump.command, /--allow-env=KV_TOKEN,KV_TO_TOKEN --ignore-env/);
   assert(!/--allow-run|--allow-sys|--allow-ffi/.test(project.tasks.dump.command));
 });
