@@ -108,15 +108,14 @@ export async function execute(c: KvContext, operations: Operation[]): Promise<An
   if (operations.length > FIRST_FETCHED) await pause();
   const results = new Results(c.get("access").store, c.get("held"), operations);
   await results.write();
-  const parts = results.parts();
-  const { value = "" } = await parts.next();
-  const body = results.isDone ? value : following(value, parts);
+  const first = await results.next();
+  const body = results.isDone ? first : rest(first, results);
   return { status: 200, headers: JSON_HEADERS, body };
 }
 
-async function* following(first: string, others: AsyncGenerator<string>): AsyncGenerator<string> {
+async function* rest(first: string, results: Results): AsyncGenerator<string> {
   yield first;
-  yield* others;
+  while (!results.isDone) yield await results.next();
 }
 
 /**
@@ -158,19 +157,14 @@ class Results {
     this.held.drop(body);
   }
 
-  /** Yields the JSON array, about {@linkcode CHUNK_LENGTH} characters at a time. */
-  async *parts(): AsyncGenerator<string> {
-    let text = "[";
-    for (;;) {
-      text += this.#take();
-      if (this.isDone) break;
-      if (text.length >= CHUNK_LENGTH) {
-        yield text;
-        text = "";
-      }
+  /** Returns the next part of the JSON array, about {@linkcode CHUNK_LENGTH} characters. */
+  async next(): Promise<string> {
+    let text = this.#taken === 0 ? `[${this.#take()}` : "";
+    while (!this.isDone && text.length < CHUNK_LENGTH) {
       await this.#fetch();
+      text += this.#take();
     }
-    yield `${text}]`;
+    return this.isDone ? `${text}]` : text;
   }
 
   /** Fetches the next entries. */
