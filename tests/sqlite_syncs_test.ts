@@ -104,6 +104,41 @@ Deno.test("sqliteStore() writes a log again that it finds: a sync of it may have
   await reopened.close();
 });
 
+// The clock stands still, or was set back: revisions are then counted from the last one of the file.
+Deno.test("sqliteStore() syncs a removal whose revision one of its own would have had", async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "kv.db");
+  let ticks = Infinity;
+  const now = () => {
+    if (ticks-- === 0) throw new Error("broken");
+    return 0;
+  };
+  let syncs = 0;
+  const sync = () => Promise.resolve(void syncs++);
+  const store = sqliteStore(path, { now, sync });
+  await store.set("k", json(1), { ttl: 60 });
+  // The fourth look at the clock, in the second write, fails both: the first one has got a revision.
+  ticks = 3;
+  const writes = [store.set("x", json(1)), store.set("k", json(2))];
+  for (const write of writes) await assertRejects(() => write, StoreUnavailable, "broken");
+  ticks = Infinity;
+  const committed = Promise.withResolvers<void>();
+  const slow = Promise.withResolvers<void>();
+  const other = sqliteStore(path, {
+    now: () => 0,
+    sync: () => (committed.resolve(), slow.promise),
+  });
+  const removal = other.delete("k");
+  await committed.promise;
+  const before = syncs;
+  assertEquals(await store.get("k"), null);
+  assertEquals(syncs, before + 1);
+  slow.resolve();
+  await removal;
+  await store.close();
+  await other.close();
+});
+
 Deno.test("sqliteStore() logs a sweep that fails", async () => {
   await using directory = await temporaryDirectory();
   const path = join(directory.path, "kv.db");

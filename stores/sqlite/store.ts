@@ -72,6 +72,7 @@ export function sqliteStore(
   const changes = new Changes();
   let before = 0; // the last revision when this transaction began
   let revision = 0; // of this transaction's last write
+  let ownCommit = 0; // the revision of the last transaction that this store committed
   let changed = new Set<string>(); // the keys that this transaction writes or removes
   let hasChanged = false;
   let size = 0; // about how many bytes this transaction reads and writes
@@ -98,6 +99,9 @@ export function sqliteStore(
       return revision;
     },
     committed() {
+      ownCommit = revision;
+    },
+    synced() {
       for (const key of changed) changes.add(key);
     },
   });
@@ -117,7 +121,7 @@ export function sqliteStore(
     const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
     if (value === null || written === null) {
       // No unsynced commit has removed it: the last one is ours, follows a synced one, and did not.
-      const isUntouched = last === revision && syncs.has(before) && !changed.has(key);
+      const isUntouched = last === ownCommit && syncs.has(before) && !changed.has(key);
       return { result: null, revision: isUntouched ? before : last };
     }
     size += value.length;

@@ -33,8 +33,10 @@ export interface TransactionHooks {
   isFull(): boolean;
   /** Runs after the last write. Returns the revision of this transaction, or null: nothing to commit. */
   ending(): number | null;
-  /** Runs when the transaction is on disk. */
+  /** Runs after the commit. */
   committed(): void;
+  /** Runs when the transaction is on disk. */
+  synced(): void;
 }
 
 /** A write that waits for the next transaction. */
@@ -152,10 +154,11 @@ export function transactionsOf(
         const written = hooks.ending();
         if (written !== null) outcome = "unknown";
         (written === null ? rollback : commit).run();
+        if (written !== null) hooks.committed();
         return written ?? last;
       });
       await syncs.cover(revision);
-      hooks.committed();
+      hooks.synced();
     } catch (cause) {
       const error = failed(cause, outcome);
       for (const { reject } of pending.splice(0, taken || Infinity)) reject(error);
