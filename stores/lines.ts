@@ -94,6 +94,8 @@ function isWhiteSpace(byte: number): boolean {
 }
 
 /**
+ * Returns what a line says.
+ *
  * @param ttl Of a line without a lifetime, in seconds
  * @param now Returns the time, in milliseconds since 1970
  * @throws {BadLine} If the line is not an entry

@@ -27,7 +27,7 @@ export function parseQuery<Name extends string>(
   return values;
 }
 
-/** @throws {TypeError} If the percent-encoding of a part of a URL is malformed */
+/** Decodes a part of a store's URL, or throws a `TypeError` if its percent-encoding is malformed. */
 export function decodePart(text: string): string {
   try {
     return decodeURIComponent(text);

@@ -18,7 +18,7 @@ const MAX_BACK_OFF = 1000;
 const CONNECT_TIMEOUT = 1500;
 /** How long the other side may take to close a connection, in milliseconds. */
 const CLOSE_TIMEOUT = 100;
-/** Is in the options of our connections only, and of their duplicates. */
+/** Marks the options of our connections, and of their duplicates. */
 const OURS = {};
 
 /** The part of ioredis that takes the replies of one connection. Its types say that it is private. */

@@ -24,7 +24,7 @@ const REMEMBERED = 64;
 /** The most keys that a server examines in one step, which blocks it for a few milliseconds. */
 const MAX_SCAN = 10_000;
 
-/** Which listing, server, SCAN cursor, fingerprints, and keys ahead, as base64url of JSON. */
+/** The listing, the server, SCAN's cursor, fingerprints, and the keys ahead, as base64url of JSON. */
 const CURSOR = /^([\w-]{11})\.(\d{1,4})\.(\d{1,19})\.((?:[\w-]{11})*)\.([\w-]*)$/;
 
 /** How far a listing has come. */

@@ -18,8 +18,9 @@ const APPLICATION_ID = 0x73657373;
 /** The version of the tables (`PRAGMA user_version`). */
 const VERSION = 4;
 /**
- * With a key that is not a number SQLite would read whole rows to compare keys, and columns behind a
- * value only through the value. Triggers count the entries: `count(*)` reads the whole file.
+ * The primary key is a number: SQLite reads whole rows to compare primary keys of text. The value is
+ * the last column, since SQLite reads through it to a later one. Triggers count the entries, since
+ * `count(*)` reads the whole file.
  */
 const TABLES = `
   CREATE TABLE entries (
