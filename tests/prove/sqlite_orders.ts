@@ -62,6 +62,7 @@ class Client {
   async #call(call: string): Promise<void> {
     const [operation = "", key = ""] = call.split(" ");
     const hadFailed = this.#hasFailed;
+    const store = this.#store;
     const value = `"${this.name}${++this.#values}"`;
     try {
       await this.#answered(operation, key, value);
@@ -73,7 +74,8 @@ class Client {
         return;
       }
       if (!(error instanceof StoreUnavailable)) throw error;
-      assert(this.#hasFailed || this.#isClosed, `${call}: ${error.message}`);
+      const isClosed = this.#isClosed || store !== this.#store;
+      assert(this.#hasFailed || isClosed, `${call}: ${error.message}`);
       if (error.outcome === "unchanged") this.#unchanged.push(value);
       else assert(!hadFailed && WRITES.includes(operation), `${call}: ${error.outcome}`);
     }
@@ -201,6 +203,7 @@ export const LARGE_MEETINGS: Meeting[] = [
   { faults: 1, asked: ["a add x", "a set k", "b get k", "b set k"] },
   { faults: 2, asked: ["a set k", "a reopen", "a set x", "b list"] },
   { faults: 1, asked: ["a set k", "a reopen", "a get k", "b set k", "b reopen"] },
+  { faults: 1, asked: ["a watch", "a set k", "a reopen", "b delete k"] },
 ];
 
 /** Names a meeting. */
