@@ -44,7 +44,7 @@ export function memoryStore(
   const run = crypto.randomUUID().slice(0, 8);
   let writes = 0;
   let sweepFrom = "";
-  let timer = later(sweep, sweepInterval);
+  let timer = unref(setTimeout(sweep, sweepInterval));
 
   function find(key: string): Entry | null {
     const entry = entries.get(key);
@@ -68,7 +68,7 @@ export function memoryStore(
     for (const entry of some) if (isExpired(entry)) entries.delete(entry.key);
     const last = some.length < step ? undefined : some.at(-1);
     sweepFrom = last === undefined ? "" : following(last.key);
-    timer = later(sweep, last === undefined ? sweepInterval : 0);
+    timer = unref(setTimeout(sweep, last === undefined ? sweepInterval : 0));
   }
 
   return checked({
@@ -132,10 +132,4 @@ export function memoryStore(
 /** Returns the first key after another. */
 function following(key: string): string {
   return `${key}\0`;
-}
-
-function later(task: () => void, milliseconds: number): ReturnType<typeof setTimeout> {
-  const timer = setTimeout(task, milliseconds);
-  unref(timer);
-  return timer;
 }

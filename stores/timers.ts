@@ -4,9 +4,10 @@
  * @module
  */
 
-/** Lets the program end while the timer is pending. Runtimes whose timers are numbers do so anyway. */
-export function unref(timer: unknown): void {
+/** Lets the program end while a timer is pending, and returns it. Timers that are numbers do so anyway. */
+export function unref<Timer>(timer: Timer): Timer {
   (timer as { unref?(): void }).unref?.();
+  return timer;
 }
 
 /** Runs `task` after the callbacks that are ready now. Edge workers have no `setImmediate`. */

@@ -87,8 +87,7 @@ async function listen(
     if (connection.status !== "end") connection.disconnect();
   }
 
-  const timer = setInterval(test, interval);
-  unref(timer);
+  const timer = unref(setInterval(test, interval));
   const { promise: ended, reject } = Promise.withResolvers<never>();
   connection.once("end", () => {
     end(lastError);

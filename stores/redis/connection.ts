@@ -44,8 +44,7 @@ export class Connection {
     const { redis } = this.#client;
     this.redis = redis;
     this.#beforeCommand = gatherCommands(redis);
-    this.#timer = setInterval(() => this.#lookAround(), deadline / 10);
-    unref(this.#timer);
+    this.#timer = unref(setInterval(() => this.#lookAround(), deadline / 10));
     redis.on("error", (error) => this.#note(error));
     redis.on("ready", () => this.#check());
     for (const event of ["close", "end"]) redis.on(event, () => this.#ended());

@@ -50,8 +50,7 @@ export function sentinels(
     client.on("ready", () => client.subscribe("+switch-master").catch(() => {}));
     client.on("message", leaveOthers);
   }
-  const timer = setInterval(leaveOthers, interval);
-  unref(timer);
+  const timer = unref(setInterval(leaveOthers, interval));
 
   /** @throws {Error} If the master is not known, with what the Sentinels answer */
   async function find(): Promise<{ host: string; port: number }> {

@@ -77,8 +77,7 @@ export function sqliteStore(
   let hasChanged = false;
   let size = 0; // about how many bytes this transaction reads and writes
   let isClosed = false;
-  const timer = setInterval(sweep, sweepInterval);
-  unref(timer);
+  const timer = unref(setInterval(sweep, sweepInterval));
 
   const transactions = transactionsOf(path, database, syncs, {
     begun() {
