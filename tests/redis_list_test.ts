@@ -47,5 +47,5 @@ Deno.test("listPage() gives each key once, however SCAN gives them", async () =>
     }),
     { numRuns: 200 },
   );
-  for (const [what, times] of Object.entries(happened)) assert(times > 200, `${what}: ${times}`);
+  for (const [what, times] of Object.entries(happened)) assert(times > 20, `${what}: ${times}`);
 });
