@@ -110,10 +110,10 @@ export async function load(servers: Started, wanted: Load): Promise<Loaded> {
     ? await wrk(servers, wanted)
     : await autocannon(servers, wanted);
   const cpu = cpuSeconds(servers.pids) - before;
-  const [, json] = /^RESULT (.*)$/m.exec(output) ?? [];
-  if (json === undefined) throw new Error(`The load of ${servers.url} failed:\n${output}`);
+  const [, json = '{"requests":0}'] = /^RESULT (.*)$/m.exec(output) ?? [];
   const { requests, microseconds, refused, failed, p99, longest } = JSON.parse(json);
   if (requests === 0 && wanted.seconds < 1) return await load(servers, { ...wanted, seconds: 3 });
+  if (failed === undefined) throw new Error(`The load of ${servers.url} failed:\n${output}`);
   const isUseless = refused > 0 || requests === 0;
   if (failed > 0 || isUseless && !wanted.mayRefuse) {
     throw new Error(`${servers.url}: of ${requests} requests ${refused} refused, ${failed} failed`);

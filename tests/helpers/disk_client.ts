@@ -68,7 +68,8 @@ function inodes(directory: string): string {
 async function read(): Promise<void> {
   for (const key of ["a", "b", "c"]) tellEntry("get", key, await store.get(key));
   const { keys } = await store.list("new");
-  tell("list", keys.at(-1) ?? "a", 0);
+  const last = keys.at(-1);
+  if (last !== undefined) tell("list", last, 0);
   tell("count", "", await store.count?.() ?? 0);
   const [gone] = (await store.list("gone")).keys;
   if (gone !== undefined) tellEntry("get", gone, await store.get(gone));
