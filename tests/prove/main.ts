@@ -1,7 +1,8 @@
 /**
- * Proves what docs/RELIABILITY.md promises, for as long as you like. First all orders of events of a
- * few requests to one session, and of a few calls to one service or one SQLite file; then clients and browsers log what they ask and are answered while
- * services are killed, frozen and cut off, and a checker decides whether the answers fit together.
+ * Proves what docs/RELIABILITY.md promises, for as long as you like. First all orders of events: of a
+ * few requests to one session, and of a few calls to one service or one SQLite file. Then clients and
+ * browsers log what they ask and are answered while services are killed, frozen and cut off, and a
+ * checker decides whether the answers fit together.
  *
  *     deno task prove                        # half an hour, another seed each time
  *     deno task prove --seconds=60 --seed=7 --setups=SQLite,Redis
