@@ -244,8 +244,8 @@ async function restart(browser: Browser): Promise<void> {
   await using one = await visit(browser, first.url);
   await using other = await visit(browser, first.url);
   const edit = async ({ page }: Visit, value: string) => {
+    await page.bringToFront(); // a tab in the background would load nothing
     await rowsAre(page, [["a", "1", "never"]]);
-    await page.bringToFront();
     await page.click(".edit");
     await page.$eval("#edit-value", (it) => (it as HTMLTextAreaElement).value = "");
     await page.type("#edit-value", value);
