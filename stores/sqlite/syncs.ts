@@ -13,7 +13,7 @@ export type Sync = (file: number) => Promise<void>;
 
 const syncInThread: Sync = promisify(fdatasync);
 /** How long a sync may block, in milliseconds: a thread costs other calls as much. */
-const QUICK = 0.5;
+const QUICK = 1;
 /** After a slower sync, none blocks for this many times as long. */
 const REST = 1000;
 
