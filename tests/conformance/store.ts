@@ -68,7 +68,7 @@ export function servedStore(below: Store): Store {
     await server.shutdown();
     await below.close();
     // A stream of changes may still begin to pause, for a millisecond, though nobody reads it.
-    await delay(5);
+    await delay(50);
   };
   return { ...store, close };
 }
