@@ -9,8 +9,8 @@ import { PrefixQuery, readQuery } from "./requests.ts";
 
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
-/** How often a stream of changes shows that it is alive, in milliseconds. Bun closes after 10 s. */
-export const HEARTBEAT = 8_000;
+/** How often a stream of changes shows that it is alive, in milliseconds. Bun closes it after 10 s. */
+export const HEARTBEAT = 4000;
 
 const HEADERS = {
   ...GUARD_HEADERS,

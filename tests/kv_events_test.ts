@@ -69,7 +69,7 @@ Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one",
   await store.close();
 });
 
-Deno.test("kv() sends a heartbeat every 8 seconds", async () => {
+Deno.test("kv() sends a heartbeat every 4 seconds", async () => {
   const store = memoryStore();
   const app = kv(store);
   const timers = globalThis as { setTimeout: unknown };
@@ -85,7 +85,7 @@ Deno.test("kv() sends a heartbeat every 8 seconds", async () => {
     assertEquals(await events.next(), ":\n\n");
     assertEquals(await events.next(), ":\n\n");
     // The others are the store's own.
-    assertEquals(waits.filter((it) => it !== 60_000).slice(0, 2), [8000, 8000]);
+    assertEquals(waits.filter((it) => it !== 60_000).slice(0, 2), [4000, 4000]);
     await events.cancel();
   } finally {
     timers.setTimeout = setTimeout;

@@ -9,7 +9,7 @@ import { unref } from "../timers.ts";
 import { readChange, UnexpectedAnswer } from "../wire.ts";
 import type { Incoming } from "./connections.ts";
 
-/** How long a stream may be silent, in milliseconds. `kv.ts` sends a comment every 8 seconds. */
+/** How long a stream may be silent, in milliseconds. `kv.ts` sends a comment every 4 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
 /** What {@linkcode readChanges} takes besides the response. */
