@@ -112,7 +112,10 @@ export async function load(servers: Started, wanted: Load): Promise<Loaded> {
   const cpu = cpuSeconds(servers.pids) - before;
   const [, json = '{"requests":0}'] = /^RESULT (.*)$/m.exec(output) ?? [];
   const { requests, microseconds, refused, failed, p99, longest } = JSON.parse(json);
-  if (requests === 0 && wanted.seconds < 1) return await load(servers, { ...wanted, seconds: 3 });
+  if (requests === 0 && wanted.seconds < 1) {
+    await delay(1000); // until what was sent is answered
+    return await load(servers, { ...wanted, seconds: 3 });
+  }
   if (failed === undefined) throw new Error(`The load of ${servers.url} failed:\n${output}`);
   const isUseless = refused > 0 || requests === 0;
   if (failed > 0 || isUseless && !wanted.mayRefuse) {
