@@ -72,13 +72,13 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
     .route("/", operation(check ?? (() => options.store.load(crypto.randomUUID()))))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
-      const { session } = c.var;
+      const session = c.get("session");
       const data = await session.update((s) => ({ ...s, count: s.count + 1 }));
       const html = page({ data, setCookie: session.setCookie ?? "", url: c.req.url });
       return session.response(html, { headers: COUNTER_HEADERS });
     })
     .post("/reset", sameOriginOnly(options), async (c) => {
-      await c.var.session.destroy();
+      await c.get("session").destroy();
       return c.redirect("./", 303);
     })
     .notFound(notFound)

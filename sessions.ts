@@ -23,7 +23,7 @@
  * @module
  */
 import type { StandardSchemaV1 } from "@standard-schema/spec";
-import type { MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import { type CookieOptions, SessionCookie } from "./sessions/cookie_header.ts";
 import { DataSchema, isPromise } from "./sessions/data_schema.ts";
 import { checkMethods, checkOptions } from "./sessions/options.ts";
@@ -149,7 +149,7 @@ export function sessions<T extends object, Name extends string = "session">(
       const hint = "register sessions() once, or give each a name of its own";
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
     }
-    checkCookieName(settings.cookie.name, name, c.var);
+    takeCookieName(c, settings.cookie.name, name);
     const session = new RequestSession(settings, c.req.raw);
     c.set(name, session as never);
     await next();
@@ -195,13 +195,18 @@ function permanence<T extends object>(
   };
 }
 
+/** The variable of a request for its cookies' names, each with its session's: `c.var` is slow. */
+const NAMES = Symbol("cookies") as unknown as string;
+
 /** @throws {TypeError} If another session of this request has the cookie */
-function checkCookieName(cookieName: string, name: string, variables: object): void {
-  for (const [other, value] of Object.entries(variables)) {
-    if (!(value instanceof RequestSession) || value.settings.cookie.name !== cookieName) continue;
+function takeCookieName(c: Context, cookieName: string, name: string): void {
+  const names: Map<string, string> = c.get(NAMES) ?? new Map();
+  const other = names.get(cookieName);
+  if (other !== undefined) {
     throw new TypeError(
       `Cannot keep c.var.${name} in the cookie "${cookieName}", which has c.var.${other}: ` +
         "give each session a cookie.name of its own",
     );
   }
+  c.set(NAMES, names.set(cookieName, name));
 }

@@ -144,8 +144,14 @@ export class CookieSessionStore implements SessionStore {
     return { cookie, data: record.data, ttl, renewed: true };
   }
 
-  async #verify(cookie: string): Promise<VerifiedSession | null> {
-    const read = this.#verified.get(cookie) ?? await this.#read(cookie);
+  /** Returns a promise only for a cookie that is not cached, which saves time on each page. */
+  #verify(cookie: string): VerifiedSession | null | Promise<VerifiedSession | null> {
+    const read = this.#verified.get(cookie);
+    return read ? this.#living(read) : this.#read(cookie).then((read) => this.#living(read));
+  }
+
+  /** Returns the session that was in a cookie, or null if there is none, or its time is over. */
+  #living(read: ReadText | null): VerifiedSession | null {
     if (read === null) return null;
     const now = this.#lifetimes.now();
     const age = now - read.time;

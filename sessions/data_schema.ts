@@ -39,12 +39,12 @@ export class DataSchema<T extends object> {
       if (!result.issues) return result.value;
       if (this.#migrate) {
         const migrated = after(this.#migrate(stored), (data) => this.#validate(data));
-        return after(migrated, (result) => fitting("what migrate gave", result));
+        return after(migrated, (result) => fitting(result, () => "what migrate gave"));
       }
       const hint =
         "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
       const what = typeof stored === "string" ? `what is stored, ${hint},` : "what is stored";
-      return fitting(what, result);
+      return fitting(result, () => what);
     });
   }
 
@@ -59,7 +59,7 @@ export class DataSchema<T extends object> {
     if (isPromise(given)) {
       throw invalid(change, "is a promise: await what update needs before it is called");
     }
-    const data = fitting(`what ${quoted(change)} gave`, await this.#validate(given));
+    const data = fitting(await this.#validate(given), () => `what ${quoted(change)} gave`);
     const problem = problemForJson(data);
     if (problem !== null) throw invalid(change, `cannot be kept as JSON: ${problem}`);
     const dropped = droppedKey(given, data, before);
@@ -115,15 +115,18 @@ function invalid(change: unknown, problem: string): SessionDataInvalid {
   return new SessionDataInvalid(`The session's data, what ${quoted(change)} gave, ${problem}`);
 }
 
-/** @throws {SessionDataInvalid} If what was validated does not fit */
-function fitting<T>(what: string, result: Result<T>): T {
+/**
+ * @param what Names what was validated
+ * @throws {SessionDataInvalid} If it does not fit
+ */
+function fitting<T>(result: Result<T>, what: () => string): T {
   if (!result.issues) return result.value;
   const problems = result.issues.map(({ path = [], message }) => {
     const keys = path.map((part) => String(typeof part === "object" ? part.key : part));
     return [keys.join("."), message].filter((text) => text !== "").join(": ");
   });
   throw new SessionDataInvalid(
-    `The session's data, ${what}, does not fit the schema: ${problems.join("; ")}`,
+    `The session's data, ${what()}, does not fit the schema: ${problems.join("; ")}`,
   );
 }
 

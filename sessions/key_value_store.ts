@@ -110,8 +110,12 @@ export class KeyValueSessionStore implements SessionStore {
     const key = this.#keyOf(id);
     if (key === null) return null;
     const entry = await this.#store.get(key);
-    const record = await this.#read(key, entry);
-    if (entry === null || record === null) return null;
+    if (entry === null) {
+      await checkMoved(this.#store, key);
+      return null;
+    }
+    const record = this.#living(entry);
+    if (record === null) return null;
     this.#cache.set(key, entry);
     return await this.#use(id, entry, record);
   }
@@ -191,8 +195,12 @@ export class KeyValueSessionStore implements SessionStore {
     change: (data: unknown) => Promise<object | null>,
     isCached: boolean,
   ): Promise<StoredSession | null> {
-    const record = await this.#read(key, entry);
-    if (entry === null || record === null) return null;
+    if (entry === null) {
+      await checkMoved(this.#store, key);
+      return null;
+    }
+    const record = this.#living(entry);
+    if (record === null) return null;
     let data: object | null;
     try {
       data = await change(record.data);
@@ -210,19 +218,6 @@ export class KeyValueSessionStore implements SessionStore {
   async #checkCurrent({ key, revision }: Entry): Promise<void> {
     const current = await this.#store.get(key);
     if (current?.revision !== revision) throw new RevisionConflict(key, current);
-  }
-
-  /**
-   * Returns the session that an entry holds, or null if there is none.
-   *
-   * @throws {SessionRotated} If it has just been moved away from this key
-   */
-  async #read(key: string, entry: Entry | null): Promise<SessionRecord | null> {
-    if (entry === null) {
-      await checkMoved(this.#store, key);
-      return null;
-    }
-    return this.#living(entry);
   }
 
   /** Returns the session that an entry holds, or null if its time is over. */

@@ -18,21 +18,12 @@ export class KeyedQueue {
    * otherwise each would wait for a deadline of its own.
    */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const before = this.#last.get(key);
-    const begin = () => this.#begin(key, task);
-    const running = before === undefined ? begin() : before.then(begin);
-    const settled = running.catch((error) => {
-      // The waiting tasks have the old id, and must not learn the new one.
-      if (error instanceof RotationUnknown) throw error.cause;
-      if (error instanceof StoreUnavailable) throw error;
-    });
-    // Without a next task, nothing else handles the rejection.
-    settled.catch(() => {});
-    this.#last.set(key, settled);
+    const running = this.#runAfter(this.#last.get(key), key, task);
+    this.#last.set(key, running);
     try {
       return await running;
     } finally {
-      if (this.#last.get(key) === settled) this.#last.delete(key);
+      if (this.#last.get(key) === running) this.#last.delete(key);
     }
   }
 
@@ -41,9 +32,24 @@ export class KeyedQueue {
     this.#pausedUntil.set(key, performance.now() + milliseconds);
   }
 
-  async #begin<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const wait = (this.#pausedUntil.get(key) ?? 0) - performance.now();
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+  async #runAfter<T>(
+    before: Promise<unknown> | undefined,
+    key: string,
+    task: () => Promise<T>,
+  ): Promise<T> {
+    if (before !== undefined) await before.catch(rethrowUnavailable);
+    const pausedUntil = this.#pausedUntil.get(key);
+    if (pausedUntil !== undefined) {
+      const wait = pausedUntil - performance.now();
+      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    }
     return await task();
   }
+}
+
+/** Ignores any other error: it is that of another call. */
+function rethrowUnavailable(error: unknown): void {
+  // The waiting tasks have the old id, and must not learn the new one.
+  if (error instanceof RotationUnknown) throw error.cause;
+  if (error instanceof StoreUnavailable) throw error;
 }

@@ -173,8 +173,11 @@ export class RequestSession<T extends object> implements Session<T> {
    * Returns the cookie that may name the session. Of several with one name, which a browser sends for
    * ever, it is the first that names a living session, or the youngest if they hold the data.
    */
-  async #livingCookie(): Promise<string | null> {
-    if (this.#cookies.length < 2) return this.#cookies[0] ?? null;
+  #livingCookie(): string | null | Promise<string | null> {
+    return this.#cookies.length < 2 ? this.#cookies[0] ?? null : this.#firstLiving();
+  }
+
+  async #firstLiving(): Promise<string | null> {
     let living: string | null = null;
     let youngest = Infinity;
     let rotated: SessionRotated | null = null;

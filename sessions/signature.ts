@@ -15,10 +15,12 @@ export const MIN_SECRET_LENGTH = 16;
 const MAX_INFLATED_BYTES = 64 * 1024;
 const DIGESTS = { sha1, sha256 };
 const UTF8 = new TextEncoder();
+/** Holds the bytes of {@linkcode bytesOf}: several times a cookie. */
+const SCRATCH = new Uint8Array(16 * 1024);
 /** Base64 for URLs (RFC 4648, section 5). Node 24 lacks `toBase64`, which is three times as fast. */
 export const encode: (bytes: Uint8Array) => string = "toBase64" in Uint8Array.prototype
   ? (bytes) => bytes.toBase64({ alphabet: "base64url", omitPadding: true })
-  : (bytes) => encodeBase64Url(bytes.buffer).replaceAll("=", "");
+  : (bytes) => encodeBase64Url(bytes.slice().buffer).replaceAll("=", "");
 
 /** How texts are signed. */
 export interface SignatureOptions {
@@ -53,7 +55,7 @@ export class Signer implements CookieCodec {
   }
 
   write(text: string, now: number): string {
-    const signed = `${encode(UTF8.encode(text))}.${encodeTime(now)}`;
+    const signed = `${encode(bytesOf(text))}.${encodeTime(now)}`;
     const [sign] = this.#keys as [Sign];
     return `${signed}.${sign(signed)}`;
   }
@@ -81,7 +83,13 @@ type Sign = (text: string) => string;
 function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
   const state = hmac.create(digest, hmac(digest, secretBytes(secretKey), UTF8.encode(salt)));
   const copy = state.clone();
-  return (text) => encode(state._cloneInto(copy).update(UTF8.encode(text)).digest());
+  return (text) => encode(state._cloneInto(copy).update(bytesOf(text)).digest());
+}
+
+/** Returns the bytes of a text, valid until the next call. An array of their own costs five times as much. */
+function bytesOf(text: string): Uint8Array {
+  if (3 * text.length > SCRATCH.length) return UTF8.encode(text);
+  return SCRATCH.subarray(0, UTF8.encodeInto(text, SCRATCH).written);
 }
 
 /** @throws {TypeError} If the key is not a text of {@linkcode MIN_SECRET_LENGTH} */
