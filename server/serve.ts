@@ -89,9 +89,9 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       opened.requests++;
       const end = () => {
         opened.requests--;
-        return closeUnused(opened);
+        if (opened !== current.opened) closeUnused(opened).catch(console.error);
       };
-      info.completed.then(end, end).catch(console.error);
+      info.completed.then(end, end);
     }
     const isRead = request.method === "GET" || request.method === "HEAD";
     if (isRead) waiting++;

@@ -56,7 +56,9 @@ export function putText(
   value: JsonText,
   { ttl, ifRevision }: TtlOption & RevisionOption,
 ): string {
-  return `${JSON.stringify({ op: "put", key, ttl, ifRevision }).slice(0, -1)},"value":${value}}`;
+  const seconds = ttl === undefined ? "" : `,"ttl":${ttl}`;
+  const condition = ifRevision === undefined ? "" : `,"ifRevision":${JSON.stringify(ifRevision)}`;
+  return `{"op":"put","key":${JSON.stringify(key)}${seconds}${condition},"value":${value}}`;
 }
 
 // ---- What the service answers --------------------------------------------------------------
