@@ -61,7 +61,7 @@ export async function overload(options: Options): Promise<string> {
     await using servers = new Servers();
     const ids = Array.from({ length: 4 * options.connections }, () => crypto.randomUUID());
     const { server, lines } = await start(servers, ids);
-    const usual = { ...options, lines, seconds: Math.max(1, options.seconds) };
+    const usual = { ...options, lines };
     await load(server, usual); // until its code is compiled
     const before = await load(server, usual);
     const probe = await watch(server.url + health);
