@@ -3,8 +3,6 @@
  * open one file. A promise resolves when what it did or found is on disk.
  *
  * Keys are BLOBs, since SQLite ends a TEXT at a NUL, which a key may contain. JSON text has none.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
@@ -119,8 +117,8 @@ export function sqliteStore(
   function find(key: string): Found<Entry | null> {
     const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
     if (value === null || written === null) {
-      // No unsynced commit has removed it: the last one is ours, follows a synced one, and did not.
-      const isUntouched = last === ownCommit && syncs.has(before) && !changed.has(key);
+      // No commit after `before` has removed it: the only one is ours, and did not.
+      const isUntouched = last === ownCommit && !changed.has(key);
       return { result: null, revision: isUntouched ? before : last };
     }
     size += value.length;
