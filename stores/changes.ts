@@ -2,8 +2,6 @@
  * The recent changes of a store, for `Store.watch`: the keys that were written or removed, in order.
  * Only the last {@linkcode MAX_CHANGES} are kept. A watcher reads at its own pace; one that falls
  * further behind gets an error, and no writer waits for it.
- *
- * @module
  */
 import { type Change, ChangesLost, type Entry, type Watch } from "./store.ts";
 

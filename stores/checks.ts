@@ -1,8 +1,4 @@
-/**
- * The checks of arguments, made once for every engine.
- *
- * @module
- */
+/** The checks of arguments, made once for every engine. */
 import { byteLength } from "./json/text.ts";
 import {
   type Entry,

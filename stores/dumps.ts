@@ -1,8 +1,6 @@
 /**
  * Reads every entry of a store, and restores dumps (newline-delimited JSON). Both hold a few entries
  * at a time.
- *
- * @module
  */
 import { checkTtl } from "./checks.ts";
 import { BadLine, type Line, linesOf, readLine } from "./lines.ts";

@@ -1,8 +1,4 @@
-/**
- * An entry as a line of newline-delimited JSON: writing lines, and reading them from bytes.
- *
- * @module
- */
+/** An entry as a line of newline-delimited JSON: writing lines, and reading them from bytes. */
 import { Buffer } from "node:buffer";
 import { checkKey, checkTtl } from "./checks.ts";
 import { JsonReader } from "./json/reader.ts";

@@ -1,8 +1,4 @@
-/**
- * Opens the store that a URL names.
- *
- * @module
- */
+/** Opens the store that a URL names. */
 import { prefixed } from "./prefix.ts";
 import { parseQuery } from "./query.ts";
 import { parseRedisUrl } from "./redis/url.ts";

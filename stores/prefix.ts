@@ -1,8 +1,4 @@
-/**
- * A part of a store: the entries whose keys begin with a prefix, as a store of its own.
- *
- * @module
- */
+/** A part of a store: the entries whose keys begin with a prefix, as a store of its own. */
 import { checked, isKey } from "./checks.ts";
 import { type Change, type Entry, RevisionConflict, type Store } from "./store.ts";
 

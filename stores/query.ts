@@ -1,8 +1,4 @@
-/**
- * The query of a store's URL.
- *
- * @module
- */
+/** The query of a store's URL. */
 
 /**
  * Returns the parameters of a query by their names, decoded.

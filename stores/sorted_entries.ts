@@ -1,8 +1,6 @@
 /**
  * The entries of the memory store, in the order of their keys: in short sorted arrays, so that a write
  * moves only a few entries.
- *
- * @module
  */
 import type { Entry } from "./store.ts";
 

@@ -3,8 +3,6 @@
  * key-value service on another machine. `openStore(url)` opens the one that a URL names.
  *
  * The promises are written on {@linkcode Store}. Every engine passes `tests/conformance/store.ts`.
- *
- * @module
  */
 
 /** The longest key, in bytes of UTF-8. */

@@ -1,8 +1,4 @@
-/**
- * Timers where the runtimes differ, and a clock that does not step back.
- *
- * @module
- */
+/** Timers where the runtimes differ, and a clock that does not step back. */
 
 /** Lets the program end while a timer is pending, and returns it. Timers that are numbers do so anyway. */
 export function unref<Timer>(timer: Timer): Timer {

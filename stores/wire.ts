@@ -2,8 +2,6 @@
  * The protocol between `kv.ts` and its client, `http/`: arrays of operations and their answers,
  * changes, pages of keys and errors. The service copies values as JSON text; the client parses the
  * answers, and keeps every digit of a number.
- *
- * @module
  */
 import { isKey } from "./checks.ts";
 import { json, type JsonText, parseJson } from "./json/text.ts";

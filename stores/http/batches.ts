@@ -2,8 +2,6 @@
  * Gathers calls into requests. The calls of one turn of the event loop travel together, as one array
  * of operations. Writes wait until the request with the writes before them is answered, so they take
  * effect in order; meanwhile more of them gather. Reads do not wait for writes, which wait for a disk.
- *
- * @module
  */
 import { afterThisTurn } from "../timers.ts";
 import { type Answer, MAX_BODY_BYTES, type Operation } from "../wire.ts";

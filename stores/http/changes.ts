@@ -1,8 +1,4 @@
-/**
- * The stream of changes of a key-value service (server-sent events) as a `Watch`.
- *
- * @module
- */
+/** The stream of changes of a key-value service (server-sent events) as a `Watch`. */
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { type Change, MAX_VALUE_BYTES, type Watch } from "../store.ts";
 import { unref } from "../timers.ts";

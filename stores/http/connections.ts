@@ -3,8 +3,6 @@
  * sent once, and a failure tells whether it was sent at all. `fetch` repeats a request if a reused
  * connection closes before the answer, sends even loopback to `HTTP_PROXY`, words failures differently
  * on each runtime, and takes about twice the CPU time.
- *
- * @module
  */
 import type { Buffer } from "node:buffer";
 import type { Socket } from "node:net";

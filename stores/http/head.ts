@@ -1,8 +1,4 @@
-/**
- * The head of a response by HTTP/1.1 (RFC 9112), and the sizes that it has.
- *
- * @module
- */
+/** The head of a response by HTTP/1.1 (RFC 9112), and the sizes that it has. */
 import { UnexpectedAnswer } from "../wire.ts";
 
 /** The first part of a response. */

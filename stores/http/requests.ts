@@ -1,8 +1,4 @@
-/**
- * Requests to a key-value service, and the store's errors for what goes wrong with them.
- *
- * @module
- */
+/** Requests to a key-value service, and the store's errors for what goes wrong with them. */
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
 import { type Failure, MAX_BODY_BYTES, readFailure, UnexpectedAnswer } from "../wire.ts";
 import { type Incoming, NotSent, type Outgoing, type Transport } from "./connections.ts";

@@ -1,8 +1,6 @@
 /**
  * Reads JSON in UTF-8 in one pass over its bytes, and returns each value as text: nothing becomes a
  * JavaScript value, so numbers keep every digit.
- *
- * @module
  */
 import { type JsonText, tooDeep } from "./text.ts";
 import { JsonTokens } from "./tokens.ts";

@@ -1,8 +1,4 @@
-/**
- * JSON text: checked once, then kept as text, so that every number keeps its digits.
- *
- * @module
- */
+/** JSON text: checked once, then kept as text, so that every number keeps its digits. */
 import {
   InvalidArgument,
   type JsonText,

@@ -1,8 +1,6 @@
 /**
  * The tokens of JSON in UTF-8, compacted in place: white space between tokens is dropped, and an escape
  * of a printable character (`\u00e9`, `\/`) becomes the character. Both only make the text shorter.
- *
- * @module
  */
 import { Buffer, isUtf8 } from "node:buffer";
 

@@ -6,8 +6,6 @@
  * server may not receive all messages, every watch ends and cannot be resumed. The servers of a
  * Cluster forward messages without acknowledgement: a change may be missed while a slot moves, and
  * until a server notices that it cannot reach another (`cluster-node-timeout`).
- *
- * @module
  */
 import { Cluster, type Redis } from "ioredis";
 import { Changes } from "../changes.ts";

@@ -1,8 +1,6 @@
 /**
  * The connections of a Redis store, by `ioredis` with settings under which no call hangs, no command is
  * sent twice and a lost connection is made again.
- *
- * @module
  */
 import { Cluster, Redis } from "ioredis";
 import handlers from "ioredis/built/DataHandler.js";

@@ -1,8 +1,6 @@
 /**
  * What a Redis Cluster needs beside ioredis: servers that are cut off are not asked for the map of
  * slots, and what servers know of one another is read.
- *
- * @module
  */
 import { type Cluster, Redis } from "ioredis";
 import { within } from "./deadlines.ts";

@@ -1,8 +1,6 @@
 /**
  * The connection of a Redis store: whether it can be used now, and if not, why; and the outcome of
  * each call.
- *
- * @module
  */
 import { Cluster, Command, type Redis } from "ioredis";
 import { InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";

@@ -1,8 +1,4 @@
-/**
- * Ends calls that take too long.
- *
- * @module
- */
+/** Ends calls that take too long. */
 
 /**
  * Returns what a promise resolves to.

@@ -1,8 +1,4 @@
-/**
- * How entries, conditions and ttls are written in Redis, and what replies there are.
- *
- * @module
- */
+/** How entries, conditions and ttls are written in Redis, and what replies there are. */
 import { ReplyError } from "ioredis";
 import { expiry } from "../checks.ts";
 import { byteLength } from "../json/text.ts";

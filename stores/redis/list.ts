@@ -9,8 +9,6 @@
  * A restart or a failover changes the order, so older cursors are rejected; so are those of another
  * connection if the user may not call INFO. While a Cluster moves slots from one master to another,
  * their keys may be missed or come twice.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 import { createHash, randomUUID } from "node:crypto";

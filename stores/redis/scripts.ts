@@ -1,8 +1,6 @@
 /**
  * The scripts that a store writes with, each one atomic step on the server: no client sees one half
  * done. They check and read no more of a value than an entry can have.
- *
- * @module
  */
 import { createHash } from "node:crypto";
 import { isExpiry, isPacked, isRefusal, MAX_ENTRY_BYTES } from "./format.ts";

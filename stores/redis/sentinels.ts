@@ -4,8 +4,6 @@
  *
  * A connection ends as soon as another master is named, even if it still works: what the old master
  * acknowledges from then on is lost.
- *
- * @module
  */
 import { AbstractConnector, Redis, type RedisOptions } from "ioredis";
 import { connect, type Socket } from "node:net";

@@ -8,8 +8,6 @@
  * server's clock decides, and Redis itself removes an entry when it expires.
  *
  * Without a prefix no other program may use the database.
- *
- * @module
  */
 import { randomUUID } from "node:crypto";
 import type { Changes } from "../changes.ts";

@@ -11,8 +11,6 @@
  * `rediss` instead of `redis` means TLS. All parts are percent-encoded. User and password are the data
  * servers'; the Sentinels' are `?sentinelUsername=` and `?sentinelPassword=`. `?prefix=` goes before
  * every key, for a Redis that others use too.
- *
- * @module
  */
 
 import { decodePart, parseQuery } from "../query.ts";

@@ -1,7 +1,5 @@
 /**
  * The database of a SQLite store: opens the file, creates its tables, and tells if it was replaced.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 import { closeSync, openSync, readSync, realpathSync, statSync, writeSync } from "node:fs";

@@ -1,8 +1,4 @@
-/**
- * The SQL of a SQLite store.
- *
- * @module
- */
+/** The SQL of a SQLite store. */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 
 /** How many bytes have to fit on a disk that is not full. */

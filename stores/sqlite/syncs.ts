@@ -2,8 +2,6 @@
  * Syncs of the write-ahead log to disk, which a commit with `synchronous=NORMAL` leaves out. A slow
  * disk is synced in a thread, so that the event loop goes on. Commits are known by their revisions,
  * which grow with each commit of any process.
- *
- * @module
  */
 import { closeSync, fdatasync, fdatasyncSync, openSync } from "node:fs";
 import { promisify } from "node:util";

@@ -4,8 +4,6 @@
  * of a turn of the event loop share one, and may miss what another process commits meanwhile.
  *
  * No call returns anything that is not on disk yet, whoever has committed it.
- *
- * @module
  */
 import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";

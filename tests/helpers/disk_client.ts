@@ -4,8 +4,6 @@
  * told, as JSON on standard output:
  *
  *     deno run -A disk_client.ts write|read FILE COPIES TAKEN
- *
- * @module
  */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";

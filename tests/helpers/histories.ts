@@ -4,8 +4,6 @@
  * end, could have given all these answers (Herlihy and Wing, Linearizability, 1990).
  *
  * Every write has a value of its own, so that a value names the write that it came from.
- *
- * @module
  */
 import {
   type Entry,

@@ -6,8 +6,6 @@
  * refused; or its caller is told that the outcome is unknown, and the write is done at any later
  * moment or never; or its process crashes. Of two orders that differ only in calls which cannot
  * influence each other, one is tried (sleep sets: Godefroid, Partial-Order Methods, 1996, chapter 5).
- *
- * @module
  */
 import { assertEquals } from "@std/assert";
 import { setImmediate as endOfTurn } from "node:timers/promises";

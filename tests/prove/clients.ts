@@ -1,8 +1,6 @@
 /**
  * What clients do while services fail, and what they may be answered: calls of a store, watches,
  * and browsers at the counter.
- *
- * @module
  */
 import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";

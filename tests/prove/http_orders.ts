@@ -1,8 +1,6 @@
 /**
  * Every order in which a few calls to a service can meet its network and their deadlines: the real
  * client, over connections that an order connects, answers, cuts and delays.
- *
- * @module
  */
 import { assert, assertEquals } from "@std/assert";
 import { everyOrder, type Program, type Tried } from "../helpers/orders.ts";

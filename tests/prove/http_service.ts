@@ -1,8 +1,6 @@
 /**
  * A key-value service, the network before it, and the deadlines of its clients: an order chooses
  * when each message arrives, and which is lost or late.
- *
- * @module
  */
 import { EventEmitter } from "node:events";
 import type { Order } from "../helpers/orders.ts";

@@ -1,8 +1,6 @@
 /**
  * Every order in which the calls of a few requests to one session can reach the store, fail there,
  * and be cut off by a crash: the real middleware, in processes with caches of their own.
- *
- * @module
  */
 import { assert, assertEquals } from "@std/assert";
 import { KeyValueSessionStore } from "../../sessions.ts";

@@ -1,8 +1,6 @@
 /**
  * Services that fail: several `kv.ts` over one SQLite file, over one Redis, or over a Cluster, each
  * behind a proxy, with the faults that a seed chooses from.
- *
- * @module
  */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";

@@ -2,8 +2,6 @@
  * A SQLite file, and what of it is on the disk. What a failed sync should have kept may never get
  * there though later syncs succeed, and each process that has the log open is told of the failure
  * once (Linux, `errseq_t`).
- *
- * @module
  */
 import { statSync, utimesSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";

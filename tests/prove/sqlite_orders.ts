@@ -1,8 +1,6 @@
 /**
  * Every order in which a few calls to one SQLite file, from two processes, can meet the syncs of its
  * log, which end or fail.
- *
- * @module
  */
 import { assert, assertEquals } from "@std/assert";
 import { copyFileSync, existsSync } from "node:fs";
