@@ -75,19 +75,13 @@ export async function keyValues(options: Options): Promise<string> {
   const results = await takeTurns(variants, options);
   const ratios = ratioTable(results, [
     [GET, GET_LIMIT],
-    [GET, BARE],
     [GET, WEBDIS_GET],
     [GET, ETCD_GET],
     [MEMORY_GET, MEMORY_GET_LIMIT],
-    [MEMORY_GET, BARE],
-    [MEMORY_GET, WEBDIS_GET],
     [POST, ETCD_PUT],
     [POST, WEBDIS_SET],
     [PUT, ETCD_PUT],
     [PUT, WEBDIS_SET],
-    [MEMORY_POST, WEBDIS_SET],
-    [MEMORY_PUT, WEBDIS_SET],
-    [POST, BARE],
   ]);
   return `${resultTable(results, "Request")}\n\n${ratios}`;
 }

@@ -2,7 +2,7 @@
  * What the project costs, beside the least it could cost and what others cost.
  *
  * ```sh
- * deno task bench                     # page, kv and redis
+ * deno task bench                     # page and kv
  * deno task bench growth              # a part: see PARTS
  * deno task bench page --write        # its tables go to docs/, too
  * deno task bench page --rounds=2 --seconds=1
@@ -22,7 +22,7 @@ import { growth } from "./growth.ts";
 import { hostile } from "./hostile.ts";
 import { keyValues } from "./kv.ts";
 import { type Options, progress } from "./load.ts";
-import { pages, redisPages } from "./pages.ts";
+import { pages } from "./pages.ts";
 import { profiles } from "./profile.ts";
 import { overload } from "./overload.ts";
 import { soak } from "./soak.ts";
@@ -33,7 +33,6 @@ import { versions } from "./versions.ts";
 const PARTS: Record<string, (options: Options) => Promise<string>> = {
   page: pages,
   kv: keyValues,
-  redis: redisPages,
   profile: profiles,
   growth,
   contention,
@@ -68,7 +67,7 @@ const options: Options = {
   peers: !values["no-peers"],
   write: values.write,
 };
-const names = positionals.length > 0 ? positionals : ["page", "kv", "redis"];
+const names = positionals.length > 0 ? positionals : ["page", "kv"];
 const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
 if (unknown !== undefined) {
   console.error(`There is no part "${unknown}": expected ${Object.keys(PARTS).join(", ")}`);

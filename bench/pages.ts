@@ -30,12 +30,14 @@ export async function pages(options: Options): Promise<string> {
   const page = await variants(servers, options);
   const redis = await servers.redis();
   const kv = await servers.kv();
+  const redisKv = await servers.kv(redis.url, [redis]);
   const cookie = await servers.counter();
   await page.add(COOKIE, "ours", cookie);
   await page.add(ENCRYPTED, "ours", await servers.counter({ SESSION_COOKIE_ENCRYPT: "true" }));
   await page.add(MEMORY, "ours", await servers.counterOver(":memory:"));
   await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
   await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
+  await page.add(REDIS_SERVICE, "ours", await servers.counterOver(redisKv.url, [redisKv]));
   await page.limit(cookie);
   await page.add(COOKIE_LIMIT, "limit", await servers.limit("cookie.js", await pageOf(cookie)));
   await page.add(BARE, "limit", await servers.limit("deno.js"));
@@ -52,45 +54,16 @@ export async function pages(options: Options): Promise<string> {
   const results = await takeTurns(page.variants, options);
   const ratios = ratioTable(results, [
     [COOKIE, COOKIE_LIMIT],
-    [COOKIE, LIMIT],
-    [COOKIE, HONO_SESSION],
-    [COOKIE, HONO_COOKIE],
     [COOKIE, FASTIFY],
-    [ENCRYPTED, HONO_SESSION],
-    [ENCRYPTED, HONO_COOKIE],
-    [ENCRYPTED, FASTIFY],
+    [COOKIE, HONO_SESSION],
     [COOKIE, EXPRESS_COOKIE],
-    [SERVICE, EXPRESS_REDIS],
-    [SERVICE, RAW_REDIS],
-    [REDIS, RAW_REDIS],
-    [REDIS, EXPRESS_REDIS],
+    [ENCRYPTED, FASTIFY],
+    [ENCRYPTED, HONO_COOKIE],
     [MEMORY, HONO_MEMORY],
-    [MEMORY, LIMIT],
-    [LIMIT, BARE],
-  ]);
-  return `${resultTable(results, "Page")}\n\n${ratios}`;
-}
-
-/** What keeps sessions in Redis. */
-export async function redisPages(options: Options): Promise<string> {
-  await using servers = new Servers();
-  const page = await variants(servers, options);
-  const redis = await servers.redis();
-  const kv = await servers.kv(redis.url, [redis]);
-  const counter = await servers.counterOver(redis.url, [redis]);
-  await page.add(REDIS, "ours", counter);
-  await page.add(REDIS_SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
-  await page.limit(counter);
-  if (options.peers) {
-    const REDIS_URL = redis.url;
-    await page.peer(RAW_REDIS, "deno", "hono_redis.js", { REDIS_URL }, [redis]);
-    await page.peer(EXPRESS_REDIS, "node", "express_redis.js", { REDIS_URL }, [redis]);
-  }
-  const results = await takeTurns(page.variants, options);
-  const ratios = ratioTable(results, [
-    [REDIS, LIMIT],
     [REDIS, RAW_REDIS],
     [REDIS, EXPRESS_REDIS],
+    [SERVICE, RAW_REDIS],
+    [SERVICE, EXPRESS_REDIS],
     [REDIS_SERVICE, RAW_REDIS],
     [REDIS_SERVICE, EXPRESS_REDIS],
   ]);

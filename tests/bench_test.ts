@@ -20,7 +20,6 @@ for (
   const [part, programs, row] of [
     ["page", ["wrk", ...REDIS], /^\| ours, signed cookie +\| ours \| [\d,]+ \| [\d,]+ \|$/m],
     ["kv", ["wrk", "webdis", "etcd", ...REDIS], /^\| Webdis GET \| peer \| [\d,]+ \| [\d,]+ \|$/m],
-    ["redis", ["wrk", ...REDIS], /^\| ours, Redis \| .+ \| limit \| [\d.]+ \| [\d.]+ \|$/m],
     ["profile", ["wrk"], /^\| ours +(\| [\d.]+ ){5}\|$/m],
     ["growth", ["wrk", ...REDIS], /^\| kv\.ts \| [\d,]+ \| [\d,]+ \|$/m],
     [
