@@ -21,10 +21,12 @@ const BESIDE = [
   ...[
     "browsers",
     "cross_site",
+    "deploy",
     "explorer_connection",
     "explorer_editing",
     "explorer",
     "lesson",
+    "lifecycle",
     "login",
     "npm",
     "outage",
