@@ -2,7 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
-import { MAX_KEY_BYTES } from "../stores/store.ts";
+import { MAX_KEY_BYTES, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { failingListing, post, readProblem, test } from "./helpers/kv_app.ts";
@@ -169,4 +169,16 @@ test("says that it does not know the outcome of a delete that stopped midway", a
     assertEquals((await readProblem(response)).outcome, "unknown");
   });
   assertEquals((await store.list("")).keys.length, 36);
+});
+
+test("says that a delete which could not list the keys has removed none", async ({ store }) => {
+  await store.set("k", json(1));
+  const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
+  const app = kv({ ...store, list: () => Promise.reject(gone) });
+  await logged(async () => {
+    const response = await app.request("/?prefix=k", { method: "DELETE" });
+    assertEquals(response.status, 503);
+    assertEquals((await readProblem(response)).outcome, "unchanged");
+  });
+  assertEquals((await store.list("")).keys, ["k"]);
 });
