@@ -16,12 +16,8 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
 
 /** Sets the {@linkcode sessionHeaders} on a finished response. */
 export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
-  // A handler may return one response to many requests, if it has no body. Check the type first,
-  // which every text has: reading `body` turns a text into a stream.
-  if (c.res.headers.get("Content-Type") === null) {
-    if (TYPES_TEXT_LATE) cloneResponse(c);
-    else if (c.res.body === null) copyResponse(c);
-  }
+  // A handler may return one response to many requests, and none but this may get the cookie.
+  if (setCookies.length > 0) copyResponse(c);
   try {
     setHeaders(c.res.headers, setCookies);
   } catch (error) {
@@ -43,14 +39,13 @@ function setHeaders(headers: Headers, setCookies: readonly string[]): void {
 }
 
 function copyResponse(c: Context): void {
-  c.res = new Response(c.res.body, c.res);
-}
-
-function cloneResponse(c: Context): void {
   const { res } = c;
+  if (res.status === 101) return; // an upgrade, which only its request has, and cannot be copied
   // Hono would read the `body` of a response that follows another.
   c.res = undefined;
-  c.res = res.clone();
-  // What a stream gives would be kept for it. The clone fails with the same error.
-  res.body?.cancel().catch(() => {});
+  if (TYPES_TEXT_LATE) {
+    c.res = res.clone();
+    // What a stream gives would be kept for it. The clone fails with the same error.
+    res.body?.cancel().catch(() => {});
+  } else c.res = new Response(res.body, res);
 }

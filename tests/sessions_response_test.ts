@@ -135,21 +135,26 @@ Deno.test("a response whose headers cannot be changed carries the cookie, too", 
 });
 
 Deno.test("a response that a handler gives to all requests carries nobody else's cookie", async () => {
-  const done = new Response(null, { status: 204 });
-  const app = new Hono()
-    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
-    .get("/read", async (c) => {
-      await c.var.session.read();
-      return done;
-    })
-    .get("/count", async (c) => {
-      await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
-      return done;
-    });
-  for (const [path, cookies] of [["/count", 1], ["/count", 1], ["/read", 0]] as const) {
-    const { headers } = await app.request(path);
-    assertEquals(headers.getSetCookie().length, cookies, path);
-    assertEquals(headers.get("Vary"), "Cookie");
+  for (const init of [{ status: 204 }, { headers: { "Content-Type": "text/plain" } }]) {
+    const done = new Response(null, init);
+    const app = new Hono()
+      .get("/outside", () => done)
+      .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+      .get("/read", async (c) => {
+        await c.var.session.read();
+        return done;
+      })
+      .get("/count", async (c) => {
+        await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
+        return done;
+      })
+      .get("/untouched", () => done);
+    const paths = { "/count": 1, "/read": 0, "/untouched": 0, "/outside": 0 };
+    for (const [path, cookies] of [...Object.entries(paths), ...Object.entries(paths)]) {
+      const { headers } = await app.request(path);
+      assertEquals(headers.getSetCookie().length, cookies, path);
+      assertEquals(headers.get("Cache-Control"), cookies === 1 ? "no-store" : null, path);
+    }
   }
 });
 
