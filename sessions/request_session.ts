@@ -28,6 +28,10 @@ export class RequestSession<T extends object> implements Session<T> {
   readonly #isSecure: boolean;
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
   #cookies: readonly string[];
+  /** Those that were left out when one was found living. They end with it. */
+  #otherCookies: readonly string[] = [];
+  /** Whether the session was renewed when it was found among them. */
+  #isRenewed = false;
   #data: T | undefined;
   /** When the session ends unless it is used, in milliseconds since 1970; null: there is none. */
   #expires: number | null = null;
@@ -135,7 +139,8 @@ export class RequestSession<T extends object> implements Session<T> {
       const { store, cookie } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       // Each of them, also after one that has just moved to another id.
-      const ends = await Promise.allSettled(this.#cookies.map((it) => store.destroy(it)));
+      const cookies = [...this.#cookies, ...this.#otherCookies];
+      const ends = await Promise.allSettled(cookies.map((it) => store.destroy(it)));
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
       if (!this.#isFinished) this.#setCookies = cookie.clearingHeaders(this.#isSecure);
@@ -181,20 +186,25 @@ export class RequestSession<T extends object> implements Session<T> {
     let living: string | null = null;
     let youngest = Infinity;
     let rotated: SessionRotated | null = null;
+    const moved: string[] = [];
     for (const cookie of this.#cookies) {
       try {
         const stored = await this.settings.store.load(cookie);
         const age = stored?.age ?? 0;
         if (stored === null || age > youngest) continue;
         [living, youngest] = [cookie, age];
+        this.#isRenewed = stored.renewed;
         if (stored.age === undefined) break;
       } catch (error) {
         if (!(error instanceof SessionRotated)) throw error;
         rotated = error;
+        moved.push(cookie);
       }
     }
-    if (living !== null) this.#cookies = [living];
-    else if (rotated !== null) throw rotated;
+    if (living !== null) {
+      this.#otherCookies = this.#cookies.filter((it) => it !== living && !moved.includes(it));
+      this.#cookies = [living];
+    } else if (rotated !== null) throw rotated;
     return living;
   }
 
@@ -208,7 +218,7 @@ export class RequestSession<T extends object> implements Session<T> {
   /** Takes over the session that a call has returned. */
   #take(stored: StoredSession | null): void {
     if (stored === null) this.#forget();
-    else if (stored.renewed) this.#send(stored);
+    else if (stored.renewed || this.#isRenewed) this.#send(stored);
     else this.#keep(stored);
   }
 

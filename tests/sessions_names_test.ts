@@ -7,6 +7,7 @@ import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
+import { testClock } from "./helpers/clock.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
 
@@ -180,13 +181,36 @@ for (const kind of KINDS) {
 
 Deno.test("a logout ends the sessions of all cookies that the browser sent", async () => {
   const memory = memoryStore();
-  const app = testApp({ store: new KeyValueSessionStore(memory) });
-  const [one, two] = [new Browser(app), new Browser(app)];
-  await one.post("/count");
-  await two.post("/count");
-  const headers = { Cookie: `session=${one.cookie}; session=${two.cookie}` };
-  assertEquals((await app.request("/destroy", { method: "POST", headers })).status, 303);
-  assertEquals((await memory.list("")).keys, []);
+  const app = testApp({ store: new KeyValueSessionStore(memory) })
+    .post("/logout", async (c) => {
+      await c.var.session.read(); // as a middleware does that looks who is logged in
+      await c.var.session.destroy();
+      return c.redirect("/", 303);
+    });
+  for (const path of ["/destroy", "/logout"]) {
+    const [one, two] = [new Browser(app), new Browser(app)];
+    await one.post("/count");
+    await two.post("/count");
+    const dead = crypto.randomUUID();
+    const headers = { Cookie: `session=${dead}; session=${one.cookie}; session=${two.cookie}` };
+    assertEquals((await app.request(path, { method: "POST", headers })).status, 303);
+    assertEquals((await memory.list("")).keys, [], path);
+  }
+  await memory.close();
+});
+
+Deno.test("a permanent session found among several cookies is renewed in the browser, too", async () => {
+  const { now, pass } = testClock();
+  const memory = memoryStore({ now });
+  const store = new KeyValueSessionStore(memory, { lifetime: 1000, now });
+  const app = testApp({ store, permanent: true });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  pass(500);
+  const headers = { Cookie: `session=${crypto.randomUUID()}; session=${browser.cookie}` };
+  const response = await app.request("/read", { headers });
+  assertEquals(await response.json(), { count: 1 });
+  assertMatch(response.headers.get("Set-Cookie") ?? "", /; Max-Age=1000;/);
   await memory.close();
 });
 
