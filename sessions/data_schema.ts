@@ -171,10 +171,10 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
 }
 
 /** Freezes plain data, so that changing it in place is an error instead of being lost. */
-export function freeze<T>(value: T): T {
-  if (!isObject(value) || Object.isFrozen(value) || !isPlain(value)) return value;
+export function freeze<T>(value: T, depth = 0): T {
+  if (!isObject(value) || !isPlain(value) || depth > MAX_DEPTH) return value;
   Object.freeze(value);
-  for (const key of Object.keys(value)) freeze(value[key]);
+  for (const key of Object.keys(value)) freeze(value[key], depth + 1);
   return value;
 }
 

@@ -145,6 +145,20 @@ Deno.test("update gives frozen data, so that a change in place is an error", asy
   assertEquals([response.status, response.headers.get("Set-Cookie")], [200, null]);
 });
 
+Deno.test("data that the schema has frozen at the outside is frozen within", async () => {
+  const schema = z.object({ items: z.array(z.string()).default([]) }).readonly();
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema }))
+    .get("/", async (c) => {
+      await c.var.session.update((s) => {
+        assertThrows(() => s.items.push("x"), TypeError, "not extensible");
+        return s;
+      });
+      return c.text("");
+    });
+  assertEquals((await app.request("/")).status, 200);
+});
+
 Deno.test("what read and update return is frozen, so that nobody assigns in vain", async () => {
   const schema = z.object({ user: z.string().default(""), tags: z.array(z.string()).default([]) });
   const app = new Hono()
