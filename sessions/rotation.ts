@@ -72,10 +72,7 @@ async function tryMove(store: SessionEntries, move: Move): Promise<StoredSession
   for (let copies = 0; copies < MAX_COPIES; copies++) {
     try {
       // Both come before the delete: whoever finds no entry learns why, and the session is safe.
-      const [copy] = await Promise.all([
-        move.copy(entry),
-        store.set(tombstoneOf(entry.key), json(true), { ttl: TOMBSTONE_TTL }),
-      ]);
+      const [copy] = await Promise.all([move.copy(entry), setTombstone(store, entry.key)]);
       const { revision } = await move.mark(entry);
       await remove(store, move, { ifRevision: revision });
       return copy;
@@ -91,6 +88,11 @@ async function tryMove(store: SessionEntries, move: Move): Promise<StoredSession
   return await move.copy(removed).catch((error) => {
     throw new RotationUnknown(move.cookie, error);
   });
+}
+
+/** Async, since the store of an app may throw at once, while the copy is under way. */
+async function setTombstone(store: SessionEntries, key: string): Promise<void> {
+  await store.set(tombstoneOf(key), json(true), { ttl: TOMBSTONE_TTL });
 }
 
 async function remove(

@@ -395,3 +395,19 @@ Deno.test("a rotation for which there is no room leaves no copy", async () => {
   assertEquals(await sessionKeys(memory), [cookie]);
   await memory.close();
 });
+
+Deno.test("a store that throws at once fails a rotation, and ends no process", async () => {
+  const memory = memoryStore();
+  const { cookie } = await new KeyValueSessionStore(memory).create({ count: 1 });
+  const store = new KeyValueSessionStore({
+    get: (key) => memory.get(key),
+    set() {
+      throw new TypeError("not a promise");
+    },
+    delete: (key, options) => memory.delete(key, options),
+  });
+  await assertRejects(() => store.rotate(cookie), TypeError, "not a promise");
+  await delay(0); // what nobody handles ends the test
+  assertEquals((await memory.get(cookie))?.value, '{"count":1}');
+  await memory.close();
+});
