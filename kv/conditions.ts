@@ -1,7 +1,10 @@
 /** Conditional requests: RFC 9110, section 13, without dates. */
-import { type Entry, RevisionConflict } from "../stores/store.ts";
+import { type Entry, RevisionConflict, StoreUnavailable } from "../stores/store.ts";
 import { badRequest } from "./errors.ts";
 import type { KvContext } from "./answers.ts";
+
+/** How long a write is tried while other clients are faster, in milliseconds. */
+const MAX_TRYING = 5000;
 
 /** A list of entity tags, or `*`. */
 type Tags = { weak: boolean; revision: string }[] | "*" | null;
@@ -57,6 +60,7 @@ export function noneMatches(tags: Tags, entry: Entry | null): boolean {
  *
  * @param write Writes only over the entry that it is given: no other write can come between
  * @throws {RevisionConflict} If the conditions do not hold
+ * @throws {StoreUnavailable} If other clients were faster for five seconds
  */
 export async function writeIf<T>(
   c: KvContext,
@@ -65,7 +69,7 @@ export async function writeIf<T>(
 ): Promise<T> {
   const conditions = readConditions(c);
   let current = await c.get("access").store.get(key);
-  for (;;) {
+  for (const end = performance.now() + MAX_TRYING; performance.now() < end;) {
     if (conditions !== null && !holds(conditions, current)) {
       throw new RevisionConflict(key, current);
     }
@@ -77,6 +81,7 @@ export async function writeIf<T>(
       current = error.current;
     }
   }
+  throw new StoreUnavailable("The key has too many writers", { outcome: "unchanged" });
 }
 
 function holds({ ifMatch, ifNoneMatch }: Conditions, entry: Entry | null): boolean {

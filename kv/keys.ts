@@ -41,7 +41,7 @@ function getting(represent: (key: string, entry: Entry | null) => Answer): Handl
     if (conditions !== null) {
       if (!matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
       if (!noneMatches(conditions.ifNoneMatch, entry)) {
-        const { "Content-Type": _, ...headers } = entryHeaders(entry);
+        const { "Content-Type": _, ...headers } = represent(key, entry).headers;
         return { status: 304, headers, body: null };
       }
     }

@@ -5,7 +5,8 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import { json } from "../stores/json/text.ts";
-import type { Store } from "../stores/store.ts";
+import { RevisionConflict, type Store } from "../stores/store.ts";
+import { logged } from "./helpers/captured_errors.ts";
 import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";
 
 test("rejects a POST with a condition, and writes nothing", async ({ app, store }) => {
@@ -37,6 +38,9 @@ test("answers 304 if the client has the current entry", async ({ app, store }) =
       assertEquals(await response.text(), "");
     }
   }
+  const headers = { "If-None-Match": "*", "Accept": "text/plain" };
+  const plain = await app.request("/a", { headers });
+  assertEquals([plain.status, plain.headers.get("ETag")], [304, `W/"${revision}"`]);
   const other = await app.request("/a", { headers: { "If-None-Match": '"x"' } });
   assertEquals(other.status, 200);
   assertEquals(await other.text(), '{"a":1}');
@@ -296,3 +300,22 @@ for (const [name, open] of Object.entries(stores)) {
     );
   });
 }
+
+test("ends a write that others always overtake", async ({ store }) => {
+  const { revision } = await store.set("a", json(1));
+  const current = { key: "a", value: json(1), revision, expires: null };
+  const busy = { ...store, delete: () => Promise.reject(new RevisionConflict("a", current)) };
+  const { now } = performance;
+  let time = 0;
+  performance.now = () => time += 100;
+  try {
+    const log = await logged(async () => {
+      const response = await kv(busy).request("/a", { method: "DELETE" });
+      assertEquals(response.status, 503);
+      assertEquals((await readProblem(response)).outcome, "unchanged");
+    });
+    assertEquals(log, "kv: The key has too many writers");
+  } finally {
+    performance.now = now;
+  }
+});
