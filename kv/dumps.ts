@@ -30,7 +30,7 @@ function lines(c: KvContext, prefix: string, lineOf: typeof line): Answer {
   return { status: 200, headers: HEADERS, body: chunksOf(c.get("access").store, prefix, lineOf) };
 }
 
-/** The lines of a dump, many at a time. */
+/** The lines of a dump, many at a time. The response begins before the first pause. */
 async function* chunksOf(
   store: Store,
   prefix: string,
@@ -39,11 +39,13 @@ async function* chunksOf(
   let chunk = "";
   let count = 0;
   for await (const entry of entries(store, prefix)) {
-    if (++count % ENTRIES_A_STEP === 0) await pause();
     chunk += `${lineOf(entry)}\n`;
-    if (chunk.length < CHUNK_LENGTH) continue;
-    yield chunk;
-    chunk = "";
+    count++;
+    if (chunk.length >= CHUNK_LENGTH || count === ENTRIES_A_STEP) {
+      yield chunk;
+      chunk = "";
+    }
+    if (count % ENTRIES_A_STEP === 0) await pause();
   }
   yield chunk;
 }

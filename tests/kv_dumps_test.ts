@@ -55,6 +55,16 @@ Deno.test("kv() dumps every entry under a prefix, one a line", async () => {
   assertMatch((await readProblem(bad)).detail, /^Cannot read the query: .*limit/);
 });
 
+Deno.test("kv() begins the response of a dump before it lets others go first", async () => {
+  await using t = setUp();
+  await t.store.setAll(new Map(Array.from({ length: 1000 }, (_, i) => [`key ${i}`, json(i)])));
+  let reads = 0;
+  const get = (key: string) => (reads++, t.store.get(key));
+  const response = await kv({ ...t.store, get }).request("/", { headers: NDJSON });
+  assert(reads < 200, `${reads} reads before the response`);
+  assertEquals((await response.text()).split("\n").length, 1001);
+});
+
 Deno.test("kv() restores its dump: awkward keys, and numbers with every digit", async () => {
   await using from = setUp();
   await using to = setUp();
@@ -244,9 +254,10 @@ Deno.test("kv() aborts the response when a dump fails midway", async () => {
 
 Deno.test("kv() answers 503 if a dump fails before its first byte", async () => {
   await using t = setUp();
-  await t.store.setAll(new Map(Array.from({ length: 1500 }, (_, i) => [`k${i}`, json(i)])));
+  const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
+  const list = () => Promise.reject(gone);
   const log = await logged(async () => {
-    const response = await kv(failingListing(t.store)).request("/", { headers: NDJSON });
+    const response = await kv({ ...t.store, list }).request("/", { headers: NDJSON });
     assertEquals((await readProblem(response)).status, 503);
     assertEquals(response.headers.get("Retry-After"), "1");
   });
