@@ -152,6 +152,7 @@ if (import.meta.main) {
   await run("counter", (program) =>
     serve(program, {
       port: 5000,
+      health: "/health",
       logPaths: ["/", "/reset", "/health", "/metrics"],
       async make(config, open) {
         const { KV_URL, KV_TOKEN, SECRET_KEY = randomKey, SESSION_COOKIE_ENCRYPT } = config;

@@ -114,6 +114,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   const { tokens = [], readTokens = [], host = "localhost", trustProxy = false } = options;
   const { stopping = new AbortController().signal } = options;
   const budget = new Budget(options.maxHeldBytes);
+  // Whoever may only read must not keep the others from writing.
+  const readersBudget = new Budget(budget.limit / 2, budget);
   const events = new Events(stopping);
   const needsToken = tokens.length + readTokens.length > 0;
   const measured = metrics(store, () => events.count, () => budget.held);
@@ -147,13 +149,15 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     return async function respond(c: KvContext): Promise<Response> {
       const begun = performance.now();
       const { raw, method } = c.req;
-      const held = new Held(budget);
+      let held = new Held(budget);
       let response: Response;
       try {
         const url = splitUrl(raw.url);
         guard(raw, url);
         c.set("url", url);
-        c.set("access", access(raw));
+        const granted = access(raw);
+        if (!granted.canWrite) held = new Held(readersBudget);
+        c.set("access", granted);
         c.set("held", held);
         response = await responseOf(method, await handler(c), held);
       } catch (error) {
@@ -226,6 +230,7 @@ if (import.meta.main) {
   await run("kv", (program) =>
     serve(program, {
       port: 5100,
+      health: "/?health",
       async make({ DBM, HOST, KV_TOKEN, KV_READ_TOKEN, TRUST_PROXY }, open) {
         if (!isLoopback(HOST) && KV_TOKEN.length === 0) {
           throw new ConfigError(

@@ -20,11 +20,12 @@ export class TooMuchHeld extends Error {
   }
 }
 
-/** The bytes held for all requests. */
+/** The bytes held for all requests, or for some of them. */
 export class Budget {
   #held = 0;
 
-  constructor(readonly limit = MAX_HELD_BYTES) {}
+  /** @param whole What these bytes count for, too */
+  constructor(readonly limit = MAX_HELD_BYTES, readonly whole?: Budget) {}
 
   get held(): number {
     return this.#held;
@@ -37,6 +38,7 @@ export class Budget {
    */
   add(bytes: number): void {
     if (bytes > 0 && this.#held + bytes > this.limit) throw new TooMuchHeld();
+    this.whole?.add(bytes);
     this.#held += bytes;
   }
 }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { openStore, withoutPassword } from "../stores/open.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { type Config, readConfig } from "./config.ts";
+import { splitUrl } from "./guards.ts";
 import { listen } from "./listen.ts";
 import { onHangUp, printProblem, type Program } from "./program.ts";
 
@@ -29,6 +30,8 @@ export interface Served {
 export interface Service {
   /** Where it listens without `PORT`. */
   port: number;
+  /** The path and query of the health check, which is never refused. */
+  health: string;
   /** The paths that a line about a request may show. */
   logPaths?: string[];
   /** Makes the server. Its store, if any, is opened by `open`, and closed when it is not needed. */
@@ -51,7 +54,10 @@ interface Opened {
  *
  * @throws {ConfigError} If the configuration is invalid, or the server cannot listen
  */
-export async function serve(program: Program, { port, logPaths, make }: Service): Promise<void> {
+export async function serve(
+  program: Program,
+  { port, health, logPaths, make }: Service,
+): Promise<void> {
   let config = readConfig();
   let current = await begin(config);
   let reloading = Promise.resolve();
@@ -84,7 +90,8 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
 
   async function handle(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
     const { opened, fetch } = current;
-    if (waiting >= MAX_WAITING && !/[/?]health$/.test(request.url)) return busy();
+    const isRead = request.method === "GET" || request.method === "HEAD";
+    if (isRead && waiting >= MAX_WAITING && !asksFor(health, request)) return busy();
     if (opened) {
       opened.requests++;
       const end = () => {
@@ -93,7 +100,6 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       };
       info.completed.then(end, end);
     }
-    const isRead = request.method === "GET" || request.method === "HEAD";
     if (isRead) waiting++;
     try {
       return await fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
@@ -122,6 +128,11 @@ export async function serve(program: Program, { port, logPaths, make }: Service)
       console.error("the previous configuration stays in use");
     }
   }
+}
+
+function asksFor(target: string, { url }: Request): boolean {
+  const { path, search } = splitUrl(url);
+  return target === (search === null ? `/${path}` : `/${path}?${search}`);
 }
 
 /** Refuses a request while {@linkcode MAX_WAITING} reads have no response. Nothing was done. */

@@ -70,6 +70,25 @@ Deno.test("kv() answers 503 with Retry-After while too much is held for others",
   assertEquals(await t.held(), 0);
 });
 
+Deno.test("kv() keeps half of the room from clients that may only read", async () => {
+  await using t = await setUp();
+  const tokens = { tokens: ["all"], readTokens: ["read"] };
+  const app = kv(t.store, { maxHeldBytes: 6 * MIB, ...tokens });
+  const as = (token: string) => ({ ...NDJSON, Authorization: `Bearer ${token}` });
+  const unread: Response[] = [];
+  for (;;) {
+    const response = await app.request("/", { headers: as("read") });
+    if (response.status === 503) break;
+    assert(unread.push(response) < 10);
+  }
+  const body = `"${"x".repeat(MIB - 2)}"`;
+  const headers = { Authorization: "Bearer all", "Content-Type": "application/json" };
+  const written = await app.request("/a", { method: "PUT", body, headers });
+  assertEquals(written.status, 200);
+  await written.body?.cancel();
+  for (const { body } of unread) await body?.cancel();
+});
+
 Deno.test("kv() needs room for the value of a PUT once, which it also answers", async () => {
   await using t = await setUp();
   const unread = await Promise.all(["/a", "/b"].map((path) => t.app.request(path)));

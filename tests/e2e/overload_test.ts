@@ -35,11 +35,17 @@ Deno.test("counter.ts refuses a page at once while a thousand wait for its store
   const { detail, outcome } = await refused?.json();
   assertEquals(outcome, "unchanged");
   assertEquals(detail, "Too many requests are under way: try again");
-  // The look at the store's health is not refused, but waits for it.
+  assertEquals(await status("/wrong/health"), 503);
+  // The look at the store's health is not refused, but waits for it; and so does a reset.
   const health = status("/health");
+  const headers = { Cookie: `session=${crypto.randomUUID()}` };
+  const reset = fetch(`${counter.url}/reset`, { method: "POST", headers, redirect: "manual" });
 
   kv.program.signal("SIGCONT");
   assertEquals(await health, 200);
+  const { status: done, body } = await reset;
+  await body?.cancel();
+  assertEquals(done, 303);
   for (const page of [...waiting]) await page;
   assertEquals(await status("/"), 200);
 });
