@@ -14,7 +14,7 @@
  * @module
  */
 import { setColorEnabled } from "@std/fmt/colors";
-import { copy, NotEmpty } from "./dump/copy.ts";
+import { copy, UnfitTarget } from "./dump/copy.ts";
 import { printer } from "./dump/formats.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
@@ -157,7 +157,8 @@ function exitCodeOf(error: unknown): number | null {
   if (error instanceof RestoreStopped) return exitCodeOf(error.cause) === null ? null : 1;
   if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
   const isKnown = error instanceof StoreUnavailable || error instanceof StoreFull ||
-    error instanceof ChangesLost || error instanceof UnreadableFile || error instanceof NotEmpty ||
+    error instanceof ChangesLost || error instanceof UnreadableFile ||
+    error instanceof UnfitTarget ||
     error instanceof Deno.errors.NotCapable || (error as { code?: string }).code === "ENOSPC";
   return isKnown ? 1 : null;
 }

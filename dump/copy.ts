@@ -6,9 +6,9 @@ import type { Store, Watch } from "../stores/store.ts";
 /** How many entries are on their way at a time. */
 const AT_ONCE = 64;
 
-/** The target of a copy has entries. What was removed from the source would stay there. */
-export class NotEmpty extends Error {
-  override readonly name = "NotEmpty";
+/** The target of a copy is the source, or has entries: what was removed from the source would stay. */
+export class UnfitTarget extends Error {
+  override readonly name = "UnfitTarget";
 }
 
 /** What {@linkcode copy} takes beside the stores. */
@@ -27,7 +27,8 @@ export interface CopyOptions {
  * Writes the entries of a store into an empty one. What changes meanwhile is copied again afterwards,
  * so that in the end both are the same, with lifetimes to the second.
  *
- * @throws {NotEmpty} If the target has an entry under the prefix
+ * @throws {UnfitTarget} If the target has an entry under the prefix, or a change shows that it is the
+ * source under another URL
  * @throws {ChangesLost} If more happened at once than the source keeps
  */
 export async function copy(
@@ -36,7 +37,7 @@ export async function copy(
   { prefix, watch, onProgress, onCopied }: CopyOptions,
 ): Promise<void> {
   for await (const { key } of entries(to, prefix)) {
-    throw new NotEmpty(`Cannot copy: the target has "${key}" already, and has to be empty`);
+    throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
   // Before the keys are listed, so that no change is missed.
   const changed = watch ? new ChangedKeys(await from.watch(prefix)) : null;
@@ -52,8 +53,16 @@ export async function copy(
   } while (after !== undefined);
   onCopied(copied);
   for (let keys = await changed?.take(); keys; keys = await changed?.take()) {
+    await checkOther(from, to, keys);
     await copyKeys(from, to, keys);
   }
+}
+
+/** Otherwise each change would be copied for ever. No two stores give an entry the same revision. */
+async function checkOther(from: Store, to: Store, [key = ""]: string[]): Promise<void> {
+  const [source, target] = await Promise.all([from.get(key), to.get(key)]);
+  if (source === null || source.revision !== target?.revision) return;
+  throw new UnfitTarget("Cannot copy a store to itself: both URLs lead to one");
 }
 
 /** Makes these keys the same in both stores, and returns how many have an entry. */

@@ -1,7 +1,7 @@
 /** Copies of a store in use: what `dump.ts --to` does. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { copy, type CopyOptions, NotEmpty } from "../dump/copy.ts";
+import { copy, type CopyOptions, UnfitTarget } from "../dump/copy.ts";
 import { entries } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -85,11 +85,23 @@ Deno.test("copy() ends with both the same, for any changes while it copies and f
   for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
 });
 
+Deno.test("copy() ends at the first change if both are one store", async () => {
+  const store = memoryStore();
+  const copied = Promise.withResolvers<void>();
+  const onCopied = () => copied.resolve();
+  const copying = copy(store, store, { ...NO_WATCH, watch: true, onCopied });
+  await copied.promise;
+  const { revision } = await store.set("a", json(1));
+  await assertRejects(() => copying, UnfitTarget, "Cannot copy a store to itself");
+  assertEquals((await store.get("a"))?.revision, revision);
+  await store.close();
+});
+
 Deno.test("copy() writes into no store that has entries", async () => {
   const [from, to] = [memoryStore(), memoryStore()];
   await from.set("a", json(1));
   await to.set("b", json(2));
-  const error = await assertRejects(() => copy(from, to, NO_WATCH), NotEmpty);
+  const error = await assertRejects(() => copy(from, to, NO_WATCH), UnfitTarget);
   assertMatch(error.message, /^Cannot copy: the target has "b" already/);
   assertEquals(await contents(to), new Map([["b", "2"]]));
   await copy(from, to, { ...NO_WATCH, prefix: "a" });
