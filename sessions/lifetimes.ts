@@ -70,12 +70,12 @@ export class Lifetimes {
 
   /**
    * Whether a session that would end in `ttl` seconds should be written again: at most once in a
-   * tenth of the lifetime, so that reading seldom costs a write; and once a lifetime has become shorter.
+   * tenth of the lifetime, so that reading seldom costs a write.
    */
   needsRenewal(record: SessionRecord, ttl: number): boolean {
     // The first use must be stored, otherwise an absolute lifetime would never end it.
     if (!record.isDated && this.absolute !== Infinity) return true;
-    return Math.abs(ttl - this.secondsLeft(record)) > this.idle(record) / 10;
+    return ttl < this.secondsLeft(record) - this.idle(record) / 10;
   }
 }
 

@@ -58,22 +58,6 @@ for (const kind of KINDS) {
 }
 
 for (const kind of KINDS) {
-  Deno.test(`a lifetime that was shortened holds from the next use, kept in a ${kind}`, async () => {
-    const { now, pass } = testClock();
-    const memory = memoryStore({ now });
-    const { cookie } = await sessionStore(kind, memory, { now }).create({ count: 1 });
-    const store = sessionStore(kind, memory, { lifetime: 900, now });
-    await store.create({ count: 2 }); // which tells the store's clock
-    pass(10);
-    const used = await store.load(cookie);
-    assertEquals(used?.data, { count: 1 });
-    pass(901);
-    assertEquals(await store.load(used?.cookie ?? ""), null);
-    await memory.close();
-  });
-}
-
-for (const kind of KINDS) {
   Deno.test(`a session has ended when its absolute lifetime is over, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore(); // whose clock stands still beside the test's
