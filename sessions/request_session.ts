@@ -139,8 +139,10 @@ export class RequestSession<T extends object> implements Session<T> {
       const { store, cookie } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       // Each of them, also after one that has just moved to another id.
-      const cookies = [...this.#cookies, ...this.#otherCookies];
-      const ends = await Promise.allSettled(cookies.map((it) => store.destroy(it)));
+      const ends = await Promise.allSettled([
+        ...this.#cookies.map((it) => store.destroy(it)),
+        ...this.#otherCookies.map((it) => store.destroy(it).catch(ignoreRotated)),
+      ]);
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
       if (!this.#isFinished) this.#setCookies = cookie.clearingHeaders(this.#isSecure);
@@ -186,7 +188,6 @@ export class RequestSession<T extends object> implements Session<T> {
     let living: string | null = null;
     let youngest = Infinity;
     let rotated: SessionRotated | null = null;
-    const moved: string[] = [];
     for (const cookie of this.#cookies) {
       try {
         const stored = await this.settings.store.load(cookie);
@@ -198,11 +199,10 @@ export class RequestSession<T extends object> implements Session<T> {
       } catch (error) {
         if (!(error instanceof SessionRotated)) throw error;
         rotated = error;
-        moved.push(cookie);
       }
     }
     if (living !== null) {
-      this.#otherCookies = this.#cookies.filter((it) => it !== living && !moved.includes(it));
+      this.#otherCookies = this.#cookies.filter((it) => it !== living);
       this.#cookies = [living];
     } else if (rotated !== null) throw rotated;
     return living;
@@ -279,6 +279,11 @@ Object.setPrototypeOf(
     },
   }),
 );
+
+/** What has moved away from a cookie is not this browser's session, which another cookie names. */
+function ignoreRotated(error: unknown): void {
+  if (!(error instanceof SessionRotated)) throw error;
+}
 
 function logError(error: unknown): void {
   console.error("A session's call failed, and nothing awaited it:", error);

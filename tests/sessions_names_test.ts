@@ -226,6 +226,28 @@ Deno.test("a logout ends the living session also after an id that was rotated aw
   await memory.close();
 });
 
+Deno.test("a logout after a read takes no offence at an id that was rotated away", async () => {
+  const memory = memoryStore();
+  const app = testApp({ store: new KeyValueSessionStore(memory) })
+    .post("/logout", async (c) => {
+      await c.var.session.read();
+      await c.var.session.destroy();
+      return c.redirect("/", 303);
+    });
+  for (const rotatedFirst of [true, false]) {
+    const [rotated, living] = [new Browser(app), new Browser(app)];
+    for (const browser of [rotated, living]) await browser.post("/count");
+    const cookies = [`session=${rotated.cookie}`, `session=${living.cookie}`];
+    await rotated.post("/rotate");
+    const headers = { Cookie: (rotatedFirst ? cookies : cookies.reverse()).join("; ") };
+    const response = await app.request("/logout", { method: "POST", headers });
+    assertEquals(response.status, 303);
+    assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=; Max-Age=0/);
+    assertEquals(await memory.get(living.cookie ?? ""), null);
+  }
+  await memory.close();
+});
+
 Deno.test("an id that was rotated away, beside the living one, is not used", async () => {
   const memory = memoryStore();
   const app = testApp({ store: new KeyValueSessionStore(memory) });
