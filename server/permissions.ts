@@ -1,4 +1,6 @@
 /** The permissions that a server needs for its configuration, and no others. */
+import { existsSync, realpathSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { SETTINGS } from "./config.ts";
 
 /** The network and files that a server uses. */
@@ -44,7 +46,10 @@ function needsOf(store: string): Needs {
   const [scheme = "sqlite:"] = /^[a-z][a-z0-9+.-]+:/i.exec(store) ?? [];
   if (scheme === "sqlite:") {
     const file = store.replace(/^sqlite:/, "").replace(/\?.*/s, "");
-    return { files: ["", "-wal", "-shm", "-journal"].map((suffix) => file + suffix) };
+    const linked = withoutLinks(file);
+    const names = linked === resolve(file) ? [file] : [file, linked];
+    const suffixes = ["", "-wal", "-shm", "-journal"];
+    return { files: names.flatMap((name) => suffixes.map((suffix) => name + suffix)) };
   }
   if (scheme === "redis+unix:") {
     return { hosts: "any", files: [decodeURI(new URL(store).pathname)] };
@@ -54,6 +59,17 @@ function needsOf(store: string): Needs {
   if (defaultPort === undefined) return { hosts: "any" };
   const { hostname, port } = new URL(store);
   return { hosts: [hostAndPort(hostname, Number(port) || defaultPort)] };
+}
+
+/** Returns the file that a path leads to by links: SQLite keeps its other files beside that one. */
+function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    // It is created by the server, or cannot be, which the server then says.
+    const directory = dirname(path);
+    return existsSync(directory) ? join(realpathSync(directory), basename(path)) : path;
+  }
 }
 
 /** With port 0, any port of the host, since the port is not known yet. */

@@ -112,6 +112,21 @@ testWith(
   },
 );
 
+Deno.test("deno task kv opens a file that a link leads to", async () => {
+  await using directory = await temporaryDirectory();
+  await Deno.mkdir(join(directory.path, "real"));
+  const link = join(directory.path, "link");
+  await Deno.symlink(join(directory.path, "real"), link);
+  for (const count of [0, 1]) {
+    const env = { DBM: join(link, "kv.db"), PORT: `${freePort()}` };
+    await using kv = new Program(Deno.execPath(), ["task", "kv"], { env });
+    const [, url = "", entries] = await kv.printed(/kv: (\S+) .*entries: (\d)/);
+    assertEquals(entries, `${count}`);
+    await post(url, '{"foo":"bar"}');
+    assertEquals(await kv.stop(), 0, kv.output);
+  }
+});
+
 Deno.test("permissionsOf() names hosts, files and variables", () => {
   const rightsFor = (store?: string, port = 5100) => {
     const flags = permissionsOf({ hostname: "127.0.0.1", port, config: "c.json", store });
