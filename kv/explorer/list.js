@@ -121,12 +121,17 @@ async function load() {
   const found = await operate(page.keys.map((key) => JSON.stringify({ op: "get", key })));
   if (load !== loads) return;
 
+  let failure = "";
   const shown = page.keys.flatMap((key, i) => {
     const contents = found[i];
     const row = rows.get(key) ?? new Row(key, rowEvents);
     // A change that has come since this load began is newer.
     if (row.changedIn === load) return [row];
     if (contents === undefined || contents.revision === null) return [];
+    if (contents.status >= 400) {
+      failure = `Cannot read ${key}: ${contents.detail}`;
+      return [];
+    }
     if (search?.matches(key, contents.value) === false) return [];
     row.show(contents, search?.text ?? "");
     return [row];
@@ -134,6 +139,7 @@ async function load() {
   place(shown);
   nextCursor = page.next;
   showPosition(shown.length, page.total);
+  if (failure) say(failure, "error");
 }
 
 /** @param {Row[]} shown */

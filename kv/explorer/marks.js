@@ -17,7 +17,7 @@ export function mark(elements, text) {
   if (marks === null || text === "") return;
   for (const element of elements) {
     const nodes = textsOf(element);
-    const all = nodes.map(({ data }) => data).join("").toLowerCase();
+    const all = lowerCase(nodes.map(({ data }) => data).join(""));
     let node = 0;
     let start = 0;
     /** @param {number} at Not before the last one @returns {[Text, number]} */
@@ -32,6 +32,17 @@ export function mark(elements, text) {
       marks.add(range);
     }
   }
+}
+
+/**
+ * In lower case, with each character where it was: "İ" becomes two, and so stays.
+ *
+ * @param {string} text
+ */
+function lowerCase(text) {
+  const lower = text.toLowerCase();
+  if (lower.length === text.length) return lower;
+  return text.replace(/./gsu, (it) => it.toLowerCase().length > it.length ? it : it.toLowerCase());
 }
 
 /** @param {Element} element */

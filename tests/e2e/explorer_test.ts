@@ -12,6 +12,10 @@ import {
   visit,
 } from "../helpers/browsers.ts";
 import { rows, rowsAre, text } from "../helpers/explorer.ts";
+import { kv } from "../../kv.ts";
+import { json } from "../../stores/json/text.ts";
+import { memoryStore } from "../../stores/memory.ts";
+import { StoreUnavailable } from "../../stores/store.ts";
 import { post, put, remove } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
@@ -24,6 +28,7 @@ testInBrowsers("The explorer page", async (t, browsers) => {
   await step("turns pages, and keeps the prefix", turnPages);
   await step("finds a text in keys and values, and follows its changes", search);
   await step("lists a prefix that no field can hold", odd);
+  await step("shows the others beside an entry that cannot be read", unreadable);
   await step("has columns as wide as their content, one baseline and even gaps", layout);
   await t.step("is in the README as it is", () => picture(browsers.chromium));
 });
@@ -262,6 +267,26 @@ async function odd(browser: Browser): Promise<void> {
   await page.focus("#clear");
   await page.keyboard.press("Enter");
   await eventually("every key", async () => (await rows(page)).length === 3);
+}
+
+async function unreadable(browser: Browser): Promise<void> {
+  const memory = memoryStore();
+  await memory.setAll(new Map(["a", "bad", "c"].map((key) => [key, json("İİ word")])));
+  const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
+  const get = (key: string) => key === "bad" ? Promise.reject(gone) : memory.get(key);
+  const app = kv({ ...memory, get });
+  await using server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
+  await using visited = await visit(browser, `http://127.0.0.1:${server.addr.port}/`);
+  const { page } = visited;
+  await rowsAre(page, ["a", "c"].map((key) => [key, '"İİ word"', "never"]));
+  await eventually("the reason", async () => {
+    return await text(page, "#status") === "Cannot read bad: The store is unavailable";
+  });
+  await page.type("#contains", "word");
+  await eventually(
+    "a mark behind other letters",
+    async () => `${await marked(page)}` === "word,word",
+  );
 }
 
 async function layout(browser: Browser): Promise<void> {
