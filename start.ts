@@ -57,7 +57,8 @@ interface Running {
 
 /** The servers of a task, and where each listens. */
 function serversOf(task: Task, config: Config): Server[] {
-  const { PORT = 5000, KV_PORT = PORT + 100, KV_URL, DBM, SESSION_COOKIE_NAME } = config;
+  const { PORT = 5000, KV_PORT = PORT === 0 ? 5100 : PORT + 100 } = config;
+  const { KV_URL, DBM, SESSION_COOKIE_NAME } = config;
   const kv: Server = {
     name: "kv",
     script: "kv.ts",
@@ -94,6 +95,15 @@ function serversOf(task: Task, config: Config): Server[] {
   return task === "counter" ? [one] : [one, kv];
 }
 
+/** @throws {ConfigError} If a port follows from another one, and there is no such port */
+function checkPort({ name, port, portVariable }: Server): void {
+  if (port <= 65535) return;
+  throw new ConfigError(
+    `There is no port ${port} for ${name}: set ${portVariable === "KV_PORT" ? "" : "a lower "}` +
+      portVariable,
+  );
+}
+
 function spawn(server: Server, task: Task, { HOST }: Config): Running {
   const { name, script, port, portVariable, store } = server;
   const watch = task === "dev" ? ["--watch", "--no-clear-screen"] : [];
@@ -113,6 +123,7 @@ async function runServers(task: Task, program: Program): Promise<void> {
   const stop = stopSignal(program);
   const config = readConfig();
   const servers = serversOf(task, config);
+  for (const server of servers) checkPort(server);
   printWarnings(program.warnings);
   const running = new Set<Running>();
   const send = (signal: Deno.Signal) => running.forEach(({ process }) => process.kill(signal));
@@ -136,10 +147,12 @@ async function runServers(task: Task, program: Program): Promise<void> {
 
 /** Ends the servers' input, which stops them, and waits for their end. */
 async function stopAll(servers: Running[]): Promise<void> {
-  const timer = setTimeout(() => servers.forEach(({ process }) => process.kill()), STOP_GRACE);
-  await Promise.all(servers.map(async ({ process, end }) => {
-    await process.stdin.close();
-    await end;
+  const left = new Set(servers);
+  const timer = setTimeout(() => left.forEach(({ process }) => process.kill()), STOP_GRACE);
+  await Promise.all(servers.map(async (server) => {
+    await server.process.stdin.close();
+    await server.end;
+    left.delete(server);
   }));
   clearTimeout(timer);
 }

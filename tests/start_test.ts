@@ -83,6 +83,12 @@ Deno.test("start.ts reports a wrong setting once", async () => {
   assertEquals(lines, ['start: environment: USE_SESSION_STORE is "yes": expected true or false']);
 });
 
+Deno.test("start.ts says which port there is not", async () => {
+  await using both = await start("start", { PORT: "65500" });
+  assertEquals(await both.exited, 1);
+  assertMatch(both.output, /^start: There is no port 65600 for kv: set KV_PORT$/m);
+});
+
 for (
   const [task, victim] of [
     ["start", "kv.ts"],
