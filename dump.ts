@@ -78,6 +78,10 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
   const file = await Deno.open(path).catch((cause) => {
     throw new UnreadableFile(path, cause);
   });
+  if ((await file.stat()).isDirectory) {
+    file.close();
+    throw new UnreadableFile(path, new Error("Is a directory"));
+  }
   const store = await openStore(url, { token: readToken() });
   try {
     const onProgress = (count: number) => progress.show(count);
@@ -148,8 +152,14 @@ const progress = new Progress();
 function readToken(variable = "KV_TOKEN"): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable });
   const text = state === "granted" ? Deno.env.get(variable) : undefined;
+  if (text === undefined) return undefined;
   // As for the servers, it may be a list, of which clients send the first.
-  return /^\s*\[\s*"([^"]*)"/.exec(text ?? "")?.[1] ?? text;
+  const first = /^\s*\[\s*"([^"]*)"/.exec(text)?.[1] ?? text.split(",")[0]?.trim();
+  if (first === undefined || !/^[\w.~+/=-]+$/.test(first)) {
+    const wanted = "expected letters, digits, or any of - . _ ~ + / =";
+    throw new UsageError(`Cannot send the token of ${variable}: ${wanted}`);
+  }
+  return first;
 }
 
 /** The exit code for an error, or null for an internal one. */

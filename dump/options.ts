@@ -1,7 +1,7 @@
 /** The command line of `dump.ts`. */
 import { parseArgs } from "@std/cli/parse-args";
 import { checkTtl } from "../stores/checks.ts";
-import { watchesOthers } from "../stores/open.ts";
+import { watchesOthers, withoutPassword } from "../stores/open.ts";
 import { type Format, FORMATS } from "./formats.ts";
 
 export const USAGE = `Usage: dump.ts [options] URL
@@ -65,10 +65,15 @@ export function readOptions(args: string[]): Options | "help" {
   if (url === undefined) {
     throw new UsageError("Expected the URL of a store, as in: dump.ts http://localhost:5100");
   }
-  if (others.length > 0) throw new UsageError(`Expected one URL, not also "${others[0]}"`);
+  if (others.length > 0) {
+    throw new UsageError(`Expected one URL, not also "${withoutPassword(`${others[0]}`)}"`);
+  }
   if (restore === "") throw new UsageError("--restore needs a file");
   if (to === "") throw new UsageError("--to needs the URL of a store");
-  if (to === url) throw new UsageError(`Cannot copy "${url}" to itself: expected another store`);
+  if (to === url) {
+    const shown = withoutPassword(url);
+    throw new UsageError(`Cannot copy "${shown}" to itself: expected another store`);
+  }
   const command = restore !== undefined ? "--restore" : to !== undefined ? "--to" : "A dump";
   for (const [name, value] of Object.entries(given)) {
     const isGiven = value !== undefined && value !== false && name.length > 1;
@@ -78,7 +83,8 @@ export function readOptions(args: string[]): Options | "help" {
   }
   const format = FORMATS.find((it) => it === (given.format ?? "lines"));
   if (!format) {
-    throw new UsageError(`--format is "${given.format}": expected ${FORMATS.join(" or ")}`);
+    const shown = withoutPassword(`${given.format}`);
+    throw new UsageError(`--format is "${shown}": expected ${FORMATS.join(" or ")}`);
   }
   if (watch && (format === "json" || format === "backup")) {
     throw new UsageError("--watch has no end: expected --format lines or table");
