@@ -49,3 +49,29 @@ Deno.test("listPage() gives each key once, however SCAN gives them", async () =>
   );
   for (const [what, times] of Object.entries(happened)) assert(times > 20, `${what}: ${times}`);
 });
+
+Deno.test("listPage() gives cursors that fit into a URL, however long the keys are", async () => {
+  // Most keys of the server are another program's, so that the next page cannot be foreseen.
+  const all = Array.from({ length: 3000 }, (_, i) => {
+    const isOurs = i > 1000 && (i < 1500 || i % 10 === 0);
+    return isOurs ? `p:${i}`.padEnd(1000, "\x01") : `other:${i}`;
+  });
+  const keys = all.filter((key) => key.startsWith("p:"));
+  const server = {
+    info: () => Promise.resolve("run_id:abc\r\n"),
+    scan(cursor: string, _match: string, _pattern: string, _count: string, count: number) {
+      const to = Number(cursor) + count;
+      const names = all.slice(Number(cursor), to).filter((key) => key.startsWith("p:"));
+      return Promise.resolve([String(to < all.length ? to : 0), names]);
+    },
+  };
+  const found: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await listPage(server as unknown as Redis, "p:", after, 50, 1000);
+    found.push(...page.keys);
+    after = page.next ?? undefined;
+    assert((after?.length ?? 0) < 10_000, `a cursor of ${after?.length} characters`);
+  } while (after !== undefined);
+  assertEquals(found, keys);
+});

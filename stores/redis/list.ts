@@ -21,6 +21,8 @@ import { checkMasters } from "./cluster.ts";
 const REMEMBERED = 64;
 /** The most keys that a server examines in one step, which blocks it for a few milliseconds. */
 const MAX_SCAN = 10_000;
+/** How much a cursor may carry of keys that did not fit, in bytes of JSON, since it goes into a URL. */
+const MAX_AHEAD = 4096;
 
 /** The listing, the server, SCAN's cursor, fingerprints, and the keys ahead, as base64url of JSON. */
 const CURSOR = /^([\w-]{11})\.(\d{1,4})\.(\d{1,19})\.((?:[\w-]{11})*)\.([\w-]*)$/;
@@ -63,11 +65,16 @@ export async function listPage(
     if (node === undefined) break;
     const reply = await node.scan(scan, "MATCH", pattern, "COUNT", count);
     const [next, names] = checkScan(reply, start);
-    for (const name of names) {
-      const mark = fingerprint(name);
-      if (!met.has(mark)) keys.push(name);
-      met.add(mark);
+    const found = new Map(names.map((name) => [fingerprint(name), name]));
+    const fresh = [...found].filter(([mark]) => !met.has(mark)).map(([, name]) => name);
+    const ahead = JSON.stringify(fresh.slice(Math.max(0, limit - keys.length)));
+    if (count > 1 && Buffer.byteLength(ahead) > MAX_AHEAD) {
+      // Again from where it was, in smaller steps. What it returns then may be something else.
+      count = Math.ceil(count / 4);
+      continue;
     }
+    keys.push(...fresh);
+    for (const mark of found.keys()) met.add(mark);
     scan = next;
     if (scan === "0") server++;
     // Enough to fill the page, if the rest of the table is like the part just examined.
