@@ -35,8 +35,8 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   const forwarded = trustProxy ? forwardedHost(headers) : undefined;
   // HTTP/2 has no Host header.
   const host = forwarded ?? headers.get("Host") ?? splitUrl(request.url).host;
-  // Either scheme: behind a proxy that terminates TLS they differ.
-  return origin !== `http://${host}` && origin !== `https://${host}`;
+  // Either scheme: behind a proxy that terminates TLS they differ. An origin has no default port.
+  return ["http", "https"].every((scheme) => URL.parse(`${scheme}://${host}`)?.origin !== origin);
 }
 
 /** Whether the request loads a whole page in a tab; within another page, `Sec-Fetch-Dest` differs. */

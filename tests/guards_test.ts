@@ -102,6 +102,7 @@ Deno.test("sameOriginOnly() compares Origin with the host that a trusted proxy f
     const forwarded of [
       { "X-Forwarded-Host": "app.example" },
       { "X-Forwarded-Host": "app.example, proxy.internal" },
+      { "X-Forwarded-Host": "App.example:443" },
       { Forwarded: 'for=192.0.2.60;proto=https;host="app.example"' },
     ]
   ) {
