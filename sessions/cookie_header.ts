@@ -167,6 +167,8 @@ function attributesOf(
 function checkCookie(options: NamedOptions, maxAge: number): void {
   const { name, path = "/", domain, secure, sameSite, partitioned = false } = options;
   if (name === "") throw new TypeError("expected a name");
+  // Browsers would take the path of the request instead.
+  if (!path.startsWith("/")) throw new TypeError(`its path is "${path}": expected a leading "/"`);
   const attributes = { path, partitioned, maxAge, secure: secure !== false };
   // Hono's rules for the prefixes `__Host-` and `__Secure-` and for 400 days: std changes the
   // attributes of such a cookie silently, and knows no longest age.

@@ -138,6 +138,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
   const bad: [SessionsOptions<object>["cookie"], RegExp][] = [
     [{ name: "a b" }, /Cannot use the cookie "a b": Invalid cookie name/],
     [{ name: "" }, /Cannot use the cookie "": expected a name/],
+    [{ path: "app" }, /its path is "app": expected a leading "\/"/],
     [{ path: "/;x" }, /path .*(must not contain|invalid character)/],
     [{ domain: "x;y" }, /domain (must not contain|is "x;y")/],
     [{ domain: "example.org:8000" }, /its domain is "example.org:8000": expected a host name/],
