@@ -6,6 +6,7 @@ import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
+import type { Store } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { testClock } from "./helpers/clock.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
@@ -179,14 +180,18 @@ for (const kind of KINDS) {
   });
 }
 
+/** An app whose `/logout` reads before, as a middleware does that looks who is logged in. */
+function readingFirst(memory: Store) {
+  return testApp({ store: new KeyValueSessionStore(memory) }).post("/logout", async (c) => {
+    await c.var.session.read();
+    await c.var.session.destroy();
+    return c.redirect("/", 303);
+  });
+}
+
 Deno.test("a logout ends the sessions of all cookies that the browser sent", async () => {
   const memory = memoryStore();
-  const app = testApp({ store: new KeyValueSessionStore(memory) })
-    .post("/logout", async (c) => {
-      await c.var.session.read(); // as a middleware does that looks who is logged in
-      await c.var.session.destroy();
-      return c.redirect("/", 303);
-    });
+  const app = readingFirst(memory);
   for (const path of ["/destroy", "/logout"]) {
     const [one, two] = [new Browser(app), new Browser(app)];
     await one.post("/count");
@@ -228,12 +233,7 @@ Deno.test("a logout ends the living session also after an id that was rotated aw
 
 Deno.test("a logout after a read takes no offence at an id that was rotated away", async () => {
   const memory = memoryStore();
-  const app = testApp({ store: new KeyValueSessionStore(memory) })
-    .post("/logout", async (c) => {
-      await c.var.session.read();
-      await c.var.session.destroy();
-      return c.redirect("/", 303);
-    });
+  const app = readingFirst(memory);
   for (const rotatedFirst of [true, false]) {
     const [rotated, living] = [new Browser(app), new Browser(app)];
     for (const browser of [rotated, living]) await browser.post("/count");
