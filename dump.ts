@@ -27,6 +27,7 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "./stores/store.ts";
+import { TOKEN } from "./stores/wire.ts";
 
 export { entries } from "./stores/dumps.ts";
 
@@ -155,7 +156,7 @@ function readToken(variable = "KV_TOKEN"): string | undefined {
   if (text === undefined) return undefined;
   // As for the servers, it may be a list, of which clients send the first.
   const first = /^\s*\[\s*"([^"]*)"/.exec(text)?.[1] ?? text.split(",")[0]?.trim();
-  if (first === undefined || !/^[\w.~+/=-]+$/.test(first)) {
+  if (first === undefined || !TOKEN.test(first)) {
     const wanted = "expected letters, digits, or any of - . _ ~ + / =";
     throw new UsageError(`Cannot send the token of ${variable}: ${wanted}`);
   }

@@ -1,6 +1,6 @@
 /** Requests to a key-value service, and the store's errors for what goes wrong with them. */
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
-import { type Failure, MAX_BODY_BYTES, readFailure, UnexpectedAnswer } from "../wire.ts";
+import { type Failure, MAX_BODY_BYTES, readFailure, TOKEN, UnexpectedAnswer } from "../wire.ts";
 import { type Incoming, NotSent, type Outgoing, type Transport } from "./connections.ts";
 
 /** Errors that need no translation. */
@@ -37,7 +37,7 @@ export class Requests {
     this.#service = url.replace(/\/+$/, "");
     this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
     if (token === undefined) return;
-    if (!/^[\w.~+/=-]+$/.test(token)) {
+    if (!TOKEN.test(token)) {
       throw new TypeError(
         `Cannot send a token of ${token.length} characters: ` +
           "expected letters, digits, or any of - . _ ~ + / =",
