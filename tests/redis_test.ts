@@ -14,6 +14,7 @@ import {
   type TestStore,
 } from "./conformance/store.ts";
 import { eventually, freePort, isInstalled, runToEnd, testWith } from "./helpers/programs.ts";
+import { works } from "./helpers/redis_faults.ts";
 import {
   cli,
   REDIS,
@@ -558,4 +559,14 @@ testWith(REDIS, "redisStore() lists no key twice while the server's table shrink
     assertEquals(new Set(met).size, stay.length, "none is missed");
   }
   assertEquals(repeated, 0);
+});
+
+testWith(REDIS, "redisStore() leaves nothing open that asks a Cluster for its slots", async () => {
+  const deadline = 800;
+  const store = redisStore(clusterUrl(), { deadline });
+  await eventually("a store that works", works(store));
+  for (const { program } of cluster.servers) program.signal("SIGSTOP");
+  await delay(deadline / 2 + 200); // it has asked again, by a connection of its own
+  await store.close();
+  for (const { program } of cluster.servers) program.signal("SIGCONT");
 });

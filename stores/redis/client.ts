@@ -92,8 +92,9 @@ export function connect(target: RedisUrl, deadline: number): Client {
       ...tls ? { dnsLookup: (host, done) => done(null, host) } : {},
     });
     cluster.on("+node", handleAsking);
-    askWorkingServers(cluster, timeout);
-    return { redis: cluster, close: () => disconnect(cluster) };
+    const asking = askWorkingServers(cluster, timeout);
+    const close = async () => void await Promise.all([cluster, ...asking].map(disconnect));
+    return { redis: cluster, close };
   }
   if (target.kind === "sentinel") {
     const { sentinelUsername, sentinelPassword } = target;

@@ -8,9 +8,12 @@ import { within } from "./deadlines.ts";
 /** The hash slots of every Cluster. */
 const SLOTS = 16384;
 
+/** What makes a connection to a server beside the one that there is. */
+type Server = Pick<Redis, "duplicate">;
+
 /** The part of ioredis that asks a server for the map of slots. Its types say that it is private. */
 interface SlotsReader {
-  getInfoFromNode(server: Redis | undefined, done: (error?: unknown) => void): void;
+  getInfoFromNode(server: Server | undefined, done: (error?: unknown) => void): void;
 }
 
 /**
@@ -18,21 +21,39 @@ interface SlotsReader {
  * one that was removed an empty map, with which ioredis would end all connections.
  *
  * @param timeout Milliseconds that a server may take to answer
+ * @returns The connections that are open to ask: closing the Cluster leaves them open
  */
-export function askWorkingServers(cluster: Cluster, timeout: number): void {
+export function askWorkingServers(cluster: Cluster, timeout: number): ReadonlySet<Redis> {
+  const asking = new Set<Redis>();
   const reader = cluster as unknown as SlotsReader;
   const { getInfoFromNode } = reader;
   reader.getInfoFromNode = (server, done) => {
-    const state = server === undefined ? Promise.resolve() : checkState(server, timeout);
+    if (server === undefined) return getInfoFromNode.call(cluster, server, done);
+    const noted: Server = {
+      duplicate(options) {
+        const connection = server.duplicate(options);
+        const { disconnect } = connection;
+        // Of a connection that has ended, it would start a timer that nothing stops.
+        connection.disconnect = () => connection.status !== "end" && disconnect.call(connection);
+        asking.add(connection);
+        connection.once("end", () => asking.delete(connection));
+        return connection;
+      },
+    };
     const taken = (error?: unknown) => {
       const isNowhere = !error && cluster.nodes().length === 0;
       done(isNowhere ? new Error("it announces no address: expected cluster-announce-ip") : error);
     };
-    state.then(() => getInfoFromNode.call(cluster, server, taken), done);
+    const ask = () => {
+      if (/^(disconnecting|close|end)$/.test(cluster.status)) return done(); // it checks that itself
+      getInfoFromNode.call(cluster, noted, taken);
+    };
+    checkState(noted, timeout).then(ask, done);
   };
+  return asking;
 }
 
-async function checkState(server: Redis, timeout: number): Promise<void> {
+async function checkState(server: Server, timeout: number): Promise<void> {
   // A new connection, since most replicas have none.
   const connection = server.duplicate({ enableOfflineQueue: true, retryStrategy: null });
   let reason: unknown;
