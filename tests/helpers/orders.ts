@@ -16,8 +16,8 @@ interface Event {
   /** The same in every run with the same events before it. */
   readonly name: string;
   readonly process: string;
-  /** What it reads or writes; null: everything. */
-  readonly key: string | null;
+  /** What it reads or writes; null: everything; undefined: nothing outside of its process. */
+  readonly key: string | null | undefined;
   readonly writes: boolean;
   readonly isFault: boolean;
   happen(): void;
@@ -113,7 +113,7 @@ export class Order {
     return new Promise((resolve, reject) => {
       const named = (what: string, isFault: boolean, happen: () => void): Event => {
         const name = `${process}${number} ${method}${what}`;
-        return { name, process, key: isFault ? null : key, writes, isFault, happen };
+        return { name, process, key: isFault ? undefined : key, writes, isFault, happen };
       };
       /** The write is done later, at any moment, or never. */
       const later = () => {
@@ -275,13 +275,11 @@ function backtrack(path: Choice[]): boolean {
 
 function areIndependent(a: Event, b: Event): boolean {
   if (a.key === null || b.key === null || a.process === b.process) return false;
+  if (a.isFault && b.isFault) return false; // only one may be left
   return a.key !== b.key || !a.writes && !b.writes;
 }
 
 /** Lets the program go on until it waits for events: none of what it does between them takes long. */
 async function settle(turns: number): Promise<void> {
-  for (let turn = 0; turn <= turns || pauses > 0; turn++) {
-    if (turn > 0) await endOfTurn();
-    for (let hops = 0; hops < 300; hops++) await Promise.resolve();
-  }
+  for (let turn = 0; turn <= turns || pauses > 0; turn++) await endOfTurn();
 }
