@@ -128,17 +128,33 @@ function seenIn(answer: Answer): Seen | null {
   return answer.is === "found" || answer.is === "conflict" ? answer.entry : null;
 }
 
+/** Which calls of a list are done. */
+interface Done {
+  /** All before this one. */
+  readonly first: number;
+  /** Those after it. */
+  readonly ahead: ReadonlySet<number>;
+}
+
 /** A moment in an order that is being tried: what was done, and the value that is stored. */
 interface Moment {
-  /** All before this one are done. */
-  readonly first: number;
-  /** Those after it that are done. */
-  readonly ahead: ReadonlySet<number>;
-  /** The unknown sets that are done. */
-  readonly late: ReadonlySet<number>;
+  readonly known: Done;
+  readonly sets: Done;
   /** How many unknown deletes without a condition are done; one is as good as another. */
   readonly deletes: number;
   readonly value: string | null;
+}
+
+/** The calls of one key, each list by their begin. */
+interface Calls {
+  readonly known: readonly Call[];
+  /** Sets of unknown outcome whose value was seen: others explain nothing. */
+  readonly sets: readonly Call[];
+  readonly deletes: readonly Call[];
+  /** Deletes of one revision, by its value. */
+  readonly removals: ReadonlyMap<string | null, readonly Call[]>;
+  /** By revision. */
+  readonly values: ReadonlyMap<string, string>;
 }
 
 /**
@@ -150,58 +166,60 @@ function firstStuck(
   values: ReadonlyMap<string, string>,
   revisions: ReadonlyMap<string, string>,
 ): Call | null {
-  const known = all.filter(({ answer }) => answer.is !== "unchanged" && answer.is !== "unknown")
-    .sort((a, b) => a.begin - b.begin);
-  // A value that nobody has seen explains nothing.
-  const unknown = all.filter(({ op, value = "", answer }) => {
-    return answer.is === "unknown" && (op === "delete" || revisions.has(value));
-  }).sort((a, b) => Number(isPlainDelete(b)) - Number(isPlainDelete(a)) || a.begin - b.begin);
-  const tried = new Map<string, number>();
-  const start = {
-    first: 0,
-    ahead: new Set<number>(),
-    late: new Set<number>(),
-    deletes: 0,
-    value: null,
+  const sorted = all.filter(({ answer }) => answer.is !== "unchanged")
+    .toSorted((a, b) => a.begin - b.begin);
+  const known = sorted.filter(({ answer }) => answer.is !== "unknown");
+  const unknown = sorted.filter(({ answer }) => answer.is === "unknown");
+  const deletes = unknown.filter(({ op }) => op === "delete");
+  const calls: Calls = {
+    known,
+    sets: unknown.filter(({ op, value = "" }) => op === "set" && revisions.has(value)),
+    deletes: deletes.filter(({ ifRevision }) => ifRevision === undefined),
+    removals: Map.groupBy(
+      deletes.filter(({ ifRevision }) => ifRevision !== undefined),
+      ({ ifRevision }) => values.get(ifRevision ?? "") ?? null,
+    ),
+    values,
   };
-  const stack: Moment[] = [start];
+  const tried = new Map<string, number>();
+  const none: Done = { first: 0, ahead: new Set() };
+  const stack: Moment[] = [{ known: none, sets: none, deletes: 0, value: null }];
   let furthest = 0;
   for (let moment = stack.pop(); moment !== undefined; moment = stack.pop()) {
-    const { first, ahead, late, deletes, value } = moment;
+    const { first } = moment.known;
     if (first === known.length) return null;
-    const name = `${first} ${[...ahead].sort()} ${[...late].sort()} ${value}`;
+    const name = `${nameOf(moment.known)} ${nameOf(moment.sets)} ${moment.value}`;
     // With fewer deletes done, more is possible from here.
-    if ((tried.get(name) ?? Infinity) <= deletes) continue;
-    tried.set(name, deletes);
+    if ((tried.get(name) ?? Infinity) <= moment.deletes) continue;
+    tried.set(name, moment.deletes);
     if (tried.size > MOST_MOMENTS) throw new Error(`No verdict after ${MOST_MOMENTS} moments`);
     furthest = Math.max(furthest, first);
-    stack.push(...nextMoments(moment, known, unknown, values));
+    stack.push(...nextMoments(moment, calls));
   }
   return known[furthest] ?? null;
 }
 
-function nextMoments(
-  moment: Moment,
-  known: readonly Call[],
-  unknown: readonly Call[],
-  values: ReadonlyMap<string, string>,
-): Moment[] {
+function nameOf({ first, ahead }: Done): string {
+  return `${first} ${[...ahead].sort()}`;
+}
+
+function nextMoments(moment: Moment, calls: Calls): Moment[] {
+  const { known, values } = calls;
   // Whatever begins after another call has ended comes after it.
   let end = Infinity;
   const possible: number[] = [];
-  for (let i = moment.first; i < known.length; i++) {
+  for (const i of rest(moment.known, known)) {
     const call = known[i] as Call;
     if (call.begin > end) break;
-    if (moment.ahead.has(i)) continue;
     possible.push(i);
     end = Math.min(end, call.end);
   }
-  const next = unknown.flatMap((call, i) => lateMoment(moment, call, i, end, values) ?? []);
+  const next = lateMoments(moment, calls, end);
   for (const i of possible) {
     const call = known[i] as Call;
     const value = valueAfter(call, moment.value, values);
     if (value === undefined) continue;
-    const done = doneAt(moment, i);
+    const done = { known: withDone(moment.known, i) };
     // What changes nothing may as well be done now.
     if (value === moment.value && call.answer.is !== "written") return [{ ...moment, ...done }];
     next.push({ ...moment, ...done, value });
@@ -209,32 +227,37 @@ function nextMoments(
   return next;
 }
 
-/** Returns the moment after an unknown write is done, or null if it cannot be done now. */
-function lateMoment(
-  moment: Moment,
-  call: Call,
-  i: number,
-  end: number,
-  values: ReadonlyMap<string, string>,
-): Moment | null {
-  const { value, late, deletes } = moment;
-  if (call.begin > end || !holds(call, value, values)) return null;
-  if (call.op === "set") {
-    return late.has(i)
-      ? null
-      : { ...moment, late: new Set(late).add(i), value: call.value ?? null };
+/** Returns the moments after one of the unknown writes that had begun by `end`. */
+function lateMoments(moment: Moment, calls: Calls, end: number): Moment[] {
+  const { value, deletes } = moment;
+  const next: Moment[] = [];
+  const hasBegun = (call: Call | undefined) => call !== undefined && call.begin <= end;
+  if (value !== null) {
+    // The unknown deletes come first, in the order in which they began.
+    if (hasBegun(calls.deletes[deletes])) {
+      next.push({ ...moment, deletes: deletes + 1, value: null });
+    }
+    // A revision is stored once, so a delete of it is done once.
+    if (calls.removals.get(value)?.some(hasBegun)) next.push({ ...moment, value: null });
   }
-  if (value === null) return null;
-  // A revision is stored once, so a delete of it is done once.
-  if (call.ifRevision !== undefined) return { ...moment, value: null };
-  // The unknown deletes come first, in the order in which they began.
-  return i === deletes ? { ...moment, deletes: deletes + 1, value: null } : null;
+  for (const i of rest(moment.sets, calls.sets)) {
+    const call = calls.sets[i] as Call;
+    if (!hasBegun(call)) break;
+    if (!holds(call, value, calls.values)) continue;
+    next.push({ ...moment, sets: withDone(moment.sets, i), value: call.value ?? null });
+  }
+  return next;
 }
 
-function doneAt({ first, ahead }: Moment, i: number): Pick<Moment, "first" | "ahead"> {
-  const rest = new Set(ahead).add(i);
-  while (rest.delete(first)) first++;
-  return { first, ahead: rest };
+/** Returns the calls that are not done. */
+function* rest({ first, ahead }: Done, calls: readonly Call[]): Iterable<number> {
+  for (let i = first; i < calls.length; i++) if (!ahead.has(i)) yield i;
+}
+
+function withDone({ first, ahead }: Done, i: number): Done {
+  const more = new Set(ahead).add(i);
+  while (more.delete(first)) first++;
+  return { first, ahead: more };
 }
 
 /** Returns the value that is stored after a call, or undefined if its answer cannot be this one. */
@@ -250,10 +273,6 @@ function valueAfter(
   if (answer.is === "conflict") return holds(call, before, values) ? undefined : before;
   if (call.op === "get") return before;
   return holds(call, before, values) ? null : undefined;
-}
-
-function isPlainDelete({ op, ifRevision }: Call): boolean {
-  return op === "delete" && ifRevision === undefined;
 }
 
 /** Whether the condition of a write holds. */

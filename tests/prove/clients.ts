@@ -90,11 +90,12 @@ export async function watchAll(store: Store, watched: Watched, stop: AbortSignal
 /** Returns the acknowledged writes of a history that a watch has not reported, a sentence each. */
 export function unreported(history: readonly Call[], watched: Watched): string[] {
   const lastBegin = Math.max(...watched.begins);
+  const lastReport = new Map(watched.changes.map(({ key, at }) => [key, at]));
   return history.filter(({ op, key, begin, answer }) => {
     const isDone = answer.is === "written" ||
       op === "delete" && answer.is === "found" && answer.entry !== null;
     if (!isDone || begin < lastBegin) return false;
-    return !watched.changes.some((change) => change.key === key && change.at >= begin);
+    return (lastReport.get(key) ?? -Infinity) < begin;
   }).map(({ key, begin }) => `no change of ${key} after ${begin}`);
 }
 

@@ -5,7 +5,7 @@
  * checker decides whether the answers fit together.
  *
  *     deno task prove                        # half an hour, another seed each time
- *     deno task prove --seconds=60 --seed=7 --setups=SQLite,Redis
+ *     deno task prove --seconds=60 --seed=7 --setups=SQLite,Redis   # a few orders, and two setups
  *
  * @module
  */
@@ -23,6 +23,7 @@ import {
   watchAll,
   type Watched,
 } from "./clients.ts";
+import type { Tried } from "../helpers/orders.ts";
 import * as http from "./http_orders.ts";
 import * as sessions from "./orders.ts";
 import * as sqlite from "./sqlite_orders.ts";
@@ -118,35 +119,55 @@ export async function prove(setup: Setup, seconds: number, seed: number): Promis
   };
 }
 
+/** Requests or calls that meet in all orders. */
+interface Meetings<T> {
+  /** All orders of these take some seconds. */
+  MEETINGS: readonly T[];
+  /** All orders of these take minutes. */
+  LARGE_MEETINGS: readonly T[];
+  nameOf(meeting: T): string;
+  meet(meeting: T): Promise<Tried>;
+}
+
+async function meetAll<T>(
+  { MEETINGS, LARGE_MEETINGS, nameOf, meet }: Meetings<T>,
+  isShort: boolean,
+): Promise<void> {
+  for (const meeting of isShort ? MEETINGS : [...MEETINGS, ...LARGE_MEETINGS]) {
+    const begun = performance.now();
+    const { orders, longest } = await meet(meeting);
+    const seconds = Math.round((performance.now() - begun) / 1000);
+    console.log(`${nameOf(meeting)}: ${orders} orders of up to ${longest} events, ${seconds} s`);
+  }
+}
+
 if (import.meta.main) {
   const options = parseArgs(Deno.args, {
     boolean: [],
     string: ["seconds", "seed", "setups"],
+    unknown: (name) => {
+      throw new Error(`There is no option ${name}: expected --seconds, --seed or --setups`);
+    },
   });
+  const isShort = options.seconds !== undefined;
+  const end = performance.now() + Number(options.seconds ?? 1800) * 1000;
   const seed = Number(options.seed ?? Math.floor(Math.random() * 2 ** 31));
   const names = options.setups?.split(",") ?? Object.keys(SETUPS);
+  const starts = names.map((name) => {
+    const start = new Map(Object.entries(SETUPS)).get(name);
+    if (!start) throw new Error(`There is no setup ${name}: expected ${Object.keys(SETUPS)}`);
+    return start;
+  });
   console.log(`seed ${seed}`);
+  await meetAll(sessions, isShort);
+  await meetAll(http, isShort);
+  await meetAll(sqlite, isShort);
   let failed = false;
-  const all = <T>(of: { MEETINGS: T[]; LARGE_MEETINGS: T[] }) => [
-    ...of.MEETINGS,
-    ...of.LARGE_MEETINGS,
-  ];
-  const meetings = [
-    ...all(sessions).map((it) => ({ name: sessions.nameOf(it), meet: () => sessions.meet(it) })),
-    ...all(http).map((it) => ({ name: http.nameOf(it), meet: () => http.meet(it) })),
-    ...all(sqlite).map((it) => ({ name: sqlite.nameOf(it), meet: () => sqlite.meet(it) })),
-  ];
-  for (const { name, meet } of options.setups === undefined ? meetings : []) {
-    const begun = performance.now();
-    const { orders, longest } = await meet();
-    const seconds = Math.round((performance.now() - begun) / 1000);
-    console.log(`${name}: ${orders} orders of up to ${longest} events, ${seconds} s`);
-  }
-  for (const [name, start] of Object.entries(SETUPS)) {
-    if (!names.includes(name)) continue;
+  for (const [i, start] of starts.entries()) {
     await using setup = await start();
-    const proved = await prove(setup, Number(options.seconds ?? 1800) / names.length, seed);
-    const { calls, unknown, changes, pages, faults, violations } = proved;
+    const seconds = (end - performance.now()) / 1000 / (starts.length - i);
+    const proved = await prove(setup, seconds, seed);
+    const { name, calls, unknown, changes, pages, faults, violations } = proved;
     console.log(
       `${name}: ${calls} calls, ${unknown} of unknown outcome; ${changes} changes; ` +
         `${pages} pages; ${faults.length} faults; ${violations.length} violations`,
