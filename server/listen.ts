@@ -45,25 +45,29 @@ export async function listen(
   const { hostname, port, about, log = "events", logPaths = ["/"], onStop } = options;
   const logged = log === "events" ? handler : logRequests(handler, logPaths);
   const stop = stopSignal(program);
-  let server = serve(logged, { hostname, port }, program);
+  let server: Server | null = serve(logged, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
   console.log(shownUrl(address) + (about ? ` (${about})` : ""));
   printWarnings(program.warnings);
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
-  for (;;) {
-    const failure = await Promise.race([stop, failureOf(server)]);
-    if (failure) console.error(`${failure.message}: closing idle connections`);
-    // Closes idle connections at once, and the others after their responses.
+  /** Closes idle connections at once, and the others after their responses. */
+  const close = (server: Server) => {
     const closed = server.shutdown().finally(() => closing.delete(closed));
     closing.add(closed);
-    const next = failure && await listenAgain(() => serve(logged, address, program), stop);
-    if (!next) break;
-    server = next;
+  };
+  while (server) {
+    const failure: Error | null = await Promise.race([stop, failureOf(server)]);
+    if (!failure) break;
+    console.error(`${failure.message}: closing idle connections`);
+    close(server);
+    server = await listenAgain(() => serve(logged, address, program), stop);
   }
   console.log("stopping");
-  onStop?.();
-  await Promise.race([Promise.all(closing), delay(STOP_GRACE)]);
+  const timeUp = delay(STOP_GRACE);
+  await Promise.race([onStop?.(), timeUp]);
+  if (server) close(server);
+  await Promise.race([Promise.all(closing), timeUp]);
 }
 
 /** Resolves to the error that ends a server, or to null when it is shut down. */

@@ -61,7 +61,10 @@ export async function serve(
   let config = readConfig();
   let current = await begin(config);
   let reloading = Promise.resolve();
-  let waiting = 0;
+  /** Requests without a response. Of the reads, the bodies do not matter. */
+  let reads = 0, others = 0;
+  let isStopping = false;
+  const answered = Promise.withResolvers<void>();
   onHangUp(program, () => reloading = reloading.then(reload));
   if (current.opened) tellIfUnavailable(current.opened).catch(console.error);
   await listen(program, handle, {
@@ -70,7 +73,11 @@ export async function serve(
     log: config.LOG,
     about: current.about,
     ...logPaths && { logPaths },
-    onStop: () => current.onStop?.(),
+    onStop: async () => {
+      isStopping = true;
+      current.onStop?.();
+      if (others > 0) await answered.promise;
+    },
   });
   await reloading;
   await current.opened?.store.close();
@@ -90,8 +97,11 @@ export async function serve(
 
   async function handle(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
     const { opened, fetch } = current;
+    if (isStopping) return refusal("The server is stopping: try again");
     const isRead = request.method === "GET" || request.method === "HEAD";
-    if (isRead && waiting >= MAX_WAITING && !asksFor(health, request)) return busy();
+    if (isRead && reads >= MAX_WAITING && !asksFor(health, request)) {
+      return refusal("Too many requests are under way: try again");
+    }
     if (opened) {
       opened.requests++;
       const end = () => {
@@ -100,11 +110,13 @@ export async function serve(
       };
       info.completed.then(end, end);
     }
-    if (isRead) waiting++;
+    if (isRead) reads++;
+    else others++;
     try {
       return await fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
     } finally {
-      if (isRead) waiting--;
+      if (isRead) reads--;
+      else if (--others === 0 && isStopping) answered.resolve();
     }
   }
 
@@ -135,9 +147,8 @@ function asksFor(target: string, { url }: Request): boolean {
   return target === (search === null ? `/${path}` : `/${path}?${search}`);
 }
 
-/** Refuses a request while {@linkcode MAX_WAITING} reads have no response. Nothing was done. */
-function busy(): Response {
-  const detail = "Too many requests are under way: try again";
+/** Refuses a request: nothing was done. */
+function refusal(detail: string): Response {
   const problem = { title: "Service Unavailable", status: 503, detail, outcome: "unchanged" };
   const headers = { "Content-Type": "application/problem+json", "Retry-After": "1" };
   return new Response(JSON.stringify(problem), { status: 503, headers });
