@@ -38,7 +38,7 @@ export class DataSchema<T extends object> {
     return after(this.#validate(stored), (result) => {
       if (!result.issues) return result.value;
       if (this.#migrate) {
-        const migrated = after(this.#migrate(stored), (data) => this.#validate(data));
+        const migrated = after(migrate(stored, this.#migrate), (data) => this.#validate(data));
         return after(migrated, (result) => fitting(result, () => "what migrate gave"));
       }
       const hint =
@@ -69,6 +69,21 @@ export class DataSchema<T extends object> {
 
   #validate(data: unknown): Result<T> | Promise<Result<T>> {
     return this.#schema["~standard"].validate(data);
+  }
+}
+
+/** @throws {SessionDataInvalid} If the app's function throws, or its promise is rejected */
+function migrate(stored: unknown, run: (data: unknown) => unknown): unknown {
+  const fail = (cause: unknown): never => {
+    const message =
+      "The session's data, what is stored, does not fit the schema, and migrate failed";
+    throw new SessionDataInvalid(`${message}: ${cause}`, { cause });
+  };
+  try {
+    const migrated = run(stored);
+    return migrated instanceof Promise ? migrated.catch(fail) : migrated;
+  } catch (error) {
+    return fail(error);
   }
 }
 
@@ -154,7 +169,8 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
 
 /**
  * Returns the path of a key that `given` has, and neither `kept` nor `before` has; null if there is
- * none. A key that the data had before may be dropped.
+ * none. A key that the data had before may be dropped. A schema may sort elements, and write names in
+ * small letters.
  */
 function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): string | null {
   if (given === kept || given === before || !isObject(given) || !isObject(kept)) return null;
@@ -162,9 +178,17 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
     const earlier = isObject(before) && Object.hasOwn(before, key) ? before[key] : undefined;
     if (Object.hasOwn(kept, key)) {
       const dropped = droppedKey(given[key], kept[key], earlier, within(path, key));
-      if (dropped !== null) return dropped;
+      const isMoved = () =>
+        Array.isArray(kept) &&
+        kept.some((it) => isObject(it) && droppedKey(given[key], it, earlier) === null);
+      if (dropped !== null && !isMoved()) return dropped;
     } else if (given[key] !== undefined && earlier === undefined && !Array.isArray(kept)) {
-      return within(path, key);
+      const value = JSON.stringify(given[key]);
+      const isRenamed = Object.entries(kept).some(([name, it]) =>
+        !Object.hasOwn(given, name) && JSON.stringify(it) === value &&
+        name.trim().toLowerCase() === key.trim().toLowerCase()
+      );
+      if (!isRenamed) return within(path, key);
     }
   }
   return null;

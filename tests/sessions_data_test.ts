@@ -215,6 +215,8 @@ Deno.test("an update that adds a key which the schema drops is an error that nam
     [{ count: 1, toString: 5 }, /has "toString"/],
     [{ user: { name: "ada", nick: "a" } }, /has "user\.nick"/],
     [{ basket: [{ id: 1 }, { id: 2, number: 3 }] }, /has "basket\.1\.number"/],
+    [{ Count: 1 }, /has "Count"/],
+    [{ cuont: 0 }, /has "cuont"/],
   ];
   for (const [data, message] of bad) {
     const error = await refusal(new CookieSessionStore(KEY), data, schema);
@@ -225,6 +227,19 @@ Deno.test("an update that adds a key which the schema drops is an error that nam
   for (const data of fine) {
     assertEquals(await refusal(new CookieSessionStore(KEY), data, schema), undefined);
   }
+});
+
+Deno.test("an update may leave it to the schema to sort elements and to rename keys", async () => {
+  const item = z.object({ n: z.number(), note: z.string().optional() });
+  const schema = z.object({
+    items: z.array(item).default([]).transform((all) => all.toSorted((a, b) => a.n - b.n)),
+    byMail: z.record(z.string().toLowerCase(), z.number()).default({}),
+  });
+  const store = new CookieSessionStore(KEY);
+  const data = { items: [{ n: 2, note: "hi" }, { n: 1 }], byMail: { "Ada@x": 1 } };
+  assertEquals(await refusal(store, data, schema), undefined);
+  const error = await refusal(store, { items: [{ n: 2, nota: "hi" }, { n: 1 }] }, schema);
+  assertMatch((error as Error).message, /has "items\.0\.nota"/);
 });
 
 Deno.test("an update may leave a key that its data had before to the schema to drop", async () => {
@@ -273,6 +288,26 @@ Deno.test("a signed payload that is not JSON is a SessionDataInvalid, after migr
     migrated.cookie = browser.cookie;
     assertEquals(await migrated.get("/read"), { count: 7 });
     assertEquals(typeof texts[0], "string");
+  }
+});
+
+Deno.test("a migrate that fails is a SessionDataInvalid with its error as the cause", async () => {
+  const failure = new Error("no such version");
+  const failing = [() => Promise.reject(failure), () => {
+    throw failure;
+  }];
+  for (const migrate of failing) {
+    const store = new CookieSessionStore(KEY);
+    const app = testApp({ store, migrate });
+    app.onError((error, c) => c.json([error.name, error.cause === failure, error.message]));
+    const browser = new Browser(app);
+    browser.cookie = (await store.create({ count: "many" })).cookie;
+    assertEquals(await browser.get("/read"), [
+      "SessionDataInvalid",
+      true,
+      "The session's data, what is stored, does not fit the schema, and migrate failed: " +
+      "Error: no such version",
+    ]);
   }
 });
 
