@@ -5,7 +5,7 @@ import type { Context } from "hono";
 import type { SessionCookie } from "./cookie_header.ts";
 import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
-import { sessionHeaders, setResponseHeaders } from "./response.ts";
+import { dropBody, sessionHeaders, setResponseHeaders } from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
 import { splitNote, withNote } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
@@ -129,7 +129,12 @@ export class RequestSession<T extends object> implements Session<T> {
       }
       this.#forget();
       if (stored === null) return;
-      this.#isPermanent = isPermanent(null, splitNote(stored.data, "_permanent").note === true);
+      try {
+        await this.#parse(stored.data);
+      } catch {
+        // The next read says what is wrong; the browser needs the new id all the same.
+        this.#isPermanent = isPermanent(null, splitNote(stored.data, "_permanent").note === true);
+      }
       this.#send(stored);
     });
   }
@@ -156,6 +161,9 @@ export class RequestSession<T extends object> implements Session<T> {
     if (!isKnown || "Vary" in headers || "Set-Cookie" in headers) return new Response(body, init);
     this.#isFinished = true;
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
+    // Node's server types a text only if it has no headers.
+    const isTyped = typeof body !== "string" || Object.keys(headers).some(isContentType);
+    if (!isTyped) all["Content-Type"] = "text/plain;charset=UTF-8";
     return this.#response = new Response(body, { ...init, headers: all });
   }
 
@@ -170,10 +178,14 @@ export class RequestSession<T extends object> implements Session<T> {
     }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    if (c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
-    const [first, ...others] = this.#failed.filter(({ call }) => !call.isAwaited);
-    for (const { error } of others) logError(error);
-    if (first) throw first.error;
+    const errors = this.#failed.filter(({ call }) => !call.isAwaited).map(({ error }) => error);
+    // The handler's own error is the request's.
+    const error = c.error ? undefined : errors.shift();
+    errors.forEach(logError);
+    if (error !== undefined) dropBody(c);
+    // Without a response, Hono says so.
+    if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
+    if (error !== undefined) throw error;
   }
 
   /**
@@ -243,8 +255,10 @@ export class RequestSession<T extends object> implements Session<T> {
 
   #requireResponse(what: "change" | "create" | "rotate" | "destroy"): void {
     if (!this.#isFinished) return;
-    const hint = "await it before the handler returns the response";
-    throw new Error(`Cannot ${what} the session, its cookie can no longer be sent: ${hint}`);
+    const end = this.#response ? "session.response()" : "the handler returns the response";
+    throw new Error(
+      `Cannot ${what} the session, its cookie can no longer be sent: await it before ${end}`,
+    );
   }
 
   /** Runs a call after the one before. */
@@ -283,6 +297,10 @@ Object.setPrototypeOf(
 /** What has moved away from a cookie is not this browser's session, which another cookie names. */
 function ignoreRotated(error: unknown): void {
   if (!(error instanceof SessionRotated)) throw error;
+}
+
+function isContentType(name: string): boolean {
+  return name.toLowerCase() === "content-type";
 }
 
 function logError(error: unknown): void {

@@ -14,17 +14,30 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
   return { "Vary": "Cookie", "Set-Cookie": setCookie, "Cache-Control": "no-store" };
 }
 
+/** The headers that describe a body, or say how long it may be kept. */
+const OF_THE_BODY =
+  /^(content-(?!security-policy).*|etag|last-modified|accept-ranges|location|cache-control|expires)$/;
+
+/** Takes the body out of a response, before an error takes its place: Hono keeps the headers. */
+export function dropBody(c: Context): void {
+  if (!c.finalized) return;
+  const { res } = c;
+  const kept = [...res.headers].filter(([name]) => !OF_THE_BODY.test(name));
+  res.body?.cancel().catch(() => {}); // it is not needed, whether or not it can be cancelled
+  c.res = undefined;
+  c.res = new Response(null, { headers: kept });
+}
+
 /** Sets the {@linkcode sessionHeaders} on a finished response. */
 export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
   // A handler may return one response to many requests, and none but this may get the cookie.
-  if (setCookies.length > 0) copyResponse(c);
+  if (setCookies.length > 0 && !copyResponse(c)) return;
   try {
     setHeaders(c.res.headers, setCookies);
   } catch (error) {
     // The headers of a response from `fetch` cannot be changed.
     if (!(error instanceof TypeError)) throw error;
-    copyResponse(c);
-    setHeaders(c.res.headers, setCookies);
+    if (copyResponse(c)) setHeaders(c.res.headers, setCookies);
   }
 }
 
@@ -38,14 +51,22 @@ function setHeaders(headers: Headers, setCookies: readonly string[]): void {
   headers.set("Cache-Control", "no-store");
 }
 
-function copyResponse(c: Context): void {
+/** Returns whether the response can still have other headers. */
+function copyResponse(c: Context): boolean {
   const { res } = c;
-  if (res.status === 101) return; // an upgrade, which only its request has, and cannot be copied
-  // Hono would read the `body` of a response that follows another.
-  c.res = undefined;
-  if (TYPES_TEXT_LATE) {
-    c.res = res.clone();
+  if (res.status === 101) return true; // an upgrade, which only its request has, and cannot be copied
+  try {
+    const copy = TYPES_TEXT_LATE ? res.clone() : new Response(res.body, res);
     // What a stream gives would be kept for it. The clone fails with the same error.
-    res.body?.cancel().catch(() => {});
-  } else c.res = new Response(res.body, res);
+    if (TYPES_TEXT_LATE) res.body?.cancel().catch(() => {});
+    // Hono would read the `body` of a response that follows another.
+    c.res = undefined;
+    c.res = copy;
+    return true;
+  } catch (error) {
+    // As by timeout() before sessions(): the answer to the handler's request is another one.
+    if (!(error instanceof TypeError)) throw error;
+    console.error("The session's cookie is not sent: a response was sent before the handler ended");
+    return false;
+  }
 }

@@ -92,9 +92,10 @@ for (const kind of KINDS) {
   Deno.test(`"remember me" follows from a session's data, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
     const memory = memoryStore({ now });
+    const store = sessionStore(kind, memory, { now });
     const app = new Hono()
       .use(sessions({
-        store: sessionStore(kind, memory, { now }),
+        store,
         schema: Remembered,
         permanent: ({ remember }) => remember,
         lifetime: ({ remember }) => remember ? 3000 : 100,
@@ -122,6 +123,10 @@ for (const kind of KINDS) {
     assertEquals(await other.get("/read"), { user: "", remember: false });
     assertEquals(await remembered.get("/read"), { user: "ada", remember: true });
     assertMatch(remembered.setCookie ?? "", /; Max-Age=3000;/, "a page that renews keeps it");
+    const made = new Browser(app);
+    made.cookie = (await store.create({ user: "ada", remember: true })).cookie;
+    await made.post("/rotate");
+    assertMatch(made.setCookie ?? "", /; Max-Age=3000;/, "by the data, though nothing is noted");
     await remembered.post("/rotate");
     assertMatch(remembered.setCookie ?? "", /; Max-Age=3000;/, "a rotation keeps it");
     pass(2999);

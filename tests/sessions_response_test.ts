@@ -1,8 +1,10 @@
 /** What a response tells the browser of its session. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import { Hono } from "hono";
-import { CookieSessionStore, KeyValueSessionStore, sessions } from "../sessions.ts";
+import { type Context, type Handler, Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
+import { timeout } from "hono/timeout";
+import { CookieSessionStore, KeyValueSessionStore, type Session, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
@@ -183,6 +185,80 @@ Deno.test("the error of a call that nobody awaited leaves the cookie of the call
   assertEquals((await browser.request("POST", "/forgotten")).status, 500);
   logged.end();
   assertEquals(await browser.get("/read"), { count: 7 });
+});
+
+Deno.test("the error of a call that nobody awaited has nothing of the handler's page", async () => {
+  let isCancelled = false;
+  const app = testApp({ store: new CookieSessionStore(KEY) }).get("/page", (c) => {
+    c.var.session.update(() => {
+      throw new Error("No more counts");
+    });
+    const body = new ReadableStream({ cancel: () => void (isCancelled = true) });
+    return c.body(body, 200, {
+      "Content-Length": "1000",
+      "Content-Encoding": "gzip",
+      "Content-Disposition": "attachment",
+      "Content-Security-Policy": "default-src 'none'",
+      "Cache-Control": "public, max-age=31536000, immutable",
+      "ETag": '"1"',
+    });
+  });
+  app.onError((error, c) => c.text(error.message, 500));
+  const response = await app.request("/page");
+  assertEquals([response.status, await response.text()], [500, "No more counts"]);
+  assertEquals([...response.headers], [
+    ["content-security-policy", "default-src 'none'"],
+    ["content-type", "text/plain; charset=UTF-8"],
+    ["vary", "Cookie"],
+  ]);
+  assert(isCancelled);
+});
+
+Deno.test("a handler's own error goes before that of a call that nobody awaited", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) }).get("/page", (c) => {
+    c.var.session.update(() => {
+      throw new Error("No more counts");
+    });
+    throw new HTTPException(403);
+  });
+  const logged = captureErrors();
+  assertEquals((await app.request("/page")).status, 403);
+  assertMatch(logged.end(), /nothing awaited it: Error: No more counts/);
+});
+
+Deno.test("a handler that returns nothing gets Hono's error, not an empty page", async () => {
+  const app = testApp({ store: new CookieSessionStore(KEY) });
+  app.get(
+    "/nothing",
+    (async (c: Context<{ Variables: { session: Session<{ count: number }> } }>) => {
+      await c.var.session.update((s) => ({ ...s, count: 1 }));
+    }) as unknown as Handler,
+  );
+  app.onError((error, c) => c.text(error.message, 500));
+  const response = await app.request("/nothing");
+  assertMatch(await response.text(), /^Context is not finalized/);
+});
+
+Deno.test("a cookie that is too late, as behind timeout(), is logged", async () => {
+  const over = Promise.withResolvers<void>();
+  const app = new Hono()
+    .use(timeout(5))
+    .use(async (_, next) => {
+      await next();
+      over.resolve();
+    })
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await delay(30);
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      return c.text("");
+    });
+  const logged = captureErrors();
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  const response = await fetch(`http://127.0.0.1:${server.addr.port}`);
+  assertEquals([response.status, await response.text()], [504, "Gateway Timeout"]);
+  await over.promise;
+  assertMatch(logged.end(), /^The session's cookie is not sent: a response was sent before/);
 });
 
 Deno.test("a response from fetch, whose headers cannot be changed, keeps its body", async () => {

@@ -177,10 +177,11 @@ test("a text, a stream and a response of many requests keep their type", async (
     })
     .get("/text", (c) => c.text("text"))
     .get("/plain", () => new Response("text"))
+    .get("/plain/own", (c) => c.get("session").response("text"))
     .get("/stream", () => new Response(new Blob(["text"]).stream()))
     .get("/shared", () => shared);
   const server = await serve(app.fetch);
-  for (const path of ["/text", "/plain", "/stream", "/shared", "/shared"]) {
+  for (const path of ["/text", "/plain", "/plain/own", "/stream", "/shared", "/shared"]) {
     const response = await fetch(server.url + path);
     const type = response.headers.get("Content-Type") ?? "";
     const expected = path === "/shared" ? "" : "text";
