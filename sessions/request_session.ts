@@ -162,8 +162,8 @@ export class RequestSession<T extends object> implements Session<T> {
     this.#isFinished = true;
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     // Node's server types a text only if it has no headers.
-    const isTyped = typeof body !== "string" || Object.keys(headers).some(isContentType);
-    if (!isTyped) all["Content-Type"] = "text/plain;charset=UTF-8";
+    const isTyped = Object.keys(headers).some((name) => name.toLowerCase() === "content-type");
+    if (typeof body === "string" && !isTyped) all["Content-Type"] = "text/plain;charset=UTF-8";
     return this.#response = new Response(body, { ...init, headers: all });
   }
 
@@ -297,10 +297,6 @@ Object.setPrototypeOf(
 /** What has moved away from a cookie is not this browser's session, which another cookie names. */
 function ignoreRotated(error: unknown): void {
   if (!(error instanceof SessionRotated)) throw error;
-}
-
-function isContentType(name: string): boolean {
-  return name.toLowerCase() === "content-type";
 }
 
 function logError(error: unknown): void {
