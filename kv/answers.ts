@@ -77,11 +77,24 @@ export function entryHeaders(entry: Entry | null): Record<string, string> {
     "Vary": "Accept",
   };
   if (entry === null) return headers;
-  headers["ETag"] = `"${entry.revision}"`;
+  headers["ETag"] = jsonTag(entry);
   if (entry.expires !== null) {
     headers["Expires"] = new Date(Math.min(entry.expires, LAST_HTTP_DATE)).toUTCString();
   }
   return headers;
+}
+
+/** The entity tag of an entry's JSON. */
+export function jsonTag({ revision }: Entry): string {
+  return `"${revision}"`;
+}
+
+/**
+ * The entity tag of an entry's text. Another representation needs another one, also where tags are
+ * compared weakly (RFC 9110, section 8.8.3.3).
+ */
+export function textTag({ revision }: Entry): string {
+  return `W/"${revision}-text"`;
 }
 
 /** The text of a key and its value; without a value, of null. */

@@ -1,13 +1,13 @@
 /** Conditional requests: RFC 9110, section 13, without dates. */
 import { type Entry, RevisionConflict, StoreUnavailable } from "../stores/store.ts";
 import { badRequest } from "./errors.ts";
-import type { KvContext } from "./answers.ts";
+import { jsonTag, type KvContext, textTag } from "./answers.ts";
 
 /** How long a write is tried while other clients are faster, in milliseconds. */
 const MAX_TRYING = 5000;
 
-/** A list of entity tags, or `*`. */
-type Tags = { weak: boolean; revision: string }[] | "*" | null;
+/** Entity tags as they were sent, or `*`. */
+type Tags = string[] | "*" | null;
 
 /** What the headers of a request require of the current entry. */
 export interface Conditions {
@@ -30,29 +30,37 @@ function readTags(header: string, value: string | undefined): Tags {
   if (value === undefined) return null;
   if (value.trim() === "*") return "*";
   // A list may have empty elements, section 5.6.1.
-  const tag = /[\s,]*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,[\s,]*|$)/y;
-  const tags: { weak: boolean; revision: string }[] = [];
+  const tag = /[\s,]*((?:W\/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,[\s,]*|$)/y;
+  const tags: string[] = [];
   while (tag.lastIndex < value.length) {
     const match = tag.exec(value);
     if (match === null) {
       throw badRequest(`Cannot read ${header}: expected * or a list of tags in double quotes`);
     }
-    tags.push({ weak: match[1] !== undefined, revision: match[2] ?? "" });
+    tags.push(match[1] ?? "");
   }
   return tags;
 }
 
-/** Whether `If-Match` holds. It compares strongly: a weak tag never matches. */
-export function matches(tags: Tags, entry: Entry | null): boolean {
+/**
+ * Whether `If-Match` holds. It compares strongly: a weak tag never matches.
+ *
+ * @param current The tag of the representation; null if there is no entry
+ */
+export function matches(tags: Tags, current: string | null): boolean {
   if (tags === null) return true;
-  if (entry === null) return false;
-  return tags === "*" || tags.some((tag) => !tag.weak && tag.revision === entry.revision);
+  if (current === null) return false;
+  return tags === "*" || !current.startsWith("W/") && tags.includes(current);
 }
 
-/** Whether `If-None-Match` holds. It compares weakly. */
-export function noneMatches(tags: Tags, entry: Entry | null): boolean {
-  if (tags === null || entry === null) return true;
-  return tags !== "*" && !tags.some((tag) => tag.revision === entry.revision);
+/** Whether `If-None-Match` holds. It compares weakly, RFC 9110, section 8.8.3.2. */
+export function noneMatches(tags: Tags, current: string | null): boolean {
+  if (tags === null || current === null) return true;
+  return tags !== "*" && !tags.some((tag) => opaque(tag) === opaque(current));
+}
+
+function opaque(tag: string): string {
+  return tag.replace(/^W\//, "");
 }
 
 /**
@@ -84,6 +92,9 @@ export async function writeIf<T>(
   throw new StoreUnavailable("The key has too many writers", { outcome: "unchanged" });
 }
 
+/** A client has the current entry with either of its tags. */
 function holds({ ifMatch, ifNoneMatch }: Conditions, entry: Entry | null): boolean {
-  return matches(ifMatch, entry) && noneMatches(ifNoneMatch, entry);
+  const tag = entry && jsonTag(entry);
+  return matches(ifMatch, tag) && noneMatches(ifNoneMatch, tag) &&
+    noneMatches(ifNoneMatch, entry && textTag(entry));
 }

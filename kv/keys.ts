@@ -6,8 +6,10 @@ import {
   entryHeaders,
   type Handler,
   JSON_HEADERS,
+  jsonTag,
   type KvContext,
   memberText,
+  textTag,
 } from "./answers.ts";
 import { expectNoBody, readValue } from "./bodies.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./conditions.ts";
@@ -15,32 +17,35 @@ import { expectNoQuery, readKey, readQuery, TtlQuery, WriteQuery } from "./reque
 import { writing } from "./tokens.ts";
 
 /** `GET /key`: the key and its value as JSON; null if there is no entry. */
-export const getJson = getting((key, entry) => {
+export const getJson = getting(jsonTag, (key, entry) => {
   return { status: 200, headers: entryHeaders(entry), body: memberText(key, entry?.value) };
 });
 
 /** `GET /key` for a shell script: a string without its quotes, and anything else as JSON. */
-export const getText = getting((key, entry) => {
+export const getText = getting(textTag, (key, entry) => {
   if (entry === null) throw notFound(key);
   const headers = {
     ...entryHeaders(entry),
     "Content-Type": "text/plain; charset=UTF-8",
-    // Another representation needs another tag, RFC 9110, section 8.8.1. A weak one is allowed.
-    "ETag": `W/"${entry.revision}"`,
+    "ETag": textTag(entry),
   };
   const body = entry.value.startsWith('"') ? JSON.parse(entry.value) : entry.value;
   return { status: 200, headers, body };
 });
 
-function getting(represent: (key: string, entry: Entry | null) => Answer): Handler {
+function getting(
+  tagOf: (entry: Entry) => string,
+  represent: (key: string, entry: Entry | null) => Answer,
+): Handler {
   return async function get(c) {
     expectNoQuery(c);
     const key = readKey(c);
     const entry = await c.get("access").store.get(key);
     const conditions = readConditions(c);
     if (conditions !== null) {
-      if (!matches(conditions.ifMatch, entry)) throw new RevisionConflict(key, entry);
-      if (!noneMatches(conditions.ifNoneMatch, entry)) {
+      const tag = entry && tagOf(entry);
+      if (!matches(conditions.ifMatch, tag)) throw new RevisionConflict(key, entry);
+      if (!noneMatches(conditions.ifNoneMatch, tag)) {
         const { "Content-Type": _, ...headers } = represent(key, entry).headers;
         return { status: 304, headers, body: null };
       }

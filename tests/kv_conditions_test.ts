@@ -40,7 +40,7 @@ test("answers 304 if the client has the current entry", async ({ app, store }) =
   }
   const headers = { "If-None-Match": "*", "Accept": "text/plain" };
   const plain = await app.request("/a", { headers });
-  assertEquals([plain.status, plain.headers.get("ETag")], [304, `W/"${revision}"`]);
+  assertEquals([plain.status, plain.headers.get("ETag")], [304, `W/"${revision}-text"`]);
   const other = await app.request("/a", { headers: { "If-None-Match": '"x"' } });
   assertEquals(other.status, 200);
   assertEquals(await other.text(), '{"a":1}');
@@ -70,6 +70,8 @@ test("answers 412 with the current entry and its ETag", async ({ app, store }) =
     ["If-None-Match", "*"],
     ["If-None-Match", `"${revision}"`],
     ["If-None-Match", `"x", W/"${revision}"`],
+    ["If-Match", `W/"${revision}-text"`],
+    ["If-None-Match", `W/"${revision}-text"`],
   ];
   for (const [name, value] of conditions) {
     for (const init of [put("2"), { method: "DELETE" }]) {

@@ -203,6 +203,25 @@ test("extends the value that another writer has just set, never an older one", a
   assertEquals(writes, 2);
 });
 
+test("sends the text to a client that has only the JSON, and the JSON to one that has the text", async ({ app, store }) => {
+  await store.set("a", json("b"));
+  const accepts = ["application/json", "text/plain"];
+  const tags = await Promise.all(accepts.map(async (Accept) => {
+    return (await app.request("/a", { headers: { Accept } })).headers.get("ETag") ?? "";
+  }));
+  for (const [i, accept] of accepts.entries()) {
+    for (const [j, tag] of tags.entries()) {
+      for (const name of ["If-None-Match", "If-Match"]) {
+        const headers = { Accept: accept, [name]: tag };
+        const { status } = await app.request("/a", { headers });
+        // The text's tag is weak, which If-Match never accepts.
+        const expected = name === "If-Match" ? (i + j === 0 ? 200 : 412) : i === j ? 304 : 200;
+        assertEquals(status, expected, `${accept}, ${name}: ${tag}`);
+      }
+    }
+  }
+});
+
 test("returns a value as plain text to a client that prefers it", async ({ app, store }) => {
   await store.set("text", json('a "b"\n'));
   await store.set("number", json(1.5));
@@ -217,7 +236,7 @@ test("returns a value as plain text to a client that prefers it", async ({ app, 
     assertEquals(response.headers.get("Vary"), "Accept");
     assertEquals(await response.text(), text);
   }
-  const weak = `W/"${revision}"`;
+  const weak = `W/"${revision}-text"`;
   assertEquals((await get("/object")).headers.get("ETag"), weak);
   assertEquals((await get("/object", { "If-None-Match": weak })).status, 304);
   const missing = await get("/missing");
