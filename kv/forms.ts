@@ -99,28 +99,50 @@ function notUtf8(): HTTPException {
  *
  * @throws {HTTPException} 400 if it is malformed, 413 if it is too large
  */
-async function partsOf(type: string, bytes: Buffer<ArrayBuffer>): Promise<FormData> {
+async function partsOf(
+  type: string,
+  bytes: Buffer<ArrayBuffer>,
+): Promise<[string, FormDataEntryValue][]> {
   const [, quoted, plain] = /;\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))/i.exec(type) ?? [];
   const boundary = quoted ?? plain;
   if (boundary === undefined) throw badRequest("Cannot read the form: expected a boundary");
   if (bytes.length > MAX_MULTIPART_BYTES) {
     throw tooLarge(`A multipart form is at most ${MAX_MULTIPART_BYTES} bytes`);
   }
-  const parts = occurrences(bytes, `--${boundary}`, MAX_PARTS + 2);
+  const count = countParts(bytes, `--${boundary}`);
+  if (!isUtf8(bytes)) throw notUtf8();
+  const headers = { "Content-Type": `multipart/form-data; boundary="${boundary}"` };
+  const form = await new Response(bytes, { headers }).formData().catch((cause) => {
+    throw badRequest("Cannot read the form", cause);
+  });
+  const fields = [...form];
+  // The parser leaves out what it cannot read.
+  if (fields.length !== count) {
+    throw badRequest("Cannot read the form: expected a name in each part");
+  }
+  return fields;
+}
+
+/** @throws {HTTPException} 400 if there is no closing delimiter, 413 if there are too many parts */
+function countParts(bytes: Buffer, delimiter: string): number {
+  const parts = occurrences(bytes, delimiter, MAX_PARTS + 2);
   if (parts.length === MAX_PARTS + 2) {
     throw tooLarge(`A multipart form has at most ${MAX_PARTS} fields`);
   }
+  let count = 0;
+  let isClosed = false;
   for (const at of parts) {
     const head = bytes.toString("latin1", at, at + MAX_PART_HEADER);
     expectUtf8(head.slice(0, head.indexOf("\r\n\r\n")));
+    // A line of its own, RFC 2046, section 5.1.1.
+    const isLine = at === 0 || bytes.toString("latin1", at - 2, at) === "\r\n";
+    const end = /^(--)?[ \t]*(?:\r\n|$)/.exec(head.slice(delimiter.length));
+    if (isClosed || !isLine || end === null) continue;
+    isClosed = end[1] !== undefined;
+    if (!isClosed) count++;
   }
-  if (!isUtf8(bytes)) throw notUtf8();
-  const headers = { "Content-Type": `multipart/form-data; boundary="${boundary}"` };
-  try {
-    return await new Response(bytes, { headers }).formData();
-  } catch (cause) {
-    throw badRequest("Cannot read the form", cause);
-  }
+  if (!isClosed) throw badRequest(`Cannot read the form: expected ${delimiter}-- at its end`);
+  return count;
 }
 
 /** Returns the first positions of a text or a byte, `limit` at most. */

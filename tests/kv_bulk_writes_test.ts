@@ -74,6 +74,30 @@ test("rejects a form with a repeated key, a file or a syntax error", async ({ ap
   assertEquals((await store.list("")).keys, []);
 });
 
+test("rejects a multipart form that is cut off or has a part without a name", async ({ app, store }) => {
+  const part = (name: string) => `--x\r\nContent-Disposition: form-data${name}\r\n\r\n1\r\n`;
+  const a = part('; name="a"');
+  const cases: [string, RegExp][] = [
+    [a, /: expected --x-- at its end$/],
+    [`${a}${part('; name="b"')}--x`, /: expected --x-- at its end$/],
+    [`${a}${part('; name="b"').slice(0, -3)}`, /: expected --x-- at its end$/],
+    [`${a} --x--\r\n`, /: expected --x-- at its end$/],
+    [`${a}${part("")}--x--`, /: expected a name in each part$/],
+    [`${a}--x\r\n\r\n1\r\n--x--\r\n`, /: expected a name in each part$/],
+  ];
+  const headers = { "Content-Type": "multipart/form-data; boundary=x" };
+  for (const [body, detail] of cases) {
+    const response = await app.request("/", post(body, headers));
+    assertEquals(response.status, 400, body);
+    assertMatch((await readProblem(response)).detail, detail);
+  }
+  assertEquals((await store.list("")).keys, []);
+  const text = a.replace("1", "1 --x--\r\n--x 2");
+  const whole = `before\r\n${text}--x-- \t\r\nafter\r\n${a}`;
+  const response = await app.request("/", post(whole, headers));
+  assertEquals(await response.json(), { a: "1 --x--\r\n--x 2" });
+});
+
 test("rejects a form that is not UTF-8, and sets nothing of it", async ({ app, store }) => {
   const urlencoded = "application/x-www-form-urlencoded";
   const multipart = "multipart/form-data; boundary=x";
