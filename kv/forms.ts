@@ -13,6 +13,8 @@ const SPACE = 0x20, PERCENT = 0x25, AMPERSAND = 0x26, PLUS = 0x2b, EQUALS = 0x3d
 /** The most fields of a multipart form, and its most bytes. */
 const MAX_PARTS = 1000;
 const MAX_MULTIPART_BYTES = 4 * 1024 * 1024;
+/** How many bytes of white space around JSON are skipped to recognize it. */
+const MAX_BLANKS = 1024;
 /** How many bytes of a part are searched for its headers. */
 const MAX_PART_HEADER = 4096;
 
@@ -44,10 +46,13 @@ export async function readForm(c: KvContext, type: string): Promise<Map<string, 
  */
 function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
   // `curl -d '{"foo": "bar"}'` sends JSON with the type of a form.
-  const ends = bytes.subarray(0, 1).toString() + bytes.subarray(-1).toString();
-  if (ends === "{}" || ends === "[]") {
+  const first = bytes.toString("utf8", 0, MAX_BLANKS).trimStart().at(0);
+  const last = bytes.subarray(-MAX_BLANKS).toString().trimEnd().at(-1);
+  if (first === "{" && last === "}" || first === "[" && last === "]") {
+    const isLines = bytes.includes("}\n{") || bytes.includes("}\r\n{");
+    const type = isLines ? "application/x-ndjson" : "application/json";
     throw new HTTPException(415, {
-      message: 'Cannot read JSON as a form: add the header "Content-Type: application/json"',
+      message: `Cannot read JSON as a form: add the header "Content-Type: ${type}"`,
     });
   }
   if (occurrences(bytes, AMPERSAND, MAX_MEMBERS).length === MAX_MEMBERS) throw tooManyMembers();

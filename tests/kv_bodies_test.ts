@@ -96,13 +96,16 @@ test("rejects an object with too many keys, and sets none", async ({ app, store 
 });
 
 test("says which header to add to JSON that is sent as a form", async ({ app, store }) => {
-  for (const text of ['{"foo":"bar"}', "[1]"]) {
+  const lines = '{"a":1}\n{"b":2}\n';
+  const texts = ['{"foo":"bar"}', "[1]", '{"foo": "bar"}\n', ' \t\r\n{"foo":1}', "\ufeff[1]\r\n"];
+  for (const text of [...texts, lines, lines.replaceAll("\n", "\r\n")]) {
     const headers = { "Content-Type": "application/x-www-form-urlencoded" };
     const response = await app.request("/", post(text, headers));
     assertEquals(response.status, 415);
     assertEquals(
       (await readProblem(response)).detail,
-      'Cannot read JSON as a form: add the header "Content-Type: application/json"',
+      'Cannot read JSON as a form: add the header "Content-Type: ' +
+        `application/${text.startsWith('{"a"') ? "x-ndjson" : "json"}"`,
     );
   }
   assertEquals((await store.list("")).keys, []);
