@@ -125,7 +125,8 @@ async function partsOf(
   if (fields.length !== count) {
     throw badRequest("Cannot read the form: expected a name in each part");
   }
-  return fields;
+  // HTML, section 4.10.22.8: names have these three escaped, and no others.
+  return fields.map(([name, value]) => [name.replace(/%22|%0D|%0A/g, decodeURIComponent), value]);
 }
 
 /** @throws {HTTPException} 400 if there is no closing delimiter, 413 if there are too many parts */

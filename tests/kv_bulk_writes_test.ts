@@ -50,6 +50,13 @@ test("sets the keys of a form to texts", async ({ app, store }) => {
   }
 });
 
+test("decodes the three escapes in the names of a multipart form", async ({ app }) => {
+  const form = new FormData();
+  form.set('q"q\r\n%41', "1%22");
+  const response = await app.request("/", { method: "POST", body: form });
+  assertEquals(await response.json(), { 'q"q\r\n%41': "1%22" });
+});
+
 test("rejects a form with a repeated key, a file or a syntax error", async ({ app, store }) => {
   const twice = new FormData();
   twice.append("a", "1");
