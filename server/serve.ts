@@ -113,7 +113,8 @@ export async function serve(
     if (isRead) reads++;
     else others++;
     try {
-      return await fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
+      const response = await fetch(request, info as Deno.ServeHandlerInfo<Deno.NetAddr>);
+      return request.method === "HEAD" ? withoutLength(response) : response;
     } finally {
       if (isRead) reads--;
       else if (--others === 0 && isStopping) answered.resolve();
@@ -140,6 +141,16 @@ export async function serve(
       console.error("the previous configuration stays in use");
     }
   }
+}
+
+/**
+ * Hono answers HEAD with no body at all, for which Deno would send a Content-Length of 0. That has to
+ * be the length of GET, or absent (RFC 9110, section 8.6), as it is for an empty stream.
+ */
+function withoutLength(response: Response): Response {
+  const isKnown = response.headers.has("Content-Length") || response.body !== null;
+  if (isKnown || [204, 205, 304].includes(response.status)) return response;
+  return new Response(new ReadableStream({ start: (stream) => stream.close() }), response);
 }
 
 function asksFor(target: string, { url }: Request): boolean {
