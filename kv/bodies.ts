@@ -61,7 +61,7 @@ export function parseJson<T>(bytes: Uint8Array<ArrayBuffer>, read: (reader: Json
 export function expectJson(c: KvContext): void {
   const type = c.req.header("Content-Type") ?? "";
   if (type === "application/json") return;
-  if (/^application\/([\w.-]+\+)?json\b/i.test(type)) return expectUtf8(type);
+  if (/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) return expectUtf8(type);
   const message = `Cannot read a body of type ${JSON.stringify(type)}: expected application/json` +
     ' (add the header "Content-Type: application/json")';
   throw new HTTPException(415, { message });
@@ -72,7 +72,7 @@ export function expectJson(c: KvContext): void {
  * @throws {HTTPException} 415 if it names another charset
  */
 export function expectUtf8(type: string): void {
-  const charset = /;\s*charset="?([^\s;"]*)/i.exec(type)?.[1] ?? "utf-8";
+  const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(type)?.[1] ?? "utf-8";
   if (/^(utf-?8|us-ascii)$/i.test(charset)) return;
   const message = `Cannot read a body of charset ${JSON.stringify(charset)}: expected UTF-8`;
   throw new HTTPException(415, { message });
@@ -87,6 +87,7 @@ export function expectUtf8(type: string): void {
  * {@linkcode readChunks}
  */
 export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
+  expectPlain(c);
   const length = lengthOf(c);
   if (length !== undefined && length <= SMALL_BYTES) {
     // One connection of HTTP/2 carries hundreds of requests.
@@ -124,6 +125,21 @@ export async function expectNoBody(c: KvContext): Promise<void> {
     if (chunk.length === 0) continue;
     const message = "Cannot read a body here: expected ?ttl and no body";
     throw new HTTPException(415, { message });
+  }
+}
+
+/** @throws {HTTPException} 415 if the body is compressed, 400 if it is a part of one */
+export function expectPlain(c: KvContext): void {
+  const encoding = c.req.header("Content-Encoding") ?? "identity";
+  if (!/^\s*(identity)?\s*$/i.test(encoding)) {
+    throw new HTTPException(415, {
+      message: `Cannot read a body of encoding ${JSON.stringify(encoding)}: expected identity`,
+      res: new Response(null, { headers: { "Accept-Encoding": "identity" } }),
+    });
+  }
+  // RFC 9110, section 14.5
+  if (c.req.header("Content-Range") !== undefined) {
+    throw badRequest("Cannot set a part of a value: expected no Content-Range");
   }
 }
 

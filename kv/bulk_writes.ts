@@ -25,7 +25,7 @@ export async function post(c: KvContext): Promise<Answer> {
   }
   const { ttl } = readQuery(c, WriteQuery);
   const type = c.req.header("Content-Type") ?? "";
-  const isLines = /^application\/x-ndjson\b/i.test(type);
+  const isLines = /^application\/x-ndjson\s*(;|$)/i.test(type);
   if (isLines || isForm(type)) {
     const store = writing(c);
     expectUtf8(type);

@@ -3,7 +3,7 @@ import { entries, LIMITS, restore } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import type { Store } from "../stores/store.ts";
 import { type Answer, GUARD_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
-import { BODY_TIMEOUT, readChunks } from "./bodies.ts";
+import { BODY_TIMEOUT, expectPlain, readChunks } from "./bodies.ts";
 import { pause } from "./pace.ts";
 import { BackupQuery, PrefixQuery, readQuery } from "./requests.ts";
 
@@ -56,6 +56,7 @@ export async function restoreBody(
   store: Store,
   ttl: number | undefined,
 ): Promise<Answer> {
+  expectPlain(c);
   c.get("held").keep(LIMITS.lineBytes + LIMITS.batchBytes);
   const { restored, expired } = await restore(store, readChunks(c, () => BODY_TIMEOUT), { ttl });
   return jsonAnswer(expired > 0 ? { restored, expired } : { restored });

@@ -20,7 +20,7 @@ const MAX_PART_HEADER = 4096;
 
 /** Whether a `Content-Type` is that of a form. */
 export function isForm(type: string): boolean {
-  return /^(application\/x-www-form-urlencoded|multipart\/form-data)\b/i.test(type);
+  return /^(application\/x-www-form-urlencoded|multipart\/form-data)\s*(;|$)/i.test(type);
 }
 
 /** Returns the fields of a form as JSON strings. */

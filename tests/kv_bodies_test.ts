@@ -28,7 +28,11 @@ test("rejects a body that is not JSON", async ({ app, store }) => {
 });
 
 test("rejects a body that is neither JSON nor a form", async ({ app, store }) => {
-  const types = ["text/plain", "application/jsonx", "text/json", "application/xml", ""];
+  const types = [
+    ...["text/plain", "application/jsonx", "text/json", "application/xml", ""],
+    ...["application/json-seq", "application/json-patch", "application/json/x"],
+    ...["application/x-ndjson-x", "application/x-www-form-urlencoded-x", "application/x+json-x"],
+  ];
   for (const type of types) {
     for (const [path, init] of [["/a", put("1")], ["/", post("{}")]] as const) {
       const response = await app.request(path, { ...init, headers: { "Content-Type": type } });
@@ -45,6 +49,30 @@ test("rejects a body that is neither JSON nor a form", async ({ app, store }) =>
     await readProblem(response);
   }
   assertEquals(await store.get("a"), null);
+});
+
+test("rejects a body that is compressed or only a part", async ({ app, store }) => {
+  const types = ["application/json", "application/x-ndjson", "application/x-www-form-urlencoded"];
+  for (const type of types) {
+    const headers = { "Content-Type": type };
+    const requests: [string, RequestInit][] = [["/", post('{"a":1}', headers)]];
+    if (type === "application/json") requests.push(["/a", put("1")]);
+    for (const [path, init] of requests) {
+      const sent = (more: Record<string, string>) =>
+        app.request(path, { ...init, headers: { ...init.headers, ...more } });
+      const compressed = await sent({ "Content-Encoding": "gzip" });
+      assertEquals(compressed.status, 415);
+      assertEquals(compressed.headers.get("Accept-Encoding"), "identity");
+      const { detail } = await readProblem(compressed);
+      assertEquals(detail, 'Cannot read a body of encoding "gzip": expected identity');
+      const part = await sent({ "Content-Range": "bytes 0-0/9" });
+      assertEquals(part.status, 400);
+      assertMatch((await readProblem(part)).detail, /expected no Content-Range$/);
+    }
+  }
+  assertEquals((await store.list("")).keys, []);
+  const encodings = { "Content-Encoding": "Identity", "Content-Type": "application/json ;a=b" };
+  assertEquals((await app.request("/a", put("1", encodings))).status, 201);
 });
 
 test("rejects a value over 1 MiB, and accepts one of 1 MiB", async ({ app, store }) => {

@@ -123,6 +123,7 @@ test("rejects a form that is not UTF-8, and sets nothing of it", async ({ app, s
     [part("1"), `${multipart}; charset=latin1`, 415],
     [part("1", "Content-Type: text/plain; Charset=latin1\r\n"), multipart, 415],
     ['{"k":1}', "application/json; charset=utf-16", 415],
+    ['{"k":1}', "application/json; charset = utf-16", 415],
     ['{"k":1}\n', "application/x-ndjson; charset=iso-8859-1", 415],
   ];
   for (const [body, type, status] of cases) {
