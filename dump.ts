@@ -46,7 +46,7 @@ class UnreadableFile extends Error {
 }
 
 async function dump({ url, prefix, format, watch }: Options): Promise<void> {
-  const store = await openStore(url, { token: readToken(), mustExist: true });
+  const store = await openStore(url, { token: readToken(url), mustExist: true });
   const isTerminal = Deno.stdout.isTerminal();
   if (!isTerminal) setColorEnabled(false);
   const output = Deno.stdout.writable.getWriter();
@@ -83,7 +83,7 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
     file.close();
     throw new UnreadableFile(path, new Error("Is a directory"));
   }
-  const store = await openStore(url, { token: readToken() });
+  const store = await openStore(url, { token: readToken(url) });
   try {
     const onProgress = (count: number) => progress.show(count);
     const done = await restore(store, contentsOf(file, path), { ttl, onProgress });
@@ -96,10 +96,11 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
 }
 
 async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
-  const from = await openStore(url, { token: readToken(), mustExist: true });
+  const from = await openStore(url, { token: readToken(url), mustExist: true });
   let to: Store | undefined;
   try {
-    to = await openStore(target, { token: readToken("KV_TO_TOKEN") ?? readToken() });
+    const token = readToken(target, "KV_TO_TOKEN") ?? readToken(target);
+    to = await openStore(target, { token, tokenName: "KV_TO_TOKEN" });
     await copy(from, to, {
       prefix,
       watch,
@@ -149,11 +150,13 @@ class Progress {
 
 const progress = new Progress();
 
-/** A token in the environment, if it may be read: nobody is prompted for that. */
-function readToken(variable = "KV_TOKEN"): string | undefined {
+/** The token for a service, if the environment may be read: nobody is prompted for that. */
+function readToken(url: string, variable = "KV_TOKEN"): string | undefined {
+  if (!/^https?:/i.test(url)) return undefined;
   const { state } = Deno.permissions.querySync({ name: "env", variable });
   const text = state === "granted" ? Deno.env.get(variable) : undefined;
-  if (text === undefined) return undefined;
+  // As for the servers, an empty variable is not set.
+  if (text === undefined || text === "") return undefined;
   // As for the servers, it may be a list, of which clients send the first.
   const first = /^\s*\[\s*"([^"]*)"/.exec(text)?.[1] ?? text.split(",")[0]?.trim();
   if (first === undefined || !TOKEN.test(first)) {

@@ -8,6 +8,8 @@ import { InvalidArgument, type Store } from "./store.ts";
 export interface OpenOptions {
   /** The bearer token that a key-value service asks for. */
   token?: string | undefined;
+  /** The variable that holds the token, for errors: by default `KV_TOKEN`. */
+  tokenName?: string;
   /** Whether a file that does not exist is an error; by default it is created. */
   mustExist?: boolean;
 }

@@ -16,7 +16,7 @@ Deno.test("httpStore() says why it cannot watch", async () => {
   await isUnavailable(gone.watch(""), "unchanged", /cannot be reached: .*refused/);
   await gone.close();
   const answers: [() => Response, RegExp][] = [
-    [() => problem(401), /requires another token: set KV_TOKEN$/],
+    [() => problem(401), /requires a token: set KV_TOKEN$/],
     [() => problem(503, { outcome: "unknown" }), /answered 503: a detail$/],
     [
       () => new Response("<h1>It works!</h1>"),

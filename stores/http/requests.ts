@@ -33,6 +33,7 @@ export class Requests {
     token: string | undefined,
     readonly timeout: number,
     readonly transport: Transport,
+    readonly tokenName = "KV_TOKEN",
   ) {
     this.#service = url.replace(/\/+$/, "");
     this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
@@ -107,7 +108,8 @@ export class Requests {
   /** Returns the error for a response other than a 200, or throws an {@linkcode UnexpectedAnswer}. */
   refused(status: number, text: string, mistake?: RequestOptions["mistake"]): Error {
     if (status === 401) {
-      return this.#unavailable("requires another token: set KV_TOKEN", "unchanged");
+      const wanted = "Authorization" in this.#headers ? "another token" : "a token";
+      return this.#unavailable(`requires ${wanted}: set ${this.tokenName}`, "unchanged");
     }
     const failure = readFailure(status, text);
     return mistake?.status === status

@@ -37,6 +37,8 @@ const MAX_ANSWER_BYTES = MAX_VALUE_BYTES + 1024;
 export interface HttpOptions {
   /** The bearer token that the service asks for. */
   token?: string | undefined;
+  /** The variable that holds the token, for errors: by default `KV_TOKEN`. */
+  tokenName?: string;
   /** How long a call may take, in milliseconds: by default {@linkcode DEADLINE}. */
   deadline?: number;
   /** How long a watched service may send nothing, in milliseconds: by default 45 seconds. */
@@ -75,7 +77,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     : overFetch(address, fetch ?? globalThis.fetch);
   // A call waits to be sent, then for its answer: half of the deadline for each.
   const timeout = deadline / 2;
-  const requests = new Requests(url, token, timeout, transport);
+  const requests = new Requests(url, token, timeout, transport, options.tokenName);
   const late = () => requests.late();
   const reads = new Batches({ requests: 4, operations: 100, send, timeout, late });
   const writes = new Batches({ requests: 1, operations: 400, send, timeout, late });

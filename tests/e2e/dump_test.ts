@@ -78,11 +78,22 @@ Deno.test("deno task dump copies between services, each with a token of its own"
     const args = ["task", "--quiet", "dump", "--to", to.url, from.url];
     return await runToEnd(Deno.execPath(), args, { cwd: PROJECT, env });
   };
-  assertFailed(await copy({ KV_TOKEN }), 1, /token/);
+  assertFailed(await copy({}), 1, /^http:\S+ requires a token: set KV_TO_TOKEN\n$/);
+  assertFailed(await copy({ KV_TOKEN }), 1, /requires another token: set KV_TO_TOKEN\n$/);
+  assertFailed(await copy({ KV_TO_TOKEN }), 1, /requires a token: set KV_TOKEN\n$/);
   assertEquals((await copy({ KV_TOKEN, KV_TO_TOKEN })).stderr, "Copied 0 entries\n");
   const list = { KV_TOKEN: `${KV_TOKEN}, another`, KV_TO_TOKEN: `["${KV_TO_TOKEN}"]` };
   assertEquals((await copy(list)).stderr, "Copied 0 entries\n");
   assertFailed(await copy({ KV_TOKEN: "a b" }), 2, /^Cannot send the token of KV_TOKEN: expected/);
+});
+
+Deno.test("dump.ts reads a token for a service only, and an empty one as none", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  const envs = [[kv.url, { KV_TOKEN: "" }], [":memory:", { KV_TOKEN: "a b" }]] as const;
+  for (const [url, env] of envs) {
+    const printed = await runToEnd(Deno.execPath(), [...OPTIONS, "dump.ts", url], { env });
+    assertEquals(printed, { code: 0, stdout: "", stderr: "The store is empty\n" });
+  }
 });
 
 Deno.test("dump.ts says that there is nothing to print", async () => {
