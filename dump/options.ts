@@ -52,6 +52,7 @@ const TAKEN = {
  * @throws {InvalidArgument} If the ttl is not one
  */
 export function readOptions(args: string[]): Options | "help" {
+  expectOnce(args);
   const { _: [url, ...others], ...given } = parseArgs(args, {
     string: ["_", "prefix", "format", "restore", "ttl", "to"],
     boolean: ["watch", "help"],
@@ -94,10 +95,29 @@ export function readOptions(args: string[]): Options | "help" {
       "--watch needs a service or Redis: a file does not report other programs' changes",
     );
   }
-  if (given.ttl !== undefined && !/^\d{1,10}$/.test(given.ttl)) {
+  if (given.ttl !== undefined && !/^\d+$/.test(given.ttl)) {
     throw new UsageError(`--ttl is "${given.ttl}": expected a whole number of seconds`);
   }
   const ttl = given.ttl === undefined ? undefined : Number(given.ttl);
   checkTtl(ttl);
   return { url, prefix, format, watch, restore, ttl, to };
+}
+
+/**
+ * The parser would take the last of several values, and any value of a flag as true.
+ *
+ * @throws {UsageError} If an option is repeated, or a flag has a value
+ */
+function expectOnce(args: string[]): void {
+  const seen = new Set<string>();
+  for (const arg of args) {
+    if (arg === "--") return;
+    const [, name, value] = /^--(\w+)(=?)/.exec(arg) ?? [];
+    if (name === undefined) continue;
+    if (value && (name === "watch" || name === "help")) {
+      throw new UsageError(`Cannot read "${arg}": --${name} takes no value`);
+    }
+    if (seen.has(name)) throw new UsageError(`--${name} is repeated: expected it once`);
+    seen.add(name);
+  }
 }

@@ -185,12 +185,22 @@ Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2
     [["--format", "redis://ann:secret@h", "x.db"], /^--format is "redis:\/\/ann:\*\*\*@h"/],
     [["--ttl", "60", ":memory:"], /^A dump takes no --ttl/],
     [["--restore", "x", "--ttl", "1h", ":memory:"], /^--ttl is "1h": expected a whole number/],
+    [["--watch=no", "http://x"], /^Cannot read "--watch=no": --watch takes no value/],
+    [["--watch=", "http://x"], /^Cannot read "--watch=": --watch takes no value/],
+    [["--prefix", "a", "--prefix=b", ":memory:"], /^--prefix is repeated: expected it once/],
   ];
   for (const [args, message] of wrong) {
     const { code, stdout, stderr } = await dump(...args);
     assertMatch(stderr, message);
     assertMatch(stderr, /^[^\n]+; dump\.ts --help explains\n$/);
     assertEquals([code, stdout], [2, ""]);
+  }
+});
+
+Deno.test("dump.ts names the limit of a ttl", async () => {
+  for (const ttl of ["0", "99999999999"]) {
+    const sentence = new RegExp(`"${ttl}" seconds: expected a whole number from 1 to \\d+\n$`);
+    assertFailed(await dump("--restore", "x", "--ttl", ttl, ":memory:"), 2, sentence);
   }
 });
 
