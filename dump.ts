@@ -16,6 +16,7 @@
 import { setColorEnabled } from "@std/fmt/colors";
 import { copy, UnfitTarget } from "./dump/copy.ts";
 import { printer } from "./dump/formats.ts";
+import { watchOn } from "./dump/outages.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
 import { entries, restore, RestoreStopped } from "./stores/dumps.ts";
@@ -55,7 +56,7 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   const { begin, print, end } = printer(format, isTerminal ? Deno.consoleSize().columns : null);
   try {
     // Before the entries are read, so that no change is missed.
-    const watched = watch ? await store.watch(prefix) : null;
+    const watched = watch ? await watchOn(store, prefix, { tell }) : null;
     let count = 0;
     await write(begin);
     for await (const entry of entries(store, prefix)) {
@@ -104,6 +105,7 @@ async function copyTo({ url, prefix, watch }: Options, target: string): Promise<
     await copy(from, to, {
       prefix,
       watch,
+      tell,
       onProgress: (copied) => progress.show(copied),
       onCopied(copied) {
         progress.end();
@@ -114,6 +116,11 @@ async function copyTo({ url, prefix, watch }: Options, target: string): Promise<
   } finally {
     await Promise.all([from.close(), to?.close()]);
   }
+}
+
+function tell(message: string): void {
+  progress.end();
+  console.error(printable(message));
 }
 
 function entriesOf(count: number): string {

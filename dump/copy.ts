@@ -2,6 +2,7 @@
 import { entries } from "../stores/dumps.ts";
 import { ttlOf } from "../stores/lines.ts";
 import type { Store, Watch } from "../stores/store.ts";
+import { type Patience, watchOn } from "./outages.ts";
 
 /** How many entries are on their way at a time. */
 const AT_ONCE = 64;
@@ -12,7 +13,7 @@ export class UnfitTarget extends Error {
 }
 
 /** What {@linkcode copy} takes beside the stores. */
-export interface CopyOptions {
+export interface CopyOptions extends Patience {
   /** The beginning of the keys to copy; by default all. */
   prefix: string;
   /** Whether to go on with the changes of the source, until its watch ends. */
@@ -34,13 +35,13 @@ export interface CopyOptions {
 export async function copy(
   from: Store,
   to: Store,
-  { prefix, watch, onProgress, onCopied }: CopyOptions,
+  { prefix, watch, onProgress, onCopied, ...patience }: CopyOptions,
 ): Promise<void> {
   for await (const { key } of entries(to, prefix)) {
     throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
   // Before the keys are listed, so that no change is missed.
-  const changed = watch ? new ChangedKeys(await from.watch(prefix)) : null;
+  const changed = watch ? new ChangedKeys(await watchOn(from, prefix, patience)) : null;
   let copied = 0;
   let after: string | undefined;
   do {

@@ -5,10 +5,16 @@ import { copy, type CopyOptions, UnfitTarget } from "../dump/copy.ts";
 import { entries } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { ChangesLost, type Store } from "../stores/store.ts";
+import { ChangesLost, type Store, StoreUnavailable } from "../stores/store.ts";
 import { eventually } from "./helpers/programs.ts";
 
-const NO_WATCH: CopyOptions = { prefix: "", watch: false, onProgress() {}, onCopied() {} };
+const NO_WATCH: CopyOptions = {
+  prefix: "",
+  watch: false,
+  tell() {},
+  onProgress() {},
+  onCopied() {},
+};
 
 Deno.test("copy() writes every entry under the prefix, with its lifetime to the second", async () => {
   const [from, to] = [memoryStore(), memoryStore()];
@@ -19,8 +25,8 @@ Deno.test("copy() writes every entry under the prefix, with its lifetime to the 
   const progress: number[] = [];
   let copied = 0;
   await copy(from, to, {
+    ...NO_WATCH,
     prefix: "k",
-    watch: false,
     onProgress: (count) => void progress.push(count),
     onCopied: (count) => copied = count,
   });
@@ -107,6 +113,61 @@ Deno.test("copy() writes into no store that has entries", async () => {
   await copy(from, to, { ...NO_WATCH, prefix: "a" });
   assertEquals([...await contents(to)], [["a", "1"], ["b", "2"]]);
   await from.close();
+  await to.close();
+});
+
+Deno.test("copy() resumes the watch of a source that is unavailable for a while", async () => {
+  const [source, to] = [memoryStore(), memoryStore()];
+  const told: string[] = [];
+  const waits: number[] = [];
+  let cut = () => {};
+  let downFor = 0;
+  const from: Store = {
+    ...source,
+    async watch(...args) {
+      const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
+      if (downFor-- > 0) throw gone;
+      const { since, changes } = await source.watch(...args);
+      const isCut = Promise.withResolvers<never>();
+      cut = () => isCut.reject(gone);
+      isCut.promise.catch(() => {});
+      const reader = changes.getReader();
+      const cuttable = new ReadableStream({
+        async pull(controller) {
+          const { value, done } = await Promise.race([reader.read(), isCut.promise]);
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+      }, { highWaterMark: 0 });
+      return { since, changes: cuttable };
+    },
+  };
+  const sleep = async (time: number) => void waits.push(time);
+  const copied = Promise.withResolvers<void>();
+  const copying = copy(from, to, {
+    ...NO_WATCH,
+    watch: true,
+    tell: (message) => told.push(message),
+    sleep,
+    onCopied: () => copied.resolve(),
+  });
+  await copied.promise;
+  await source.set("a", json(1));
+  await eventually("a in the copy", async () => await to.get("a") !== null);
+  downFor = 59;
+  cut();
+  await source.set("b", json(2));
+  await eventually("b in the copy", async () => await to.get("b") !== null);
+  assertEquals(waits, Array(60).fill(1000));
+  assertEquals(told, [
+    "gone: trying to follow the changes again",
+    "Following the changes again",
+  ]);
+  downFor = Infinity;
+  cut();
+  await assertRejects(() => copying, StoreUnavailable, "gone");
+  assertEquals(waits.length, 120);
+  await source.close();
   await to.close();
 });
 

@@ -79,6 +79,20 @@ function keepAsking(ask: () => Promise<number>) {
   };
 }
 
+Deno.test("dump.ts --watch goes on when a service reads its tokens again", async () => {
+  await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
+  const args = ["run", "-A", join(PROJECT, "dump.ts"), "--watch", kv.url];
+  await using watching = new Program(Deno.execPath(), args, { env: { KV_TOKEN: OLD } });
+  await watching.printed(/^The store is empty$/m);
+  await kv.reload({ DBM: ":memory:", KV_TOKEN: [OLD, NEW] }, /read again: KV_TOKEN changed\n/);
+  await watching.printed(/cut the connection: trying to follow the changes again$/m);
+  const write = { method: "PUT", body: "1" };
+  const headers = { ...bearer(NEW), "Content-Type": "application/json" };
+  assertEquals(await statusOf(`${kv.url}/a`, headers, write), 201);
+  await watching.printed(/^Following the changes again$/m);
+  await watching.printed(/^\{"a": 1\}$/m);
+});
+
 Deno.test("on SIGHUP, kv.ts takes another token and keeps its entries; no request is lost", async () => {
   await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
   const body = new URLSearchParams({ foo: "bar" });
