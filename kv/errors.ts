@@ -58,7 +58,7 @@ export function describe(error: unknown): Description {
   if (error instanceof ValueTooLarge) return { status: 413, detail: error.message };
   if (error instanceof InvalidArgument) return { status: 400, detail: shortened(error.message) };
   if (error instanceof RevisionConflict) return { status: 412, detail: error.message };
-  if (error instanceof ChangesLost) return { status: 410, detail: error.message };
+  if (error instanceof ChangesLost) return { status: 410, detail: shortened(error.message) };
   if (error instanceof StoreFull) return { status: 507, detail: "The store is full" };
   if (error instanceof StoreUnavailable) {
     return { status: 503, detail: "The store is unavailable", outcome: error.outcome };

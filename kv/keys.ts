@@ -1,5 +1,6 @@
 /** Requests for one entry: its key is the path. */
 import { HTTPException } from "hono/http-exception";
+import { checkTtl } from "../stores/checks.ts";
 import { type Entry, RevisionConflict } from "../stores/store.ts";
 import {
   type Answer,
@@ -74,6 +75,7 @@ export async function put(c: KvContext): Promise<Answer> {
 export async function extend(c: KvContext): Promise<Answer> {
   const store = writing(c);
   const { ttl } = readQuery(c, TtlQuery);
+  checkTtl(ttl);
   const key = readKey(c);
   await expectNoBody(c);
   const written = await writeIf(c, key, async (current) => {

@@ -22,7 +22,7 @@ import { type Answer, JSON_HEADERS, type KvContext } from "./answers.ts";
 import { badRequest, describe, report, tooLarge } from "./errors.ts";
 import { type Held, SMALL_BYTES } from "./held.ts";
 import { pause, Turnstile } from "./pace.ts";
-import { parseBy } from "./requests.ts";
+import { only, parseBy } from "./requests.ts";
 
 /** How many entries are fetched at once at first, and at most. */
 const FIRST_FETCHED = 16;
@@ -42,22 +42,20 @@ const TOO_LARGE = failureText(503, {
 /** The most members of an operation. */
 const MAX_FIELDS = 5;
 
+const key = z.string("expected a text");
+const ifRevision = z.string("expected a text or null").nullable().optional();
 /** The schema of one element of an array. */
 export const OperationSchema = z.discriminatedUnion("op", [
-  z.strictObject({ op: z.literal("get"), key: z.string() }),
-  z.strictObject({
+  only({ op: z.literal("get"), key }, "member"),
+  only({
     op: z.literal("put"),
-    key: z.string(),
+    key,
     value: z.unknown().refine((value) => value !== undefined, "expected a JSON value"),
-    ttl: z.number().optional(),
-    ifRevision: z.string().nullable().optional(),
-  }),
-  z.strictObject({
-    op: z.literal("delete"),
-    key: z.string(),
-    ifRevision: z.string().nullable().optional(),
-  }),
-]) satisfies z.ZodType<Operation>;
+    ttl: z.number("expected a whole number of seconds").optional(),
+    ifRevision,
+  }, "member"),
+  only({ op: z.literal("delete"), key, ifRevision }, "member"),
+], "expected get, put or delete") satisfies z.ZodType<Operation>;
 
 /**
  * Reads the whole array, before anything is executed.

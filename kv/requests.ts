@@ -9,29 +9,41 @@ import type { Handler, KvContext } from "./answers.ts";
 const MAX_ACCEPT_LENGTH = 2048;
 
 /** A whole number in a query. Stores check its bounds, which are here for the OpenAPI document. */
-function wholeNumber(minimum: number, maximum: number) {
-  return z.string().regex(/^-?\d{1,20}$/, "expected a whole number").transform(Number)
+function wholeNumber(minimum: number, maximum: number, wanted = "expected a whole number") {
+  return z.string(wanted).regex(/^-?\d{1,20}$/, wanted).transform(Number)
     .meta({ type: "integer", minimum, maximum, pattern: undefined });
 }
 
-const ttl = wholeNumber(1, MAX_TTL);
-export const ListQuery = z.strictObject({
+/** A schema of an object with these members and no others, which a query calls parameters. */
+export function only<T extends z.ZodRawShape>(shape: T, kind = "parameter") {
+  const names = Object.keys(shape).join(", ");
+  return z.strictObject(shape, {
+    error(issue) {
+      if (issue.code !== "unrecognized_keys") return undefined;
+      const unknown = issue.keys.map((key) => JSON.stringify(key)).join(", ");
+      return `unknown ${kind} ${unknown}: expected ${names}`;
+    },
+  });
+}
+
+const ttl = wholeNumber(1, MAX_TTL, "expected a whole number of seconds");
+export const ListQuery = only({
   prefix: z.string().default(""),
   limit: wholeNumber(1, MAX_PAGE).optional(),
   after: z.string().optional(),
 });
-export const PrefixQuery = z.strictObject({ prefix: z.string().default("") });
-export const WriteQuery = z.strictObject({ ttl: ttl.optional() });
-export const TtlQuery = z.strictObject({ ttl });
+export const PrefixQuery = only({ prefix: z.string().default("") });
+export const WriteQuery = only({ ttl: ttl.optional() });
+export const TtlQuery = only({ ttl });
 const noValue = z.literal("", "expected no value");
-export const RemoveQuery = z.strictObject({
+export const RemoveQuery = only({
   prefix: z.string().default(""),
   all: noValue.optional(),
 });
-export const BackupQuery = z.strictObject({ prefix: z.string().default(""), backup: noValue });
-export const HealthQuery = z.strictObject({ health: noValue });
-export const MetricsQuery = z.strictObject({ metrics: noValue });
-export const OpenApiQuery = z.strictObject({ openapi: noValue });
+export const BackupQuery = only({ prefix: z.string().default(""), backup: noValue });
+export const HealthQuery = only({ health: noValue });
+export const MetricsQuery = only({ metrics: noValue });
+export const OpenApiQuery = only({ openapi: noValue });
 
 /** Returns the key in the path. */
 export function readKey(c: KvContext): string {

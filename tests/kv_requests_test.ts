@@ -111,3 +111,38 @@ test("rejects a query with invalid percent-encoding", async ({ app }) => {
     assertMatch((await readProblem(response)).detail, /^Cannot read the query ".*": bad escapes$/);
   }
 });
+
+test("says in its own words what a query or an operation should be", async ({ app, store }) => {
+  const operation = (text: string) => ["/", post(`[${text}]`)] as const;
+  const cases: [readonly [string, RequestInit], string][] = [
+    [["/a", { method: "PATCH" }], "the query: ttl: expected a whole number of seconds"],
+    [["/?foo=1", {}], 'the query: unknown parameter "foo": expected prefix, limit, after'],
+    [operation('{"op":"patch"}'), "operation 1: op: expected get, put or delete"],
+    [operation("{}"), "operation 1: op: expected get, put or delete"],
+    [operation('{"op":"get"}'), "operation 1: key: expected a text"],
+    [
+      operation('{"op":"get","key":"a","value":1}'),
+      'operation 1: unknown member "value": expected op, key',
+    ],
+    [
+      operation('{"op":"put","key":"a","value":1,"ttl":"1","ifRevision":1}'),
+      "operation 1: ttl: expected a whole number of seconds; ifRevision: expected a text or null",
+    ],
+  ];
+  for (const [[path, init], detail] of cases) {
+    const response = await app.request(path, init);
+    assertEquals(response.status, 400, detail);
+    assertEquals((await readProblem(response)).detail, `Cannot read ${detail}`);
+  }
+  await store.set("a", json(1));
+  for (const path of ["/a?ttl=0", "/absent?ttl=0"]) {
+    assertEquals((await app.request(path, { method: "PATCH" })).status, 400, path);
+  }
+});
+
+test("does not echo all of a long Last-Event-ID", async ({ app }) => {
+  const headers = { "Accept": "text/event-stream", "Last-Event-ID": "x".repeat(30_000) };
+  const response = await app.request("/", { headers });
+  assertEquals(response.status, 410);
+  assertEquals((await readProblem(response)).detail.length, 1001);
+});
