@@ -37,7 +37,7 @@ export const WriteQuery = only({ ttl: ttl.optional() });
 export const TtlQuery = only({ ttl });
 const noValue = z.literal("", "expected no value");
 export const RemoveQuery = only({
-  prefix: z.string().default(""),
+  prefix: z.string("expected one, or ?prefix=&all to delete everything"),
   all: noValue.optional(),
 });
 export const BackupQuery = only({ prefix: z.string().default(""), backup: noValue });

@@ -163,7 +163,7 @@ test("accepts any key in an object", async ({ app, store }) => {
 test("deletes the keys under a prefix; all of them only if asked to", async ({ app, store }) => {
   const names = Array.from({ length: 150 }, (_, i) => `f${i}`);
   await store.setAll(new Map([...names, "bar", "g"].map((key) => [key, json(1)])));
-  for (const path of ["/", "/?prefix=", "/?prefix=f&x=1", "/?prefix=f&all=1"]) {
+  for (const path of ["/", "/?all", "/?prefix=", "/?prefix=f&x=1", "/?prefix=f&all=1"]) {
     const response = await app.request(path, { method: "DELETE" });
     assertEquals(response.status, 400, path);
     await readProblem(response);

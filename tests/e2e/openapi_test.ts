@@ -61,7 +61,7 @@ show("health", await GET("/", { params: { query: { health: "" } } }));
 show("metrics", await GET("/", { params: { query: { metrics: "" } }, ...asText }));
 show("openapi", await GET("/", { params: { query: { openapi: "" } } }));
 show("delete", await DELETE("/", { params: { query: { prefix: "a" } } }));
-show("delete all", await DELETE("/", { params: { query: { all: "" } } }));
+show("delete all", await DELETE("/", { params: { query: { prefix: "", all: "" } } }));
 // @ts-expect-error Numbers are numbers
 () => PUT("/{key}", { params: { ...key("n"), query: { ttl: "60" } }, body: 1 });
 `;
