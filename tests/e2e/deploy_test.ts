@@ -131,6 +131,18 @@ testWithNginx("hands the service each key as it was sent", async ({ get, https, 
   }
 });
 
+testWithNginx("finds nothing under another spelling of the prefix", async (site) => {
+  const { get, https, token } = site;
+  const headers = { Authorization: token, "Content-Type": "application/json" };
+  for (const path of ["//kv/x", "/%6bv/x"]) {
+    const response = await get(`${https}${path}`, { method: "PUT", body: "1", headers });
+    await response.body?.cancel();
+    assertEquals(response.status, 404, path);
+  }
+  const list = await get(`${https}/kv/`, { headers });
+  assertEquals(await list.json(), { keys: [] });
+});
+
 testWithNginx("sends the service's changes as they happen", async ({ get, https, token }) => {
   const headers = { Authorization: token };
   const events = await get(`${https}/kv/`, {
