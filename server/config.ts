@@ -156,6 +156,9 @@ export function readConfig(environment: Environment = Deno.env.toObject()): Conf
   if (problems.length === 0 && KV_READ_TOKEN.length > 0 && KV_TOKEN.length === 0) {
     problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
   }
+  if (problems.length === 0 && KV_READ_TOKEN.some((token) => KV_TOKEN.includes(token))) {
+    problems.push("KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another");
+  }
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return config as Config;
 }

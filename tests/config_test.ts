@@ -129,22 +129,23 @@ Deno.test("readConfig() refuses the quotes and line ends that an env file leaves
 
 Deno.test("readConfig() turns one token and a list of tokens into a list", async () => {
   const [one, other] = ["the-first-token-of-two", "the-second-token-of-two"];
-  const file = JSON.stringify({ KV_TOKEN: one, KV_READ_TOKEN: [one, other] });
+  const reading = [`${one}-to-read`, other];
+  const file = JSON.stringify({ KV_TOKEN: one, KV_READ_TOKEN: reading });
   const config = await readText(file, { KV_TOKEN: "" });
-  assertEquals([config.KV_TOKEN, config.KV_READ_TOKEN], [[one], [one, other]]);
+  assertEquals([config.KV_TOKEN, config.KV_READ_TOKEN], [[one], reading]);
 });
 
 Deno.test("readConfig() splits a variable at commas into a list, unless it is JSON", async () => {
   const [one, other] = ["the-first-token-of-two", "the-second-token-of-two"];
   const config = await readText("{}", {
     KV_TOKEN: `${one},${other}`,
-    KV_READ_TOKEN: `${one}, ${other}`,
+    KV_READ_TOKEN: `${one}-to-read, ${other}-to-read`,
     SECRET_KEY: "a secret key, with a comma",
     SECRET_KEY_FALLBACKS: '["an older key, with a comma"]',
     KV_URL: "redis+cluster://a:1,b:2",
   });
   assertEquals(config.KV_TOKEN, [one, other]);
-  assertEquals(config.KV_READ_TOKEN, [one, other]);
+  assertEquals(config.KV_READ_TOKEN, [`${one}-to-read`, `${other}-to-read`]);
   assertEquals(config.SECRET_KEY, "a secret key, with a comma");
   assertEquals(config.SECRET_KEY_FALLBACKS, ["an older key, with a comma"]);
   assertEquals(config.KV_URL, "redis+cluster://a:1,b:2");
@@ -173,6 +174,10 @@ Deno.test("readConfig() rejects a key that needs another one, and names it", asy
   const file = { KV_READ_TOKEN: "a-token-that-only-reads" };
   assertEquals(await problems(JSON.stringify(file), { KV_TOKEN: "" }), [
     "KV_READ_TOKEN is set: expected KV_TOKEN to be set as well",
+  ]);
+  const same = { ...file, KV_TOKEN: ["a-token-that-also-writes", file.KV_READ_TOKEN] };
+  assertEquals(await problems(JSON.stringify(same)), [
+    "KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another",
   ]);
   const valid = { ...file, KV_TOKEN: "a-token-that-also-writes" };
   assertEquals(await problems(JSON.stringify(valid)), []);
