@@ -157,7 +157,9 @@ const LIST = {
         }],
       },
       [NDJSON]: LINES,
-      "text/event-stream": text("Server-sent events; the data of each is a Change as JSON"),
+      "text/event-stream": text(
+        "Server-sent events; the data of each is a Change as JSON. Expiry is not reported",
+      ),
       "text/html": text("A page for browsers"),
       "text/plain": text("With `metrics`: Prometheus' text format"),
     }],
@@ -206,7 +208,9 @@ const GET = {
   responses: responses({
     200: ["The entry, with ETag and Expires", {
       ...jsonOf("Entries"),
-      "text/plain": text("A string without its quotes, other values as JSON"),
+      "text/plain": text(
+        "A string without its quotes, and U+FFFD for half surrogates; other values as JSON",
+      ),
     }],
     304: [NOT_MODIFIED],
   }),
