@@ -179,8 +179,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       connection.call(async (send) => void await send("set", [noKey, "", "xx"]), "unchanged"),
 
     async close() {
-      const listening = await subscription?.catch(() => undefined);
-      await Promise.all([listening?.close(), connection.close()]);
+      const endWatches = async () => await (await subscription?.catch(() => undefined))?.close();
+      await Promise.all([endWatches(), connection.close()]);
+      await endWatches(); // a watch under way, for which the connection has waited, may have begun one
     },
   });
 }

@@ -5,6 +5,7 @@
 import {
   assert,
   assertEquals,
+  assertInstanceOf,
   assertMatch,
   assertNotEquals,
   assertRejects,
@@ -414,6 +415,12 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     // It may have ended, or report what was on its way.
     assertNotEquals((await reader.read()).value?.entry, null);
     await reader.cancel();
+  });
+
+  test("a watch that begins while its store closes ends with it", async ({ store }) => {
+    const [watching] = await Promise.allSettled([store.watch(""), store.close()]);
+    if (watching.status === "rejected") assertInstanceOf(watching.reason, StoreUnavailable);
+    else assertEquals((await watching.value.changes.getReader().read()).done, true);
   });
 
   test("a closed store rejects every call, and can be closed twice", async ({ store }) => {
