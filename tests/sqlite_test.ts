@@ -13,7 +13,7 @@ import { json, parseJson } from "../stores/json/text.ts";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { PROJECT, runToEnd } from "./helpers/programs.ts";
+import { eventually, PROJECT, runToEnd } from "./helpers/programs.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
 import { compareWithMap } from "./conformance/store_model.ts";
 import { testClock } from "./helpers/clock.ts";
@@ -180,6 +180,28 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   assertEquals(await store.count?.(), 1);
   database.close();
   await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("sqliteStore() goes back with a clock that was ahead, but shows no expired entry again", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const clock = testClock();
+  const { now } = testClock();
+  const store = sqliteStore(path, { now: clock.now, sweepInterval: 5 });
+  const other = sqliteStore(path, { now });
+  await other.set("seen expired", json(1), { ttl: 60 });
+  clock.pass(3600);
+  assertEquals(await store.get("seen expired"), null);
+  clock.pass(-3600);
+  const write = () => store.set("a", json(1), { ttl: 60 });
+  await eventually("a store that is back", async () => (await write()).expires === now() + 60_000);
+  assertEquals(await other.get("seen expired"), null);
+  await other.set("b", json(2), { ttl: 60 });
+  await delay(50); // some sweeps
+  for (const each of [store, other]) assertEquals((await each.get("b"))?.value, "2");
+  await store.close();
+  await other.close();
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -493,7 +515,7 @@ Deno.test("sqliteStore() is a Map with lifetimes, for any calls, pages and trans
   // Each listing looks at three entries a page, and each transaction has one or two writes.
   const limits = { scanned: 3, transactionBytes: 5000, sweepInterval: 1 };
   const store = sqliteStore(":memory:", { now: clock.now, ...limits });
-  const reached = await compareWithMap(store, clock);
-  for (const [what, times] of Object.entries(reached)) assert(times > 100, `${what}: ${times}`);
+  const reached = await compareWithMap(store, clock, true);
+  for (const [what, times] of Object.entries(reached)) assert(times > 20, `${what}: ${times}`);
   await store.close();
 });

@@ -66,7 +66,7 @@ export function sqliteStore(
   const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024, sync } = options;
   const { database, syncs, findReplaced } = openDatabase(path, mustExist, sync);
   const sql = statementsOf(database);
-  const clock = forwardOnly(now);
+  let clock = forwardOnly(now);
   const changes = new Changes();
   let before = 0; // the last revision when this transaction began
   let revision = 0; // of this transaction's last write
@@ -156,7 +156,12 @@ export function sqliteStore(
   async function sweep(): Promise<void> {
     try {
       // Read first: a write transaction holds up other processes.
-      const isDue = () => ({ result: hasExpired(clock()), revision: 0 });
+      const isDue = () => {
+        const result = hasExpired(clock());
+        // No entry that a reader saw expired is left to come back: a clock that was ahead is right again.
+        if (!result) clock = forwardOnly(now);
+        return { result, revision: 0 };
+      };
       while (!isClosed && await transactions.read(isDue)) {
         if (!isClosed) await transactions.write(removeExpired);
       }

@@ -1,6 +1,7 @@
 /** A store beside a Map: any sequence of calls has the same answers. */
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
+import { setTimeout as delay } from "node:timers/promises";
 import { entries } from "../../stores/dumps.ts";
 import { json, type JsonText } from "../../stores/json/text.ts";
 import { RevisionConflict, type Store } from "../../stores/store.ts";
@@ -27,10 +28,16 @@ export interface Reached {
  * Runs random calls on a store and on a Map. If an answer differs, fast-check prints the calls.
  *
  * @param clock The store's clock, if it is a test's: entries then have lifetimes
+ * @param goesBack Whether the store goes back with its clock, once it has removed what had expired
  */
-export async function compareWithMap(store: Store, clock?: ModelClock): Promise<Reached> {
+export async function compareWithMap(
+  store: Store,
+  clock?: ModelClock,
+  goesBack = false,
+): Promise<Reached> {
   const reached = { conflicts: 0, pages: 0, expired: 0, backwards: 0 };
-  const time = forwardOnly(() => clock?.now() ?? 0);
+  const now = () => clock?.now() ?? 0;
+  const time = goesBack ? now : forwardOnly(now);
   // Both clocks see the same times, from the first one on.
   time();
   await store.setAll(new Map(), { ttl: 1 });
@@ -38,7 +45,7 @@ export async function compareWithMap(store: Store, clock?: ModelClock): Promise<
   await fc.assert(
     fc.asyncProperty(fc.array(call, { maxLength: clock ? 60 : 20, size: "max" }), async (calls) => {
       for await (const { key } of entries(store)) await store.delete(key);
-      await runBoth(store, calls, { time, clock, reached });
+      await runBoth(store, calls, { time, clock, goesBack, reached });
     }),
     { numRuns: clock ? 200 : 60, interruptAfterTimeLimit: 60_000 },
   );
@@ -74,7 +81,12 @@ type Call =
 async function runBoth(
   store: Store,
   calls: Call[],
-  { time, clock, reached }: { time(): number; clock: ModelClock | undefined; reached: Reached },
+  { time, clock, goesBack, reached }: {
+    time(): number;
+    clock: ModelClock | undefined;
+    goesBack: boolean;
+    reached: Reached;
+  },
 ): Promise<void> {
   const model = new Map<string, { value: JsonText; revision: string; expires: number | null }>();
   const expiry = (ttl: number | undefined) => ttl === undefined ? null : time() + ttl * 1000;
@@ -83,12 +95,16 @@ async function runBoth(
 
   for (const call of calls) {
     if (call.op === "pass") {
+      const before = time();
       clock?.pass(call.seconds);
-      const [now, latest] = [clock?.now() ?? 0, time()];
-      for (const { expires } of model.values()) {
-        if (expires !== null && now < expires && expires <= latest) reached.backwards++;
+      const [now, latest] = [clock?.now() ?? 0, Math.max(before, time())];
+      for (const [key, { expires }] of model) {
+        if (expires === null || expires <= now || expires > latest) continue;
+        reached.backwards++;
+        if (goesBack) model.delete(key);
       }
       await store.setAll(new Map(), { ttl: 1 }); // the store sees the time
+      if (goesBack) await goneBack(store, now);
     } else if (call.op === "get") {
       const { key: _, ...entry } = await store.get(call.key) ?? { key: null };
       assertEquals(entry, found(call.key) ?? {});
@@ -143,4 +159,11 @@ async function runBoth(
       }
     }
   }
+}
+
+/** Waits until a store has gone back with its clock. */
+async function goneBack(store: Store, now: number): Promise<void> {
+  const write = () => store.set("time", json(1), { ttl: 1 });
+  while ((await write()).expires !== now + 1000) await delay(1);
+  await store.delete("time");
 }
