@@ -407,6 +407,26 @@ Deno.test("sqliteStore() serves other calls while another process has locked the
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() counts a lifetime from the write, however long that waited for its turn", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const { now, pass } = testClock();
+  const store = sqliteStore(path, { now });
+  const other = new DatabaseSync(path);
+  other.exec("BEGIN IMMEDIATE");
+  const writes = [
+    store.set("a", json(1), { ttl: 1 }),
+    store.setAll(new Map([["b", json(2)]]), { ttl: 1 }),
+  ];
+  pass(2);
+  other.exec("ROLLBACK");
+  other.close();
+  await Promise.all(writes);
+  for (const key of ["a", "b"]) assertEquals((await store.get(key))?.expires, now() + 1000);
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() lets a process that waits write before its own next turn", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

@@ -175,18 +175,17 @@ export function sqliteStore(
     get: (key) => transactions.read(() => find(key)),
 
     async set(key, value, { ttl, ifRevision }) {
-      const expires = expiry(ttl, clock());
       return await transactions.write(() => {
         const current = find(key).result;
         checkRevision(key, current, ifRevision);
-        return { ...write(key, value, expires), created: current === null };
+        return { ...write(key, value, expiry(ttl, clock())), created: current === null };
       });
     },
 
     async setAll(values, { ttl }) {
-      const expires = expiry(ttl, clock());
       const copy = [...values];
       await transactions.write(() => {
+        const expires = expiry(ttl, clock());
         for (const [key, value] of copy) write(key, value, expires);
       });
     },
