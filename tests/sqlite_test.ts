@@ -464,6 +464,19 @@ Deno.test("sqliteStore() lets a process that waits write before its own next tur
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() says that it is unavailable to a check that it was closed under", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  const other = new DatabaseSync(path);
+  other.exec("BEGIN IMMEDIATE");
+  const checking = store.check();
+  await store.close();
+  assertEquals((await assertRejects(() => checking, StoreUnavailable)).outcome, "unchanged");
+  other.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() ends a read that waits for a sync before it closes", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

@@ -206,9 +206,12 @@ export function transactionsOf(
     rollBack();
   }
 
-  /** An error may have ended the transaction: SQLite rolls back by itself if the disk is full. */
+  /**
+   * An error may have ended the transaction: SQLite rolls back by itself if the disk is full. A check
+   * that waited for its turn may come after the close.
+   */
   function rollBack(): void {
-    if (database.isTransaction) rollback.run();
+    if (database.isOpen && database.isTransaction) rollback.run();
   }
 
   /** Rolls back, and returns the error of the writes. */
