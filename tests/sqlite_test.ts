@@ -282,12 +282,20 @@ Deno.test("sqliteStore() rejects a file that is not a store, and does not change
   const edit = new DatabaseSync(newer);
   edit.exec("PRAGMA user_version = 99");
   edit.close();
-  for (const path of [textFile, foreign, newer, directory, join(directory, "no", "kv.db")]) {
+  const damaged = join(directory, "damaged.db");
+  await sqliteStore(damaged).close();
+  const damage = new DatabaseSync(damaged);
+  damage.exec("DROP TABLE totals");
+  damage.close();
+  const missing = join(directory, "no", "kv.db");
+  for (const path of [textFile, foreign, newer, damaged, directory, missing]) {
     const before = path === textFile || path === foreign ? await Deno.readFile(path) : null;
     const error = assertThrows(() => sqliteStore(path), StoreUnavailable);
     assert(error.message.startsWith(`Cannot open the store "${path}": `), error.message);
     if (before) assertEquals(await Deno.readFile(path), before);
   }
+  const open = await runToEnd("ls", ["-l", `/proc/${Deno.pid}/fd`]); // empty but on Linux
+  assert(!open.stdout.includes(directory), open.stdout);
   await Deno.remove(directory, { recursive: true });
 });
 

@@ -5,6 +5,7 @@ import { Buffer } from "node:buffer";
 import { closeSync, openSync, readSync, realpathSync, statSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { statementsOf } from "./statements.ts";
 import { StoreUnavailable } from "../store.ts";
 import { type Sync, Syncs } from "./syncs.ts";
 
@@ -54,6 +55,7 @@ const UPGRADE = `
 /** An open file. */
 export interface Opened {
   database: DatabaseSync;
+  sql: ReturnType<typeof statementsOf>;
   syncs: Syncs;
   /**
    * Returns which file was deleted or replaced since, or null. SQLite would go on writing to the old
@@ -84,11 +86,12 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync): Ope
     const log = path === ":memory:" ? null : `${realpathSync(path)}-wal`;
     if (log !== null) rewrite(log);
     database.exec("COMMIT");
-    if (log === null) return { database, syncs: new Syncs(null), findReplaced: () => null };
+    const sql = statementsOf(database); // fails if a table or a column is missing
+    if (log === null) return { database, sql, syncs: new Syncs(null), findReplaced: () => null };
     const paths = [resolve(path), log, log.replace(/wal$/, "shm")];
     const opened = paths.map(identityOf);
     const findReplaced = () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
-    return { database, syncs: new Syncs(log, sync), findReplaced };
+    return { database, sql, syncs: new Syncs(log, sync), findReplaced };
   } catch (cause) {
     database?.close();
     throw new StoreUnavailable(`Cannot open the store "${path}": ${(cause as Error).message}`, {

@@ -8,7 +8,7 @@ import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
 import { abandon, openDatabase } from "./database.ts";
-import { type KeyRow, type Row, statementsOf } from "./statements.ts";
+import type { KeyRow, Row } from "./statements.ts";
 import type { Sync } from "./syncs.ts";
 import { type Found, transactionsOf } from "./transactions.ts";
 import { type Entry, type JsonText, MAX_PAGE, type Store } from "../store.ts";
@@ -64,8 +64,7 @@ export function sqliteStore(
 ): Store {
   const { now = () => Date.now(), mustExist = false, sweepInterval = 1000 } = options;
   const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024, sync } = options;
-  const { database, syncs, findReplaced } = openDatabase(path, mustExist, sync);
-  const sql = statementsOf(database);
+  const { database, sql, syncs, findReplaced } = openDatabase(path, mustExist, sync);
   let clock = forwardOnly(now);
   const changes = new Changes();
   let before = 0; // the last revision when this transaction began
