@@ -343,6 +343,24 @@ Deno.test("sqliteStore() reports a failed commit as unknown, and a full disk as 
   await store.close();
 });
 
+Deno.test("sqliteStore() fails its check if the file is damaged so that every call fails", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  const store = sqliteStore(path);
+  const other = new DatabaseSync(path);
+  for (const damage of ["UPDATE totals SET revision = 9223372036854775807", "DELETE FROM totals"]) {
+    await store.check();
+    other.exec(`CREATE TEMP TABLE kept AS SELECT * FROM totals; ${damage}`);
+    for (const call of [() => store.check(), () => store.get("a"), () => store.set("a", json(1))]) {
+      assertEquals((await assertRejects(call, StoreUnavailable)).outcome, "unchanged");
+    }
+    other.exec("DELETE FROM totals; INSERT INTO totals SELECT * FROM kept; DROP TABLE kept");
+  }
+  other.close();
+  await store.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() acknowledges no write once its file was deleted or replaced", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

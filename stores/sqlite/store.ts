@@ -110,7 +110,9 @@ export function sqliteStore(
   }
 
   function totals(): { revision: number; count: number } {
-    return sql.selectTotals.get() as { revision: number; count: number };
+    const row = sql.selectTotals.get();
+    if (row === undefined) throw new Error("it is damaged: the table totals is empty");
+    return row as { revision: number; count: number };
   }
 
   function find(key: string): Found<Entry | null> {
@@ -230,6 +232,7 @@ export function sqliteStore(
     check: () =>
       transactions.check(() => {
         checkReplaced();
+        totals(); // each call reads them
         sql.probe();
       }),
 
