@@ -107,7 +107,10 @@ export interface Store {
    * list them: Redis, a service, and any store with a prefix.
    */
   count?(): Promise<number>;
-  /** Rejects if a call would: also if the store is full, or the writes of a SQLite file have failed. */
+  /**
+   * Rejects if a read or a write would: also if the store is full, a master of a Redis Cluster is, or
+   * the writes of a SQLite file have failed.
+   */
   check(): Promise<void>;
   /** Ends watches, waits for pending writes, and closes files and connections. A second call does nothing. */
   close(): Promise<void>;

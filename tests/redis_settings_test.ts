@@ -144,14 +144,15 @@ testWith(
       `redis://counter:${password}@${alone.host}:${alone.port}/0?prefix=counter:`,
       `redis+cluster://counter:${password}@${cluster.hosts}?prefix=counter:`,
     ];
-    const works = async (url: string) => {
+    const useStore = async (url: string, use: (store: Store) => Promise<void>) => {
       const store = redisStore(url, { deadline: 5000 });
       try {
-        await useAll(store);
+        await use(store);
       } finally {
         await store.close();
       }
     };
+    const works = (url: string) => useStore(url, useAll);
     try {
       for (const url of urls) await works(url);
       for (const [right] of rule.matchAll(/[+~&]\S+/g)) {
@@ -162,6 +163,9 @@ testWith(
           await cli(server as Server, ...words);
         }
         await assertRejects(() => works(url), StoreUnavailable, undefined, `without ${right}`);
+        if (/scan|subscribe|cluster/.test(right)) continue; // for listings and watches
+        const check = () => useStore(url, (store) => store.check());
+        await assertRejects(check, StoreUnavailable, undefined, `a check without ${right}`);
       }
     } finally {
       Object.assign(console, { warn, error });

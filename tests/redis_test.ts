@@ -432,6 +432,21 @@ testWith(REDIS, "redisStore() says that Redis is full, and writes nothing", asyn
   assertEquals((await store.list("")).keys, ["small"], "a check writes nothing");
 });
 
+testWith(REDIS, "redisStore() fails its check if any master of the Cluster is full", async () => {
+  await using opened = await openTestStore(clusterUrl());
+  const { store } = opened;
+  let full = 0;
+  for (const { port } of cluster.servers) {
+    if (!(await cli(port, "ROLE")).startsWith("master")) continue;
+    await cli(port, "CONFIG", "SET", "maxmemory", "1");
+    await assertRejects(() => store.check(), StoreFull);
+    await cli(port, "CONFIG", "SET", "maxmemory", "0");
+    await store.check();
+    full++;
+  }
+  assertEquals(full, 3);
+});
+
 testWith(
   REDIS,
   "redisStore() logs in, or says why it cannot, without the password",

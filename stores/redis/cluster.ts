@@ -7,6 +7,8 @@ import { within } from "./deadlines.ts";
 
 /** The hash slots of every Cluster. */
 const SLOTS = 16384;
+/** How many keys are tried to find one on each master: one with a hundredth of the slots is found. */
+const TRIED_KEYS = 500;
 
 /** What makes a connection to a server beside the one that there is. */
 type Server = Pick<Redis, "duplicate">;
@@ -89,6 +91,21 @@ export async function checkMasters(masters: readonly Redis[]): Promise<void> {
       throw new Error("not every master of the Cluster is available");
     }
   }
+}
+
+/**
+ * Returns keys, one on each master that has keys with this prefix and many slots: with a {tag} in
+ * the prefix, on the only one.
+ *
+ * @param end With which the keys end
+ */
+export function keysOnMasters(cluster: Cluster, prefix: string, end: string): string[] {
+  const keys = new Map<string | undefined, string>();
+  for (let i = 0; i < TRIED_KEYS; i++) {
+    const key = `${prefix}{${i}}${end}`;
+    keys.set(cluster.slots[slotOf(key)]?.[0], key);
+  }
+  return [...keys.values()];
 }
 
 /**

@@ -68,6 +68,22 @@ export const REMOVE = script(
   (values): values is [entry: string | null] => isPacked(values[0]),
 );
 
+/**
+ * Does what reads and writes do, with the key KEYS[1] that no entry has: it changes nothing. What it
+ * publishes on the channel ARGV[2] is not a key. `SET` fails if the server is full.
+ */
+export const PROBE = script(
+  `redis.call('TIME')
+  redis.call('GET', KEYS[1])
+  redis.call('GETRANGE', KEYS[1], 0, 0)
+  redis.call('EXISTS', KEYS[1])
+  redis.call('PUBLISH', ARGV[2], '')
+  redis.call('SET', KEYS[1], '', 'XX')
+  redis.call('DEL', KEYS[1])
+  return {}`,
+  (values): values is [] => values.length === 0,
+);
+
 function script<Done extends unknown[]>(
   lua: string,
   isDone: (values: unknown[]) => values is Done,

@@ -9,6 +9,7 @@
  *
  * Without a prefix no other program may use the database.
  */
+import { Cluster } from "ioredis";
 import { randomUUID } from "node:crypto";
 import type { Changes } from "../changes.ts";
 import { checked, isKey } from "../checks.ts";
@@ -22,11 +23,11 @@ import {
   StoreUnavailable,
 } from "../store.ts";
 import { subscribe, type Subscription } from "./changes.ts";
-import { slotOf } from "./cluster.ts";
+import { keysOnMasters, slotOf } from "./cluster.ts";
 import { Connection } from "./connection.ts";
 import { conditionOf, decode, MAX_ENTRY_BYTES, milliseconds, timeOf } from "./format.ts";
 import { listPage } from "./list.ts";
-import { PUT, REMOVE, runScript, type Send } from "./scripts.ts";
+import { PROBE, PUT, REMOVE, runScript, type Send } from "./scripts.ts";
 import { parseRedisUrl } from "./url.ts";
 
 /** What {@linkcode redisStore} takes. */
@@ -65,7 +66,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   const { prefix } = target;
   // Channels are shared by all databases. The number is last, since a prefix may be any text.
   const channel = `${prefix}changes@${target.database}`;
-  const noKey = prefix + "\0".repeat(MAX_KEY_BYTES + 1);
+  /** What ends with it is too long for the key of an entry. */
+  const noKey = "\0".repeat(MAX_KEY_BYTES + 1);
   const connection = new Connection(target, deadline);
   /** The last write under way to each key: a later one could overtake its redirection or its EVAL. */
   const lastWrites = new Map<string, Promise<unknown>>();
@@ -174,9 +176,15 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       return changes.watch(keyPrefix, since, get);
     },
 
-    // A full Redis can be read. This writes nothing, since no entry has such a name.
-    check: () =>
-      connection.call(async (send) => void await send("set", [noKey, "", "xx"]), "unchanged"),
+    async check() {
+      await connection.call(async (send) => {
+        const { redis } = connection;
+        const keys = redis instanceof Cluster
+          ? keysOnMasters(redis, prefix, noKey)
+          : [prefix + noKey];
+        await Promise.all(keys.map((key) => runScript(send, PROBE, [key], ["", channel])));
+      }, "unchanged");
+    },
 
     async close() {
       const endWatches = async () => await (await subscription?.catch(() => undefined))?.close();
