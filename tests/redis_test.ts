@@ -1,5 +1,5 @@
 /** The Redis store: the conformance suite, and what only Redis has. Faults are in redis_faults_test.ts. */
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -21,6 +21,7 @@ import {
   type Server,
   type Servers,
   startCluster,
+  startClusterOn,
   startRedis,
   startSentinels,
 } from "./helpers/redis_servers.ts";
@@ -548,6 +549,53 @@ testWith(
     }
   },
 );
+
+testWith(REDIS, "redisStore() lists no part of a Cluster whose slots move", async () => {
+  await using moving = await startClusterOn({ masters: [undefined, undefined, undefined] });
+  const store = redisStore(`redis+cluster://${moving.hosts}`, patient);
+  await store.setAll(new Map(Array.from({ length: 1000 }, (_, i) => [`k${i}`, json(i)])));
+  const [from, to] = moving.servers as [Server, Server];
+  const [fromId, toId] = await Promise.all(
+    [from, to].map(async (it) => (await cli(it, "CLUSTER", "MYID")).trim()),
+  ) as [string, string];
+  const first = await store.list("", { limit: 10 });
+  await cli(to, "CLUSTER", "SETSLOT", "0", "IMPORTING", fromId);
+  await cli(from, "CLUSTER", "SETSLOT", "0", "MIGRATING", toId);
+  const error = await assertRejects(() => store.list(""), StoreUnavailable);
+  assertMatch(error.message, /: the Cluster is moving slots from one master to another$/);
+  assertEquals(error.outcome, "unchanged");
+  for (const server of [from, to]) await cli(server, "CLUSTER", "SETSLOT", "0", "STABLE");
+  let isMoving = true;
+  const ids = ["--cluster-from", fromId, "--cluster-to", toId];
+  const slots = ["--cluster-slots", "500", "--cluster-yes"];
+  const moved = cli("--cluster", "reshard", `${from.host}:${from.port}`, ...ids, ...slots)
+    .finally(() => isMoving = false);
+  while (isMoving) {
+    try {
+      assertEquals(
+        (await allKeys(store)).sort(),
+        Array.from(Array(1000), (_, i) => `k${i}`).sort(),
+      );
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) assertInstanceOf(error, InvalidArgument);
+    }
+  }
+  await moved;
+  await assertRejects(() => store.list("", { after: first.next ?? "" }), InvalidArgument);
+  assertEquals((await allKeys(store)).length, 1000);
+  await store.close();
+});
+
+async function allKeys(store: Store): Promise<string[]> {
+  const keys: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await store.list("", { after, limit: 50 });
+    keys.push(...page.keys);
+    after = page.next ?? undefined;
+  } while (after !== undefined);
+  return keys;
+}
 
 testWith(REDIS, "redisStore() lists no key twice while the server's table shrinks", async () => {
   await using opened = await openTestStore(aloneUrl());

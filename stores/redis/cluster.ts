@@ -115,14 +115,33 @@ export function keysOnMasters(cluster: Cluster, prefix: string, end: string): st
  * @throws {Error} If it does not reach every master: it is cut off, or was removed
  */
 export async function checkReach(connection: Redis): Promise<void> {
-  // <id> <address> <flags> <master> <ping> <pong> <epoch> <link> <slots>…
-  const lines = String(await connection.cluster("NODES")).trim().split("\n");
-  const masters = lines.map((line) => line.split(" ")).filter(({ length }) => length > 8);
+  const masters = (await nodesOf(connection)).filter(({ length }) => length > 8);
   const isReached = ([, , flags = "", , , , , link]: string[]) =>
     flags.startsWith("myself") || (link === "connected" && !flags.includes("fail"));
   if (masters.length === 0 || !masters.every(isReached)) {
     throw new Error("a server of the Cluster does not reach every master");
   }
+}
+
+/** Returns what a server knows of each: `<id> <address> <flags> <master> <ping> <pong> <epoch> <link> <slots>…`. */
+async function nodesOf(connection: Redis): Promise<string[][]> {
+  const lines = String(await connection.cluster("NODES")).trim().split("\n");
+  return lines.map((line) => line.split(" "));
+}
+
+/**
+ * Returns which slots a master has. Slots that went to another and came back count as other ones,
+ * since one of both masters has another epoch then.
+ *
+ * @throws {Error} If it is giving or taking one, whose keys are on two masters meanwhile
+ */
+export async function slotsOf(master: Redis): Promise<string> {
+  const own = (await nodesOf(master)).find(([, , flags = ""]) => flags.startsWith("myself")) ?? [];
+  const [epoch, , ...slots] = own.slice(6);
+  if (slots.some((slot) => slot.startsWith("["))) {
+    throw new Error("the Cluster is moving slots from one master to another");
+  }
+  return [epoch, ...slots].join(" ");
 }
 
 /**

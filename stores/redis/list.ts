@@ -7,15 +7,15 @@
  * key comes twice only if, between two pages, fewer than one key in {@linkcode REMEMBERED} is left.
  *
  * A restart or a failover changes the order, so older cursors are rejected; so are those of another
- * connection if the user may not call INFO. While a Cluster moves slots from one master to another,
- * their keys may be missed or come twice.
+ * connection if the user may not call INFO. A Cluster that moves slots from one master to another is
+ * not listed meanwhile, and rejects older cursors: keys would be missed or come twice.
  */
 import { Buffer } from "node:buffer";
 import { createHash, randomUUID } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
 import { InvalidArgument, type Page } from "../store.ts";
 import { isRefusal } from "./format.ts";
-import { checkMasters } from "./cluster.ts";
+import { checkMasters, slotsOf } from "./cluster.ts";
 
 /** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
@@ -53,7 +53,7 @@ export async function listPage(
 ): Promise<Page> {
   const end = performance.now() + timeout;
   const servers = await findServers(redis);
-  const listing = fingerprint(JSON.stringify([start, ...servers.map(({ run }) => run)]));
+  const listing = listingOf(start, servers);
   const position = after === undefined ? FIRST : parse(after, listing);
   const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*`;
   const met = new Set(position.met);
@@ -80,6 +80,9 @@ export async function listPage(
     // Enough to fill the page, if the rest of the table is like the part just examined.
     const enough = names.length === 0 ? 2 * count : (limit - keys.length) * count / names.length;
     count = Math.min(Math.ceil(enough), MAX_SCAN);
+  }
+  if (redis instanceof Cluster && listingOf(start, await findServers(redis)) !== listing) {
+    throw new Error("the Cluster has moved slots from one master to another");
   }
   const ahead = keys.splice(limit);
   const isLast = ahead.length === 0 && server === servers.length;
@@ -125,8 +128,14 @@ function parseAhead(rest: string): string[] | null {
   }
 }
 
+/** A master to list, and what changes if its keys are no longer the same to SCAN. */
+interface ListedServer {
+  state: string;
+  node: Redis;
+}
+
 /** Returns the masters in the order of the ids of their processes, which are new at each start. */
-async function findServers(redis: Redis | Cluster): Promise<{ run: string; node: Redis }[]> {
+async function findServers(redis: Redis | Cluster): Promise<ListedServer[]> {
   const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
   if (redis instanceof Cluster) {
     // ioredis learns of new masters by redirections, which SCAN does not get.
@@ -135,8 +144,16 @@ async function findServers(redis: Redis | Cluster): Promise<{ run: string; node:
       throw error;
     });
   }
-  const servers = await Promise.all(nodes.map(async (node) => ({ run: await runOf(node), node })));
-  return servers.sort((a, b) => a.run < b.run ? -1 : 1);
+  const servers = await Promise.all(nodes.map(async (node) => {
+    const slots = redis instanceof Cluster ? await slotsOf(node) : "";
+    return { state: `${await runOf(node)} ${slots}`, node };
+  }));
+  return servers.sort((a, b) => a.state < b.state ? -1 : 1);
+}
+
+/** Returns what identifies a listing. */
+function listingOf(start: string, servers: readonly ListedServer[]): string {
+  return fingerprint(JSON.stringify([start, ...servers.map(({ state }) => state)]));
 }
 
 /** Ids of connections, for servers whose process id may not be asked for: none outlives its process. */
