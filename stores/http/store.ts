@@ -161,7 +161,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         return await readChanges(response, { stop, idleTimeout, failed, isClosed });
       } catch (cause) {
         stop.abort();
-        throw failed(cause);
+        if (!closing.signal.aborted) throw failed(cause);
+        throw new StoreUnavailable("The store is closed", { cause, outcome: "unchanged" });
       } finally {
         clear();
       }

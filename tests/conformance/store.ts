@@ -419,8 +419,10 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
 
   test("a watch that begins while its store closes ends with it", async ({ store }) => {
     const [watching] = await Promise.allSettled([store.watch(""), store.close()]);
-    if (watching.status === "rejected") assertInstanceOf(watching.reason, StoreUnavailable);
-    else assertEquals((await watching.value.changes.getReader().read()).done, true);
+    if (watching.status === "rejected") {
+      assertInstanceOf(watching.reason, StoreUnavailable);
+      assertEquals(watching.reason.message, "The store is closed");
+    } else assertEquals((await watching.value.changes.getReader().read()).done, true);
   });
 
   test("a closed store rejects every call, and can be closed twice", async ({ store }) => {
