@@ -137,11 +137,11 @@ function pathOf(url: string): string {
 
 function checkHttpUrl(url: string): void {
   if (!URL.canParse(url)) throw new TypeError("expected a host after the scheme");
-  const { username, password, hash } = new URL(url);
+  const { username, password } = new URL(url);
   if (username || password) {
     throw new TypeError("expected no user or password: set KV_TOKEN instead");
   }
-  if (hash) throw new TypeError("expected nothing after the path except ?prefix=");
+  if (url.includes("#")) throw new TypeError("expected nothing after the path except ?prefix=");
 }
 
 /** Takes `?prefix=` off the URL, for an engine that does not read it itself. */

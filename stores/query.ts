@@ -11,6 +11,7 @@ export function parseQuery<Name extends string>(
   query: string,
   names: readonly Name[],
 ): Partial<Record<Name, string>> {
+  if (query.includes("#")) throw new TypeError("expected %23 for each # in a parameter");
   const values: Partial<Record<Name, string>> = {};
   for (const item of query.split("&").filter((item) => item !== "")) {
     const [, given = item, value = ""] = /^(.*?)=(.*)$/s.exec(item) ?? [];

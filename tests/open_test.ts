@@ -91,6 +91,12 @@ Deno.test("openStore() rejects a parameter that means nothing", async () => {
     assert(error.message.includes(`"${url}": expected no parameter except prefix, found `));
   }
   await assertRejects(() => openStore("q.db?prefix=%zz"), InvalidArgument, "percent-encoding");
+  for (const url of ["http://x/#b", "http://x/#", "http://x/#?prefix=a"]) {
+    await assertRejects(() => openStore(url), InvalidArgument, "expected nothing after the path");
+  }
+  for (const address of ["http://x/", "redis://x", "q.db"]) {
+    await assertRejects(() => openStore(`${address}?prefix=a#b`), InvalidArgument, "expected %23");
+  }
 });
 
 Deno.test("openStore() keeps no program alive that forgets to close its store", async () => {
