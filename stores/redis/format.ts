@@ -38,7 +38,8 @@ export function isPacked(reply: unknown): reply is string | null {
 }
 
 /**
- * Reads an entry: `<revision> <expires or -> <value>`.
+ * Reads an entry: `<revision> <expires or -> <value>`. Errors do not name the key, which may be a
+ * session id, since servers log them.
  *
  * @param outcome Of the call, if the entry cannot be read
  * @throws {StoreUnavailable} If another program wrote it
@@ -49,14 +50,14 @@ export function decode(
   outcome: StoreUnavailable["outcome"] = "unchanged",
 ): Entry | null {
   if (!isPacked(packed)) {
-    throw new StoreUnavailable(`Cannot read "${key}": the reply is unexpected`, { outcome });
+    throw new StoreUnavailable("Cannot read an entry: the reply is unexpected", { outcome });
   }
   if (packed === null) return null;
   const [head, revision, expires] = ENTRY.exec(packed) ?? [];
   const isTooLong = byteLength(packed, MAX_ENTRY_BYTES) > MAX_ENTRY_BYTES;
   if (isTooLong || head === undefined || revision === undefined || expires === undefined) {
     throw new StoreUnavailable(
-      `Cannot read "${key}": another program wrote it; give the store's URL a ?prefix= of its own`,
+      "Cannot read an entry: another program wrote it; give the store's URL a ?prefix= of its own",
       { outcome },
     );
   }
