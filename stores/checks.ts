@@ -109,6 +109,11 @@ function checkPage({ prefix = "", limit = 1 }: Arguments): void {
   if (!prefix.isWellFormed()) {
     throw new InvalidArgument("prefix", "Cannot use the prefix: it has half of a surrogate pair");
   }
+  // No key begins with it, and a service could not take it in a URL of any length.
+  if (byteLength(prefix, MAX_KEY_BYTES) > MAX_KEY_BYTES) {
+    const message = `Cannot use the prefix: it is over ${MAX_KEY_BYTES} bytes, as no key is`;
+    throw new InvalidArgument("prefix", message);
+  }
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
     throw new InvalidArgument(
       "limit",

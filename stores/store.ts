@@ -91,7 +91,8 @@ export interface Store {
   delete(key: string, options?: RevisionOption): Promise<Entry | null>;
   /**
    * Lists the keys that begin with `prefix`, a page at a time. A key that exists during the whole
-   * listing appears in it once. Redis lists in no particular order.
+   * listing appears in it once. Redis lists in no particular order. A prefix is at most as long as a
+   * key, here and in `watch`.
    */
   list(prefix: string, options?: ListOptions): Promise<Page>;
   /**

@@ -201,10 +201,12 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
     for (const limit of [0, -1, 1.5, MAX_PAGE + 1]) {
       await assertRejects(() => store.list("", { limit }), InvalidArgument);
     }
-    for (const half of ["\ud83d", "a\ude00"]) {
-      await assertRejects(() => store.list(half), InvalidArgument);
-      await assertRejects(() => store.watch(half), InvalidArgument);
+    const tooLong = ["a".repeat(MAX_KEY_BYTES + 1), "é".repeat(MAX_KEY_BYTES / 2) + "a"];
+    for (const prefix of ["\ud83d", "a\ude00", ...tooLong, "a".repeat(100_000)]) {
+      await assertRejects(() => store.list(prefix), InvalidArgument);
+      await assertRejects(() => store.watch(prefix), InvalidArgument);
     }
+    assertEquals(await store.list("a".repeat(longestKey)), { keys: [], next: null });
     assertEquals(await store.get("a"), null);
   });
 
