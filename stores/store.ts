@@ -78,7 +78,8 @@ export interface RevisionOption {
  * - Writes of one caller to one key take effect in the order of the calls.
  * - An entry whose ttl has passed is gone for every reader at that moment.
  * - A promise that resolves means done: on SQLite synced to disk, on Redis acknowledged.
- * - Every call ends within the store's deadline.
+ * - Every call over a network ends within the store's deadline. SQLite waits for other processes no
+ *   longer than for 3 seconds, but for its disk as long as that takes.
  */
 export interface Store {
   /** Returns the entry under `key`, or null. */
