@@ -227,14 +227,22 @@ if (import.meta.main) {
   const { ConfigError } = await import("./server/config.ts");
   const { run } = await import("./server/program.ts");
   const { serve } = await import("./server/serve.ts");
+  const port = 5100;
   await run("kv", (program) =>
     serve(program, {
-      port: 5100,
+      port,
       health: "/?health",
-      async make({ DBM, HOST, KV_TOKEN, KV_READ_TOKEN, TRUST_PROXY }, open) {
+      async make({ DBM, HOST, PORT = port, KV_TOKEN, KV_READ_TOKEN, TRUST_PROXY }, open) {
         if (!isLoopback(HOST) && KV_TOKEN.length === 0) {
           throw new ConfigError(
             `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
+          );
+        }
+        const other = /^https?:/i.test(DBM) ? URL.parse(DBM) : null;
+        const isHere = other && (isLoopback(other.hostname) || other.hostname === HOST);
+        if (isHere && Number(other.port) === PORT) {
+          throw new ConfigError(
+            `DBM is "${withoutPassword(DBM)}", this service itself: expected another store`,
           );
         }
         const store = await open(DBM);

@@ -7,6 +7,8 @@ import bulk from "./explorer/bulk.js" with { type: "text" };
 import dom from "./explorer/dom.js" with { type: "text" };
 import editor from "./explorer/editor.js" with { type: "text" };
 import json from "./explorer/json.js" with { type: "text" };
+import { shownKey } from "./explorer/keys.js";
+import keys from "./explorer/keys.js" with { type: "text" };
 import list from "./explorer/list.js" with { type: "text" };
 import main from "./explorer/main.js" with { type: "text" };
 import style from "./explorer/page.css" with { type: "text" };
@@ -29,7 +31,7 @@ const PLAIN = "\0";
  * The page's modules as one script within the page, since any path could be a key: each after those
  * that it imports, without `import` and `export`. Their names must not clash.
  */
-const SCRIPT = [dom, json, question, service, search, marks, row, editor, list, bulk, main]
+const SCRIPT = [dom, json, keys, question, service, search, marks, row, editor, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
@@ -81,7 +83,7 @@ function PlainList({ prefix, page: { keys, next } }: { prefix: string; page: Pag
       <ul>
         {keys.map((key) => (
           <li>
-            <a class="key" href={encodeURIComponent(key)}>{key}</a>
+            <a class="key" href={encodeURIComponent(key)}>{shownKey(key)}</a>
           </li>
         ))}
       </ul>

@@ -17,7 +17,9 @@ async function restoreLines(lines, name) {
   const text = `Restore ${name} (${size})? Each line is an entry, and replaces that of its key.`;
   if (!await confirmed(text, "Restore")) return;
   say(`Restoring ${name}`);
-  const { restored, expired = 0 } = await restore(lines);
+  const { restored, expired = 0 } = await restore(lines).catch((error) => {
+    throw new Error(`${error.message}. Lines before may be restored.`, { cause: error });
+  });
   const rest = expired > 0 ? `; ${entryCount(expired)} had expired` : "";
   say(`Restored ${entryCount(restored)}${rest}`);
 }

@@ -52,6 +52,15 @@ export function say(text, kind = "done") {
   );
 }
 
+/**
+ * Ends a message, if it is still shown.
+ *
+ * @param {string} text
+ */
+export function unsay(text) {
+  if (status.textContent === text) say("");
+}
+
 /** @param {unknown} error */
 export function failed(error) {
   say(error instanceof Error ? error.message : String(error), "error");

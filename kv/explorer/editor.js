@@ -3,6 +3,7 @@
 /** The dialog that adds an entry, or edits one. */
 import { byId, exactTime, grouped, inUnit, say, timeLeft } from "./dom.js";
 import { coloured } from "./json.js";
+import { named } from "./keys.js";
 import { confirmed } from "./question.js";
 import { change, now, parse } from "./service.js";
 
@@ -112,7 +113,7 @@ async function submit() {
   );
   if (current !== null) return showConflict(current);
   editor.close();
-  say(`Saved ${key}`);
+  say(`Saved ${named(key)}`);
 }
 
 /** @param {Contents} current */

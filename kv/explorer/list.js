@@ -1,8 +1,9 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The list: a page of the keys under a prefix, or of those that a search has found, as they change. */
-import { byId, entryCount, explorer, failed, grouped, part, say } from "./dom.js";
+import { byId, entryCount, explorer, failed, grouped, part, say, unsay } from "./dom.js";
 import { openEditor } from "./editor.js";
+import { named } from "./keys.js";
 import { mark } from "./marks.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
@@ -38,6 +39,7 @@ let reloading = false;
 /** Whether the list has changed since its last fetch began. */
 let outdated = false;
 let marking = false;
+let loadFailure = "";
 /** The search that the list shows. @type {Search | null} */
 let search = null;
 
@@ -64,7 +66,7 @@ export function begin() {
   search?.stop();
   search = query.contains === "" ? null : new Search(query.prefix, query.contains);
   if (search === null) {
-    load().catch(failed);
+    refresh();
     return;
   }
   const { stopped } = search;
@@ -129,7 +131,7 @@ async function load() {
     if (row.changedIn === load) return [row];
     if (contents === undefined || contents.revision === null) return [];
     if (contents.status >= 400) {
-      failure = `Cannot read ${key}: ${contents.detail}`;
+      failure = `Cannot read ${named(key)}: ${contents.detail}`;
       return [];
     }
     if (search?.matches(key, contents.value) === false) return [];
@@ -139,7 +141,18 @@ async function load() {
   place(shown);
   nextCursor = page.next;
   showPosition(shown.length, page.total);
-  if (failure) say(failure, "error");
+  if (failure) throw new Error(failure);
+}
+
+/** Fetches this page, and says why it cannot be fetched for as long as that is so. */
+async function refresh() {
+  try {
+    await load();
+    unsay(loadFailure);
+  } catch (error) {
+    failed(error);
+    loadFailure = error instanceof Error ? error.message : String(error);
+  }
 }
 
 /** @param {Row[]} shown */
@@ -206,7 +219,7 @@ async function reloadSoon() {
   while (outdated) {
     await new Promise((resolve) => setTimeout(resolve, RELOAD_AFTER));
     outdated = false;
-    await load().catch(failed);
+    await refresh();
   }
   reloading = false;
 }

@@ -25,6 +25,8 @@ const fields = [
 let source;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let typing;
+/** Whether the reason for a rejected stream has been shown. */
+let isExplained = false;
 
 /** Follows the changes under the prefix. The list is fetched when the service is ready. */
 function watch() {
@@ -38,12 +40,12 @@ function watch() {
     live.textContent = "Live";
     live.className = "on";
     explorer.classList.remove("lost");
+    isExplained = false;
     begin();
   });
   opened.addEventListener("message", ({ data }) => received(parse(data)));
   opened.addEventListener("error", () => {
-    const isFirst = !explorer.classList.contains("lost");
-    if (isFirst) {
+    if (!explorer.classList.contains("lost")) {
       live.textContent = `Not connected since ${new Date().toLocaleTimeString("en")}, trying again`;
     }
     live.className = "";
@@ -52,7 +54,8 @@ function watch() {
     if (opened.readyState !== EventSource.CLOSED) return;
     setTimeout(() => opened === source && watch(), WATCH_AGAIN_AFTER);
     // What is stored can be listed without a stream, or there is a reason to show.
-    if (isFirst) begin();
+    if (!isExplained) begin();
+    isExplained = true;
   });
 }
 

@@ -2,12 +2,10 @@
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
 import { byId, dateOf, exactTime, failed, part, say, timeLeft } from "./dom.js";
+import { named, SHORT_KEY, shownKey } from "./keys.js";
 import { element, tree } from "./json.js";
 import { confirmed } from "./question.js";
 import { change, KEEPS_DIGITS, now } from "./service.js";
-
-/** A longer key is folded, in characters. */
-const SHORT_KEY = 100;
 
 const template = byId("entry", HTMLTemplateElement);
 
@@ -35,7 +33,7 @@ export class Row {
     this.expires = part(copy, ".expires");
     this.time = document.createElement("time");
     const keyElement = part(copy, ".key");
-    keyElement.textContent = key;
+    keyElement.textContent = shownKey(key);
     if (key.length > SHORT_KEY) {
       const summary = document.createElement("summary");
       keyElement.replaceWith(element("details", "", summary));
@@ -46,7 +44,7 @@ export class Row {
     const deleteButton = part(copy, ".delete");
     for (const button of [copyButton, editButton, deleteButton]) {
       // Named only for screen readers.
-      button.setAttribute("aria-label", `${button.textContent} ${key}`);
+      button.setAttribute("aria-label", `${button.textContent} ${shownKey(key)}`);
     }
     editButton.disabled = !KEEPS_DIGITS;
     if (!KEEPS_DIGITS) editButton.title = "This browser would round long numbers";
@@ -103,15 +101,17 @@ export class Row {
       throw new Error("Cannot copy: browsers allow it only on https or localhost");
     }
     await navigator.clipboard.writeText(JSON.stringify(this.contents.value));
-    say(`Copied the value of ${this.key}`);
+    say(`Copied the value of ${named(this.key)}`);
   }
 
   async delete() {
     // The row goes on changing while it asks: what was shown before is to be deleted.
     const operation = { op: "delete", key: this.key, ifRevision: this.contents.revision };
-    if (!await confirmed(`Delete ${this.key}?`, "Delete")) return;
+    if (!await confirmed(`Delete ${named(this.key)}?`, "Delete")) return;
     const current = await change(JSON.stringify(operation));
-    if (current === null || current.revision === null) return say(`Deleted ${this.key}`);
-    throw new Error(`${this.key} was not deleted, since it has just changed. Look at it again.`);
+    if (current === null || current.revision === null) return say(`Deleted ${named(this.key)}`);
+    throw new Error(
+      `${named(this.key)} was not deleted, since it has just changed. Look at it again.`,
+    );
   }
 }

@@ -25,6 +25,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("keeps up with keys that keep coming", keepUp);
   await step("watches only in the tab in front", openTabs);
   await step("dims what may be stale, and reconnects", reconnect);
+  await step("says why it does not reconnect, until it does", sayWhy);
   await step("lists entries where no stream of changes can be had", noStream);
   await step("shows a time that no Date holds, as Redis may have", farFuture);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
@@ -193,6 +194,35 @@ async function reconnect(browser: Browser): Promise<void> {
   await eventually("the service", async () => await live() === "Live");
   await eventually("its entry", async () => (await rows(page)).some(([key]) => key === "b"));
   assertEquals(await opacity(), 1);
+}
+
+async function sayWhy(browser: Browser): Promise<void> {
+  const memory = memoryStore();
+  await memory.set("a", json(1));
+  const service = kv(memory);
+  let isAway = false;
+  const serve = (port: number, { signal } = new AbortController()) =>
+    Deno.serve({ hostname: "127.0.0.1", port, onListen() {}, signal }, (request) => {
+      if (!isAway) return service.fetch(request);
+      const problem = { status: 503, detail: "The store is unavailable" };
+      return Response.json(problem, { status: 503 });
+    });
+  const stop = new AbortController();
+  const first = serve(0, stop);
+  await using visited = await visit(browser, `http://localhost:${first.addr.port}`);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  stop.abort();
+  await first.finished;
+  await eventually("a word", async () => /^Not connected/.test(await text(page, "#live")));
+  isAway = true;
+  await using _second = serve(first.addr.port);
+  await eventually("the reason", async () => /^The store is/.test(await text(page, "#status")));
+  assertMatch(await text(page, "#live"), /^Not connected since \d/);
+  isAway = false;
+  await eventually("the service", async () => await text(page, "#live") === "Live");
+  await eventually("no error", async () => await text(page, "#status") === "");
+  await memory.close();
 }
 
 /** As when a thousand others watch, or behind a proxy that does not stream. */

@@ -28,6 +28,7 @@ testInBrowsers("The explorer page", async (t, browsers) => {
   await step("turns pages, and keeps the prefix", turnPages);
   await step("finds a text in keys and values, and follows its changes", search);
   await step("lists a prefix that no field can hold", odd);
+  await step("shows keys that could be taken for others as JSON", unseen);
   await step("shows the others beside an entry that cannot be read", unreadable);
   await step("has columns as wide as their content, one baseline and even gaps", layout);
   await t.step("is in the README as it is", () => picture(browsers.chromium));
@@ -257,16 +258,52 @@ async function odd(browser: Browser): Promise<void> {
   await post(kv.url, '{"line\\nbreak":1,"line\\nbreak 2":2,"linebreak":3}');
   await using visited = await visit(browser, `${kv.url}/?prefix=line%0Abreak`);
   const { page } = visited;
-  await rowsAre(page, [["line\nbreak", "1", "never"], ["line\nbreak 2", "2", "never"]]);
+  await rowsAre(page, [['"line\\nbreak"', "1", "never"], ['"line\\nbreak 2"', "2", "never"]]);
   assertEquals(await page.$eval("#prefix", (e) => (e as HTMLInputElement).value), '"line\\nbreak"');
   await page.type("#prefix", "x");
   await page.type("#contains", "2");
-  await rowsAre(page, [["line\nbreak 2", "2", "never"]]);
+  await rowsAre(page, [['"line\\nbreak 2"', "2", "never"]]);
   assertEquals(new URL(page.url()).search, "?prefix=line%0Abreak&contains=2");
   // By the keyboard, since its place changes with the words before it.
   await page.focus("#clear");
   await page.keyboard.press("Enter");
   await eventually("every key", async () => (await rows(page)).length === 3);
+}
+
+async function unseen(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  const long = "k".repeat(1000);
+  const keys = [" ", "a", "a ", "a  b", "\u200b", "\u202elive", "\u{e0001}", "é 日本", long];
+  for (const key of keys) await put(`${kv.url}/${encodeURIComponent(key)}`, "1");
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("all rows", async () => (await rows(page)).length === keys.length);
+  const shown = (await rows(page)).map(([key]) => key);
+  const expected = [
+    '" "',
+    "a",
+    '"a "',
+    '"a  b"',
+    '"\\u200b"',
+    '"\\u202elive"',
+    '"\\udb40\\udc01"',
+    "é 日本",
+    long,
+  ];
+  assertEquals(shown.toSorted(), expected.toSorted());
+  for (
+    const [key = "", question] of [['"\\u200b"', '"\\u200b"'], [
+      long,
+      `${long.slice(0, 50)}…${long.slice(0, 50)}`,
+    ]]
+  ) {
+    await page.evaluate((key) => {
+      const all = [...document.querySelectorAll<HTMLElement>(".delete")];
+      all.find((it) => it.ariaLabel === `Delete ${key}`)?.click();
+    }, key);
+    assertEquals(await text(page, "#question-text"), `Delete \u2068${question}\u2069?`);
+    await page.click("#question button:not([value=yes])");
+  }
 }
 
 async function unreadable(browser: Browser): Promise<void> {
@@ -280,7 +317,7 @@ async function unreadable(browser: Browser): Promise<void> {
   const { page } = visited;
   await rowsAre(page, ["a", "c"].map((key) => [key, '"İİ word"', "never"]));
   await eventually("the reason", async () => {
-    return await text(page, "#status") === "Cannot read bad: The store is unavailable";
+    return await text(page, "#status") === "Cannot read \u2068bad\u2069: The store is unavailable";
   });
   await page.type("#contains", "word");
   await eventually(

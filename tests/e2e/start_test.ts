@@ -2,7 +2,13 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertNotMatch } from "@std/assert";
 import { join } from "node:path";
 import { cookieOf, get } from "../helpers/http.ts";
-import { PROJECT, runToEnd, startServer, temporaryDirectory } from "../helpers/programs.ts";
+import {
+  freePort,
+  PROJECT,
+  runToEnd,
+  startServer,
+  temporaryDirectory,
+} from "../helpers/programs.ts";
 
 const SECRET_KEY = "a secret key for the tests";
 const KV_TOKEN = "a-token-for-the-tests";
@@ -162,6 +168,14 @@ Deno.test("counter.ts accepts cookies after a restart if SECRET_KEY is set", asy
 Deno.test("kv.ts does not listen for other machines without a token", async () => {
   const { code, stderr } = await startWrong("kv.ts", "{}", { HOST: "0.0.0.0", PORT: "0" });
   assertMatch(stderr, /^kv: HOST is "0\.0\.0\.0", [^\n]+ KV_TOKEN [^\n]+\n$/);
+  assertEquals(code, 1);
+});
+
+Deno.test("kv.ts does not serve itself", async () => {
+  const port = freePort();
+  const DBM = `http://localhost:${port}?prefix=a`;
+  const { code, stderr } = await startWrong("kv.ts", "{}", { DBM, PORT: `${port}` });
+  assertEquals(stderr, `kv: DBM is "${DBM}", this service itself: expected another store\n`);
   assertEquals(code, 1);
 });
 

@@ -1,0 +1,34 @@
+// @ts-check
+/** Keys as people read them. */
+
+/** A longer key is folded, or shortened in a message, in characters. */
+export const SHORT_KEY = 100;
+
+/**
+ * A key that nobody takes for another: as JSON, with the characters escaped that cannot be seen or that
+ * change the direction of the text.
+ *
+ * @param {string} key
+ */
+export function shownKey(key) {
+  if (!/^ | $| {2}|(?! )[\p{C}\p{Z}]/u.test(key)) return key;
+  return JSON.stringify(key).replace(
+    /(?! )[\p{C}\p{Z}]/gu,
+    (unseen) =>
+      unseen.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join(
+        "",
+      ),
+  );
+}
+
+/**
+ * A key within a message: shortened, and with a direction of its own.
+ *
+ * @param {string} key
+ */
+export function named(key) {
+  const shown = shownKey(key);
+  const half = SHORT_KEY / 2;
+  const short = shown.length > SHORT_KEY ? `${shown.slice(0, half)}…${shown.slice(-half)}` : shown;
+  return `\u2068${short}\u2069`;
+}
