@@ -21,7 +21,7 @@
 import { type Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { z } from "zod";
-import { COUNTER_HEADERS, counterPage, errorPage } from "./counter/page.tsx";
+import { COUNTER_HEADERS, counterPage, errorPage, unreadablePage } from "./counter/page.tsx";
 import { operation } from "./counter/operation.ts";
 import { type Config, ConfigError } from "./server/config.ts";
 import { sameOriginOnly } from "./server/guards.ts";
@@ -30,6 +30,7 @@ import { serve } from "./server/serve.ts";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
+  SessionDataInvalid,
   sessions,
   type SessionsOptions,
   type SessionStore,
@@ -96,6 +97,10 @@ function notFound(c: Context): Response {
 
 function failed(error: Error, c: Context): Response {
   if (error instanceof SessionUnavailable) return unavailable(error, c);
+  if (error instanceof SessionDataInvalid) {
+    console.error(`counter: ${error.message}`);
+    return c.body(unreadablePage({}), 500, COUNTER_HEADERS);
+  }
   const status = error instanceof HTTPException ? error.status : 500;
   if (status === 500) console.error(error);
   const message = status === 500 ? "An internal error. It was logged." : `${error.message}.`;
@@ -106,9 +111,15 @@ function failed(error: Error, c: Context): Response {
 function unavailable({ cause }: SessionUnavailable, c: Context): Response {
   console.error(`counter: ${(cause as Error).message}`);
   const problem = cause instanceof StoreFull ? "is full" : "is unavailable";
+  const title = "Temporarily unavailable";
+  if (c.req.method === "POST") {
+    const message = `Your session was not reset: the store that keeps it ${problem}.`;
+    const html = errorPage({ title, message, href: "./", action: "To the counter" });
+    return c.body(html, 503, { ...COUNTER_HEADERS, "Retry-After": "1" });
+  }
   const message = `Your count is safe, but the store that keeps it ${problem}. ` +
     `This page tries again every ${RETRY_SECONDS} seconds.`;
-  const html = errorPage({ title: "Temporarily unavailable", message, ...TRY_AGAIN });
+  const html = errorPage({ title, message, ...TRY_AGAIN });
   return c.body(html, 503, {
     ...COUNTER_HEADERS,
     "Retry-After": "1",

@@ -104,9 +104,7 @@ function CounterPage({ texts, words, link }: CounterPageProps) {
       <p>Kept in {words.keptIn}</p>
       <div class="actions">
         <a class="button" href="./">Count again</a>
-        <form method="post" action="reset">
-          <button type="submit" class="outlined">Reset</button>
-        </form>
+        <ResetForm action="Reset" />
       </div>
       <section aria-labelledby="response">
         <h2 id="response">What this response did</h2>
@@ -139,6 +137,14 @@ function CounterPage({ texts, words, link }: CounterPageProps) {
   );
 }
 
+function ResetForm({ action }: { action: string }) {
+  return (
+    <form method="post" action="reset">
+      <button type="submit" class="outlined">{action}</button>
+    </form>
+  );
+}
+
 /** Returns the HTML of a page that says what went wrong, and what to do. */
 export const errorPage = template(
   ["title", "message", "href", "action"],
@@ -150,3 +156,12 @@ export const errorPage = template(
     </Layout>
   ),
 );
+
+/** The page of a visitor whose session cannot be read: loading it again would fail again. */
+export const unreadablePage = template([], () => (
+  <Layout title="That failed" style={style}>
+    <h1>That failed</h1>
+    <p role="alert">What is in your session is not a count, so it cannot go on.</p>
+    <ResetForm action="Begin a new session" />
+  </Layout>
+));

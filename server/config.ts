@@ -205,11 +205,13 @@ function readBytes(path: string): Uint8Array {
   return Deno.readFileSync(path);
 }
 
-/** Reads a variable as text, as JSON or as a list: the first that the schema accepts. */
+/** Reads a variable as text, as JSON or as a list: the first that the schema accepts, or may mean. */
 function fromText(text: string, schema: z.ZodType): unknown {
   const value = parsed(text);
-  const readings = [text, value, text.split(",").map((it) => it.trim())];
-  return readings.find((it) => schema.safeParse(it).success) ?? value;
+  const list = text.split(",").map((it) => it.trim());
+  const readings = [text, value, list];
+  const meant = schema.safeParse([]).success && typeof value === "string" ? list : value;
+  return readings.find((it) => schema.safeParse(it).success) ?? meant;
 }
 
 /** The JSON value of a text, or the text itself if it is not JSON. */

@@ -151,6 +151,9 @@ Deno.test("readConfig() splits a variable at commas into a list, unless it is JS
   assertEquals(config.KV_URL, "redis+cluster://a:1,b:2");
   const single = await readText("{}", { SECRET_KEY_FALLBACKS: "an older secret key" });
   assertEquals(single.SECRET_KEY_FALLBACKS, ["an older secret key"]);
+  assertEquals(await problems("{}", { SECRET_KEY_FALLBACKS: "short" }), [
+    "environment: SECRET_KEY_FALLBACKS is a list of 1: expected at least 16 characters",
+  ]);
   assertEquals(await problems("{}", { KV_TOKEN: `${one},`, PORT: "1,2" }), [
     "environment: KV_TOKEN is a string of 23 characters: " +
     "expected at least 16 letters, digits, or any of - . _ ~ + /",

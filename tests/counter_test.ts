@@ -167,6 +167,12 @@ Deno.test("counter() says that the store is unavailable, and tries again by itse
   assertMatch(text, /Your count is safe, but the store that keeps it is unavailable\./);
   assertMatch(text, /<a class="button" href=".\/">Try again<\/a>/);
   assertNotMatch(text, /10\.0\.0\.1/, "no visitor learns the store's address");
+
+  captureErrors();
+  const headers = { Cookie: `session=${crypto.randomUUID()}` };
+  const reset = await app.request("/reset", { method: "POST", headers });
+  assertEquals([reset.status, reset.headers.get("Refresh")], [503, null]);
+  assertMatch(await textOf(reset), /Your session was not reset: the store .* is unavailable\./);
   await memory.close();
 });
 
@@ -193,8 +199,11 @@ Deno.test("counter() answers a broken session with a page, and logs it", async (
   const response = await app.request("/", { headers: { Cookie: `session=${id}` } });
   assertMatch(logged.end(), /does not fit the schema: count/);
   assertEquals(response.status, 500);
-  assertNotMatch(await textOf(response), /schema/);
+  const text = await textOf(response);
+  assertNotMatch(text, /schema/);
   assertEquals((await memory.get(id))?.value, '{"count":"many"}');
+  // Loading it again would fail again.
+  assertMatch(text, /<form method="post" action="reset">.*Begin a new session/);
   await memory.close();
 });
 
