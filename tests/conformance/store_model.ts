@@ -47,7 +47,7 @@ export async function compareWithMap(
       for await (const { key } of entries(store)) await store.delete(key);
       await runBoth(store, calls, { time, clock, goesBack, reached });
     }),
-    { numRuns: clock ? 200 : 60, interruptAfterTimeLimit: 60_000 },
+    { numRuns: goesBack ? 400 : clock ? 200 : 60, interruptAfterTimeLimit: 60_000 },
   );
   return reached;
 }
