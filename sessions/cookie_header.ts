@@ -24,7 +24,7 @@ export interface CookieOptions {
 const MAX_COOKIE_BYTES = 4093;
 /** The most bytes for the name and attributes, which leaves room for an id or a small session. */
 const MAX_EMPTY_BYTES = 4000;
-/** How many cookies of one name are read. Each may cost a call to the store. */
+/** How many cookies of one name are read. Each may cost two calls to the store. */
 const MAX_SAME_NAME = 8;
 
 type NamedOptions = CookieOptions & { name: string };
@@ -74,18 +74,22 @@ export class SessionCookie {
 
   /**
    * Returns the values of all cookies with this name, as browsers send them where cookies were set
-   * for several paths or domains. (std's `getCookies` keeps the last one only, and throws at a
-   * cookie that begins with "=".)
+   * for several paths or domains, each once. (std's `getCookies` keeps the last one only, and throws
+   * at a cookie that begins with "=".)
    */
   values(header: string | null): string[] {
     const values: string[] = [];
     if (header === null) return values;
     const start = `${this.name}=`;
     for (const pair of header.split(";")) {
-      const cookie = pair.trim();
-      if (cookie.startsWith(start)) values.push(cookie.slice(start.length));
+      // Not trim(): to a browser, U+00A0 before a name makes another one, for which no prefix counts.
+      const cookie = pair.replace(/^[ \t]+/, "").trimEnd();
+      if (!cookie.startsWith(start)) continue;
+      const value = cookie.slice(start.length);
+      if (!values.includes(value)) values.push(value);
+      if (values.length === MAX_SAME_NAME) break;
     }
-    return values.slice(0, MAX_SAME_NAME);
+    return values;
   }
 
   /** Whether the response to this request sets the cookie with `Secure`. */

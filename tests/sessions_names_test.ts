@@ -204,6 +204,29 @@ Deno.test("a logout ends the sessions of all cookies that the browser sent", asy
   await memory.close();
 });
 
+Deno.test("a cookie whose name begins with what a browser does not trim is another one", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = testApp({ store });
+  const [mine, planted] = [await store.create({ count: 1 }), await store.create({ count: 9 })];
+  const read = async (Cookie: string) =>
+    (await (await app.request("/read", { headers: { Cookie } })).json()).count;
+  // A browser accepts this name from a subdomain, also with __Host- after it.
+  assertEquals(await read(`\u00a0session=${planted.cookie}; session=${mine.cookie}`), 1);
+  assertEquals(await read(`session=${mine.cookie}; \u00a0session=${planted.cookie}`), 1);
+  assertEquals(await read(` \t session=${planted.cookie}`), 9);
+});
+
+Deno.test("a logout finds its session behind many cookies that are the same", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const { cookie } = await store.create({ count: 1 });
+  const headers = { Cookie: `${"session=x; ".repeat(20)}session=${cookie}` };
+  const response = await testApp({ store }).request("/destroy", { method: "POST", headers });
+  assertEquals(response.status, 303);
+  assertEquals(await store.load(cookie), null);
+  await memory.close();
+});
+
 Deno.test("a permanent session found among several cookies is renewed in the browser, too", async () => {
   const { now, pass } = testClock();
   const memory = memoryStore({ now });
