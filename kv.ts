@@ -238,9 +238,10 @@ if (import.meta.main) {
             `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
           );
         }
-        const other = /^https?:/i.test(DBM) ? URL.parse(DBM) : null;
-        const isHere = other && (isLoopback(other.hostname) || other.hostname === HOST);
-        if (isHere && Number(other.port) === PORT) {
+        const other = URL.parse(DBM);
+        const isOpen = isLoopback(HOST) || HOST === "0.0.0.0" || HOST === "::";
+        const isHere = other?.hostname === HOST || isOpen && isLoopback(other?.hostname ?? "");
+        if (other?.protocol === "http:" && isHere && Number(other.port || 80) === PORT) {
           throw new ConfigError(
             `DBM is "${withoutPassword(DBM)}", this service itself: expected another store`,
           );

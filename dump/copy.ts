@@ -1,8 +1,8 @@
 /** Copies a store into another one, while programs use it. */
 import { entries } from "../stores/dumps.ts";
 import { ttlOf } from "../stores/lines.ts";
-import type { Store, Watch } from "../stores/store.ts";
-import { type Patience, watchOn } from "./outages.ts";
+import type { Entry, Store, Watch } from "../stores/store.ts";
+import { outlasting, type Patience, watchOn } from "./outages.ts";
 
 /** How many entries are on their way at a time. */
 const AT_ONCE = 64;
@@ -47,35 +47,41 @@ export async function copy(
   do {
     const { keys, next } = await from.list(prefix, { after });
     while (keys.length > 0) {
-      copied += await copyKeys(from, to, keys.splice(0, AT_ONCE));
+      copied += await write(to, await readAll(from, keys.splice(0, AT_ONCE)));
       onProgress(copied);
     }
     after = next ?? undefined;
   } while (after !== undefined);
   onCopied(copied);
   for (let keys = await changed?.take(); keys; keys = await changed?.take()) {
-    await checkOther(from, to, keys);
-    await copyKeys(from, to, keys);
+    const changedKeys = keys;
+    const found = await outlasting(() => readAll(from, changedKeys), patience);
+    await checkOther(found, to);
+    await write(to, found);
   }
 }
 
+/** What a store has under some keys. */
+type Found = (readonly [key: string, entry: Entry | null])[];
+
+async function readAll(store: Store, keys: string[]): Promise<Found> {
+  return await Promise.all(keys.map(async (key) => [key, await store.get(key)] as const));
+}
+
 /** Otherwise each change would be copied for ever. No two stores give an entry the same revision. */
-async function checkOther(from: Store, to: Store, [key = ""]: string[]): Promise<void> {
-  const [source, target] = await Promise.all([from.get(key), to.get(key)]);
-  if (source === null || source.revision !== target?.revision) return;
+async function checkOther([[key, source] = ["", null]]: Found, to: Store): Promise<void> {
+  if (source === null || source.revision !== (await to.get(key))?.revision) return;
   throw new UnfitTarget("Cannot copy a store to itself: both URLs lead to one");
 }
 
-/** Makes these keys the same in both stores, and returns how many have an entry. */
-async function copyKeys(from: Store, to: Store, keys: string[]): Promise<number> {
-  const found = await Promise.all(keys.map(async (key) => {
-    const entry = await from.get(key);
+/** Makes a store have what was found, and returns how many keys have an entry. */
+async function write(to: Store, found: Found): Promise<number> {
+  await Promise.all(found.map(async ([key, entry]) => {
     const ttl = entry === null ? 0 : ttlOf(entry.expires, Date.now());
     if (entry === null || ttl === 0) await to.delete(key);
     else await to.set(key, entry.value, { ttl });
-    return entry !== null;
   }));
-  return found.filter(Boolean).length;
+  return found.filter(([, entry]) => entry !== null).length;
 }
 
 /** The keys of a watch's changes, each once, collected while there is no time to copy them. */

@@ -121,9 +121,12 @@ async function partsOf(
     throw badRequest("Cannot read the form", cause);
   });
   const fields = [...form];
-  // The parser leaves out what it cannot read.
+  // The parser leaves out what it cannot read, and leaves quotes in a name that it has cut off.
   if (fields.length !== count) {
     throw badRequest("Cannot read the form: expected a name in each part");
+  }
+  if (fields.some(([name]) => name.includes('"'))) {
+    throw badRequest("Cannot read the form: expected no ; and no = in a name");
   }
   // HTML, section 4.10.22.8: names have these three escaped, and no others.
   return fields.map(([name, value]) => [name.replace(/%22|%0D|%0A/g, decodeURIComponent), value]);

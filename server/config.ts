@@ -205,7 +205,10 @@ function readBytes(path: string): Uint8Array {
   return Deno.readFileSync(path);
 }
 
-/** Reads a variable as text, as JSON or as a list: the first that the schema accepts, or may mean. */
+/**
+ * Reads a variable as text, as JSON or as a list: the first that the schema accepts. If it accepts
+ * none, returns the likeliest one for the error.
+ */
 function fromText(text: string, schema: z.ZodType): unknown {
   const value = parsed(text);
   const list = text.split(",").map((it) => it.trim());

@@ -19,8 +19,12 @@ export interface ListenOptions {
   log?: LogMode;
   /** The paths that a line about a request may show; by default `/`. */
   logPaths?: string[];
-  /** Called when the server begins to stop: ends the responses that would go on forever. */
-  onStop?: () => void;
+  /**
+   * Called when the server begins to stop: ends the responses that would go on forever. It accepts
+   * requests until this resolves, for {@linkcode STOP_GRACE} at most: Deno 2.9 lets no body be read once
+   * a server shuts down, https://github.com/denoland/deno/issues/36809
+   */
+  onStop?: () => void | Promise<void>;
 }
 
 /** Where a server listens. */

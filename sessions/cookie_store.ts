@@ -73,10 +73,9 @@ export class CookieSessionStore implements SessionStore {
     options: CookieSessionOptions = {},
     { salt = SALT, lifetimeOf, remembered = 1024 }: InternalOptions = {},
   ) {
-    // Before checkOptions(), whose error would show them.
     if (!Array.isArray(options?.fallbacks ?? [])) {
       const wanted = "expected an array of secret keys";
-      throw new TypeError(`Cannot use that as fallbacks of new CookieSessionStore(): ${wanted}`);
+      throw new TypeError(`Cannot use these fallbacks in new CookieSessionStore(): ${wanted}`);
     }
     checkOptions("new CookieSessionStore()", options, {
       ...LIFETIME_OPTIONS,

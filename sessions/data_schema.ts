@@ -75,8 +75,7 @@ export class DataSchema<T extends object> {
 /** @throws {SessionDataInvalid} If the app's function throws, or its promise is rejected */
 function migrate(stored: unknown, run: (data: unknown) => unknown): unknown {
   const fail = (cause: unknown): never => {
-    const message =
-      "The session's data, what is stored, does not fit the schema, and migrate failed";
+    const message = "The stored session data does not fit the schema, and migrate failed";
     throw new SessionDataInvalid(`${message}: ${cause}`, { cause });
   };
   try {
@@ -169,8 +168,7 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
 
 /**
  * Returns the path of a key that `given` has, and neither `kept` nor `before` has; null if there is
- * none. A key that the data had before may be dropped. A schema may sort elements, and write names in
- * small letters.
+ * none. A key that the data had before may be dropped.
  */
 function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): string | null {
   if (given === kept || given === before || !isObject(given) || !isObject(kept)) return null;
@@ -178,17 +176,9 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
     const earlier = isObject(before) && Object.hasOwn(before, key) ? before[key] : undefined;
     if (Object.hasOwn(kept, key)) {
       const dropped = droppedKey(given[key], kept[key], earlier, within(path, key));
-      const isMoved = () =>
-        Array.isArray(kept) &&
-        kept.some((it) => isObject(it) && droppedKey(given[key], it, earlier) === null);
-      if (dropped !== null && !isMoved()) return dropped;
+      if (dropped !== null) return dropped;
     } else if (given[key] !== undefined && earlier === undefined && !Array.isArray(kept)) {
-      const value = JSON.stringify(given[key]);
-      const isRenamed = Object.entries(kept).some(([name, it]) =>
-        !Object.hasOwn(given, name) && JSON.stringify(it) === value &&
-        name.trim().toLowerCase() === key.trim().toLowerCase()
-      );
-      if (!isRenamed) return within(path, key);
+      return within(path, key);
     }
   }
   return null;

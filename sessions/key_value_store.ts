@@ -123,7 +123,13 @@ export class KeyValueSessionStore implements SessionStore {
   async create(data: object): Promise<StoredSession> {
     const id = crypto.randomUUID();
     const record = { data, created: this.#lifetimes.now(), isDated: true };
-    return await this.#write(id, this.#keyFor(id), record, null);
+    try {
+      return await this.#write(id, this.#keyFor(id), record, null);
+    } catch (cause) {
+      // Nobody else has this id. The error holds it, and the data.
+      if (!(cause instanceof RevisionConflict)) throw cause;
+      throw new StoreUnavailable("A new session was written twice", { outcome: "unknown" });
+    }
   }
 
   async update(

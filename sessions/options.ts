@@ -19,7 +19,9 @@ export function checkOptions<Options extends object>(
     const words = wanted.split(" or ");
     if (value === undefined || words.includes(typeof value)) continue;
     if (words.includes(JSON.stringify(value))) continue;
-    throw new TypeError(`Cannot use ${shown(value)} as ${name} of ${call}: expected ${wanted}`);
+    // A text in place of an object may be a secret key, or a URL with a password.
+    const given = words.includes("object") ? kindOf(value) : shown(value);
+    throw new TypeError(`Cannot use ${given} as ${name} of ${call}: expected ${wanted}`);
   }
 }
 
@@ -31,12 +33,17 @@ export function checkOptions<Options extends object>(
 export function checkMethods(value: unknown, methods: readonly string[], wanted: string): void {
   const object = Object(value);
   if (methods.every((method) => typeof object[method] === "function")) return;
-  throw new TypeError(`Cannot keep sessions in ${shown(value)}: expected ${wanted}`);
+  throw new TypeError(`Cannot keep sessions in ${kindOf(value)}: expected ${wanted}`);
 }
 
 /** A value as an error shows it; a long text is cut. */
 function shown(value: unknown): string {
+  return typeof value === "string" ? `"${value.slice(0, 40)}"` : kindOf(value);
+}
+
+/** What a value is, without the words of a text. */
+function kindOf(value: unknown): string {
+  if (typeof value === "string") return "a text";
   if (value instanceof Promise) return "a promise";
-  if (typeof value === "object" && value !== null) return "this object";
-  return typeof value === "string" ? `"${value.slice(0, 40)}"` : String(value);
+  return typeof value === "object" && value !== null ? "this object" : String(value);
 }

@@ -16,7 +16,7 @@ export function sessionHeaders(setCookie: string | null): Record<string, string>
 
 /** The headers that describe a body, or say how long it may be kept. */
 const OF_THE_BODY =
-  /^(content-(?!security-policy).*|etag|last-modified|accept-ranges|location|cache-control|expires)$/;
+  /^(content-(?!security-policy).*|(repr-)?digest|etag|last-modified|accept-ranges|trailer|transfer-encoding|location|refresh|link|cache-control|expires)$/;
 
 /** Takes the body out of a response, before an error takes its place: Hono keeps the headers. */
 export function dropBody(c: Context): void {

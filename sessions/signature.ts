@@ -97,7 +97,7 @@ export function secretBytes(secretKey: string): Uint8Array {
   const length = typeof secretKey === "string" ? secretKey.length : NaN;
   if (length >= MIN_SECRET_LENGTH) return UTF8.encode(secretKey);
   // Whatever else it is may be secret.
-  const kind = secretKey === undefined ? "undefined" : "no text";
+  const kind = secretKey === undefined ? "undefined" : "not text";
   const what = Number.isNaN(length) ? `that is ${kind}` : `of ${length} characters`;
   const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
   throw new TypeError(`Cannot use a secret key ${what}: ${wanted}`);

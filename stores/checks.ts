@@ -111,7 +111,8 @@ function checkPage({ prefix = "", limit = 1 }: Arguments): void {
   }
   // No key begins with it, and a service could not take it in a URL of any length.
   if (byteLength(prefix, MAX_KEY_BYTES) > MAX_KEY_BYTES) {
-    const message = `Cannot use the prefix: it is over ${MAX_KEY_BYTES} bytes, as no key is`;
+    const message =
+      `Cannot use the prefix: it is over ${MAX_KEY_BYTES} bytes, the most that a key may have`;
     throw new InvalidArgument("prefix", message);
   }
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {

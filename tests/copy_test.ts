@@ -122,8 +122,15 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
   const waits: number[] = [];
   let cut = () => {};
   let downFor = 0;
+  let time = 0;
   const from: Store = {
     ...source,
+    get(key) {
+      if (key === "b" && downFor-- > 0) {
+        throw new StoreUnavailable("gone", { outcome: "unchanged" });
+      }
+      return source.get(key);
+    },
     async watch(...args) {
       const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
       if (downFor-- > 0) throw gone;
@@ -142,13 +149,17 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
       return { since, changes: cuttable };
     },
   };
-  const sleep = async (time: number) => void waits.push(time);
+  const sleep = async (pause: number) => {
+    waits.push(pause);
+    time += pause;
+  };
   const copied = Promise.withResolvers<void>();
   const copying = copy(from, to, {
     ...NO_WATCH,
     watch: true,
     tell: (message) => told.push(message),
     sleep,
+    now: () => time,
     onCopied: () => copied.resolve(),
   });
   await copied.promise;
@@ -158,15 +169,20 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
   cut();
   await source.set("b", json(2));
   await eventually("b in the copy", async () => await to.get("b") !== null);
-  assertEquals(waits, Array(60).fill(1000));
+  assertEquals(waits, Array(59).fill(1000));
   assertEquals(told, [
     "gone: trying to follow the changes again",
+    "gone: trying again",
     "Following the changes again",
   ]);
+  downFor = 30;
+  await source.set("b", json(3));
+  await eventually("b in the copy", async () => (await to.get("b"))?.value === "3");
+  assertEquals(waits.length, 59 + 30);
   downFor = Infinity;
   cut();
   await assertRejects(() => copying, StoreUnavailable, "gone");
-  assertEquals(waits.length, 120);
+  assertEquals(waits.length, 59 + 30 + 61);
   await source.close();
   await to.close();
 });

@@ -91,6 +91,8 @@ test("rejects a multipart form that is cut off or has a part without a name", as
     [`${a} --x--\r\n`, /: expected --x-- at its end$/],
     [`${a}${part("")}--x--`, /: expected a name in each part$/],
     [`${a}--x\r\n\r\n1\r\n--x--\r\n`, /: expected a name in each part$/],
+    [`${a}${part('; name="b;c"')}--x--`, /: expected no ; and no = in a name$/],
+    [`${a}${part('; name="b=c"')}--x--`, /: expected no ; and no = in a name$/],
   ];
   const headers = { "Content-Type": "multipart/form-data; boundary=x" };
   for (const [body, detail] of cases) {

@@ -1,8 +1,15 @@
 /** Sessions in a store. */
-import { assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
+import {
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertNotMatch,
+  assertRejects,
+} from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { inspect } from "node:util";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json/text.ts";
@@ -118,6 +125,26 @@ Deno.test("both session stores keep the digits of numbers that JavaScript rounds
   const flasks = flaskCookie(Buffer.from(text).toString("base64url"), 0, KEY);
   const updated = await cookies.update(flasks, change);
   assertEquals(atob(updated?.cookie.split(".")[0] ?? ""), wanted);
+});
+
+Deno.test("a new session that a proxy writes twice is an error that shows nothing of it", async () => {
+  const memory = memoryStore();
+  const set: typeof memory.set = async (...args) => {
+    await memory.set(...args);
+    return await memory.set(...args);
+  };
+  const app = testApp({ store: new KeyValueSessionStore({ ...memory, set }) });
+  const errors: unknown[] = [];
+  app.onError((error, c) => {
+    errors.push(error);
+    return c.text("", 503);
+  });
+  await app.request("/count", { method: "POST" });
+  const [id = "none"] = (await memory.list("")).keys;
+  const shown = inspect(errors, { depth: 9 });
+  assertMatch(shown, /A new session was written twice/);
+  assertNotMatch(shown, new RegExp(`${id}|"count"`));
+  await memory.close();
 });
 
 Deno.test("a session too large for a store is an error, and stays", () =>

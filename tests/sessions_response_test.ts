@@ -201,6 +201,7 @@ Deno.test("the error of a call that nobody awaited has nothing of the handler's 
       "Content-Security-Policy": "default-src 'none'",
       "Cache-Control": "public, max-age=31536000, immutable",
       "ETag": '"1"',
+      "Refresh": "0; url=/welcome",
     });
   });
   app.onError((error, c) => c.text(error.message, 500));

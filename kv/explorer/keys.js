@@ -11,7 +11,7 @@ export const SHORT_KEY = 100;
  * @param {string} key
  */
 export function shownKey(key) {
-  if (!/^ | $| {2}|(?! )[\p{C}\p{Z}]/u.test(key)) return key;
+  if (!/^[ "]| $| {2}|(?! )[\p{C}\p{Z}]/u.test(key)) return key;
   return JSON.stringify(key).replace(
     /(?! )[\p{C}\p{Z}]/gu,
     (unseen) =>

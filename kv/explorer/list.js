@@ -233,7 +233,7 @@ export async function turnPage(way) {
   }
   // A second click may come before the next page and its cursor.
   nextCursor = null;
-  await load();
+  await refresh();
   say(navs[0]?.range.textContent ?? "", "spoken");
 }
 

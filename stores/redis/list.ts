@@ -145,8 +145,8 @@ async function findServers(redis: Redis | Cluster): Promise<ListedServer[]> {
     });
   }
   const servers = await Promise.all(nodes.map(async (node) => {
-    const slots = redis instanceof Cluster ? await slotsOf(node) : "";
-    return { state: `${await runOf(node)} ${slots}`, node };
+    const slots = redis instanceof Cluster ? slotsOf(node) : "";
+    return { state: (await Promise.all([runOf(node), slots])).join(" "), node };
   }));
   return servers.sort((a, b) => a.state < b.state ? -1 : 1);
 }

@@ -159,7 +159,7 @@ export function sqliteStore(
       // Read first: a write transaction holds up other processes.
       const isDue = () => {
         const result = hasExpired(clock());
-        // No entry that a reader saw expired is left to come back: a clock that was ahead is right again.
+        // Every entry that a reader saw as expired is removed: a clock that was ahead may go back.
         if (!result) clock = forwardOnly(now);
         return { result, revision: 0 };
       };
