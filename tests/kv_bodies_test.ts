@@ -137,6 +137,10 @@ test("says which header to add to JSON that is sent as a form", async ({ app, st
     );
   }
   assertEquals((await store.list("")).keys, []);
+  const headers = { "Content-Type": "application/x-www-form-urlencoded" };
+  for (const text of ["[a=1", "a]=1]", "{a=1", "a}=1}"]) {
+    assertEquals((await app.request("/", post(text, headers))).status, 200, text);
+  }
 });
 
 test("limits the fields and the bytes of a multipart form", async ({ app, store }) => {
