@@ -178,14 +178,14 @@ export class RequestSession<T extends object> implements Session<T> {
     }
     this.#isFinished = true;
     if (this.#lastCall === null) return;
-    const errors = this.#failed.filter(({ call }) => !call.isAwaited).map(({ error }) => error);
+    const failed = this.#failed.filter(({ call }) => !call.isAwaited);
     // The handler's own error is the request's.
-    const error = c.error ? undefined : errors.shift();
-    errors.forEach(logError);
-    if (error !== undefined) dropBody(c);
+    const first = c.error ? undefined : failed.shift();
+    for (const { error } of failed) logError(error);
+    if (first) dropBody(c);
     // Without a response, Hono says so.
     if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
-    if (error !== undefined) throw error;
+    if (first) throw first.error;
   }
 
   /**
