@@ -7,7 +7,6 @@ import bulk from "./explorer/bulk.js" with { type: "text" };
 import dom from "./explorer/dom.js" with { type: "text" };
 import editor from "./explorer/editor.js" with { type: "text" };
 import json from "./explorer/json.js" with { type: "text" };
-import { shownKey } from "./explorer/keys.js";
 import keys from "./explorer/keys.js" with { type: "text" };
 import list from "./explorer/list.js" with { type: "text" };
 import main from "./explorer/main.js" with { type: "text" };
@@ -83,7 +82,7 @@ function PlainList({ prefix, page: { keys, next } }: { prefix: string; page: Pag
       <ul>
         {keys.map((key) => (
           <li>
-            <a class="key" href={encodeURIComponent(key)}>{shownKey(key)}</a>
+            <a class="key" href={encodeURIComponent(key)}>{key}</a>
           </li>
         ))}
       </ul>

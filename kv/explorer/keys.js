@@ -22,13 +22,12 @@ export function shownKey(key) {
 }
 
 /**
- * A key within a message: shortened, and with a direction of its own.
+ * A key within a message, where a long one is shortened.
  *
  * @param {string} key
  */
 export function named(key) {
   const shown = shownKey(key);
   const half = SHORT_KEY / 2;
-  const short = shown.length > SHORT_KEY ? `${shown.slice(0, half)}…${shown.slice(-half)}` : shown;
-  return `\u2068${short}\u2069`;
+  return shown.length > SHORT_KEY ? `${shown.slice(0, half)}…${shown.slice(-half)}` : shown;
 }

@@ -182,8 +182,8 @@ async function oddKeys(browser: Browser): Promise<void> {
     await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
   }
   await rowsAre(page, [
-    ["line\nbreak", "10", "never"],
-    ["line\r\nbreak", "20", "never"],
+    ['"line\\nbreak"', "10", "never"],
+    ['"line\\r\\nbreak"', "20", "never"],
     ["linebreak", "3", "never"],
   ]);
 
