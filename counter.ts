@@ -111,20 +111,18 @@ function failed(error: Error, c: Context): Response {
 function unavailable({ cause }: SessionUnavailable, c: Context): Response {
   console.error(`counter: ${(cause as Error).message}`);
   const problem = cause instanceof StoreFull ? "is full" : "is unavailable";
-  const title = "Temporarily unavailable";
-  if (c.req.method === "POST") {
-    const message = `Your session was not reset: the store that keeps it ${problem}.`;
-    const html = errorPage({ title, message, href: "./", action: "To the counter" });
-    return c.body(html, 503, { ...COUNTER_HEADERS, "Retry-After": "1" });
-  }
-  const message = `Your count is safe, but the store that keeps it ${problem}. ` +
-    `This page tries again every ${RETRY_SECONDS} seconds.`;
-  const html = errorPage({ title, message, ...TRY_AGAIN });
+  const isReset = c.req.method === "POST";
+  const message = isReset
+    ? `Your session was not reset: the store that keeps it ${problem}.`
+    : `Your count is safe, but the store that keeps it ${problem}. ` +
+      `This page tries again every ${RETRY_SECONDS} seconds.`;
+  const next = isReset ? { href: "./", action: "To the counter" } : TRY_AGAIN;
+  const html = errorPage({ title: "Temporarily unavailable", message, ...next });
   return c.body(html, 503, {
     ...COUNTER_HEADERS,
     "Retry-After": "1",
     // For browsers, without a script; relative, for a path prefix.
-    "Refresh": `${RETRY_SECONDS}; url=./`,
+    ...!isReset && { "Refresh": `${RETRY_SECONDS}; url=./` },
   });
 }
 

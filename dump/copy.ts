@@ -53,9 +53,10 @@ export async function copy(
     after = next ?? undefined;
   } while (after !== undefined);
   onCopied(copied);
-  for (let keys = await changed?.take(); keys; keys = await changed?.take()) {
-    const changedKeys = keys;
-    const found = await outlasting(() => readAll(from, changedKeys), patience);
+  while (changed) {
+    const keys = await changed.take();
+    if (keys === null) return;
+    const found = await outlasting(() => readAll(from, keys), patience);
     await checkOther(found, to);
     await write(to, found);
   }

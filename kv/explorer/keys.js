@@ -12,13 +12,13 @@ export const SHORT_KEY = 100;
  */
 export function shownKey(key) {
   if (!/^[ "]| $| {2}|(?! )[\p{C}\p{Z}]/u.test(key)) return key;
-  return JSON.stringify(key).replace(
-    /(?! )[\p{C}\p{Z}]/gu,
-    (unseen) =>
-      unseen.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join(
-        "",
-      ),
-  );
+  return JSON.stringify(key).replace(/(?! )[\p{C}\p{Z}]/gu, escaped);
+}
+
+/** @param {string} unseen */
+function escaped(unseen) {
+  const units = unseen.split("").map((unit) => unit.charCodeAt(0).toString(16).padStart(4, "0"));
+  return `\\u${units.join("\\u")}`;
 }
 
 /**
