@@ -40,6 +40,8 @@ export class RequestSession<T extends object> implements Session<T> {
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
+  /** Whether the response may depend on the session: it says so, for caches. */
+  #isUsed = false;
   /** The response that was made with the session's headers. */
   #response: Response | null = null;
   #isFinished = false;
@@ -51,6 +53,7 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   get cookie(): string | null {
+    this.#isUsed = true;
     return this.#sentCookies[0] ?? null;
   }
 
@@ -158,7 +161,9 @@ export class RequestSession<T extends object> implements Session<T> {
     const { headers = {} } = init;
     // Otherwise finish() sets them.
     const isKnown = this.#lastCall?.isSettled && this.#setCookies.length < 2;
-    if (!isKnown || "Vary" in headers || "Set-Cookie" in headers) return new Response(body, init);
+    // JavaScript may give Headers, which have no members to copy.
+    const isOther = "Vary" in headers || "Set-Cookie" in headers || Symbol.iterator in headers;
+    if (!isKnown || isOther) return new Response(body, init);
     this.#isFinished = true;
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     // Node's server types a text only if it has no headers.
@@ -177,7 +182,7 @@ export class RequestSession<T extends object> implements Session<T> {
       await call?.settled;
     }
     this.#isFinished = true;
-    if (this.#lastCall === null) return;
+    if (!this.#isUsed) return;
     const failed = this.#failed.filter(({ call }) => !call.isAwaited);
     // The handler's own error is the request's.
     const first = c.error ? undefined : failed.shift();
@@ -268,6 +273,7 @@ export class RequestSession<T extends object> implements Session<T> {
       else if (!call.isAwaited) logError(error);
     });
     this.#lastCall = call;
+    this.#isUsed = true;
     return call;
   }
 

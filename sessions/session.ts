@@ -67,7 +67,8 @@ export interface Session<T extends object> {
   /**
    * Makes the response, as `new Response(body, init)`, with the session's headers. Every response
    * gets them, but Deno sends one faster if its headers are not changed afterwards. After this call
-   * the response counts as begun.
+   * the response counts as begun. As with any `Response` of your own, Hono leaves out what `c.header`
+   * and `setCookie` have set before: give those headers in `init`.
    */
   response(body: ResponseBody, init?: SessionResponseInit): Response;
   /** The value of the cookie that the browser sent, or null. On a store it is a secret. */

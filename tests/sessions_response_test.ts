@@ -57,7 +57,17 @@ Deno.test("sessions() leaves the app's other cookies and Vary alone", async () =
   assertEquals(headers.get("Vary"), "Accept, Cookie");
 });
 
+Deno.test("a page that asks for the cookie says so to caches", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", (c) => c.text(c.var.session.cookie === null ? "Log in" : "Log out"))
+    .get("/handle", (c) => c.text(`${c.var.session.handle}`));
+  assertEquals((await app.request("/")).headers.get("Vary"), "Cookie");
+  assertEquals((await app.request("/handle")).headers.get("Vary"), null, "it is null for everyone");
+});
+
 Deno.test("session.response() makes the response that the session's headers would be set on", async () => {
+  const ofJavaScript = new Headers({ "Content-Type": "text/html" }) as unknown;
   const cases: [name: string, init: { status?: number; headers?: Record<string, string> }][] = [
     ["no headers", {}],
     ["a status and a type", { status: 201, headers: { "Content-Type": "text/html" } }],
@@ -67,6 +77,7 @@ Deno.test("session.response() makes the response that the session's headers woul
     ["the same names in lower case", {
       headers: { "vary": "Accept", "set-cookie": "theme=dark" },
     }],
+    ["Headers", { headers: ofJavaScript as Record<string, string> }],
   ];
   for (const call of ["none", "read", "update", "destroy"] as const) {
     for (const [name, init] of cases) {
