@@ -16,7 +16,7 @@
 import { setColorEnabled } from "@std/fmt/colors";
 import { copy, UnfitTarget } from "./dump/copy.ts";
 import { printer } from "./dump/formats.ts";
-import { watchOn } from "./dump/outages.ts";
+import { changesOf } from "./dump/outages.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
 import { entries, restore, RestoreStopped } from "./stores/dumps.ts";
@@ -56,7 +56,7 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   const { begin, print, end } = printer(format, isTerminal ? Deno.consoleSize().columns : null);
   try {
     // Before the entries are read, so that no change is missed.
-    const watched = watch ? await watchOn(store, prefix, { tell }) : null;
+    const changes = watch ? await changesOf(store, prefix, { tell }) : null;
     let count = 0;
     await write(begin);
     for await (const entry of entries(store, prefix)) {
@@ -69,7 +69,7 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
     if (count === 0) {
       console.error(prefix ? `No key begins with ${JSON.stringify(prefix)}` : "The store is empty");
     }
-    for await (const { key, entry } of watched?.changes ?? []) await write(print(key, entry));
+    for await (const { key, entry } of changes ?? []) await write(print(key, entry));
   } finally {
     await store.close();
   }

@@ -1,8 +1,8 @@
 /** Copies a store into another one, while programs use it. */
 import { entries } from "../stores/dumps.ts";
 import { ttlOf } from "../stores/lines.ts";
-import type { Entry, Store, Watch } from "../stores/store.ts";
-import { outlasting, type Patience, watchOn } from "./outages.ts";
+import type { Change, Entry, Store } from "../stores/store.ts";
+import { changesOf, outlasting, type Patience } from "./outages.ts";
 
 /** How many entries are on their way at a time. */
 const AT_ONCE = 64;
@@ -41,7 +41,7 @@ export async function copy(
     throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
   // Before the keys are listed, so that no change is missed.
-  const changed = watch ? new ChangedKeys(await watchOn(from, prefix, patience)) : null;
+  const changed = watch ? new ChangedKeys(await changesOf(from, prefix, patience)) : null;
   let copied = 0;
   let after: string | undefined;
   do {
@@ -92,7 +92,7 @@ class ChangedKeys {
   #isOver = false;
   #wake = () => {};
 
-  constructor({ changes }: Watch) {
+  constructor(changes: ReadableStream<Change>) {
     this.#collecting = this.#collect(changes).finally(() => {
       this.#isOver = true;
       this.#wake();
@@ -119,7 +119,7 @@ class ChangedKeys {
     return keys;
   }
 
-  async #collect(changes: Watch["changes"]): Promise<void> {
+  async #collect(changes: ReadableStream<Change>): Promise<void> {
     for await (const { key } of changes) {
       this.#keys.add(key);
       this.#wake();

@@ -1,6 +1,6 @@
 /** Reading a store through its short outages, such as a reload or a cut connection. */
 import { setTimeout as delay } from "node:timers/promises";
-import { type Change, type Store, StoreUnavailable, type Watch } from "../stores/store.ts";
+import { type Change, type Store, StoreUnavailable } from "../stores/store.ts";
 
 /** How long an outage may take, and the pause before each try, in milliseconds. */
 const LONGEST = 60_000;
@@ -38,35 +38,30 @@ export async function outlasting<T>(
 }
 
 /**
- * Watches a store, and resumes the watch after a short outage. After a restart, the changes since are
- * no longer known: the stream fails with `ChangesLost`.
+ * Returns the changes of a store. After a short outage it resumes; after a restart, the changes since
+ * are no longer known, and the stream fails with `ChangesLost`.
  *
  * @throws {StoreUnavailable} If the watch cannot begin
  */
-export async function watchOn(store: Store, prefix: string, patience: Patience): Promise<Watch> {
-  const first = await store.watch(prefix);
-  const changes = ReadableStream.from(resumed(store, prefix, first, patience));
-  return { since: first.since, changes };
-}
-
-async function* resumed(
+export async function changesOf(
   store: Store,
   prefix: string,
-  { since, changes }: Watch,
   patience: Patience,
-): AsyncGenerator<Change> {
-  for (;;) {
-    try {
-      for await (const change of changes) {
-        since = change.id;
-        yield change;
+): Promise<ReadableStream<Change>> {
+  let watch = await store.watch(prefix);
+  return ReadableStream.from(resumed());
+
+  async function* resumed(): AsyncGenerator<Change> {
+    for (;;) {
+      try {
+        return yield* watch.changes;
+      } catch (error) {
+        if (!(error instanceof StoreUnavailable)) throw error;
+        patience.tell(`${error.message}: trying to follow the changes again`);
       }
-      return;
-    } catch (error) {
-      if (!(error instanceof StoreUnavailable)) throw error;
-      patience.tell(`${error.message}: trying to follow the changes again`);
+      const since = watch.position;
+      watch = await outlasting(() => store.watch(prefix, { since }), patience);
+      patience.tell("Following the changes again");
     }
-    ({ changes } = await outlasting(() => store.watch(prefix, { since }), patience));
-    patience.tell("Following the changes again");
   }
 }

@@ -52,13 +52,13 @@ export class Events {
     }
   }
 
-  #events({ since, changes }: Watch): AsyncIterable<string> {
-    const reader = changes.getReader();
+  #events(watch: Watch): AsyncIterable<string> {
+    const reader = watch.changes.getReader();
     // If the stream has failed, cancelling it rejects with the same error.
     const stop = () => void reader.cancel().catch(() => {});
     this.stopping.addEventListener("abort", stop);
     if (this.stopping.aborted) stop();
-    const texts = eventTexts(reader, since);
+    const texts = eventTexts(reader, watch);
     return {
       [Symbol.asyncIterator]: () => ({
         next: () => texts.next(),
@@ -74,15 +74,19 @@ export class Events {
   }
 }
 
-/** Yields the events that are ready at the same time as one text, up to a length. */
-async function* eventTexts(reader: Reader, since: string): AsyncGenerator<string> {
-  yield `event: ready\ndata: {}\nid: ${since}\n\n`;
+/**
+ * Yields the events that are ready at the same time as one text, up to a length. A client that has
+ * nothing to receive learns where it is: otherwise the changes of other keys would be too many to
+ * resume after.
+ */
+async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string> {
+  yield `event: ready\ndata: {}\nid: ${watch.position}\n\n`;
   try {
     for (let reading = reader.read();;) {
       let result = await within(HEARTBEAT, reading);
       if (result?.done) return;
       if (result === undefined) {
-        yield ":\n\n";
+        yield `event: position\ndata: {}\nid: ${watch.position}\n\n`;
         continue;
       }
       // One write may make thousands of events for a thousand clients: let others go first.

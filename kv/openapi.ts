@@ -158,7 +158,8 @@ const LIST = {
       },
       [NDJSON]: LINES,
       "text/event-stream": text(
-        "Server-sent events; the data of each is a Change as JSON. Expiry is not reported",
+        "Server-sent events; the data of each without a name is a Change as JSON. Those that are " +
+          "called ready and position have an id to resume from. Expiry is not reported",
       ),
       "text/html": text("A page for browsers"),
       "text/plain": text("With `metrics`: Prometheus' text format"),

@@ -50,11 +50,13 @@ export class Changes {
     read: (key: string) => Promise<Entry | null>,
   ): Watch {
     let seen = since === undefined ? this.#forgotten + this.#keys.length : this.#parse(since);
+    let passed = seen;
     let isCancelled = false;
     let wake = () => {};
     const changes = new ReadableStream<Change>({
       pull: async (controller) => {
         while (!isCancelled) {
+          passed = seen; // the reader has the change before
           if (this.#end?.error) throw this.#end.error;
           if (this.#end) return controller.close(); // the remaining entries can no longer be read
           if (seen < this.#forgotten) throw new ChangesLost(this.#id(seen));
@@ -78,12 +80,16 @@ export class Changes {
         wake();
       },
     }, { highWaterMark: 0 });
-    return { since: this.#id(seen), changes };
+    const id = this.#id;
+    return {
+      changes,
+      get position() {
+        return id(passed);
+      },
+    };
   }
 
-  #id(seen: number): string {
-    return `${this.#run}-${seen}`;
-  }
+  readonly #id = (seen: number) => `${this.#run}-${seen}`;
 
   #parse(since: string): number {
     const [, run, digits] = /^([\da-f]{8})-(\d{1,15})$/.exec(since) ?? [];

@@ -59,8 +59,8 @@ export function prefixed(store: Store, prefix: string): Store {
     },
 
     async watch(keyPrefix, options) {
-      const { since, changes } = await store.watch(prefix + keyPrefix, options);
-      const reader = changes.getReader();
+      const watch = await store.watch(prefix + keyPrefix, options);
+      const reader = watch.changes.getReader();
       const named = new ReadableStream<Change>({
         async pull(controller) {
           for (;;) {
@@ -73,7 +73,12 @@ export function prefixed(store: Store, prefix: string): Store {
         },
         cancel: (reason) => reader.cancel(reason),
       }, { highWaterMark: 0 });
-      return { since, changes: named };
+      return {
+        changes: named,
+        get position() {
+          return watch.position;
+        },
+      };
     },
 
     check: () => store.check(),

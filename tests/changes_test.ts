@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "
 import fc from "fast-check";
 import { Changes, MAX_CHANGES } from "../stores/changes.ts";
 import { json } from "../stores/json/text.ts";
-import { type Change, ChangesLost, type Entry } from "../stores/store.ts";
+import { type Change, ChangesLost, type Entry, type Watch } from "../stores/store.ts";
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const read = (key: string): Promise<Entry | null> =>
@@ -11,6 +11,7 @@ const read = (key: string): Promise<Entry | null> =>
 /** A watch, and what the list of all changes says that it reports next. */
 interface Watching {
   prefix: string;
+  watch: Watch;
   reader: ReadableStreamDefaultReader<Change>;
   /** How many changes it has passed. */
   at: number;
@@ -40,30 +41,33 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
       const ids: string[] = [];
       let watches: Watching[] = [];
       const watch = (prefix: string, at: number, since?: string) => {
-        const reader = changes.watch(prefix, since, read).changes.getReader();
-        watches.push({ prefix, at, reader, pending: null });
+        const watch = changes.watch(prefix, since, read);
+        watches.push({ prefix, at, watch, reader: watch.changes.getReader(), pending: null });
       };
       /** Whether a watch has to be told that changes are lost: between one and two times `kept`. */
       const isLost = (at: number) => at < (Math.floor(all.length / kept) - 1) * kept;
-      ids.push(changes.watch("", undefined, read).since);
+      ids.push(changes.watch("", undefined, read).position);
       for (const { op, n } of calls) {
         const watching = watches[n % watches.length];
         if (op === "add") {
           const key = `${"ab"[n % 2]}${n}`;
           all.push(key);
           changes.add(key);
+          ids[all.length] = changes.watch("", undefined, read).position;
           if (all.length % kept === 0) happened.forgot++;
           // Who waits has passed it before the next.
           if (watches.some(({ pending }) => pending)) await turn();
           for (const it of watches) {
             if (it.pending === null) continue;
             it.at = all.length;
-            if (!key.startsWith(it.prefix)) continue;
+            const isFor = key.startsWith(it.prefix);
+            // It has not read the change that was made for it.
+            assertEquals(it.watch.position, ids[isFor ? all.length - 1 : all.length]);
+            if (!isFor) continue;
             assertEquals((await it.pending).value?.key, key);
             it.pending = null;
             happened.waited++;
           }
-          ids[all.length] = changes.watch("", undefined, read).since;
         } else if (op === "watch") watch(["", "a", "b"][n % 3] ?? "", all.length);
         else if (op === "resume") {
           const at = n % ids.length;
@@ -88,10 +92,12 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
             watching.at = all.length;
             watching.pending = reading;
             await turn();
+            assertEquals(watching.watch.position, ids[all.length]);
             continue;
           }
           try {
             assertEquals((await reading).value?.key, all[next]);
+            assertEquals(watching.watch.position, ids[next]);
             assert(!isLost(at));
             watching.at = next + 1;
           } catch (error) {
@@ -111,7 +117,7 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
 
 Deno.test("Changes ends the watch of a reader too far behind, and delays no writer", async () => {
   const changes = new Changes();
-  const { since, changes: stream } = changes.watch("", undefined, read);
+  const { position: since, changes: stream } = changes.watch("", undefined, read);
   for (let i = 0; i < 3 * MAX_CHANGES; i++) changes.add(`key${i}`);
   await assertRejects(() => stream.getReader().read(), ChangesLost);
   assertThrows(() => changes.watch("", since, read), ChangesLost);

@@ -134,11 +134,11 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
     async watch(...args) {
       const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
       if (downFor-- > 0) throw gone;
-      const { since, changes } = await source.watch(...args);
+      const watch = await source.watch(...args);
       const isCut = Promise.withResolvers<never>();
       cut = () => isCut.reject(gone);
       isCut.promise.catch(() => {});
-      const reader = changes.getReader();
+      const reader = watch.changes.getReader();
       const cuttable = new ReadableStream({
         async pull(controller) {
           const { value, done } = await Promise.race([reader.read(), isCut.promise]);
@@ -146,7 +146,12 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
           else controller.enqueue(value);
         },
       }, { highWaterMark: 0 });
-      return { since, changes: cuttable };
+      return {
+        changes: cuttable,
+        get position() {
+          return watch.position;
+        },
+      };
     },
   };
   const sleep = async (pause: number) => {
@@ -194,10 +199,10 @@ Deno.test("copy() fails when the watch of its source does, or a write", async ()
   const failing: Store = {
     ...from,
     async watch(...args) {
-      const { since, changes } = await from.watch(...args);
+      const { position, changes } = await from.watch(...args);
       await changes.cancel();
       return {
-        since,
+        position,
         changes: new ReadableStream({ start: (controller) => controller.error(lost) }),
       };
     },

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
 import { type HttpOptions, httpStore } from "../stores/http/store.ts";
+import { MAX_CHANGES } from "../stores/changes.ts";
 import { json, parseJson } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { ChangesLost, StoreUnavailable } from "../stores/store.ts";
@@ -53,8 +54,8 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
   ];
   for (const [end, message] of ends) {
     const { store } = eventsOf(`${READY}:\n\n${changed}${end}`);
-    const { since, changes } = await store.watch("");
-    assertEquals(since, "x-1");
+    const { position, changes } = await store.watch("");
+    assertEquals(position, "x-1");
     const reader = changes.getReader();
     const { value } = await reader.read();
     assertEquals(value, {
@@ -65,6 +66,28 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
     await isUnavailable(reader.read(), "unchanged", message);
     await store.close();
   }
+});
+
+Deno.test("httpStore() resumes a watch after any number of changes under other prefixes", async () => {
+  const memory = memoryStore();
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
+  const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT });
+  const watch = await store.watch("quiet:");
+  const start = watch.position;
+  const reader = watch.changes.getReader();
+  const reading = reader.read();
+  for (let i = 0; i < 3 * MAX_CHANGES; i++) await memory.set(`other${i}`, json(i));
+  await eventually("a position after them", () => Promise.resolve(watch.position !== start));
+  await reader.cancel();
+  assertEquals((await reading).done, true);
+  const again = await store.watch("quiet:", { since: watch.position });
+  await memory.set("quiet:a", json(1));
+  const change = await again.changes.getReader().read();
+  assertEquals(change.value?.key, "quiet:a");
+  await assertRejects(() => store.watch("quiet:", { since: start }), ChangesLost);
+  await store.close();
+  await server.shutdown();
+  await memory.close();
 });
 
 Deno.test("httpStore() ends a watch with an error if the service falls silent", async () => {

@@ -25,9 +25,9 @@ function observed() {
       return memory.list(...args);
     },
     async watch(...args) {
-      const { since, changes } = await memory.watch(...args);
+      const watch = await memory.watch(...args);
       seen.watches++;
-      const reader = changes.getReader();
+      const reader = watch.changes.getReader();
       const watched = new ReadableStream({
         async pull(controller) {
           const { value, done } = await reader.read();
@@ -39,7 +39,7 @@ function observed() {
           await reader.cancel();
         },
       }, { highWaterMark: 0 });
-      return { since, changes: watched };
+      return { ...watch, changes: watched };
     },
   };
   return { store, app: kv(store), seen, [Symbol.asyncDispose]: () => memory.close() };

@@ -18,8 +18,8 @@ Deno.test("prefixed() ends the watch of its store with its own", async () => {
   const store: Store = {
     ...memory,
     async watch(...args) {
-      const { since } = await memory.watch(...args);
-      return { since, changes: new ReadableStream({ cancel: () => ended.resolve() }) };
+      const { position } = await memory.watch(...args);
+      return { position, changes: new ReadableStream({ cancel: () => ended.resolve() }) };
     },
   };
   const { changes } = await prefixed(store, "a:").watch("");

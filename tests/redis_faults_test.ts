@@ -213,7 +213,7 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
   for (const fail of [() => proxy.cutAll(), () => (proxy.late = Infinity)]) {
     await eventually("a store that works", works(store));
     // The write that showed that the store works may still be on its way to the watch.
-    const { since, changes } = await store.watch("seen:");
+    const { position, changes } = await store.watch("seen:");
     const reader = changes.getReader();
     await other.set("seen:a", json(1));
     assertEquals((await reader.read()).value?.key, "seen:a");
@@ -222,7 +222,7 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
     assertEquals((await assertRejects(() => next, StoreUnavailable)).outcome, "unchanged");
     proxy.heal();
     await eventually("a store that works", works(store));
-    await assertRejects(() => store.watch("seen:", { since }), ChangesLost);
+    await assertRejects(() => store.watch("seen:", { since: position }), ChangesLost);
     const again = (await store.watch("seen:")).changes.getReader();
     await other.set("seen:b", json(2));
     assertEquals((await again.read()).value?.key, "seen:b");

@@ -5,7 +5,7 @@ import { unref } from "../timers.ts";
 import { readChange, UnexpectedAnswer } from "../wire.ts";
 import type { Incoming } from "./connections.ts";
 
-/** How long a stream may be silent, in milliseconds. `kv.ts` sends a comment every 4 seconds. */
+/** How long a stream may be silent, in milliseconds. `kv.ts` sends its position every 4 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
 /** What {@linkcode readChanges} takes besides the response. */
@@ -36,13 +36,20 @@ export async function readChanges(response: Incoming, options: ReadOptions): Pro
   if (ready?.event !== "ready" || ready.id === undefined) {
     throw new UnexpectedAnswer("other events");
   }
+  let last = ready.id; // of the event that was read
+  let position = last;
   const changes = new ReadableStream<Change>({
     async pull(controller) {
       try {
-        const { value: event, done } = await events.next();
-        if (done) throw new TypeError("the stream ended");
-        if (event.id === undefined) throw new UnexpectedAnswer("an event without an id");
-        controller.enqueue({ id: event.id, ...readChange(event.data) });
+        for (;;) {
+          position = last; // the reader has the change before
+          const { value: event, done } = await events.next();
+          if (done) throw new TypeError("the stream ended");
+          if (event.id === undefined) throw new UnexpectedAnswer("an event without an id");
+          last = event.id;
+          if (event.event === "position") continue;
+          return controller.enqueue({ id: last, ...readChange(event.data) });
+        }
       } catch (cause) {
         stop.abort();
         if (isClosed()) controller.close();
@@ -51,7 +58,12 @@ export async function readChanges(response: Incoming, options: ReadOptions): Pro
     },
     cancel: () => stop.abort(),
   }, { highWaterMark: 0 });
-  return { since: ready.id, changes };
+  return {
+    changes,
+    get position() {
+      return position;
+    },
+  };
 }
 
 /** Yields events. Throws if the stream is silent for too long: its connection may be lost. */

@@ -7,7 +7,13 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Call, recorded } from "../helpers/histories.ts";
 import { httpStore } from "../../stores/http/store.ts";
 import { json } from "../../stores/json/text.ts";
-import { type Change, ChangesLost, InvalidArgument, type Store } from "../../stores/store.ts";
+import {
+  type Change,
+  ChangesLost,
+  InvalidArgument,
+  type Store,
+  type Watch,
+} from "../../stores/store.ts";
 
 /** How long a call may take, in milliseconds. */
 export const DEADLINE = 2000;
@@ -61,12 +67,12 @@ export interface Watched {
 
 /** Watches a service, and resumes whenever the watch ends. */
 export async function watchAll(store: Store, watched: Watched, stop: AbortSignal): Promise<void> {
-  let since: string | undefined;
+  let watch: Watch | undefined;
   while (!stop.aborted) {
     try {
-      const watch = await store.watch("", { since });
+      const since = watch?.position;
+      watch = await store.watch("", { since });
       if (since === undefined) watched.begins.push(performance.now());
-      since = watch.since;
       const reader = watch.changes.getReader();
       const end = () => reader.cancel().catch(() => {}); // it has failed
       stop.addEventListener("abort", end);
@@ -76,12 +82,11 @@ export async function watchAll(store: Store, watched: Watched, stop: AbortSignal
         { value, done } = await reader.read()
       ) {
         if (value === undefined) break;
-        since = value.id;
         watched.changes.push({ ...value, at: performance.now() });
       }
       stop.removeEventListener("abort", end);
     } catch (error) {
-      if (error instanceof ChangesLost) since = undefined;
+      if (error instanceof ChangesLost) watch = undefined;
       await delay(50);
     }
   }
