@@ -14,6 +14,7 @@ import {
 import {
   failureText,
   foundText,
+  LEFT_OUT,
   MAX_OPERATIONS,
   type Operation,
   writtenText,
@@ -35,7 +36,7 @@ const MAX_WRITE_RESULTS = 16 * 1024 * 1024;
 const ROOM = { get: 0, put: 1024, delete: MAX_VALUE_BYTES + 1024 };
 /** Limits the concurrent deletes of all arrays: each reserves room for a value. */
 const deletes = new Turnstile(32);
-const TOO_LARGE = failureText(503, {
+const TOO_LARGE = failureText(LEFT_OUT, {
   detail: "The results of this array are too large: send fewer operations at once",
   outcome: "unchanged",
 });

@@ -9,6 +9,8 @@ import type { Entry, Page, RevisionOption, TtlOption, Written } from "./store.ts
 
 /** The most operations in one array. */
 export const MAX_OPERATIONS = 1000;
+/** The status of an operation that was left out: send it again, with fewer others. */
+export const LEFT_OUT = 429;
 /** The longest body of a request, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 

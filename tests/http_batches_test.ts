@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import { Batches } from "../stores/http/batches.ts";
 import { json, parseJson } from "../stores/json/text.ts";
-import { MAX_VALUE_BYTES, StoreUnavailable } from "../stores/store.ts";
+import { MAX_VALUE_BYTES, RevisionConflict, StoreUnavailable } from "../stores/store.ts";
 import { MAX_BODY_BYTES, MAX_OPERATIONS } from "../stores/wire.ts";
 import {
   answeredBy,
@@ -67,6 +67,7 @@ Deno.test("Batches sends each call once and in order, for any calls and limits",
         async send(batch) {
           await start(batch.map(({ text }) => text));
           for (const { resolve } of batch) resolve({ status: 200, entry: null });
+          return [];
         },
       });
       const calls: Promise<unknown>[] = [];
@@ -223,5 +224,45 @@ Deno.test("httpStore() ends 130,000 calls to a hung service, a few at a time", a
   assertEquals(ended(), 130_000);
   // Other work of the process went on meanwhile.
   assert(counts.size > 50, `in ${counts.size} steps`);
+  await store.close();
+});
+
+Deno.test("httpStore() deletes and compares any number of large values in one turn", async () => {
+  const { store, below, open } = gated();
+  open();
+  const keys = Array.from({ length: 60 }, (_, i) => `k${i}`);
+  const large = json("x".repeat(600_000));
+  for (const key of keys) await below.set(key, large);
+  const refused = await Promise.allSettled(
+    keys.map((key) => store.set(key, json(1), { ifRevision: null })),
+  );
+  for (const [i, it] of refused.entries()) {
+    assert(it.status === "rejected" && it.reason instanceof RevisionConflict, keys[i]);
+    assertEquals(it.reason.current?.key, keys[i]);
+  }
+  const removed = await Promise.all(keys.map((key) => store.delete(key)));
+  assertEquals(removed.map((it) => it?.key), keys);
+  assertEquals((await below.list("")).keys, []);
+  await store.close();
+  await below.close();
+});
+
+Deno.test("httpStore() sends an operation that was left out again, unless a later one is done", async () => {
+  const left = { status: 429, detail: "too large", outcome: "unchanged" };
+  const removed = { status: 200, value: 1, revision: "r", expires: null };
+  const written = { status: 201, revision: "s", expires: null };
+  const answers = [[left, written, left, left], [removed, left], [removed]];
+  const { store, bodies } = answeredBy(() => Response.json(answers.shift()));
+  const [lost, set, ...others] = await Promise.allSettled([
+    store.delete("a"),
+    store.set("a", json(1)),
+    store.delete("b"),
+    store.delete("c"),
+  ]);
+  assertEquals(set?.status, "fulfilled");
+  assert(lost?.status === "rejected" && lost.reason.outcome === "unchanged");
+  for (const it of others) assertEquals(it.status, "fulfilled");
+  const keys = bodies.map((body) => JSON.parse(body).map((it: { key: string }) => it.key));
+  assertEquals(keys, [["a", "a", "b", "c"], ["b", "c"], ["c"]]);
   await store.close();
 });

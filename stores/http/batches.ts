@@ -15,17 +15,20 @@ const LATE_AT_ONCE = 1000;
 export interface PendingOperation {
   readonly operation: Pick<Operation, "op" | "key">;
   readonly text: string;
+  /** When it was called, by `performance.now()`. */
+  readonly since: number;
   resolve(answer: Answer): void;
   reject(error: unknown): void;
 }
 
 /** A request of its own. */
 interface PendingRequest {
+  readonly since: number;
   run(): Promise<void>;
   reject(error: unknown): void;
 }
 
-type Pending = (PendingOperation | PendingRequest) & { readonly since: number };
+type Pending = PendingOperation | PendingRequest;
 
 /** What {@linkcode Batches} takes. */
 export interface BatchesOptions {
@@ -33,8 +36,11 @@ export interface BatchesOptions {
   requests: number;
   /** The most operations in one request: each may be answered by a value of 1 MiB. */
   operations: number;
-  /** Sends a request and settles its operations. It does not reject. */
-  send(operations: readonly PendingOperation[]): Promise<void>;
+  /**
+   * Sends a request and settles its operations, but for those that it returns, which go first in the
+   * next request. It does not reject.
+   */
+  send(operations: readonly PendingOperation[]): Promise<readonly PendingOperation[]>;
   /** How long a call may wait to be sent, in milliseconds. */
   timeout: number;
   /** Returns the error of a call that was not sent in time. */
@@ -101,8 +107,11 @@ export class Batches {
   #sendAll(): void {
     const { requests, send } = this.options;
     for (let it = this.#queue[0]; it && this.#underWay < requests; it = this.#queue[0]) {
-      if ("text" in it) this.#start(send(this.#takeOperations()));
-      else {
+      if ("text" in it) {
+        this.#start(
+          send(this.#takeOperations()).then((again) => void this.#queue.unshift(...again)),
+        );
+      } else {
         this.#queue.shift();
         this.#start(it.run());
       }

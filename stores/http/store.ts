@@ -21,6 +21,8 @@ import {
   StoreUnavailable,
 } from "../store.ts";
 import {
+  type Answer,
+  LEFT_OUT,
   type Operation,
   operationText,
   putText,
@@ -83,16 +85,22 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   const writes = new Batches({ requests: 1, operations: 400, send, timeout, late });
   const closing = new AbortController();
 
-  async function send(batch: readonly PendingOperation[]): Promise<void> {
+  async function send(batch: readonly PendingOperation[]): Promise<PendingOperation[]> {
     const body = `[${batch.map(({ text }) => text).join(",")}]`;
     const operations = batch.map(({ operation }) => operation);
     const read = (text: string) => readAnswers(text, operations);
     try {
       const limit = batch.length * MAX_ANSWER_BYTES;
       const answers = await requests.call("/", read, { body, limit });
-      for (const [i, answer] of answers.entries()) batch[i]?.resolve(answer);
+      const again = leftOut(batch, answers);
+      for (const [i, answer] of answers.entries()) {
+        const pending = batch[i];
+        if (pending && !again.includes(pending)) pending.resolve(answer);
+      }
+      return again;
     } catch (error) {
       for (const { reject } of batch) reject(error);
+      return [];
     }
   }
 
@@ -176,6 +184,21 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       transport.close();
     },
   });
+}
+
+/**
+ * Returns the operations whose results did not fit into one response, to be sent again: all but those
+ * before a later operation on the same key that was done.
+ */
+function leftOut(batch: readonly PendingOperation[], answers: readonly Answer[]) {
+  if (!answers.some(({ status }) => status === LEFT_OUT)) return [];
+  const done = new Set<string>();
+  const again = batch.toReversed().filter(({ operation: { key } }, i) => {
+    const isLeftOut = answers.at(-1 - i)?.status === LEFT_OUT && !done.has(key);
+    if (!isLeftOut) done.add(key);
+    return isLeftOut;
+  });
+  return again.reverse();
 }
 
 function readHealth(text: string): void {
