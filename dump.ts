@@ -77,13 +77,7 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
 
 async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
   // Before the store, which opening may create.
-  const file = await Deno.open(path).catch((cause) => {
-    throw new UnreadableFile(path, cause);
-  });
-  if ((await file.stat()).isDirectory) {
-    file.close();
-    throw new UnreadableFile(path, new Error("Is a directory"));
-  }
+  const file = path === "-" ? Deno.stdin : await openFile(path);
   const store = await openStore(url, { token: readToken(url) });
   try {
     const onProgress = (count: number) => progress.show(count);
@@ -94,6 +88,16 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
   } finally {
     await store.close();
   }
+}
+
+/** @throws {UnreadableFile} */
+async function openFile(path: string): Promise<Deno.FsFile> {
+  const file = await Deno.open(path).catch((cause) => {
+    throw new UnreadableFile(path, cause);
+  });
+  if (!(await file.stat()).isDirectory) return file;
+  file.close();
+  throw new UnreadableFile(path, new Error("Is a directory"));
 }
 
 async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
@@ -128,7 +132,10 @@ function entriesOf(count: number): string {
 }
 
 /** @throws {UnreadableFile} */
-async function* contentsOf(file: Deno.FsFile, path: string): AsyncGenerator<Uint8Array> {
+async function* contentsOf(
+  file: Pick<Deno.FsFile, "readable">,
+  path: string,
+): AsyncGenerator<Uint8Array> {
   try {
     yield* file.readable;
   } catch (cause) {

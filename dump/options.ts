@@ -13,7 +13,8 @@ http://localhost:5100, a file such as kv.db, redis://localhost:6379, and so on.
   --format FORMAT  lines; backup, lines that keep lifetimes; table; or json, one
                    object. The default is lines
   --watch          goes on with changes as they happen, until Ctrl-C
-  --restore FILE   writes the entries of FILE, lines or a backup, into the store
+  --restore FILE   writes the entries of FILE, lines or a backup, into the store;
+                   of standard input if FILE is -
   --ttl SECONDS    how long restored lines without a lifetime are kept
   --to URL         copies the entries, with their lifetimes, into an empty store
   --help           prints this text
@@ -53,6 +54,9 @@ const TAKEN = {
  */
 export function readOptions(args: string[]): Options | "help" {
   expectOnce(args);
+  // The parser takes "-" for an option.
+  const place = args.indexOf("--restore");
+  if (place !== -1 && args[place + 1] === "-") args = args.toSpliced(place, 2, "--restore=-");
   const { _: [url, ...others], ...given } = parseArgs(args, {
     string: ["_", "prefix", "format", "restore", "ttl", "to"],
     boolean: ["watch", "help"],

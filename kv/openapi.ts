@@ -114,18 +114,23 @@ const KEY = {
 };
 const NOT_MODIFIED = "Its tag is in If-None-Match";
 
-/** HEAD has the parameters of GET, and its answer without the body. */
-function head(operationId: string, { parameters }: { parameters: object[] }) {
+/** HEAD has the parameters of GET, and its answers without the body. */
+function head(operationId: string, { parameters, responses }: Read) {
   return {
     operationId,
     summary: "The headers of GET",
     parameters,
     responses: {
       200: { description: "As GET, without the body" },
-      304: { description: NOT_MODIFIED },
+      ...304 in responses && { 304: { description: NOT_MODIFIED } },
       default: { description: "What is wrong, without the body" },
     },
   };
+}
+
+interface Read {
+  parameters: object[];
+  responses: object;
 }
 
 /** A text, whose form JSON Schema cannot say. */
@@ -265,7 +270,7 @@ export function openApi() {
       description: "A key-value store served over HTTP",
       license: { name: "MIT", identifier: "MIT" },
     },
-    servers: [{ url: "/" }],
+    servers: [{ url: "." }], // beside this document, also behind a proxy that serves it under a path
     security: [{}, { bearer: [] }, { basic: [] }],
     paths: {
       "/": { get: LIST, head: head("headOfList", LIST), post: SET, delete: REMOVE },

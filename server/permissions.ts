@@ -1,7 +1,7 @@
 /** The permissions that a server needs for its configuration, and no others. */
-import { existsSync, realpathSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { SETTINGS } from "./config.ts";
+import { ConfigError, SETTINGS } from "./config.ts";
 
 /** The network and files that a server uses. */
 export interface Used {
@@ -61,14 +61,23 @@ function needsOf(store: string): Needs {
   return { hosts: [hostAndPort(hostname, Number(port) || defaultPort)] };
 }
 
-/** Returns the file that a path leads to by links: SQLite keeps its other files beside that one. */
+/**
+ * Returns the file that a path leads to by links: SQLite keeps its other files beside that one.
+ *
+ * @throws {ConfigError} If Deno opens no file there
+ */
 function withoutLinks(path: string): string {
   try {
     return realpathSync(path);
   } catch {
-    // It is created by the server, or cannot be, which the server then says.
-    const directory = dirname(path);
-    return existsSync(directory) ? join(realpathSync(directory), basename(path)) : path;
+    // It is created by the server.
+  }
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotCapable)) return path; // the server says what is wrong
+    const hint = "Deno opens no file of /dev, /proc or /sys without all rights";
+    throw new ConfigError(`Cannot use "${path}" as a store: ${hint}`, { cause });
   }
 }
 

@@ -30,7 +30,12 @@ const MEMORY: EngineEntry = withPrefix({
 });
 const SQLITE: EngineEntry = withPrefix({
   check(url) {
-    if (pathOf(url) === "") throw new TypeError("expected the path of a file");
+    const path = pathOf(url);
+    if (path === "") throw new TypeError("expected the path of a file");
+    // Programs differ on whether sqlite:///kv.db is in the root directory.
+    if (url !== path && /^(\/\/|file:)/.test(path)) {
+      throw new TypeError("expected a path right after sqlite:, as in sqlite:/var/lib/kv.db");
+    }
   },
   open: async (url, options) =>
     (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),

@@ -23,7 +23,18 @@ Deno.test("openStore() opens what a URL names", async () => {
 });
 
 Deno.test("openStore() names the URL that it cannot open, and what is expected", async () => {
-  for (const url of ["ftp://x", "mongodb://x/y", "", "sqlite:", "http://", "https://:80"]) {
+  for (
+    const url of [
+      "ftp://x",
+      "mongodb://x/y",
+      "",
+      "sqlite:",
+      "sqlite://kv.db",
+      "sqlite:file:kv.db",
+      "http://",
+      "https://:80",
+    ]
+  ) {
     const error = await assertRejects(() => openStore(url), Error);
     assertMatch(error.message, /^Cannot open the store "/);
     assert(error.message.includes(`"${url}": expected `), error.message);

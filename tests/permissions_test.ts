@@ -127,6 +127,16 @@ Deno.test("deno task kv opens a file that a link leads to", async () => {
   }
 });
 
+Deno.test("deno task kv says where Deno opens no file", async () => {
+  const env = { DBM: "/proc/kv.db", PORT: `${freePort()}` };
+  const { code, stderr } = await runToEnd(Deno.execPath(), ["task", "--quiet", "kv"], { env });
+  assertEquals([code, stderr], [
+    1,
+    'start: Cannot use "/proc/kv.db" as a store: Deno opens no file of /dev, /proc or /sys without ' +
+    "all rights\n",
+  ]);
+});
+
 Deno.test("permissionsOf() names hosts, files and variables", () => {
   const rightsFor = (store?: string, port = 5100) => {
     const flags = permissionsOf({ hostname: "127.0.0.1", port, config: "c.json", store });

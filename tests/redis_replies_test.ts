@@ -62,6 +62,7 @@ const UNEXPECTED = {
   "an array of integers": "*2\r\n:1\r\n:2\r\n",
   "an array of arrays": "*2\r\n*0\r\n*0\r\n",
   "a time that is no time": `*2\r\n:1\r\n${bulk("soon")}`,
+  "a proxy's error": "-upstream failure\r\n",
   "a map": "%1\r\n:1\r\n:1\r\n",
 };
 

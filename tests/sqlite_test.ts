@@ -269,6 +269,15 @@ for (const version of [1, 2, 3]) {
   });
 }
 
+Deno.test("sqliteStore() says that it may lack the right to create a file", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  await sqliteStore(path).close();
+  await Deno.mkdir(`${path}-wal`);
+  assertThrows(() => sqliteStore(path), StoreUnavailable, "file, or create one beside it: is the");
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() rejects a file that is not a store, and does not change it", async () => {
   const directory = await Deno.makeTempDir();
   const textFile = join(directory, "text");

@@ -65,7 +65,12 @@ export function decode(
   return { key, value, revision, expires: timeOf(expires) };
 }
 
-/** Whether the server has answered with an error, which begins with `code`: then nothing was done. */
+/**
+ * Whether the server has answered with an error, which begins with `code`: then nothing was done. An
+ * error without a code is that of a proxy, which may have lost the answer.
+ */
 export function isRefusal(error: unknown, code = ""): error is Error {
-  return error instanceof ReplyError && (error as Error).message.startsWith(code);
+  if (!(error instanceof ReplyError)) return false;
+  const { message } = error as Error;
+  return /^[A-Z]+\b/.test(message) && message.startsWith(code);
 }

@@ -94,10 +94,9 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync): Ope
     return { database, sql, syncs: new Syncs(log, sync), findReplaced };
   } catch (cause) {
     database?.close();
-    throw new StoreUnavailable(`Cannot open the store "${path}": ${(cause as Error).message}`, {
-      cause,
-      outcome: "unchanged",
-    });
+    const hint = isUnopened(cause) ? ", or create one beside it: is the directory read-only?" : "";
+    const message = `Cannot open the store "${path}": ${(cause as Error).message}${hint}`;
+    throw new StoreUnavailable(message, { cause, outcome: "unchanged" });
   }
 }
 
@@ -153,6 +152,12 @@ function versionOf(database: DatabaseSync): number {
 export function isBusy(error: unknown): boolean {
   const SQLITE_BUSY = 5;
   return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY;
+}
+
+/** Whether the file, or one beside it, cannot be opened. */
+function isUnopened(error: unknown): boolean {
+  const SQLITE_CANTOPEN = 14;
+  return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_CANTOPEN;
 }
 
 /** Whether the disk is full. */

@@ -7,6 +7,7 @@ import {
   Program,
   PROJECT,
   runToEnd,
+  startScript,
   startServer,
   testWith,
 } from "../helpers/programs.ts";
@@ -213,6 +214,14 @@ Deno.test("dump.ts says which file it cannot restore", async () => {
   for (const [file, sentence] of files) {
     assertFailed(await dump("--restore", file, ":memory:"), 1, sentence);
   }
+});
+
+Deno.test("dump.ts restores what another program prints", async () => {
+  await using restoring = startScript("dump.ts", ["--restore", "-", ":memory:"], {
+    stdin: "piped",
+  });
+  await restoring.type('{"a": 1}\n{"b": 2}');
+  assertEquals([await restoring.exited, restoring.output], [0, "Restored 2 entries\n"]);
 });
 
 testWith(["deno"], "dump.ts prints a line for each entry", async () => {
