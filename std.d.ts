@@ -82,21 +82,13 @@ declare module "@std/http/cookie" {
   export interface Cookie {
     name: string;
     value: string;
-    expires?: Date | number;
-    /** Seconds. */
-    maxAge?: number;
     domain?: string;
     path?: string;
     secure?: boolean;
     httpOnly?: boolean;
     partitioned?: boolean;
     sameSite?: "Strict" | "Lax" | "None";
-    unparsed?: string[];
   }
-  /** Returns the cookies of a request, by name; of two with one name, the last. */
-  export function getCookies(headers: Headers): Record<string, string>;
-  /** Returns the cookies that a response sets. */
-  export function getSetCookies(headers: Headers): Cookie[];
   /**
    * Appends a `Set-Cookie` header.
    *
@@ -108,11 +100,6 @@ declare module "@std/http/cookie" {
 declare module "@std/uuid/v4" {
   /** Whether `id` is a version 4 UUID (RFC 9562, section 5.4), in upper or lower case. */
   export function validate(id: string): boolean;
-}
-
-declare module "@std/streams/text-line-stream" {
-  /** Splits text into lines, at `\n` and `\r\n`. */
-  export class TextLineStream extends TransformStream<string, string> {}
 }
 
 declare module "@std/text/closest-string" {
