@@ -4,22 +4,8 @@ import { Counter, Histogram, Registry } from "prom-client";
 /** The methods with a series of their own. A client could invent any number of others. */
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /** Bounds of the histogram, in seconds. */
-export const BUCKETS = [
-  0.0005,
-  0.001,
-  0.0025,
-  0.005,
-  0.01,
-  0.025,
-  0.05,
-  0.1,
-  0.25,
-  0.5,
-  1,
-  2.5,
-  5,
-  10,
-];
+export const BUCKETS = [0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000]
+  .map((milliseconds) => milliseconds / 1000);
 
 /** What {@linkcode requestMetrics} returns. */
 export interface RequestMetrics {
