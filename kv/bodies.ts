@@ -24,9 +24,14 @@ export async function readValue(c: KvContext): Promise<JsonText> {
   return value;
 }
 
-/** Reads the members of an object. */
+/** @throws {HTTPException} 400 if the text is not an object, 413 if it has too many members */
 export function readMembers(reader: JsonReader): Map<string, JsonText> {
-  expectObject(reader, "expected a JSON object or array");
+  if (reader.peek() !== "{") {
+    // What is wrong with the text comes first.
+    reader.value();
+    reader.end();
+    throw badRequest("Cannot set: expected a JSON object or array");
+  }
   const values = new Map<string, JsonText>();
   let count = 0;
   reader.object((name) => {
@@ -34,14 +39,6 @@ export function readMembers(reader: JsonReader): Map<string, JsonText> {
     values.set(name, reader.value());
   });
   return values;
-}
-
-/** @throws {HTTPException} 400 if the text is another value, or empty */
-function expectObject(reader: JsonReader, wanted: string): void {
-  if (reader.peek() === "{") return;
-  reader.value();
-  reader.end();
-  throw badRequest(`Cannot set: ${wanted}`);
 }
 
 /** Reads all of a JSON text. */
