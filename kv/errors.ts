@@ -78,11 +78,7 @@ export function problemAnswer(error: unknown, held: Held): Answer {
     "Vary": "Accept",
   };
   if (status === 503) headers["Retry-After"] = RETRY_AFTER;
-  const body = JSON.stringify({
-    title: TITLES[status] ?? "Error",
-    status,
-    ...description,
-  });
+  const body = JSON.stringify({ title: TITLES[status] ?? "Error", status, ...description });
   if (!(error instanceof RevisionConflict)) return { status, headers, body };
   const { key, current } = error;
   const longer = `${body.slice(0, -1)},"current":${memberText(key, current?.value)}}`;

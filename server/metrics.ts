@@ -25,10 +25,7 @@ export interface RequestMetrics {
  * @param server Begins the names of the metrics
  * @param now The clock of the durations, in milliseconds
  */
-export function requestMetrics(
-  server: string,
-  now = () => performance.now(),
-): RequestMetrics {
+export function requestMetrics(server: string, now = () => performance.now()): RequestMetrics {
   const registry = new Registry();
   const durations = new Histogram({
     name: `${server}_request_duration_seconds`,

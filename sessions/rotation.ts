@@ -49,10 +49,7 @@ export interface Move {
  *
  * @throws {RotationUnknown} If the entry may be gone, and the session lives under the new key
  */
-export async function moveEntry(
-  store: SessionEntries,
-  move: Move,
-): Promise<StoredSession | null> {
+export async function moveEntry(store: SessionEntries, move: Move): Promise<StoredSession | null> {
   let isMoved = false;
   try {
     const moved = await tryMove(store, move);

@@ -35,11 +35,7 @@ export const LIMITS = {
  * await store.close();
  * ```
  */
-export async function* entries(
-  store: Store,
-  prefix = "",
-  limits = LIMITS,
-): AsyncGenerator<Entry> {
+export async function* entries(store: Store, prefix = "", limits = LIMITS): AsyncGenerator<Entry> {
   let atOnce = 1;
   let after: string | undefined;
   do {

@@ -74,10 +74,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   let subscription: Promise<Subscription> | undefined;
 
   /** Runs a write after those to the same keys that are under way. */
-  async function write<T>(
-    keys: readonly string[],
-    run: (send: Send) => Promise<T>,
-  ): Promise<T> {
+  async function write<T>(keys: readonly string[], run: (send: Send) => Promise<T>): Promise<T> {
     const before = keys.flatMap((key) => lastWrites.get(key) ?? []);
     const isFirst = before.length === 0;
     const done = connection.call(run, "unknown", isFirst ? undefined : Promise.allSettled(before));

@@ -58,10 +58,7 @@ export interface SqliteOptions {
  * await store.close();
  * ```
  */
-export function sqliteStore(
-  path: string,
-  options: SqliteOptions = {},
-): Store {
+export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   const { now = () => Date.now(), mustExist = false, sweepInterval = 1000 } = options;
   const { scanned = 2 * MAX_PAGE, transactionBytes = 4 * 1024 * 1024, sync } = options;
   const { database, sql, syncs, findReplaced } = openDatabase(path, mustExist, sync);
