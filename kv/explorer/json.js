@@ -54,19 +54,11 @@ export function coloured(text) {
  * @param {unknown} value
  * @param {Folds} folds
  * @param {string} wanted What the start of a folded value is to show, in lower case
- */
-export function tree(value, folds, wanted) {
-  return node(value, { before: "", after: "", path: "", depth: 0 }, folds, wanted);
-}
-
-/**
- * @param {unknown} value
- * @param {{ before: string, after: string, path: string, depth: number }} place In its container
- * @param {Folds} folds
- * @param {string} wanted
+ * @param {{ before: string, after: string, path: string, depth: number }} [place] In its container
  * @returns {HTMLElement}
  */
-function node(value, { before, after, path, depth }, folds, wanted) {
+export function tree(value, folds, wanted, place) {
+  const { before, after, path, depth } = place ?? { before: "", after: "", path: "", depth: 0 };
   const text = JSON.stringify(value);
   const members = membersOf(value);
   // On a line of their own: a short value, and a member that has no members.
@@ -105,17 +97,12 @@ function node(value, { before, after, path, depth }, folds, wanted) {
     if (members.length === 0) inside.append(coloured(text + after));
     else details.append(element("div", "line", text.slice(-1) + after));
     members.slice(0, MOST_MEMBERS).forEach(([name, member], i) => {
-      inside.append(node(
-        member,
-        {
-          before: Array.isArray(value) ? "" : `${JSON.stringify(name)}: `,
-          after: i < members.length - 1 ? "," : "",
-          path: `${path}/${name}`,
-          depth: depth + 1,
-        },
-        folds,
-        wanted,
-      ));
+      inside.append(tree(member, folds, wanted, {
+        before: Array.isArray(value) ? "" : `${JSON.stringify(name)}: `,
+        after: i < members.length - 1 ? "," : "",
+        path: `${path}/${name}`,
+        depth: depth + 1,
+      }));
     });
     const more = members.length - MOST_MEMBERS;
     if (more > 0) inside.append(`… and ${grouped(more)} more, which Copy has`);
