@@ -48,12 +48,7 @@ export class UnexpectedAnswer extends Error {
 
 // ---- What the client sends -----------------------------------------------------------------
 
-/** Returns the text of an operation, to be joined by commas into an array. */
-export function operationText(operation: Exclude<Operation, { op: "put" }>): string {
-  return JSON.stringify(operation);
-}
-
-/** Returns the text of a `put`. */
+/** Returns the JSON text of a `put`, whose value is JSON text already. */
 export function putText(
   key: string,
   value: JsonText,

@@ -24,7 +24,6 @@ import {
   type Answer,
   LEFT_OUT,
   type Operation,
-  operationText,
   putText,
   readAnswers,
   readEcho,
@@ -115,7 +114,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   }
 
   async function find(operation: Exclude<Operation, { op: "put" }>): Promise<Entry | null> {
-    const answer = await operate(operation, operationText(operation));
+    const answer = await operate(operation, JSON.stringify(operation));
     return "entry" in answer ? answer.entry : null;
   }
 
