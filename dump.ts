@@ -30,8 +30,6 @@ import {
 } from "./stores/store.ts";
 import { TOKEN } from "./stores/wire.ts";
 
-export { entries } from "./stores/dumps.ts";
-
 /** When progress is first shown, and how often it changes, in milliseconds. */
 const PROGRESS_AFTER = 1000;
 const PROGRESS_EVERY = 200;
