@@ -34,7 +34,6 @@ import { TOKEN } from "./stores/wire.ts";
 const PROGRESS_AFTER = 1000;
 const PROGRESS_EVERY = 200;
 
-/** A file cannot be read. */
 class UnreadableFile extends Error {
   override readonly name = "UnreadableFile";
 

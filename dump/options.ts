@@ -23,7 +23,6 @@ For a service that requires a token, set KV_TOKEN; if the one to copy to has a
 token of its own, KV_TO_TOKEN.
 Exit codes: 0 done, 1 the store or file failed, 2 the command is wrong.`;
 
-/** What the command line asks for. */
 export interface Options {
   url: string;
   prefix: string;
@@ -36,7 +35,6 @@ export interface Options {
   to: string | undefined;
 }
 
-/** The command line is wrong. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }

@@ -25,17 +25,13 @@ export interface KvEnv {
   Bindings: { completed?: Promise<unknown> };
   Variables: {
     url: UrlParts;
-    /** What the request may do. */
     access: Access;
-    /** What the request holds. */
     held: Held;
   };
 }
 
-/** Hono's context of a request. */
 export type KvContext = Context<KvEnv>;
 
-/** The answer to a request. */
 export interface Answer {
   readonly status: number;
   readonly headers: Record<string, string>;
@@ -59,7 +55,6 @@ export const GUARD_HEADERS = {
 };
 /** An HTTP date's year has four digits. Another program of a Redis may have set a later time. */
 const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
-/** The headers of JSON. */
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
 
 /** Answers with a value's JSON text. */

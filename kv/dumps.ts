@@ -7,7 +7,6 @@ import { BODY_TIMEOUT, expectPlain, readChunks } from "./bodies.ts";
 import { pause } from "./pace.ts";
 import { BackupQuery, PrefixQuery, readQuery } from "./requests.ts";
 
-/** The media type. */
 export const NDJSON = "application/x-ndjson";
 /** How many entries are fetched before others have a turn. */
 const ENTRIES_A_STEP = 100;

@@ -66,7 +66,6 @@ export function describe(error: unknown): Description {
   return { status: 500, detail: "Internal error" };
 }
 
-/** Answers with an error. */
 export function problemAnswer(error: unknown, held: Held): Answer {
   const { status, ...description } = describe(error);
   report(error);

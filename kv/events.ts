@@ -29,7 +29,6 @@ export class Events {
   /** @param stopping Ends the streams, which would keep a server from stopping */
   constructor(readonly stopping: AbortSignal) {}
 
-  /** The number of open streams. */
   get count(): number {
     return this.#count;
   }

@@ -166,7 +166,6 @@ class Results {
     return this.isDone ? `${text}]` : text;
   }
 
-  /** Fetches the next entries. */
   async #fetch(): Promise<void> {
     await pause();
     const calls: Promise<void>[] = [];

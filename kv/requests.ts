@@ -45,13 +45,11 @@ export const HealthQuery = only({ health: noValue });
 export const MetricsQuery = only({ metrics: noValue });
 export const OpenApiQuery = only({ openapi: noValue });
 
-/** Returns the key in the path. */
 export function readKey(c: KvContext): string {
   const { path } = c.get("url");
   return path.includes("%") ? unescaped(path, "the key") : path;
 }
 
-/** Returns the parameters of the query. */
 export function readQuery<T extends z.ZodType>(c: KvContext, schema: T): z.infer<T> {
   const { search } = c.get("url");
   const values = new Map<string, string>();

@@ -31,7 +31,6 @@ const MAX_LENGTH = 4096;
 const UTF8 = new TextEncoder();
 const encrypted = managedNonce(xchacha20poly1305);
 
-/** Encrypts texts and decrypts them. */
 export class Cipher implements CookieCodec {
   readonly #keys: Uint8Array[];
   readonly #name: Uint8Array;

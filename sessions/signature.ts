@@ -45,7 +45,6 @@ export interface ReadText {
   readonly time: number;
 }
 
-/** Signs texts and verifies signatures. */
 export class Signer implements CookieCodec {
   readonly #keys: Sign[];
 

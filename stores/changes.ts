@@ -8,7 +8,6 @@ import { type Change, ChangesLost, type Entry, type Watch } from "./store.ts";
 /** How many changes back a watch can be resumed, at least. */
 export const MAX_CHANGES = 10_000;
 
-/** The recent changes of a store. */
 export class Changes {
   /** Distinguishes this list from those of other processes, which also count from 0. */
   readonly #run = crypto.randomUUID().slice(0, 8);

@@ -13,7 +13,6 @@ export class SortedEntries {
   /** @param longest The most entries in a chunk, at least 2 */
   constructor(readonly longest = 128) {}
 
-  /** How many entries there are. */
   get size(): number {
     return this.#size;
   }

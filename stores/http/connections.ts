@@ -136,7 +136,6 @@ function unusedProxy({ hostname }: URL): string {
   }
 }
 
-/** One connection. */
 class Connection {
   /** When the last request ended, by `performance.now()`. */
   idleSince = 0;

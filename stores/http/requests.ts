@@ -72,7 +72,6 @@ export class Requests {
     }
   }
 
-  /** Sends a request. */
   send(path: string, request: Omit<Outgoing, "target">): Promise<Incoming> {
     return this.transport.send({
       ...request,

@@ -19,7 +19,6 @@ interface ReturnsArrays {
   setReturnArrays(enabled: boolean): void;
 }
 
-/** The statements of one database. */
 export function statementsOf(database: DatabaseSync) {
   const selectEntry = database.prepare(
     `SELECT totals.revision, value, entries.revision, expires

@@ -15,7 +15,6 @@ const QUICK = 1;
 /** After a slower sync, none blocks for this many times as long. */
 const REST = 1000;
 
-/** The syncs of one log. */
 export class Syncs {
   // SQLite's POSIX locks are on other files: closing any descriptor of those would release them.
   readonly #file: number | undefined;
