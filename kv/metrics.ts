@@ -1,6 +1,6 @@
 /** Metrics for Prometheus: the requests of the service, and the operations of its store. */
 import { Gauge } from "prom-client";
-import { counterOf, type RequestMetrics, requestMetrics } from "../server/metrics.ts";
+import { counterOf, requestMetrics } from "../server/metrics.ts";
 import {
   ChangesLost,
   InvalidArgument,
@@ -12,19 +12,14 @@ import {
 
 type Reading = number | undefined;
 
-/** What {@linkcode metrics} returns. */
-export interface Metrics extends RequestMetrics {
-  /** The same store; its operations are counted. */
-  readonly store: Store;
-}
-
 /**
- * Measures a service, from now on.
+ * Measures a service, from now on. Returns its metrics, and the same store, whose operations are
+ * counted.
  *
  * @param watchers Returns the number of streams of changes
  * @param held Returns the bytes held for slow clients
  */
-export function metrics(store: Store, watchers: () => number, held: () => number): Metrics {
+export function metrics(store: Store, watchers: () => number, held: () => number) {
   const { registry, count } = requestMetrics("kv");
   const addOperation = counterOf(registry, {
     name: "kv_store_operations_total",
