@@ -234,17 +234,15 @@ if (import.meta.main) {
       health: "/?health",
       async make({ DBM, HOST, PORT = port, KV_TOKEN, KV_READ_TOKEN, TRUST_PROXY }, open) {
         if (!isLoopback(HOST) && KV_TOKEN.length === 0) {
-          throw new ConfigError(
-            `HOST is "${HOST}", which other machines can reach: expected KV_TOKEN to be set as well`,
-          );
+          const wanted = "expected KV_TOKEN to be set as well";
+          throw new ConfigError(`HOST is "${HOST}", which other machines can reach: ${wanted}`);
         }
         const other = URL.parse(DBM);
         const isOpen = isLoopback(HOST) || HOST === "0.0.0.0" || HOST === "::";
         const isHere = other?.hostname === HOST || isOpen && isLoopback(other?.hostname ?? "");
         if (other?.protocol === "http:" && isHere && Number(other.port || 80) === PORT) {
-          throw new ConfigError(
-            `DBM is "${withoutPassword(DBM)}", this service itself: expected another store`,
-          );
+          const shown = withoutPassword(DBM);
+          throw new ConfigError(`DBM is "${shown}", this service itself: expected another store`);
         }
         const store = await open(DBM);
         const count = await store.count?.();

@@ -98,10 +98,8 @@ function serversOf(task: Task, config: Config): Server[] {
 /** @throws {ConfigError} If a port follows from another one, and there is no such port */
 function checkPort({ name, port, portVariable }: Server): void {
   if (port <= 65535) return;
-  throw new ConfigError(
-    `There is no port ${port} for ${name}: set ${portVariable === "KV_PORT" ? "" : "a lower "}` +
-      portVariable,
-  );
+  const wanted = portVariable === "KV_PORT" ? "set KV_PORT" : "set a lower PORT";
+  throw new ConfigError(`There is no port ${port} for ${name}: ${wanted}`);
 }
 
 function spawn(server: Server, task: Task, { HOST }: Config): Running {

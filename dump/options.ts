@@ -93,9 +93,8 @@ export function readOptions(args: string[]): Options | "help" {
     throw new UsageError("--watch has no end: expected --format lines or table");
   }
   if (watch && !watchesOthers(url)) {
-    throw new UsageError(
-      "--watch needs a service or Redis: a file does not report other programs' changes",
-    );
+    const why = "a file does not report other programs' changes";
+    throw new UsageError(`--watch needs a service or Redis: ${why}`);
   }
   if (given.ttl !== undefined && !/^\d+$/.test(given.ttl)) {
     throw new UsageError(`--ttl is "${given.ttl}": expected a whole number of seconds`);

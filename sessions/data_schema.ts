@@ -14,10 +14,8 @@ export class DataSchema<T extends object> {
   /** @throws {TypeError} If there is no schema, or it does not accept `{}` */
   constructor(schema: StandardSchemaV1<unknown, T>, migrate?: (data: unknown) => unknown) {
     if (typeof schema?.["~standard"]?.validate !== "function") {
-      const wanted = "sessions({ store, schema: z.object({ count: z.number().default(0) }) })";
-      throw new TypeError(
-        `Cannot use the schema: expected a zod schema or another, as in ${wanted}`,
-      );
+      const call = "sessions({ store, schema: z.object({ count: z.number().default(0) }) })";
+      throw new TypeError(`Cannot use the schema: expected a zod schema or another, as in ${call}`);
     }
     this.#schema = schema;
     this.#migrate = migrate;

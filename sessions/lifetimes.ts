@@ -82,8 +82,6 @@ export class Lifetimes {
 function checkSeconds(seconds: number): number {
   if (isPromise(seconds)) throw new TypeError("Cannot wait for a lifetime: expected whole seconds");
   if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_LIFETIME) return seconds;
-  throw new TypeError(
-    `Cannot keep sessions for "${seconds}" seconds: expected whole seconds, from 1 to ` +
-      MAX_LIFETIME,
-  );
+  const wanted = `expected whole seconds, from 1 to ${MAX_LIFETIME}`;
+  throw new TypeError(`Cannot keep sessions for "${seconds}" seconds: ${wanted}`);
 }

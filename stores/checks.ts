@@ -98,10 +98,8 @@ function keyProblem(key: string): string | null {
 /** @throws {InvalidArgument} If `ttl` is not a whole number from 1 to {@linkcode MAX_TTL} */
 export function checkTtl(ttl: number | undefined): void {
   if (ttl !== undefined && (!Number.isInteger(ttl) || ttl < 1 || ttl > MAX_TTL)) {
-    throw new InvalidArgument(
-      "ttl",
-      `Cannot keep an entry for "${ttl}" seconds: expected a whole number from 1 to ${MAX_TTL}`,
-    );
+    const wanted = `expected a whole number from 1 to ${MAX_TTL}`;
+    throw new InvalidArgument("ttl", `Cannot keep an entry for "${ttl}" seconds: ${wanted}`);
   }
 }
 
@@ -116,10 +114,8 @@ function checkPage({ prefix = "", limit = 1 }: Arguments): void {
     throw new InvalidArgument("prefix", message);
   }
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
-    throw new InvalidArgument(
-      "limit",
-      `Cannot list "${limit}" keys: expected a whole number from 1 to ${MAX_PAGE}`,
-    );
+    const wanted = `expected a whole number from 1 to ${MAX_PAGE}`;
+    throw new InvalidArgument("limit", `Cannot list "${limit}" keys: ${wanted}`);
   }
 }
 

@@ -39,10 +39,8 @@ export class Requests {
     this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
     if (token === undefined) return;
     if (!TOKEN.test(token)) {
-      throw new TypeError(
-        `Cannot send a token of ${token.length} characters: ` +
-          "expected letters, digits, or any of - . _ ~ + / =",
-      );
+      const wanted = "expected letters, digits, or any of - . _ ~ + / =";
+      throw new TypeError(`Cannot send a token of ${token.length} characters: ${wanted}`);
     }
     this.#headers = { Authorization: `Bearer ${token}` };
   }

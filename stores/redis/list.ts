@@ -110,10 +110,8 @@ function parse(cursor: string, listing: string): Position {
   const [, of, server, scan, met, rest = ""] = CURSOR.exec(cursor) ?? [];
   const ahead = parseAhead(rest);
   if (of !== listing || scan === undefined || met === undefined || ahead === null) {
-    throw new InvalidArgument(
-      "after",
-      `Cannot list after "${cursor}": expected the "next" of this listing, since the servers last changed`,
-    );
+    const wanted = 'expected the "next" of this listing, since the servers last changed';
+    throw new InvalidArgument("after", `Cannot list after "${cursor}": ${wanted}`);
   }
   return { server: Number(server), scan, met: met.match(/.{11}/g) ?? [], ahead };
 }
