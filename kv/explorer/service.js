@@ -53,11 +53,8 @@ function unreachable(cause) {
  * @param {RequestInit & { accept?: string }} [init]
  */
 async function send(query, { accept = "application/json", headers, ...init } = {}) {
-  const response = await fetch(SERVICE + query, {
-    ...init,
-    headers: { Accept: accept, ...headers },
-  })
-    .catch(unreachable);
+  const request = { ...init, headers: { Accept: accept, ...headers } };
+  const response = await fetch(SERVICE + query, request).catch(unreachable);
   ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now() || 0;
   const type = response.headers.get("Content-Type") ?? "";
   if (response.ok && type.startsWith(accept)) return response;

@@ -112,8 +112,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   /** Returns the changes that are received since the first watch. */
   async function receivedChanges(): Promise<Changes> {
     const current = subscription;
-    const isOver = current !== undefined &&
-      !await current.then((it) => it.test(), () => false);
+    const isOver = current !== undefined && !await current.then((it) => it.test(), () => false);
     if (isOver && subscription === current) subscription = undefined;
     subscription ??= subscribe(connection.redis, {
       channel,
