@@ -61,7 +61,8 @@ export async function listen(
     closing.add(closed);
   };
   while (server) {
-    const failure: Error | null = await Promise.race([stop, failureOf(server)]);
+    const ended: Promise<Error | null> = server.finished.then(() => null, (error) => error);
+    const failure = await Promise.race([stop, ended]);
     if (!failure) break;
     console.error(`${failure.message}: closing idle connections`);
     close(server);
@@ -72,11 +73,6 @@ export async function listen(
   await Promise.race([onStop?.(), timeUp]);
   if (server) close(server);
   await Promise.race([Promise.all(closing), timeUp]);
-}
-
-/** Resolves to the error that ends a server, or to null when it is shut down. */
-function failureOf(server: Deno.HttpServer): Promise<Error | null> {
-  return server.finished.then(() => null, (error) => error);
 }
 
 /**
