@@ -221,9 +221,8 @@ function fromText(text: string, schema: z.ZodType): unknown {
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return text;
-    throw error;
+  } catch {
+    return text;
   }
 }
 
