@@ -7,25 +7,13 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 export const BUCKETS = [0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000]
   .map((milliseconds) => milliseconds / 1000);
 
-/** What {@linkcode requestMetrics} returns. */
-export interface RequestMetrics {
-  /** Holds the metrics, and takes others. */
-  readonly registry: Registry;
-  /**
-   * Counts a request and its duration, up to the headers of its response.
-   *
-   * @param begun When it began, by the same clock
-   */
-  count(method: string, status: number, begun: number): void;
-}
-
 /**
- * Measures the requests of a server, from now on.
+ * Measures the requests of a server, from now on. Its `registry` holds the metrics, and takes others.
  *
  * @param server Begins the names of the metrics
  * @param now The clock of the durations, in milliseconds
  */
-export function requestMetrics(server: string, now = () => performance.now()): RequestMetrics {
+export function requestMetrics(server: string, now = () => performance.now()) {
   const registry = new Registry();
   const durations = new Histogram({
     name: `${server}_request_duration_seconds`,
@@ -44,7 +32,12 @@ export function requestMetrics(server: string, now = () => performance.now()): R
   });
   return {
     registry,
-    count(requestMethod, status, begun) {
+    /**
+     * Counts a request and its duration, up to the headers of its response.
+     *
+     * @param begun When it began, by the same clock
+     */
+    count(requestMethod: string, status: number, begun: number): void {
       const method = METHODS.includes(requestMethod) ? requestMethod : "other";
       add(`${method} ${status}`);
       times.get(method)?.observe((now() - begun) / 1000);

@@ -52,24 +52,14 @@ const UPGRADE = `
   DROP TABLE last_revision;
   DROP TABLE IF EXISTS entry_count`;
 
-/** An open file. */
-export interface Opened {
-  database: DatabaseSync;
-  sql: ReturnType<typeof statementsOf>;
-  syncs: Syncs;
-  /**
-   * Returns which file was deleted or replaced since, or null. SQLite would go on writing to the old
-   * one, and without the `-shm` file, which has the locks, two processes would damage the database.
-   */
-  findReplaced(): string | null;
-}
-
 /**
- * Opens the file, and creates the tables if they are missing.
+ * Opens the file, and creates the tables if they are missing. Its `findReplaced` returns which file
+ * was deleted or replaced since, or null: SQLite would go on writing to the old one, and without the
+ * `-shm` file, which has the locks, two processes would damage the database.
  *
  * @throws {StoreUnavailable} If the file cannot be opened, is damaged, or is not a store
  */
-export function openDatabase(path: string, mustExist: boolean, sync?: Sync): Opened {
+export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
   let database: DatabaseSync | undefined;
   try {
     if (mustExist) statSync(path);
