@@ -44,11 +44,7 @@ export async function post(c: KvContext): Promise<Answer> {
   return await execute(c, body);
 }
 
-async function set(
-  c: KvContext,
-  values: Map<string, JsonText>,
-  ttl: number | undefined,
-): Promise<Answer> {
+async function set(c: KvContext, values: Map<string, JsonText>, ttl?: number): Promise<Answer> {
   const store = writing(c);
   const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
   const body = `{${members.join()}}`;

@@ -50,11 +50,7 @@ async function* chunksOf(
 }
 
 /** `POST /` lines of a dump, which are written as they arrive. */
-export async function restoreBody(
-  c: KvContext,
-  store: Store,
-  ttl: number | undefined,
-): Promise<Answer> {
+export async function restoreBody(c: KvContext, store: Store, ttl?: number): Promise<Answer> {
   expectPlain(c);
   c.get("held").keep(LIMITS.lineBytes + LIMITS.batchBytes);
   const { restored, expired } = await restore(store, readChunks(c, () => BODY_TIMEOUT), { ttl });
