@@ -17,11 +17,7 @@ export async function list(c: KvContext): Promise<Answer> {
   }
   const headers: Record<string, string> = { ...HEADERS };
   if (page.next !== null) {
-    const next = new URLSearchParams({
-      prefix,
-      limit: String(limit ?? MAX_PAGE),
-      after: page.next,
-    });
+    const next = new URLSearchParams({ prefix, limit: `${limit ?? MAX_PAGE}`, after: page.next });
     // Relative: a proxy may serve this under a path of its own.
     headers["Link"] = `<?${next}>; rel="next"`;
   }

@@ -56,9 +56,8 @@ export const ConfigFile = z.strictObject({
     .describe("Bearer token of the key-value service; of a list, clients send the first"),
   KV_READ_TOKEN: tokens
     .describe("Bearer token that can read from the key-value service, but not write"),
-  DBM: storeUrl.default("kv.db").describe(
-    "The store that the key-value service serves: a store's URL",
-  ),
+  DBM: storeUrl.default("kv.db")
+    .describe("The store that the key-value service serves: a store's URL"),
   SECRET_KEY: secret.optional()
     .describe("Signs the session cookie; the default is a random key at each start"),
   SECRET_KEY_FALLBACKS: z.array(secret, "expected a list of keys").default([])

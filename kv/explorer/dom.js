@@ -46,10 +46,8 @@ export function say(text, kind = "done") {
   status.textContent = text;
   status.className = kind;
   clearTimeout(messageTimer);
-  messageTimer = setTimeout(
-    () => status.textContent = "",
-    kind === "error" ? ERROR_TIME : MESSAGE_TIME,
-  );
+  const time = kind === "error" ? ERROR_TIME : MESSAGE_TIME;
+  messageTimer = setTimeout(() => status.textContent = "", time);
 }
 
 /**

@@ -19,9 +19,8 @@ export function confirmed(text, action) {
   yes.textContent = action;
   question.returnValue = "";
   question.showModal();
+  const once = { once: true };
   return new Promise((resolve) => {
-    question.addEventListener("close", () => resolve(question.returnValue === "yes"), {
-      once: true,
-    });
+    question.addEventListener("close", () => resolve(question.returnValue === "yes"), once);
   });
 }

@@ -133,9 +133,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const body = `{${members.join(",")}}`;
       const path = ttl === undefined ? "/" : `/?ttl=${ttl}`;
       const mistake = { status: 413, argument: "value" } as const;
-      await writes.request(() =>
-        requests.call(path, (text) => readEcho(text, keys), { body, mistake })
-      );
+      const read = (text: string) => readEcho(text, keys);
+      await writes.request(() => requests.call(path, read, { body, mistake }));
     },
 
     delete: (key, { ifRevision }) => find({ op: "delete", key, ifRevision }),

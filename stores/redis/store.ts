@@ -134,13 +134,10 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     async setAll(values, { ttl }) {
-      const slots = Map.groupBy(
-        values,
-        ([key]) => target.kind === "cluster" ? slotOf(prefix + key) : 0,
-      );
-      const writes = await Promise.allSettled(
-        Array.from(slots.values(), (entries) => put(entries, ttl)),
-      );
+      const isCluster = target.kind === "cluster";
+      const slots = Map.groupBy(values, ([key]) => isCluster ? slotOf(prefix + key) : 0);
+      const puts = Array.from(slots.values(), (entries) => put(entries, ttl));
+      const writes = await Promise.allSettled(puts);
       const errors = writes.flatMap((write) => write.status === "rejected" ? [write.reason] : []);
       if (errors.length === 0) return;
       const unchanged = errors.every((error) => error.outcome !== "unknown");
