@@ -17,16 +17,13 @@ export interface Conditions {
 
 /** Returns the conditions of a request, or null. */
 export function readConditions(c: KvContext): Conditions | null {
-  const ifMatch = c.req.header("If-Match");
-  const ifNoneMatch = c.req.header("If-None-Match");
-  if (ifMatch === undefined && ifNoneMatch === undefined) return null;
-  return {
-    ifMatch: readTags("If-Match", ifMatch),
-    ifNoneMatch: readTags("If-None-Match", ifNoneMatch),
-  };
+  const ifMatch = readTags(c, "If-Match");
+  const ifNoneMatch = readTags(c, "If-None-Match");
+  return ifMatch === null && ifNoneMatch === null ? null : { ifMatch, ifNoneMatch };
 }
 
-function readTags(header: string, value: string | undefined): Tags {
+function readTags(c: KvContext, header: string): Tags {
+  const value = c.req.header(header);
   if (value === undefined) return null;
   if (value.trim() === "*") return "*";
   // A list may have empty elements, section 5.6.1.
