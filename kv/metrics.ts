@@ -51,22 +51,18 @@ export function metrics(store: Store, watchers: () => number, held: () => number
     });
   }
 
-  return {
-    store: counted(store, (operation, outcome) => addOperation(`${operation} ${outcome}`)),
-    registry,
-    count,
-  };
+  return { store: counted(store, addOperation), registry, count };
 }
 
-/** The same store, whose operations and their outcomes are reported to `add`. */
-function counted(store: Store, add: (operation: string, outcome: string) => void): Store {
+/** The same store. Each operation is reported to `add`, with its outcome after a space. */
+function counted(store: Store, add: (labels: string) => void): Store {
   async function count<T>(operation: string, call: Promise<T>): Promise<T> {
     try {
       const result = await call;
-      add(operation, "ok");
+      add(`${operation} ok`);
       return result;
     } catch (error) {
-      add(operation, outcomeOf(error));
+      add(`${operation} ${outcomeOf(error)}`);
       throw error;
     }
   }
