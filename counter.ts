@@ -142,14 +142,9 @@ function configured(config: Config, store: SessionStore, check?: () => Promise<v
     sameSite: config.SESSION_COOKIE_SAMESITE,
     partitioned: config.SESSION_COOKIE_PARTITIONED,
   };
+  const { TRUST_PROXY: trustProxy, KV_URL: kvUrl } = config;
   try {
-    return counter({
-      store,
-      cookie,
-      trustProxy: config.TRUST_PROXY,
-      kvUrl: config.KV_URL,
-      ...check && { check },
-    });
+    return counter({ store, cookie, trustProxy, kvUrl, ...check && { check } });
   } catch (cause) {
     if (!(cause instanceof TypeError)) throw cause;
     throw new ConfigError(cause.message, { cause });

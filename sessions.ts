@@ -132,16 +132,10 @@ export function sessions<T extends object, Name extends string = "session">(
   const name = options.name ?? "session" as Name;
   const schema = new DataSchema(options.schema, options.migrate);
   const store = storeFor(options, name, schema);
-  const settings: SessionSettings<T> = {
-    store,
-    schema,
-    cookie: new SessionCookie(
-      { name, ...options.cookie },
-      permanent ? store.lifetime : 0,
-      trustProxy,
-    ),
-    isPermanent: permanence(permanent),
-  };
+  const maxAge = permanent ? store.lifetime : 0;
+  const cookie = new SessionCookie({ name, ...options.cookie }, maxAge, trustProxy);
+  const isPermanent = permanence<T>(permanent);
+  const settings: SessionSettings<T> = { store, schema, cookie, isPermanent };
   return async function sessions(c, next) {
     const existing: unknown = c.get(name);
     if (existing instanceof RequestSession && existing.settings === settings) return await next();
@@ -149,7 +143,7 @@ export function sessions<T extends object, Name extends string = "session">(
       const hint = "register sessions() once, or give each a name of its own";
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
     }
-    takeCookieName(c, settings.cookie.name, name);
+    takeCookieName(c, cookie.name, name);
     const session = new RequestSession(settings, c.req.raw);
     c.set(name, session as never);
     await next();

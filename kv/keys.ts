@@ -25,11 +25,8 @@ export const getJson = getting(jsonTag, (key, entry) => {
 /** `GET /key` for a shell script: a string without its quotes, and anything else as JSON. */
 export const getText = getting(textTag, (key, entry) => {
   if (entry === null) throw notFound(key);
-  const headers = {
-    ...entryHeaders(entry),
-    "Content-Type": "text/plain; charset=UTF-8",
-    "ETag": textTag(entry),
-  };
+  const type = "text/plain; charset=UTF-8";
+  const headers = { ...entryHeaders(entry), "Content-Type": type, "ETag": textTag(entry) };
   const body = entry.value.startsWith('"') ? JSON.parse(entry.value) : entry.value;
   return { status: 200, headers, body };
 });

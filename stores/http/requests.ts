@@ -71,11 +71,8 @@ export class Requests {
   }
 
   send(path: string, request: Omit<Outgoing, "target">): Promise<Incoming> {
-    return this.transport.send({
-      ...request,
-      target: this.#path + path,
-      headers: { ...this.#headers, ...request.headers },
-    });
+    const headers = { ...this.#headers, ...request.headers };
+    return this.transport.send({ ...request, target: this.#path + path, headers });
   }
 
   /** Returns a signal that is aborted when a request has taken too long. */
