@@ -38,11 +38,8 @@ export function printer(format: Format, columns: number | null): Printer {
     return { begin: "", print: (key, entry) => `{${member(key, entry)}}\n`, end: "" };
   }
   if (format === "backup") {
-    return {
-      begin: "",
-      print: (_, entry) => entry ? `${shown(backupLine(entry))}\n` : "",
-      end: "",
-    };
+    const print: Printer["print"] = (_, entry) => entry ? `${shown(backupLine(entry))}\n` : "";
+    return { begin: "", print, end: "" };
   }
   let separator = "\n  ";
   return {

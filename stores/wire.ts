@@ -101,9 +101,7 @@ export function readAnswers(
 ): Answer[] {
   const answers = parse(text);
   if (!Array.isArray(answers)) throw otherJson();
-  if (answers.length !== operations.length) {
-    throw new UnexpectedAnswer(`${answers.length} answers`);
-  }
+  if (answers.length !== operations.length) throw new UnexpectedAnswer(`${answers.length} answers`);
   return operations.map(({ op, key }, i) => readAnswer(answers[i], op, key));
 }
 
