@@ -26,15 +26,11 @@ export function backup(c: KvContext): Answer {
 }
 
 function lines(c: KvContext, prefix: string, lineOf: typeof line): Answer {
-  return { status: 200, headers: HEADERS, body: chunksOf(c.get("access").store, prefix, lineOf) };
+  return { status: 200, headers: HEADERS, body: chunks(c.get("access").store, prefix, lineOf) };
 }
 
 /** The lines of a dump, many at a time. The response begins before the first pause. */
-async function* chunksOf(
-  store: Store,
-  prefix: string,
-  lineOf: typeof line,
-): AsyncGenerator<string> {
+async function* chunks(store: Store, prefix: string, lineOf: typeof line): AsyncGenerator<string> {
   let chunk = "";
   let count = 0;
   for await (const entry of entries(store, prefix)) {

@@ -54,10 +54,8 @@ interface Opened {
  *
  * @throws {ConfigError} If the configuration is invalid, or the server cannot listen
  */
-export async function serve(
-  program: Program,
-  { port, health, logPaths, make }: Service,
-): Promise<void> {
+export async function serve(program: Program, service: Service): Promise<void> {
+  const { port, health, logPaths, make } = service;
   let config = readConfig();
   let current = await begin(config);
   let reloading = Promise.resolve();
