@@ -15,7 +15,7 @@ import { json } from "../../stores/json/text.ts";
 import { RevisionConflict, type Store, StoreFull, StoreUnavailable } from "../../stores/store.ts";
 import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 
-const KILLS = 25;
+const KILLS = 10;
 const WRITERS = 8;
 /** Acknowledged writes before the process is killed. */
 const WRITES = 100;
