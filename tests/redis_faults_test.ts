@@ -205,6 +205,17 @@ testWith(REDIS, "redisStore() closes in time, whatever the server does", async (
   server.program.signal("SIGCONT");
 });
 
+testWith(REDIS, "redisStore() closes without a connection that nobody needs", async () => {
+  await using server = await startRedis();
+  await using store = open(`redis://127.0.0.1:${server.port}`);
+  await store.set("a", json(1));
+  server.program.signal("SIGSTOP");
+  assertEquals(await outcome(store.set("a", json(2))), "unknown");
+  await delay(200); // it is connecting again
+  assert(await timeOf(store.close()) < SLACK);
+  server.program.signal("SIGCONT");
+});
+
 testWith(REDIS, "redisStore() ends its watches when changes may be missed", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);

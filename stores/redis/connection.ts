@@ -200,8 +200,6 @@ export class Connection {
 
   /** Waits for the calls that are under way, and closes the connection. */
   async close(): Promise<void> {
-    // An empty call waits for the attempt to connect: cut short, it would leave its timers behind.
-    await this.call(async () => {}, "unchanged").catch(() => {}); // it may fail, too
     await this.#deadlines.close();
     clearInterval(this.#timer);
     await this.#client.close();
