@@ -393,15 +393,27 @@ testWith(
     const warn = (warning: Error) => warnings.push(warning);
     process.on("warning", warn);
     await cli(server.port, "REPLICAOF", "127.0.0.1", String(alone.port));
+    await eventually("the entries of its master", () => {
+      return store.get("a").then((entry) => entry === null, () => false);
+    });
     for (let round = 0; round < 3; round++) {
-      await eventually("a connection", () => store.get("a").then(() => true, () => false));
       const writes = Array.from({ length: 20 }, () => store.set("a", json(3)));
       for (const write of await Promise.allSettled(writes)) {
         assert(write.status === "rejected" && write.reason instanceof StoreUnavailable);
         assertMatch(write.reason.message, /READONLY/);
         assertEquals(write.reason.outcome, "unchanged");
       }
+      assertEquals(await store.get("a"), null);
     }
+    const connections = async () => {
+      const stats = await cli(server.port, "INFO", "stats");
+      return Number(/^total_connections_received:(\d+)/m.exec(stats)?.[1]);
+    };
+    const before = await connections();
+    for (let i = 0; i < 100; i++) {
+      await assertRejects(() => store.set("a", json(3)), StoreUnavailable, "READONLY");
+    }
+    assert(await connections() - before < 50, "a connection for each write");
     process.off("warning", warn);
     assertEquals(warnings, []);
     await assertRejects(() => store.watch(""), StoreUnavailable, "replica");

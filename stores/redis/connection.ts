@@ -15,6 +15,8 @@ import type { RedisUrl } from "./url.ts";
 const MAX_REASON = 1000;
 /** The shortest time between two requests for the slots of a Cluster, in milliseconds. */
 const MIN_REFRESH = 200;
+/** The shortest time between two attempts to leave a replica, in milliseconds: reads wait for each. */
+const MIN_LEAVE = 1000;
 /** What ioredis says of a command without a connection: the reason came as an event. */
 const NO_CONNECTION =
   /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
@@ -31,6 +33,9 @@ export class Connection {
   #attempt = Promise.withResolvers<void>();
   #isChecked = false;
   #wasChecked = false;
+  /** Whether it is being closed to look for another server: calls wait for the next attempt. */
+  #isLeaving = false;
+  #lastLeave = -Infinity;
   #lastError = new Error("not connected yet");
   #lastRefresh = 0;
 
@@ -97,8 +102,8 @@ export class Connection {
   #ended(): void {
     // Wait for the next attempt: a server or a proxy may only have closed an idle connection.
     if (this.#isChecked) this.#attempt = Promise.withResolvers();
-    else this.#attempt.resolve();
-    this.#isChecked = false;
+    else if (!this.#isLeaving) this.#attempt.resolve();
+    this.#isChecked = this.#isLeaving = false;
   }
 
   get #isReady(): boolean {
@@ -155,12 +160,17 @@ export class Connection {
   /** Looks for another server if this one answers that it cannot do this. */
   #react(error: Error): void {
     if (isRefusal(error, "CLUSTERDOWN")) this.#refresh();
-    // Once for all calls: the name, or the Sentinels, may lead to another server by now.
-    if (isRefusal(error) && /\bREADONLY\b/.test(error.message) && this.#isReady) {
-      this.#isChecked = false;
-      this.#lastError = error;
-      this.redis.disconnect(true);
-    }
+    if (isRefusal(error) && /\bREADONLY\b/.test(error.message)) this.#leave(error);
+  }
+
+  /** Connects again, once for all calls: the name, or the Sentinels, may lead to another server by now. */
+  #leave(reason: Error): void {
+    if (!this.#isReady || performance.now() - this.#lastLeave < MIN_LEAVE) return;
+    this.#lastLeave = performance.now();
+    this.#lastError = reason;
+    this.#ended();
+    this.#isLeaving = true;
+    this.redis.disconnect(true);
   }
 
   /** Looks for another server if one does not answer, and regularly. */
