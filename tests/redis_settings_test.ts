@@ -1,6 +1,7 @@
 /** A Redis store whose server, user or URL is not set up as it needs: a sentence that says so, soon. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { json } from "../stores/json/text.ts";
+import { slotOf } from "../stores/redis/cluster.ts";
 import { redisStore } from "../stores/redis/store.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { freePort, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
@@ -125,6 +126,22 @@ async function useAll(store: Store): Promise<void> {
   await reader.cancel();
 }
 
+/** Uses a key whose slot moves from the second master of a Cluster to the first. */
+async function useMovingSlot(store: Store, [to, from]: [Server, Server]): Promise<void> {
+  const idOf = async (server: Server) => (await cli(server, "CLUSTER", "MYID")).trim();
+  const setSlot = (server: Server, ...state: string[]) =>
+    cli(server, "CLUSTER", "SETSLOT", `${slotOf("counter:{y}")}`, ...state);
+  assertEquals(await setSlot(to, "IMPORTING", await idOf(from)), "OK\n");
+  assertEquals(await setSlot(from, "MIGRATING", await idOf(to)), "OK\n");
+  try {
+    await store.set("{y}", json(1));
+    assertEquals((await store.get("{y}"))?.value, "1");
+    assert(await store.delete("{y}"));
+  } finally {
+    for (const server of [from, to]) await setSlot(server, "STABLE");
+  }
+}
+
 testWith(
   REDIS,
   "redisStore() needs no more rights than docs/SCALING.md gives its user",
@@ -132,10 +149,10 @@ testWith(
     const rule = await documentedRule();
     await using alone = await startRedis({ settings: [rule] });
     await using cluster = await startClusterOn({
-      masters: [undefined],
-      settings: [rule, "cluster-announce-ip 127.0.0.1"],
+      masters: [undefined, undefined],
+      settings: [rule],
     });
-    const servers = [alone, ...cluster.servers];
+    const masters = cluster.servers as [Server, Server];
     const printed: unknown[] = [];
     const { warn, error } = console;
     console.warn = console.error = (...values) => printed.push(values);
@@ -152,15 +169,19 @@ testWith(
         await store.close();
       }
     };
-    const works = (url: string) => useStore(url, useAll);
+    const works = (url: string) =>
+      useStore(url, async (store) => {
+        await useAll(store);
+        if (url === urls[1]) await useMovingSlot(store, masters);
+      });
     try {
       for (const url of urls) await works(url);
       for (const [right] of rule.matchAll(/[+~&]\S+/g)) {
-        const [server, url = ""] = right.includes("cluster|")
-          ? [servers[1], urls[1]]
-          : [alone, urls[0]];
+        const [servers, url = ""] = /asking|cluster\|/.test(right)
+          ? [masters, urls[1]]
+          : [[alone], urls[0]];
         for (const words of [["FLUSHALL"], ["SCRIPT", "FLUSH"], without(rule, right)]) {
-          await cli(server as Server, ...words);
+          for (const server of servers) await cli(server, ...words);
         }
         await assertRejects(() => works(url), StoreUnavailable, undefined, `without ${right}`);
         if (/scan|subscribe|cluster/.test(right)) continue; // for listings and watches

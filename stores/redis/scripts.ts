@@ -70,7 +70,8 @@ export const REMOVE = script(
 
 /**
  * Does what reads and writes do, with the key KEYS[1] that no entry has: it changes nothing. What it
- * publishes on the channel ARGV[2] is not a key. `SET` fails if the server is full.
+ * publishes on the channel ARGV[2] is not a key. `SET` fails if the server is full. ARGV[3] is the kind
+ * of the store: in a Cluster a key whose slot is moving needs ASKING.
  */
 export const PROBE = script(
   `redis.call('TIME')
@@ -80,6 +81,7 @@ export const PROBE = script(
   redis.call('PUBLISH', ARGV[2], '')
   redis.call('SET', KEYS[1], '', 'XX')
   redis.call('DEL', KEYS[1])
+  if ARGV[3] == 'cluster' then redis.call('ASKING') end
   return {}`,
   (values): values is [] => values.length === 0,
 );

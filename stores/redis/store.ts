@@ -175,7 +175,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
         const keys = redis instanceof Cluster
           ? keysOnMasters(redis, prefix, noKey)
           : [prefix + noKey];
-        await Promise.all(keys.map((key) => runScript(send, PROBE, [key], ["", channel])));
+        const args = ["", channel, target.kind];
+        await Promise.all(keys.map((key) => runScript(send, PROBE, [key], args)));
       }, "unchanged");
     },
 
