@@ -46,7 +46,8 @@ export interface RedisOptions {
  * In a Cluster `setAll` is all or nothing for the keys of each hash slot (a `{tag}` in the keys or
  * the prefix puts them in one). If only some slots could be written, its outcome is `unknown`.
  *
- * `watch` reports what any process writes. Every write publishes its key, so a Redis user who writes
+ * `watch` reports what any process writes. It may also report a key whose write the server refused,
+ * as when it is full: its entry has not changed. Every write publishes its key, so a Redis user who writes
  * needs access to the channel `<prefix>changes@<database>` (`&channel` in its ACL).
  *
  * @throws {TypeError} If `url` is not a Redis URL
