@@ -5,7 +5,7 @@ import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
 import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";
-import { cli, REDIS, startRedis } from "./helpers/redis_servers.ts";
+import { cli, REDIS, startClusterOn, startRedis } from "./helpers/redis_servers.ts";
 
 /** Returns how long a call takes, in milliseconds, whether it succeeds or not. */
 async function timeOf(call: Promise<unknown>): Promise<number> {
@@ -214,6 +214,16 @@ testWith(REDIS, "redisStore() closes without a connection that nobody needs", as
   await delay(200); // it is connecting again
   assert(await timeOf(store.close()) < SLACK);
   server.program.signal("SIGCONT");
+});
+
+testWith(REDIS, "redisStore() closes while it looks for a server to watch", async () => {
+  await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
+  await using store = open(`redis+cluster://${cluster.hosts}`);
+  await store.set("a", json(1));
+  for (const { program } of cluster.servers) program.signal("SIGSTOP");
+  const watch = outcome(store.watch(""));
+  assert(await timeOf(store.close()) < DEADLINE + SLACK);
+  assertEquals(await watch, "unchanged");
 });
 
 testWith(REDIS, "redisStore() ends its watches when changes may be missed", async () => {

@@ -23,6 +23,8 @@ export interface SubscribeOptions {
   prefix: string;
   /** How often the connection is tested, in milliseconds: one that only listens does not notice its loss. */
   interval: number;
+  /** Whether no other server is to be tried. */
+  isClosing(): boolean;
   /** Returns the error with which the watches end when the connection is lost. */
   failed(cause: Error): Error;
 }
@@ -48,6 +50,7 @@ export async function subscribe(
       return await listen(server, redis instanceof Cluster ? checkReach : checkMaster, options);
     } catch (error) {
       problem = error;
+      if (options.isClosing()) break;
     }
   }
   throw problem;

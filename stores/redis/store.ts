@@ -73,6 +73,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
   /** The last write under way to each key: a later one could overtake its redirection or its EVAL. */
   const lastWrites = new Map<string, Promise<unknown>>();
   let subscription: Promise<Subscription> | undefined;
+  let isClosing = false;
 
   /** Runs a write after those to the same keys that are under way. */
   async function write<T>(keys: readonly string[], run: (send: Send) => Promise<T>): Promise<T> {
@@ -119,6 +120,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       channel,
       prefix,
       interval: deadline / 2,
+      isClosing: () => isClosing,
       failed: (cause) => connection.failure(cause, "unchanged"),
     });
     return (await subscription).changes;
@@ -182,6 +184,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     async close() {
+      isClosing = true;
       const endWatches = async () => await (await subscription?.catch(() => undefined))?.close();
       await Promise.all([endWatches(), connection.close()]);
       await endWatches(); // a watch under way, for which the connection has waited, may have begun one
