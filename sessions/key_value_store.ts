@@ -20,10 +20,6 @@ import type { SessionStore, StoredSession } from "./session_store.ts";
 
 /** How long an update is tried while other writers are faster, in milliseconds. */
 const MAX_TRYING = 5000;
-/** An update with more conflicts than this lets other processes go first the next time. */
-const MANY_CONFLICTS = 1;
-/** The longest pause for that, in milliseconds. */
-const LONGEST_PAUSE = 50;
 /** The memory of a cached entry beside its key and value, in bytes. */
 const ENTRY_BYTES = 240;
 /** What {@linkcode KeyValueSessionStore} takes beside the store. */
@@ -146,9 +142,7 @@ export class KeyValueSessionStore implements SessionStore {
       for (let conflicts = 0; performance.now() < begun + MAX_TRYING; conflicts++) {
         try {
           const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
-          // One conflict is normal when several processes write at the same time.
-          const delayed = conflicts > MANY_CONFLICTS ? performance.now() - begun : 0;
-          if (delayed > 0) this.#queue.pause(key, Math.min(delayed, LONGEST_PAUSE));
+          this.#queue.yield(key, begun, conflicts > 0);
           return updated;
         } catch (error) {
           if (!(error instanceof RevisionConflict)) throw error;

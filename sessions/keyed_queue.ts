@@ -3,15 +3,21 @@ import { LRUCache } from "lru-cache";
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 
-/** How many pauses are remembered. They are short: with more, the oldest has ended. */
-const MAX_PAUSES = 1000;
+/** How many contended keys are remembered. It is a short time: with more, the oldest is over. */
+const MAX_CONTENDED = 1000;
+/** How long a key counts as contended after another process was seen writing, in milliseconds. */
+const CONTENDED = 100;
+/** The longest pause of a contended key, in milliseconds. */
+const LONGEST_PAUSE = 50;
 
 /** Runs the tasks of one key in the order of the calls, and those of different keys at once. */
 export class KeyedQueue {
   /** The last task of each key, while it is pending. */
   readonly #last = new Map<string, Promise<unknown>>();
-  /** When the next task of a key may begin, by `performance.now()`. */
-  readonly #pausedUntil = new LRUCache<string, number>({ max: MAX_PAUSES });
+  /** When a key was last contended, and when its next task may begin, by `performance.now()`. */
+  readonly #contended = new LRUCache<string, { last: number; resume: number }>({
+    max: MAX_CONTENDED,
+  });
 
   /**
    * Runs `task` after the tasks before it. If a store is unavailable, the tasks that wait fail too:
@@ -27,9 +33,18 @@ export class KeyedQueue {
     }
   }
 
-  /** Delays the next tasks of a key by some milliseconds. */
-  pause(key: string, milliseconds: number): void {
-    this.#pausedUntil.set(key, performance.now() + milliseconds);
+  /**
+   * Lets other processes go first if they write to the key: the next tasks wait for as long as this one
+   * took. Its process knows the newest entry, and could otherwise write on and on.
+   *
+   * @param begun When the task began, by `performance.now()`
+   * @param isContended Whether another process has written since
+   */
+  yield(key: string, begun: number, isContended: boolean): void {
+    const now = performance.now();
+    const last = isContended ? now : this.#contended.get(key)?.last ?? -Infinity;
+    if (now - last > CONTENDED) return;
+    this.#contended.set(key, { last, resume: now + Math.min(now - begun, LONGEST_PAUSE) });
   }
 
   async #runAfter<T>(
@@ -38,11 +53,8 @@ export class KeyedQueue {
     task: () => Promise<T>,
   ): Promise<T> {
     if (before !== undefined) await before.catch(rethrowUnavailable);
-    const pausedUntil = this.#pausedUntil.get(key);
-    if (pausedUntil !== undefined) {
-      const wait = pausedUntil - performance.now();
-      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-    }
+    const wait = (this.#contended.get(key)?.resume ?? 0) - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
     return await task();
   }
 }

@@ -47,8 +47,8 @@ export interface RedisOptions {
  * the prefix puts them in one). If only some slots could be written, its outcome is `unknown`.
  *
  * `watch` reports what any process writes. It may also report a key whose write the server refused,
- * as when it is full: its entry has not changed. Every write publishes its key, so a Redis user who writes
- * needs access to the channel `<prefix>changes@<database>` (`&channel` in its ACL).
+ * as when it is full: its entry has not changed. Every write publishes its key, so a Redis user who
+ * writes needs access to the channel `<prefix>changes@<database>` (`&channel` in its ACL).
  *
  * @throws {TypeError} If `url` is not a Redis URL
  *
