@@ -153,7 +153,7 @@ function problemForJson(value: unknown, path = "", depth = 0): string | null {
   if (typeof value !== "object") {
     return `${it} is ${typeof value === "number" ? value : typeof value}`;
   }
-  if (depth > MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels deep`;
+  if (depth >= MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels deep`;
   if (!isPlain(value)) return `${it} is a ${value.constructor?.name || "class instance"}`;
   // The entries of an array include those that are missing.
   for (const [key, member] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
@@ -184,7 +184,7 @@ function droppedKey(given: unknown, kept: unknown, before: unknown, path = ""): 
 
 /** Freezes plain data, so that changing it in place is an error instead of being lost. */
 export function freeze<T>(value: T, depth = 0): T {
-  if (!isObject(value) || !isPlain(value) || depth > MAX_DEPTH) return value;
+  if (!isObject(value) || !isPlain(value) || depth >= MAX_DEPTH) return value;
   Object.freeze(value);
   for (const key of Object.keys(value)) freeze(value[key], depth + 1);
   return value;

@@ -63,6 +63,19 @@ Deno.test("update refuses what JSON does not give back as it is, with its path",
   }
 });
 
+Deno.test("both stores keep data that is nested 500 levels deep, and refuse it one level deeper", async () => {
+  const memory = memoryStore();
+  for (const store of [new KeyValueSessionStore(memory), new CookieSessionStore(KEY)]) {
+    let list: unknown = [];
+    for (let level = 2; level < 500; level++) list = [list];
+    assertEquals(await refusal(store, { list }), undefined);
+    const error = await refusal(store, { list: [list] });
+    assert(error instanceof SessionDataInvalid, String(error));
+    assertMatch(error.message, /nested over 500 levels/);
+  }
+  await memory.close();
+});
+
 Deno.test("both stores refuse the name under which they note the creation", async () => {
   const memory = memoryStore();
   for (const store of [new KeyValueSessionStore(memory), new CookieSessionStore(KEY)]) {
