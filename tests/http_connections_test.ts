@@ -233,13 +233,24 @@ Deno.test("httpStore() goes through no proxy, and names the one that it does not
   `;
   const { port } = service.addr;
   const address = `127.0.0.1:${proxy.addr.port}`;
-  const urls = [`http://localhost:${port}`, `http://127.0.0.1:${port}`, "http://kv.invalid"];
+  // No program goes through a proxy to its own machine.
+  const nothing = `http://127.0.0.1:${freePort()}`;
+  const urls = [
+    `http://localhost:${port}`,
+    `http://127.0.0.1:${port}`,
+    nothing,
+    "http://kv.invalid",
+  ];
   const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((it) => [it, it.toLowerCase()]);
   const env = Object.fromEntries(names.map((name) => [name, `http://user:secret@${address}/`]));
   const { stdout, stderr } = await runToEnd(Deno.execPath(), ["eval", code, ...urls], { env });
-  const reason = `http://kv.invalid cannot be reached: no such host ` +
-    `(directly: the proxy ${address} of HTTPS_PROXY is not used)`;
-  assertEquals(stdout, `a,b\na,b\n${reason}\nunchanged ${reason}\nundefined\n`, stderr);
+  const reasons = [
+    `${nothing} cannot be reached: connection refused`,
+    `http://kv.invalid cannot be reached: no such host ` +
+    `(directly: the proxy ${address} of HTTPS_PROXY is not used)`,
+  ];
+  const failures = reasons.map((reason) => `${reason}\nunchanged ${reason}\nundefined\n`);
+  assertEquals(stdout, `a,b\na,b\n${failures.join("")}`, stderr);
   assertEquals(proxied, []);
   await Promise.all([service.shutdown(), proxy.shutdown()]);
   await below.close();
