@@ -128,7 +128,7 @@ testWith(["script"], "dump.ts uses colors at a terminal, unless NO_COLOR is set"
   }
 });
 
-testWith(["script"], "dump.ts shows its progress when a dump to a file takes long", async () => {
+testWith(["script"], "dump.ts shows its progress in a long dump, copy and restore", async () => {
   await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const values = Object.fromEntries(Array.from({ length: 250 }, (_, i) => [`k${i}`, i]));
   await set(kv.url, values);
@@ -147,14 +147,22 @@ testWith(["script"], "dump.ts shows its progress when a dump to a file takes lon
   assertMatch(stdout, /^\rentries: \d+\r/);
   assertEquals(stdout.split("\r").at(-1), "\x1b[K");
 
-  const file = await Deno.makeTempFile();
+  const directory = await Deno.makeTempDir();
+  const file = join(directory, "lines");
   await Deno.writeTextFile(file, Array.from({ length: 2000 }, (_, i) => `{"${i}":1}\n`).join(""));
-  const restoring = command.replace("dump.ts", `dump.ts --restore ${file}`).replace(/ >.*/, "");
-  const restored = await runToEnd("script", ["-qfec", restoring, "/dev/null"]);
-  const [progress, end] = restored.stdout.split("\x1b[K");
-  assertMatch(progress ?? "", /^(\rentries: [\d,]+)+\r$/);
-  assertEquals(end, "Restored 2000 entries\r\n");
-  await Deno.remove(file);
+  for (
+    const [options, last] of [
+      [`--to ${join(directory, "copy.db")}`, "Copied 250 entries\r\n"],
+      [`--restore ${file}`, "Restored 2000 entries\r\n"],
+    ] as const
+  ) {
+    const writing = command.replace("dump.ts", `dump.ts ${options}`).replace(/ >.*/, "");
+    const { stdout } = await runToEnd("script", ["-qfec", writing, "/dev/null"]);
+    const [progress, end] = stdout.split("\x1b[K");
+    assertMatch(progress ?? "", /^(\rentries: [\d,]+)+\r$/);
+    assertEquals(end, last);
+  }
+  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2", async () => {
