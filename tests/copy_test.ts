@@ -123,16 +123,17 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
   let cut = () => {};
   let downFor = 0;
   let time = 0;
+  let isPaused = false;
+  const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
   const from: Store = {
     ...source,
     get(key) {
-      if (key === "b" && downFor-- > 0) {
-        throw new StoreUnavailable("gone", { outcome: "unchanged" });
-      }
+      assert(!isPaused);
+      if (key === "b" && downFor-- > 0) throw gone;
       return source.get(key);
     },
     async watch(...args) {
-      const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
+      assert(!isPaused);
       if (downFor-- > 0) throw gone;
       const watch = await source.watch(...args);
       const isCut = Promise.withResolvers<never>();
@@ -156,6 +157,9 @@ Deno.test("copy() resumes the watch of a source that is unavailable for a while"
   };
   const sleep = async (pause: number) => {
     waits.push(pause);
+    isPaused = true;
+    await turns(1);
+    isPaused = false;
     time += pause;
   };
   const copied = Promise.withResolvers<void>();
