@@ -32,9 +32,12 @@ Deno.test("counter.ts refuses a page at once while a thousand wait for its store
   });
   assertEquals(refused?.status, 503);
   assertEquals(refused?.headers.get("Retry-After"), "1");
-  const { detail, outcome } = await refused?.json();
-  assertEquals(outcome, "unchanged");
-  assertEquals(detail, "Too many requests are under way: try again");
+  assertEquals(await refused?.json(), {
+    title: "Service Unavailable",
+    status: 503,
+    detail: "Too many requests are under way: try again",
+    outcome: "unchanged",
+  });
   assertEquals(await status("/wrong/health"), 503);
   // The look at the store's health is not refused, but waits for it; and so does a reset.
   const health = status("/health");
