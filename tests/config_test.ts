@@ -1,8 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { z } from "zod";
 import { ConfigError, ConfigFile, readConfig } from "../server/config.ts";
-import { PROJECT } from "./helpers/programs.ts";
+import { PROJECT, runToEnd } from "./helpers/programs.ts";
 
 /** Reads a configuration file with this text. */
 async function readText(text: string, environment: Record<string, string> = {}) {
@@ -253,12 +252,9 @@ Deno.test("readConfig() says which file cannot be read, and why", async () => {
   assertEquals(await problems('\ufeff{"DBM":"a.db"}'), []);
 });
 
-Deno.test("counter.cfg.json is valid, and its schema is up to date", async () => {
+Deno.test("counter.cfg.json is valid, and its schema is what deno task schema writes", async () => {
   readConfig({ APP_CONFIG: join(PROJECT, "counter.cfg.json") });
   const schema = await Deno.readTextFile(join(PROJECT, "counter.cfg.schema.json"));
-  assertEquals(
-    JSON.parse(schema),
-    z.toJSONSchema(ConfigFile, { io: "input" }),
-    "deno task schema writes it",
-  );
+  const { stdout } = await runToEnd(Deno.execPath(), ["run", "server/config.ts"]);
+  assertEquals(JSON.parse(schema), JSON.parse(stdout));
 });
