@@ -132,6 +132,7 @@ Deno.test("counter() rejects another site's form, and serves clients that are no
     const response = await browser.request("POST", "/reset", init);
     assertEquals(response.status, 403, JSON.stringify(headers));
     assertEquals(response.headers.get("Set-Cookie"), null);
+    assertStringIncludes(await textOf(response), "Cross-site requests are not allowed.");
   }
   assertMatch(await textOf(browser.request("GET", "/")), /Count: 2</);
   const link = await browser.request("GET", "/", { headers: { "Sec-Fetch-Site": "cross-site" } });
@@ -204,6 +205,28 @@ Deno.test("counter() answers a broken session with a page, and logs it", async (
   assertEquals((await memory.get(id))?.value, '{"count":"many"}');
   // Loading it again would fail again.
   assertMatch(text, /<form method="post" action="reset">.*Begin a new session/);
+  await memory.close();
+});
+
+Deno.test("counter() logs an internal error, and does not show it", async () => {
+  const memory = memoryStore();
+  const broken = {
+    ...memory,
+    get() {
+      throw new RangeError("a defect");
+    },
+  };
+  const app = counter({ store: new KeyValueSessionStore(broken) });
+  const headers = { Cookie: `session=${crypto.randomUUID()}` };
+  let text = "";
+  const errors = await logged(async () => {
+    const response = await app.request("/", { headers });
+    assertEquals(response.status, 500);
+    text = readable(await textOf(response));
+  });
+  assertEquals(errors, "RangeError: a defect");
+  assertStringIncludes(text, "An internal error. It was logged.");
+  assertNotMatch(text, /a defect/);
   await memory.close();
 });
 
