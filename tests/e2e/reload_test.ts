@@ -1,6 +1,8 @@
 /** SIGHUP: tokens, keys and passwords are read again while requests are answered. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { join } from "node:path";
+import { kv } from "../../kv.ts";
+import { memoryStore } from "../../stores/memory.ts";
 import { cookieOf, get } from "../helpers/http.ts";
 import {
   eventually,
@@ -196,6 +198,25 @@ Deno.test("a store that is unavailable at the start is told, with the reason", a
   await counter.program.printed(
     /^counter: redis:\/\/:\*{3}@localhost:1 is unavailable: .*ECONNREFUSED/m,
   );
+});
+
+Deno.test("a store that is available a second after the start is not told", async () => {
+  const memory = memoryStore();
+  const again = Promise.withResolvers<void>();
+  let begun: number | undefined;
+  await using service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    if (begun !== undefined) again.resolve();
+    begun ??= performance.now();
+    return performance.now() - begun < 1000
+      ? new Response(null, { status: 503 })
+      : kv(memory).fetch(request);
+  });
+  const KV_URL = `http://127.0.0.1:${service.addr.port}`;
+  const counter = await start("counter.ts", { USE_SESSION_STORE: true, KV_URL });
+  await again.promise;
+  await counter[Symbol.asyncDispose]();
+  assertNotMatch(counter.program.output, /is unavailable/);
+  await memory.close();
 });
 
 testWith(REDIS, "a wrong password of Redis is told at the start", async () => {
