@@ -1,5 +1,5 @@
 /** A Redis store whose master is killed under load, in a Cluster and with Sentinels. */
-import { assert } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { json } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
@@ -67,12 +67,15 @@ testWith(REDIS, "redisStore() writes again soon after a Cluster lost a master", 
   await loseMaster("Cluster", store, async () => await cluster.servers[0]?.program.stop("SIGKILL"));
 });
 
-testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () => {
+testWith(REDIS, "redisStore() follows the Sentinels to a new master, and no sooner", async () => {
   for (let attempt = 1;; attempt++) {
     await using sentinels = await startSentinels();
     await using store = open(`redis+sentinel://${sentinels.hosts}/mymaster`);
     await eventually("a store that works", works(store));
     const [master, , sentinel] = sentinels.servers;
+    const before = await connectionOf(master?.port ?? 0);
+    await delay(DEADLINE); // the Sentinels are asked twice in this time
+    assertEquals(await connectionOf(master?.port ?? 0), before);
     try {
       await loseMaster("Sentinel", store, async () => await master?.program.stop("SIGKILL"));
       return;
@@ -84,3 +87,8 @@ testWith(REDIS, "redisStore() follows the Sentinels to a new master", async () =
     }
   }
 });
+
+/** Returns the number of the connection by which a store has written to a server. */
+async function connectionOf(port: number): Promise<string | undefined> {
+  return /^id=(\d+) .* cmd=eval/m.exec(await cli(port, "CLIENT", "LIST"))?.[1];
+}
