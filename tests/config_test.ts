@@ -165,7 +165,7 @@ Deno.test("readConfig() refuses what stands in DEPLOY.md in place of a token or 
   const [, block = ""] = /^```json\n([^]*?)^```$/m.exec(page) ?? [];
   const placeholders = Object.entries(JSON.parse(block))
     .filter(([, value]) => /^<.*>$/.test(String(value)));
-  assertEquals(placeholders.map(([key]) => key), ["KV_TOKEN", "SECRET_KEY"]);
+  assertEquals(placeholders.map(([key]) => key), ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY"]);
   for (const [key, value] of placeholders) {
     const [line = ""] = await problems(JSON.stringify({ [key]: value }), { [key]: "" });
     assertMatch(line, new RegExp(`^${key} is a string of \\d+ characters: expected`));
