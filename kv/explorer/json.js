@@ -2,6 +2,7 @@
 /// <reference lib="dom" />
 /** JSON as people read it: in colours, and folded. */
 import { grouped } from "./dom.js";
+import { unseenEscaped } from "./keys.js";
 
 /** A string (a name, if a colon follows), a number or a word. A text may end within a string. */
 const TOKEN = /("[^"\\]*(?:\\.[^"\\]*)*"?)(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;
@@ -25,11 +26,12 @@ const { isRawJSON } = /** @type {{ isRawJSON?: (value: unknown) => boolean }} */
 /** Whether a person has unfolded a part, by its path. @typedef {Map<string, boolean>} Folds */
 
 /**
- * Returns JSON text with its tokens in colours.
+ * Returns JSON text with its tokens in colours, and what cannot be seen as escapes.
  *
- * @param {string} text
+ * @param {string} json
  */
-export function coloured(text) {
+export function coloured(json) {
+  const text = unseenEscaped(json);
   const all = document.createDocumentFragment();
   let end = 0;
   for (const match of text.length > COLOURED_LENGTH ? [] : text.matchAll(TOKEN)) {
@@ -73,7 +75,7 @@ export function tree(value, folds, wanted, place) {
   const start = Math.max(at, first.length);
   const end = isCut ? Math.max(at, 0) + length : text.length;
   const shown = text.slice(start, end);
-  const folded = element("span", "folded", at > 0 ? `… ${shown}` : coloured(shown));
+  const folded = element("span", "folded", at > 0 ? `… ${unseenEscaped(shown)}` : coloured(shown));
   folded.append(end < text.length ? "…" : after);
   const opening = before + first;
   const line = element("span", opening === "" ? "line folded" : "line", coloured(opening), folded);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Keys as people read them. */
+/** Keys as people read them, and the characters that people cannot. */
 
 /** A longer key is folded, or shortened in a message, in characters. */
 export const SHORT_KEY = 100;
@@ -12,7 +12,17 @@ export const SHORT_KEY = 100;
  */
 export function shownKey(key) {
   if (!/^[ "]| $| {2}|(?! )[\p{C}\p{Z}]/u.test(key)) return key;
-  return JSON.stringify(key).replace(/(?! )[\p{C}\p{Z}]/gu, escaped);
+  return unseenEscaped(JSON.stringify(key));
+}
+
+/**
+ * JSON text, in which the characters are escaped that cannot be seen or that change the direction of
+ * the text. Left as they are: the line breaks between its tokens, and half of a pair, where it is cut.
+ *
+ * @param {string} json
+ */
+export function unseenEscaped(json) {
+  return json.replace(/(?![ \n\p{Cs}])[\p{C}\p{Z}]/gu, escaped);
 }
 
 /** @param {string} unseen */

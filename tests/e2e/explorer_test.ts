@@ -1,6 +1,6 @@
 /// <reference lib="dom" />
 /** The entries on the service's page: shown, searched, laid out, in Chromium and Firefox. */
-import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals, assertNotMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Browser, Page } from "puppeteer-core";
 import {
@@ -29,6 +29,7 @@ testInBrowsers("The explorer page", async (t, browsers) => {
   await step("finds a text in keys and values, and follows its changes", search);
   await step("lists a prefix that no field can hold", odd);
   await step("shows keys that could be taken for others as JSON", unseen);
+  await step("shows what is unseen in a value as escapes, and copies it raw", escaped);
   await step("shows the others beside an entry that cannot be read", unreadable);
   await step("has columns as wide as their content, one baseline and even gaps", layout);
   await t.step("is in the README as it is", () => picture(browsers.chromium));
@@ -304,6 +305,48 @@ async function unseen(browser: Browser): Promise<void> {
     assertEquals(await text(page, "#question-text"), `Delete ${question}?`);
     await page.click("#question button:not([value=yes])");
   }
+}
+
+async function escaped(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  const value = { admin: "user\u202enimda", "z\u00adw": "a\u200bb" };
+  const shown = String.raw`{"admin":"user\u202enimda","z\u00adw":"a\u200bb"}`;
+  await put(`${kv.url}/a`, JSON.stringify(value));
+  await put(`${kv.url}/folded`, JSON.stringify({ value, text: "é 日本 ".repeat(40) }));
+  await put(`${kv.url}/long`, `"${"a\u200b".repeat(10_000)}"`);
+  await put(`${kv.url}/pairs`, `"${"😀".repeat(200)}"`);
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  await eventually("all rows", async () => (await rows(page)).length === 4);
+  const texts = (await rows(page)).map(([, text]) => text);
+  assertEquals(texts[0], shown);
+  assertEquals(texts[1], `{"value":${shown},"text":"${"é 日本 ".repeat(40)}"}`);
+  assertEquals(texts[2], `"${String.raw`a\u200b`.repeat(149)}a…`);
+  assertNotMatch(texts[3] ?? "", /\\u/, "no escape of the half of a pair where it is cut");
+  for (const summary of await page.$$("tbody tr:nth-child(-n + 3) > td summary")) {
+    await summary.focus();
+    await page.keyboard.press("Enter");
+  }
+  const escapes = [/"admin": "user\\u202enimda"/, /"z\\u00adw": "a\\u200bb"/, /a\\u200ba\\u200b"$/];
+  await eventually("the parts, unfolded", async () => {
+    const inside = (await page.$$eval(".inside", (all) => all.map((e) => e.textContent))).join("");
+    return escapes.every((it) => it.test(inside)) && !/[\u00ad\u200b\u202e]/.test(inside);
+  });
+
+  await page.evaluate(() => {
+    const writeText = (text: string) => Promise.resolve(document.title = text);
+    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
+  });
+  await page.click("tr:first-child .copy");
+  await eventually("the copy", async () => await page.title() === JSON.stringify(value));
+  await page.click("tr:first-child .edit");
+  const edited = await page.$eval("#edit-value", (e) => (e as HTMLTextAreaElement).value);
+  assertEquals(edited, JSON.stringify(value, null, 2));
+  await put(`${kv.url}/a`, '"\u200b"');
+  await page.click("#edit-save");
+  await eventually("what is there instead", async () => {
+    return await text(page, "#edit-current") === String.raw`"\u200b"`;
+  });
 }
 
 async function unreadable(browser: Browser): Promise<void> {
