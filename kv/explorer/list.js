@@ -118,17 +118,22 @@ async function keysOfPage() {
 
 /** Fetches this page's keys, and their values. */
 async function load() {
-  const load = ++loads;
+  const number = ++loads;
   const page = await keysOfPage();
   const found = await operate(page.keys.map((key) => JSON.stringify({ op: "get", key })));
-  if (load !== loads) return;
+  if (number !== loads) return;
+  // Nothing is left of the last page. A search may yet come to it.
+  if (page.keys.length === 0 && pages.length > 1 && search?.isOver !== false) {
+    pages.pop();
+    return await load();
+  }
 
   let failure = "";
   const shown = page.keys.flatMap((key, i) => {
     const contents = found[i];
     const row = rows.get(key) ?? new Row(key, rowEvents);
     // A change that has come since this load began is newer.
-    if (row.changedIn === load) return [row];
+    if (row.changedIn === number) return [row];
     if (contents === undefined || contents.revision === null) return [];
     if (contents.status >= 400) {
       failure = `Cannot read ${named(key)}: ${contents.detail}`;
@@ -198,9 +203,10 @@ function showPosition(count, counted) {
     previous.hidden = next.hidden = isOnly;
     previous.disabled = pages.length === 1;
     next.disabled = nextCursor === null;
-    // A disabled button loses the focus.
+    // A button that is disabled or hidden loses the focus.
     if (focused === next && next.disabled) previous.focus();
     if (focused === previous && previous.disabled) next.focus();
+    if (isOnly && (focused === next || focused === previous)) byId("prefix").focus();
     text.textContent = search === null ? position : `${position} ${search.progress}`;
   }
   // A page may be empty where others are not.
