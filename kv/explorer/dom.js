@@ -28,6 +28,31 @@ export function byId(id, type) {
 /** The whole page. */
 export const explorer = byId("explorer");
 
+/**
+ * Gives the focus to a row of the list: that at a place, or the last. If there is none, to the prefix.
+ *
+ * @param {number} place
+ */
+export function focusRow(place) {
+  const buttons = [...document.querySelectorAll("#entries .delete")];
+  const button = buttons[place] ?? buttons.at(-1);
+  (button instanceof HTMLElement ? button : byId("prefix")).focus();
+}
+
+/**
+ * Opens a dialog. When it closes, the browser gives the focus back to the button that had it; if the
+ * button is gone with its row, the row in its place gets the focus.
+ *
+ * @param {HTMLDialogElement} dialog
+ */
+export function openDialog(dialog) {
+  const row = document.activeElement?.closest("tr");
+  const place = row?.sectionRowIndex ?? 0;
+  dialog.showModal();
+  const closed = () => row?.isConnected === false && focusRow(place);
+  dialog.addEventListener("close", closed, { once: true });
+}
+
 /** How long a message is shown, and an error, in milliseconds. */
 const MESSAGE_TIME = 5_000;
 const ERROR_TIME = 20_000;

@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that adds an entry, or edits one. */
-import { byId, exactTime, grouped, inUnit, say, timeLeft } from "./dom.js";
+import { byId, exactTime, grouped, inUnit, openDialog, say, timeLeft } from "./dom.js";
 import { coloured } from "./json.js";
 import { named } from "./keys.js";
 import { confirmed } from "./question.js";
@@ -53,7 +53,7 @@ export function openEditor(entry) {
   problem.textContent = "";
   conflict.hidden = true;
   opened = typed();
-  editor.showModal();
+  openDialog(editor);
   (entry ? valueInput : keyInput).focus();
   valueInput.setSelectionRange(0, 0);
   valueInput.scrollTop = 0;

@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that asks before something is lost. */
-import { byId } from "./dom.js";
+import { byId, openDialog } from "./dom.js";
 
 const question = byId("question", HTMLDialogElement);
 const questionText = byId("question-text");
@@ -18,7 +18,7 @@ export function confirmed(text, action) {
   questionText.textContent = text;
   yes.textContent = action;
   question.returnValue = "";
-  question.showModal();
+  openDialog(question);
   const once = { once: true };
   return new Promise((resolve) => {
     question.addEventListener("close", () => resolve(question.returnValue === "yes"), once);

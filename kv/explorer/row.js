@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
-import { byId, dateOf, exactTime, failed, part, say, timeLeft } from "./dom.js";
+import { byId, dateOf, exactTime, failed, focusRow, part, say, timeLeft } from "./dom.js";
 import { named, SHORT_KEY, shownKey } from "./keys.js";
 import { element, tree } from "./json.js";
 import { confirmed } from "./question.js";
@@ -28,7 +28,7 @@ export class Row {
     this.key = key;
     this.events = events;
     const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
-    this.element = part(copy, "tr");
+    this.element = part(copy, "tr", HTMLTableRowElement);
     this.value = part(copy, ".value");
     this.expires = part(copy, ".expires");
     this.time = document.createElement("time");
@@ -88,11 +88,10 @@ export class Row {
 
   /** Takes the row away. If it has the focus, that goes to the row beside it. */
   remove() {
-    const beside = this.element.nextElementSibling ?? this.element.previousElementSibling;
-    const focus = beside?.querySelector(".delete") ?? document.getElementById("prefix");
+    const place = this.element.sectionRowIndex;
     const hasFocus = this.element.contains(document.activeElement);
     this.element.remove();
-    if (hasFocus && focus instanceof HTMLElement) focus.focus();
+    if (hasFocus) focusRow(place);
     this.events.removed(this);
   }
 

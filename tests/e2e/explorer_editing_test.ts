@@ -5,12 +5,13 @@ import { join } from "node:path";
 import type { Browser, ElementHandle, Page } from "puppeteer-core";
 import { noViolations, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { answer, rows, rowsAre, text } from "../helpers/explorer.ts";
-import { get, post, put } from "../helpers/http.ts";
+import { get, post, put, remove } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
   await step("copies and deletes by the keyboard", copyAndDelete);
+  await step("keeps the focus in the list when a dialog's entry is gone", keepFocus);
   await step("adds and edits over the revision seen", addAndEdit);
   await step("opens a long value at its start, in a box that grows", growValue);
   await step("takes no key from a field that cannot hold it", oddKeys);
@@ -74,6 +75,40 @@ async function copyAndDelete(browser: Browser): Promise<void> {
   await answer(page, "Delete");
   await eventually("no row", async () => (await rows(page)).length === 0);
   assertEquals(await page.evaluate(() => document.activeElement?.id), "prefix", "no row is left");
+}
+
+async function keepFocus(browser: Browser): Promise<void> {
+  await using kv = await startServer("kv.ts");
+  await post(kv.url, '{"a":1,"b":2,"c":3}');
+  await using visited = await visit(browser, kv.url);
+  const { page } = visited;
+  let left = ["a", "b", "c"];
+  const shown = () =>
+    eventually("the rows", async () => `${(await rows(page)).map(([key]) => key)}` === `${left}`);
+  await shown();
+  const focused = () =>
+    page.evaluate(() => {
+      const element = document.activeElement;
+      return element?.getAttribute("aria-label") ?? element?.id;
+    });
+  const gone = [["b", ".edit", "Delete c"], ["c", ".delete", "Delete a"], ["a", ".edit", "prefix"]];
+  for (const [key = "", button, next] of gone) {
+    await page.focus(`tr:nth-child(${left.indexOf(key) + 1}) ${button}`);
+    const opener = await focused();
+    for (const isGone of [false, true]) {
+      await page.keyboard.press("Enter");
+      await eventually("a dialog", async () => await text(page, "dialog[open]") !== "");
+      if (isGone) {
+        await remove(`${kv.url}/${key}`);
+        left = left.filter((it) => it !== key);
+      }
+      await shown();
+      await page.keyboard.press("Escape");
+      await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
+      const expected = isGone ? next : opener;
+      await eventually(`the focus on ${expected}`, async () => await focused() === expected);
+    }
+  }
 }
 
 async function addAndEdit(browser: Browser): Promise<void> {
