@@ -54,8 +54,12 @@ function unreachable(cause) {
  */
 async function send(query, { accept = "application/json", headers, ...init } = {}) {
   const request = { ...init, headers: { Accept: accept, ...headers } };
+  const sent = Date.now();
   const response = await fetch(SERVICE + query, request).catch(unreachable);
-  ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now() || 0;
+  const date = Date.parse(response.headers.get("Date") ?? "");
+  // It has whole seconds, so a clock that is within its second may be exact.
+  const isWithin = sent < date + 1000 && date <= Date.now();
+  ahead = isWithin ? 0 : date - Date.now() || 0;
   const type = response.headers.get("Content-Type") ?? "";
   if (response.ok && type.startsWith(accept)) return response;
   // A proxy in between has error pages of its own.

@@ -28,6 +28,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("says why it does not reconnect, until it does", sayWhy);
   await step("lists entries where no stream of changes can be had", noStream);
   await step("shows a time that no Date holds, as Redis may have", farFuture);
+  await step("shows the time left by a Date that has whole seconds", wholeSeconds);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
   await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
@@ -261,6 +262,37 @@ async function farFuture(browser: Browser): Promise<void> {
   assertMatch((await rows(page))[1]?.[2] ?? "", /^in [\d,]+ days$/);
   await page.click("tr:last-child .edit");
   await eventually("the dialog", async () => await text(page, "#editor[open] h2") !== "");
+  await page.close(); // its stream of changes would keep the server
+  await memory.close();
+}
+
+async function wholeSeconds(browser: Browser): Promise<void> {
+  const memory = memoryStore();
+  const second = Date.UTC(2030, 0, 1);
+  const now = second + 900;
+  const get = async (key: string) => {
+    const entry = await memory.get(key);
+    return entry && { ...entry, expires: now + 90_000 };
+  };
+  const service = kv({ ...memory, get });
+  let ahead = 0;
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const response = await service.fetch(request);
+      response.headers.set("Date", new Date(second + ahead).toUTCString());
+      return response;
+    },
+  );
+  await using visited = await visit(browser, `http://127.0.0.1:${server.addr.port}/`);
+  const { page } = visited;
+  await eventually("the stream", async () => await text(page, "#live") === "Live");
+  await page.evaluate((now) => Date.now = () => now, now);
+  await memory.set("a", json(1));
+  await rowsAre(page, [["a", "1", "in 90 sec."]]);
+  ahead = 10_000; // more than the second that a Date leaves open
+  await memory.set("b", json(2));
+  await rowsAre(page, [["a", "1", "in 81 sec."], ["b", "2", "in 81 sec."]]);
   await page.close(); // its stream of changes would keep the server
   await memory.close();
 }
