@@ -84,7 +84,8 @@ export function tree(value, folds, wanted, place) {
   if (members.length === 0) {
     summary.append(element("small", "", `${grouped(text.length)} characters`));
   } else if (isCut) {
-    summary.append(element("small", "folded", `${grouped(members.length)} members`));
+    const size = members.length === 1 ? "1 member" : `${grouped(members.length)} members`;
+    summary.append(element("small", "folded", size));
   }
   summary.dataset["path"] = path;
   details.append(summary);

@@ -90,6 +90,8 @@ async function unfold(browser: Browser): Promise<void> {
     [key, "1", "never"],
     ["long", `${start}${"x".repeat(300 - start.length)}…`, "never"],
   ]);
+  const size = () => text(page, "tr:last-child summary > small");
+  assertEquals(await size(), "3 members");
   const keyHeight = () => page.$eval("bdi.key", (e) => e.getBoundingClientRect().height);
   assert(await keyHeight() < 80, "a long key takes three lines at most");
   await page.focus("tr:first-child summary");
@@ -123,6 +125,8 @@ async function unfold(browser: Browser): Promise<void> {
   await eventually("the first 1,000 of many members", async () => {
     return /… and 1 more, which Copy has/.test(await text(page, "tr:last-child .value"));
   });
+  await put(`${kv.url}/one`, `{"list":[${Array(3000).fill(1)}]}`);
+  await eventually("one member", async () => await size() === "1 member");
   await noViolations(page);
 }
 
