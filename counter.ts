@@ -45,6 +45,14 @@ const CounterSession = z.looseObject({ count: z.number().int().default(0) });
 /** How soon a page that says "Temporarily unavailable" is loaded again, in seconds. */
 const RETRY_SECONDS = 5;
 const TRY_AGAIN = { href: "./", action: "Try again" };
+const GET = "GET, HEAD";
+/** The methods of each address. */
+const ALLOWED: Record<string, string> = {
+  "/": GET,
+  "/reset": "POST",
+  "/health": GET,
+  "/metrics": GET,
+};
 
 /** What {@linkcode counter} takes. */
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
@@ -90,9 +98,16 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
 
 function notFound(c: Context): Response {
   const href = "../".repeat(c.req.path.split("/").length - 2) || "./";
-  const message = "There is no page at this address.";
-  const html = errorPage({ title: "Not found", message, href, action: "To the counter" });
-  return c.body(html, 404, COUNTER_HEADERS);
+  const allowed = ALLOWED[c.req.path];
+  const title = allowed ? "Not allowed" : "Not found";
+  const message = allowed
+    ? `Cannot ${c.req.method} here: expected ${allowed}.`
+    : "There is no page at this address.";
+  const html = errorPage({ title, message, href, action: "To the counter" });
+  return c.body(html, allowed ? 405 : 404, {
+    ...COUNTER_HEADERS,
+    ...allowed && { Allow: allowed },
+  });
 }
 
 function failed(error: Error, c: Context): Response {

@@ -53,6 +53,27 @@ Deno.test("counter() has relative addresses only, for a proxy's path prefix", as
   }
 });
 
+Deno.test("counter() says which methods an address takes", async () => {
+  const browser = new Browser(cookieCounter());
+  await browser.request("GET", "/");
+  const cases = [
+    ["POST", "/", "GET, HEAD"],
+    ["PUT", "/", "GET, HEAD"],
+    ["GET", "/reset", "POST"],
+    ["POST", "/health", "GET, HEAD"],
+    ["DELETE", "/metrics", "GET, HEAD"],
+  ];
+  for (const [method = "", path = "", allowed] of cases) {
+    const response = await browser.request(method, path);
+    assertEquals(response.status, 405, `${method} ${path}`);
+    assertEquals(response.headers.get("Allow"), allowed);
+    const html = await textOf(response);
+    assertStringIncludes(html, `Cannot ${method} here: expected ${allowed}.`);
+    assertStringIncludes(html, `href="./">To the counter</a>`);
+  }
+  assertMatch(await textOf(browser.request("GET", "/")), /Count: 2</);
+});
+
 Deno.test("counter() shows the cookie that its response sets, and the session in it", async () => {
   const browser = new Browser(cookieCounter());
   for (const [count, change] of [[1, "first load"], [2, "went from 1 to 2, so the cookie is"]]) {
