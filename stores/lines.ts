@@ -5,7 +5,8 @@ import { JsonReader } from "./json/reader.ts";
 import { type Entry, InvalidArgument, type JsonText, ValueTooLarge } from "./store.ts";
 
 const NEWLINE = 0x0a;
-const WANTED = 'expected one entry, {"key": value} or {"key": "a", "value": 1, "expires": null}';
+const WANTED =
+  'expected one entry a line, {"key": value} or {"key": "a", "value": 1, "expires": null}';
 
 /** Returns the line of an entry, without its newline: `{"key": value}`. */
 export function line({ key, value }: Entry): string {

@@ -210,7 +210,7 @@ Deno.test("restore() restores the lines that share a chunk with one that is not 
 });
 
 const NOT_AN_ENTRY =
-  /^Cannot restore line 2: expected one entry, {"key": value} or {"key": "a", "value": 1, "expires": null}$/;
+  /^Cannot restore line 2: expected one entry a line, {"key": value} or {"key": "a", "value": 1, "expires": null}$/;
 
 Deno.test("restore() names a line that is too long, too deep or not an entry", async () => {
   const long = `{"k": "${"x".repeat(MAX_VALUE_BYTES)}"}`;
@@ -219,7 +219,7 @@ Deno.test("restore() names a line that is too long, too deep or not an entry", a
   const cases: [string, RegExp][] = [
     [
       "x",
-      /^Cannot restore line 2: expected one entry, {"key": value} or .* \(unexpected "x" at 0\)$/,
+      /^Cannot restore line 2: expected one entry a line, {"key": value} or .* \(unexpected "x" at 0\)$/,
     ],
     ...["[1]", "{}", '{"b": 1, "b": 2}', '{"key": "k", "value": 1}'].concat(
       ['"soon"', "-1", "1.5", "true"].map((it) => `{"key": "k", "value": 1, "expires": ${it}}`),

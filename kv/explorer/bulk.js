@@ -18,7 +18,9 @@ async function restoreLines(lines, name) {
   if (!await confirmed(text, "Restore")) return;
   say(`Restoring ${name}`);
   const { restored, expired = 0 } = await restore(lines).catch((error) => {
-    throw new Error(`${error.message}. Lines before may be restored.`, { cause: error });
+    const isFirst = /^Cannot restore line 1:/.test(error.message);
+    const before = isFirst ? "" : " Lines before may be restored.";
+    throw new Error(`${error.message}.${before}`, { cause: error });
   });
   const rest = expired > 0 ? `; ${entryCount(expired)} had expired` : "";
   say(`Restored ${entryCount(restored)}${rest}`);

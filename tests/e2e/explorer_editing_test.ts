@@ -348,10 +348,19 @@ async function dumpAndRestore(browser: Browser): Promise<void> {
     "never",
   ]]);
 
+  await drop(page, '{\n  "a/4": 4\n}\n');
+  await answer(page, "Restore");
+  await eventually("that no line before is restored", async () => {
+    const expected =
+      /^Cannot restore line 1: expected one entry a line, .* \(it ends too early\)\.$/;
+    return expected.test(await text(page, "#status.error"));
+  });
   await drop(page, '{"a/4": 4}\n{"a/5"}\n');
   assertMatch(await answer(page, "Restore"), /^Restore dropped\.ndjson /);
   await eventually("where the lines are wrong", async () => {
-    return /^Cannot restore line 2: /.test(await text(page, "#status.error"));
+    return /^Cannot restore line 2: .*\. Lines before may be restored\.$/.test(
+      await text(page, "#status.error"),
+    );
   });
   assertEquals(await get(`${kv.url}/a%2F4`), '{"a/4":4}', "the lines before it are restored");
 }
