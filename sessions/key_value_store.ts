@@ -136,13 +136,15 @@ export class KeyValueSessionStore implements SessionStore {
     if (key === null) return null;
     // In turn within this process: in parallel they would only conflict with each other.
     return await this.#queue.run(key, async () => {
-      const begun = performance.now();
+      const end = performance.now() + MAX_TRYING;
       const cached = this.#cache.get(key) ?? null;
       let entry = cached ?? await this.#store.get(key);
-      for (let conflicts = 0; performance.now() < begun + MAX_TRYING; conflicts++) {
+      for (let conflicts = 0; performance.now() < end; conflicts++) {
         try {
           const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
-          this.#queue.yield(key, begun, conflicts > 0);
+          // While others write, the next update reads first. Otherwise this process, which knows the
+          // newest entry, would often write again before the others try again.
+          if (conflicts > 0) this.#cache.delete(key);
           return updated;
         } catch (error) {
           if (!(error instanceof RevisionConflict)) throw error;
