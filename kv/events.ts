@@ -79,13 +79,14 @@ export class Events {
  * resume after.
  */
 async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string> {
-  yield `event: ready\ndata: {}\nid: ${watch.position}\n\n`;
+  const positionAs = (event: string) => `event: ${event}\ndata: {}\nid: ${watch.position}\n\n`;
+  yield positionAs("ready");
   try {
     for (let reading = reader.read();;) {
       let result = await within(HEARTBEAT, reading);
       if (result?.done) return;
       if (result === undefined) {
-        yield `event: position\ndata: {}\nid: ${watch.position}\n\n`;
+        yield positionAs("position");
         continue;
       }
       // One write may make thousands of events for a thousand clients: let others go first.

@@ -79,16 +79,18 @@ export class Changes {
         wake();
       },
     }, { highWaterMark: 0 });
-    const id = this.#id;
+    const position = () => this.#id(passed);
     return {
       changes,
       get position() {
-        return id(passed);
+        return position();
       },
     };
   }
 
-  readonly #id = (seen: number) => `${this.#run}-${seen}`;
+  #id(seen: number): string {
+    return `${this.#run}-${seen}`;
+  }
 
   #parse(since: string): number {
     const [, run, digits] = /^([\da-f]{8})-(\d{1,15})$/.exec(since) ?? [];

@@ -141,19 +141,24 @@ function versionOf(database: DatabaseSync): number {
 /** Whether another process has locked the file (SQLITE_BUSY and its extended codes). */
 export function isBusy(error: unknown): boolean {
   const SQLITE_BUSY = 5;
-  return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_BUSY;
+  return codeOf(error) === SQLITE_BUSY;
 }
 
 /** Whether the file, or one beside it, cannot be opened. */
 function isUnopened(error: unknown): boolean {
   const SQLITE_CANTOPEN = 14;
-  return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_CANTOPEN;
+  return codeOf(error) === SQLITE_CANTOPEN;
 }
 
 /** Whether the disk is full. */
 export function isFull(error: unknown): boolean {
   const SQLITE_FULL = 13;
-  return (error as { errcode?: number }).errcode === SQLITE_FULL;
+  return codeOf(error) === SQLITE_FULL;
+}
+
+/** Returns the primary code, which an extended one has in its last eight bits; 0 for other errors. */
+function codeOf(error: unknown): number {
+  return ((error as { errcode?: number }).errcode ?? 0) % 256;
 }
 
 /** Keeps databases from being closed by the garbage collector. */
