@@ -59,7 +59,7 @@ export async function changesOf(
         if (!(error instanceof StoreUnavailable)) throw error;
         patience.tell(`${error.message}: trying to follow the changes again`);
       }
-      const since = watch.position;
+      const since = watch.position();
       watch = await outlasting(() => store.watch(prefix, { since }), patience);
       patience.tell("Following the changes again");
     }

@@ -79,7 +79,7 @@ export class Events {
  * resume after.
  */
 async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string> {
-  const positionAs = (event: string) => `event: ${event}\ndata: {}\nid: ${watch.position}\n\n`;
+  const positionAs = (event: string) => `event: ${event}\ndata: {}\nid: ${watch.position()}\n\n`;
   yield positionAs("ready");
   try {
     for (let reading = reader.read();;) {

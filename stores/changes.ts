@@ -79,13 +79,7 @@ export class Changes {
         wake();
       },
     }, { highWaterMark: 0 });
-    const position = () => this.#id(passed);
-    return {
-      changes,
-      get position() {
-        return position();
-      },
-    };
+    return { changes, position: () => this.#id(passed) };
   }
 
   #id(seen: number): string {

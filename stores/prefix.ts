@@ -73,12 +73,7 @@ export function prefixed(store: Store, prefix: string): Store {
         },
         cancel: (reason) => reader.cancel(reason),
       }, { highWaterMark: 0 });
-      return {
-        changes: named,
-        get position() {
-          return watch.position;
-        },
-      };
+      return { ...watch, changes: named };
     },
 
     check: () => store.check(),

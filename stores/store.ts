@@ -128,17 +128,17 @@ export interface ListOptions {
 
 /** Where a watch begins. */
 export interface WatchOptions {
-  /** The `id` of the last change received, or the `position` of a watch; absent: from now on. */
+  /** The `id` of the last change received, or the `position()` of a watch; absent: from now on. */
   since?: string | undefined;
 }
 
 /** Changes as they happen. Cancelling the stream ends the watch. */
 export interface Watch {
   /**
-   * Where the watch is, to resume it: after the last change that was read, and after those of keys
-   * under other prefixes since. Over a service it is a few seconds behind.
+   * Returns where the watch is, to resume it: after the last change that was read, and after those of
+   * keys under other prefixes since. Over a service it is a few seconds behind.
    */
-  readonly position: string;
+  position(): string;
   /** The changes; cancel it to end the watch. */
   readonly changes: ReadableStream<Change>;
 }

@@ -46,14 +46,14 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
       };
       /** Whether a watch has to be told that changes are lost: between one and two times `kept`. */
       const isLost = (at: number) => at < (Math.floor(all.length / kept) - 1) * kept;
-      ids.push(changes.watch("", undefined, read).position);
+      ids.push(changes.watch("", undefined, read).position());
       for (const { op, n } of calls) {
         const watching = watches[n % watches.length];
         if (op === "add") {
           const key = `${"ab"[n % 2]}${n}`;
           all.push(key);
           changes.add(key);
-          ids[all.length] = changes.watch("", undefined, read).position;
+          ids[all.length] = changes.watch("", undefined, read).position();
           if (all.length % kept === 0) happened.forgot++;
           // Who waits has passed it before the next.
           if (watches.some(({ pending }) => pending)) await turn();
@@ -62,7 +62,7 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
             it.at = all.length;
             const isFor = key.startsWith(it.prefix);
             // It has not read the change that was made for it.
-            assertEquals(it.watch.position, ids[isFor ? all.length - 1 : all.length]);
+            assertEquals(it.watch.position(), ids[isFor ? all.length - 1 : all.length]);
             if (!isFor) continue;
             assertEquals((await it.pending).value?.key, key);
             it.pending = null;
@@ -92,12 +92,12 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
             watching.at = all.length;
             watching.pending = reading;
             await turn();
-            assertEquals(watching.watch.position, ids[all.length]);
+            assertEquals(watching.watch.position(), ids[all.length]);
             continue;
           }
           try {
             assertEquals((await reading).value?.key, all[next]);
-            assertEquals(watching.watch.position, ids[next]);
+            assertEquals(watching.watch.position(), ids[next]);
             assert(!isLost(at));
             watching.at = next + 1;
           } catch (error) {
@@ -117,7 +117,8 @@ Deno.test("Changes reports a list of all changes, or that some are lost, for any
 
 Deno.test("Changes ends the watch of a reader too far behind, and delays no writer", async () => {
   const changes = new Changes();
-  const { position: since, changes: stream } = changes.watch("", undefined, read);
+  const { position, changes: stream } = changes.watch("", undefined, read);
+  const since = position();
   for (let i = 0; i < 3 * MAX_CHANGES; i++) changes.add(`key${i}`);
   await assertRejects(() => stream.getReader().read(), ChangesLost);
   assertThrows(() => changes.watch("", since, read), ChangesLost);

@@ -55,7 +55,7 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
   for (const [end, message] of ends) {
     const { store } = eventsOf(`${READY}:\n\n${changed}${end}`);
     const { position, changes } = await store.watch("");
-    assertEquals(position, "x-1");
+    assertEquals(position(), "x-1");
     const reader = changes.getReader();
     const { value } = await reader.read();
     assertEquals(value, {
@@ -73,14 +73,14 @@ Deno.test("httpStore() resumes a watch after any number of changes under other p
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
   const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT });
   const watch = await store.watch("quiet:");
-  const start = watch.position;
+  const start = watch.position();
   const reader = watch.changes.getReader();
   const reading = reader.read();
   for (let i = 0; i < 3 * MAX_CHANGES; i++) await memory.set(`other${i}`, json(i));
-  await eventually("a position after them", () => Promise.resolve(watch.position !== start));
+  await eventually("a position after them", () => Promise.resolve(watch.position() !== start));
   await reader.cancel();
   assertEquals((await reading).done, true);
-  const again = await store.watch("quiet:", { since: watch.position });
+  const again = await store.watch("quiet:", { since: watch.position() });
   await memory.set("quiet:a", json(1));
   const change = await again.changes.getReader().read();
   assertEquals(change.value?.key, "quiet:a");

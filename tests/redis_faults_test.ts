@@ -243,7 +243,7 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
     assertEquals((await assertRejects(() => next, StoreUnavailable)).outcome, "unchanged");
     proxy.heal();
     await eventually("a store that works", works(store));
-    await assertRejects(() => store.watch("seen:", { since: position }), ChangesLost);
+    await assertRejects(() => store.watch("seen:", { since: position() }), ChangesLost);
     const again = (await store.watch("seen:")).changes.getReader();
     await other.set("seen:b", json(2));
     assertEquals((await again.read()).value?.key, "seen:b");

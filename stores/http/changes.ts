@@ -58,12 +58,7 @@ export async function readChanges(response: Incoming, options: ReadOptions): Pro
     },
     cancel: () => stop.abort(),
   }, { highWaterMark: 0 });
-  return {
-    changes,
-    get position() {
-      return position;
-    },
-  };
+  return { changes, position: () => position };
 }
 
 /** Yields events. Throws if the stream is silent for too long: its connection may be lost. */

@@ -383,7 +383,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
 
   test("watch resumes after a change that was received", async ({ store }) => {
     const first = await store.watch("");
-    const start = first.position;
+    const start = first.position();
     for (const key of ["a", "b", "c"]) await store.set(`{w}${key}`, json(1));
     const [a] = await take(first.changes, 1);
     const again = await store.watch("", { since: a?.id });
@@ -393,7 +393,7 @@ export function storeConformance(name: string, options: ConformanceOptions): voi
   });
 
   test("watch rejects an unknown since", async ({ store }) => {
-    const { position } = await store.watch("");
+    const position = (await store.watch("")).position();
     const others = [position.replace(/\d+$/, "999999"), `0${position}`, `${position} `];
     for (const unknown of ["", "x", "0", "\u{1f600}", "a\nb", ...others]) {
       await assertRejects(

@@ -70,7 +70,7 @@ export async function watchAll(store: Store, watched: Watched, stop: AbortSignal
   let watch: Watch | undefined;
   while (!stop.aborted) {
     try {
-      const since = watch?.position;
+      const since = watch?.position();
       watch = await store.watch("", { since });
       if (since === undefined) watched.begins.push(performance.now());
       const reader = watch.changes.getReader();
