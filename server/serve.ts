@@ -38,11 +38,12 @@ export interface Service {
   make(config: Config, open: typeof openStore): Promise<Served>;
 }
 
-/** A store that is open, and the requests that may use it. */
+/** A store that is open. */
 interface Opened {
   url: string;
   token: string | undefined;
   store: Store;
+  /** How many requests may use it; not counted for a local one. */
   requests: number;
 }
 
@@ -84,7 +85,7 @@ export async function serve(program: Program, service: Service): Promise<void> {
   async function begin(config: Config, before?: Opened) {
     let opened: Opened | undefined;
     const served = await make(config, async (url, { token } = {}) => {
-      const isSame = before?.url === url && before.token === token;
+      const isSame = before?.url === url && (before.token === token || isLocal(url));
       opened = isSame
         ? before
         : { url, token, store: await openStore(url, { token }), requests: 0 };
@@ -100,7 +101,7 @@ export async function serve(program: Program, service: Service): Promise<void> {
     if (isRead && reads >= MAX_WAITING && !asksFor(health, request)) {
       return refusal("Too many requests are under way: try again");
     }
-    if (opened) {
+    if (opened && !isLocal(opened.url)) {
       opened.requests++;
       const end = () => {
         opened.requests--;
@@ -149,6 +150,11 @@ function withoutLength(response: Response): Response {
   const isKnown = response.headers.has("Content-Length") || response.body !== null;
   if (isKnown || [204, 205, 304].includes(response.status)) return response;
   return new Response(new ReadableStream({ start: (stream) => stream.close() }), response);
+}
+
+/** Whether a store has no password or token that could change, so that it is never opened again. */
+function isLocal(url: string): boolean {
+  return !url.includes("://");
 }
 
 function asksFor(target: string, { url }: Request): boolean {
