@@ -146,7 +146,13 @@ export function sessions<T extends object, Name extends string = "session">(
     takeCookieName(c, cookie.name, name);
     const session = new RequestSession(settings, c.req.raw);
     c.set(name, session as never);
-    await next();
+    try {
+      await next();
+    } catch (error) {
+      // Within Hono's every() or except(). Elsewhere Hono has made the response of it.
+      await session.finish(c, true);
+      throw error;
+    }
     await session.finish(c);
   };
 }

@@ -184,7 +184,7 @@ function checkCookie(options: NamedOptions, maxAge: number): void {
   const asking = [
     partitioned && "Partitioned",
     sameSite === "None" && "SameSite=None",
-    /^__(host|secure)-/i.test(name) && "its prefix",
+    /^__(host|secure|http)-/i.test(name) && "its prefix",
   ].find(Boolean);
   if (asking && secure !== true) throw new TypeError(`${asking} asks for Secure to be true`);
 }

@@ -5,7 +5,13 @@ import type { Context } from "hono";
 import type { SessionCookie } from "./cookie_header.ts";
 import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
-import { dropBody, sessionHeaders, setResponseHeaders } from "./response.ts";
+import {
+  dropBody,
+  isStream,
+  sessionHeaders,
+  setNextHeaders,
+  setResponseHeaders,
+} from "./response.ts";
 import type { ResponseBody, Session, SessionResponseInit } from "./session.ts";
 import { splitNote, withNote } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
@@ -164,32 +170,34 @@ export class RequestSession<T extends object> implements Session<T> {
     // JavaScript may give Headers, which have no members to copy.
     const isOther = "Vary" in headers || "Set-Cookie" in headers || Symbol.iterator in headers;
     if (!isKnown || isOther) return new Response(body, init);
-    this.#isFinished = true;
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     // Node's server types a text only if it has no headers.
     const isTyped = Object.keys(headers).some((name) => name.toLowerCase() === "content-type");
     if (typeof body === "string" && !isTyped) all["Content-Type"] = "text/plain;charset=UTF-8";
-    return this.#response = new Response(body, { ...init, headers: all });
+    this.#response = new Response(body, { ...init, headers: all });
+    this.#isFinished = true;
+    return this.#response;
   }
 
   /**
    * The response phase: waits for all calls, then sets the headers. Throws the first error that
-   * nothing awaited.
+   * nothing awaited, unless the handler has failed by an error of its own.
    */
-  async finish(c: Context): Promise<void> {
+  async finish(c: Context, hasThrown = false): Promise<void> {
     for (let call = null; call !== this.#lastCall;) {
       call = this.#lastCall;
       await call?.settled;
     }
     this.#isFinished = true;
-    if (!this.#isUsed) return;
+    if (!this.#isUsed && !isStream(c)) return;
     const failed = this.#failed.filter(({ call }) => !call.isAwaited);
     // The handler's own error is the request's.
-    const first = c.error ? undefined : failed.shift();
+    const first = c.error || hasThrown ? undefined : failed.shift();
     for (const { error } of failed) logError(error);
     if (first) dropBody(c);
+    if (hasThrown) setNextHeaders(c, this.#setCookies);
     // Without a response, Hono says so.
-    if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
+    else if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
     if (first) throw first.error;
   }
 

@@ -28,6 +28,19 @@ export function dropBody(c: Context): void {
   c.res = new Response(null, { headers: kept });
 }
 
+/** Whether the response is a stream of Hono's, which may read the session after its headers. */
+export function isStream(c: Context): boolean {
+  return c.finalized && c.res.headers.has("Transfer-Encoding");
+}
+
+/** Sets the {@linkcode sessionHeaders} for the response that will be made of an error: Hono adds them. */
+export function setNextHeaders(c: Context, setCookies: readonly string[]): void {
+  const { finalized } = c;
+  if (!finalized) c.res = new Response(null);
+  setResponseHeaders(c, setCookies);
+  c.finalized = finalized;
+}
+
 /** Sets the {@linkcode sessionHeaders} on a finished response. */
 export function setResponseHeaders(c: Context, setCookies: readonly string[]): void {
   // A handler may return one response to many requests, and none but this may get the cookie.

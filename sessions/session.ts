@@ -61,7 +61,7 @@ export interface Session<T extends object> {
   rotate(): Promise<void>;
   /**
    * Ends the session at the store and clears the cookie. Requests under way cannot bring it back:
-   * their `update` creates a new session.
+   * their `update` creates a new session. A signed cookie that one of them sends afterwards does.
    */
   destroy(): Promise<void>;
   /**

@@ -146,6 +146,7 @@ Deno.test("sessions() refuses a cookie that breaks its rules, at the start", () 
     [{ domain: "example.org " }, /its domain is "example.org "/],
     [{ name: "__Host-session" }, /its prefix asks for Secure to be true/],
     [{ name: "__Secure-session", secure: false }, /Secure/],
+    [{ name: "__Http-session" }, /its prefix asks for Secure to be true/],
     [{ name: "__Host-session", secure: true, path: "/app" }, /Path/],
     [{ name: "__Host-session", secure: true, domain: "x" }, /Domain/],
     [{ path: "/\u20ac" }, /Cannot use the cookie "session": Cookie path .* invalid character/],

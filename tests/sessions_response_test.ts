@@ -2,13 +2,17 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Context, type Handler, Hono } from "hono";
+import { every, except, some } from "hono/combine";
 import { HTTPException } from "hono/http-exception";
+import { streamText } from "hono/streaming";
 import { timeout } from "hono/timeout";
 import { CookieSessionStore, KeyValueSessionStore, type Session, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
+
+type Counter = Session<{ count: number }>;
 
 Deno.test("an update that nobody awaited and that fails is the request's error", async () => {
   const memory = memoryStore();
@@ -64,6 +68,23 @@ Deno.test("a page that asks for the cookie says so to caches", async () => {
     .get("/handle", (c) => c.text(`${c.var.session.handle}`));
   assertEquals((await app.request("/")).headers.get("Vary"), "Cookie");
   assertEquals((await app.request("/handle")).headers.get("Vary"), null, "it is null for everyone");
+});
+
+Deno.test("a stream that reads the session after its headers says so to caches", async () => {
+  const memory = memoryStore();
+  const app = new Hono()
+    .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
+    .get("/stream", (c) =>
+      streamText(c, async (stream) => {
+        await delay(1);
+        await stream.write(String((await c.var.session.read()).count));
+      }))
+    .get("/text", (c) => c.text("0"));
+  const stream = await app.request("/stream");
+  assertEquals(stream.headers.get("Vary"), "Cookie");
+  assertEquals(await stream.text(), "0");
+  assertEquals((await app.request("/text")).headers.get("Vary"), null);
+  await memory.close();
 });
 
 Deno.test("session.response() makes the response that the session's headers would be set on", async () => {
@@ -132,6 +153,22 @@ Deno.test("session.response() ends the time in which the cookie can change", asy
   }
 });
 
+Deno.test("session.response() with an invalid status leaves the session as it was", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      await c.var.session.read();
+      return c.var.session.response("page", { status: 999 });
+    })
+    .onError(async (error, c) => {
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      return c.text(error.name, 500);
+    });
+  const response = await app.request("/");
+  assertEquals([response.status, await response.text()], [500, "RangeError"]);
+  assertEquals(response.headers.getSetCookie().length, 1);
+});
+
 Deno.test("a response whose headers cannot be changed carries the cookie, too", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
@@ -183,6 +220,38 @@ Deno.test("an error page still carries the cookie of an update that was done", a
   logged.end();
   assertEquals(response.status, 500);
   assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=/);
+});
+
+Deno.test("an error that goes through every() or except() carries the cookie, and its own body", async () => {
+  const middleware = sessions({ store: new CookieSessionStore(KEY), schema: Counted });
+  const guard = async ({ var: { session } }: Context<{ Variables: { session: Counter } }>) => {
+    await session.update((s) => ({ ...s, count: s.count + 1 }));
+    session.update(() => ({ count: NaN }));
+    throw new HTTPException(401, { message: "Log in" });
+  };
+  for (const combined of [every(middleware, guard), except("/public", middleware, guard)]) {
+    const app = new Hono().use(combined);
+    const errors = captureErrors();
+    const response = await app.request("/");
+    assertMatch(errors.end(), /count/, "the error that nobody awaited is logged");
+    assertEquals([response.status, await response.text()], [401, "Log in"]);
+    assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=eyJjb3VudCI6MX0/);
+    assertEquals(response.headers.get("Vary"), "Cookie");
+  }
+});
+
+Deno.test("after an error within some(), the next middleware makes the response", async () => {
+  const middleware = sessions({ store: new CookieSessionStore(KEY), schema: Counted });
+  const guard = async ({ var: { session } }: Context<{ Variables: { session: Counter } }>) => {
+    await session.read();
+    throw new HTTPException(401);
+  };
+  const app = new Hono()
+    .use(some(every(middleware, guard), (_, next) => next()))
+    .get("/", (c) => c.text("by token"));
+  const response = await app.request("/");
+  assertEquals([response.status, await response.text()], [200, "by token"]);
+  assertEquals(response.headers.get("Vary"), "Cookie");
 });
 
 Deno.test("the error of a call that nobody awaited leaves the cookie of the calls before it", async () => {
