@@ -17,6 +17,7 @@ const MAX_MULTIPART_BYTES = 4 * 1024 * 1024;
 const MAX_BLANKS = 1024;
 /** How many bytes of a part are searched for its headers. */
 const MAX_PART_HEADER = 4096;
+const BYTE_ORDER_MARK = "\xef\xbb\xbf";
 
 /** Whether a `Content-Type` is that of a form. */
 export function isForm(type: string): boolean {
@@ -142,7 +143,12 @@ function countParts(bytes: Buffer, delimiter: string): number {
   let isClosed = false;
   for (const at of parts) {
     const head = bytes.toString("latin1", at, at + MAX_PART_HEADER);
-    expectUtf8(head.slice(0, head.indexOf("\r\n\r\n")));
+    const [headers = "", value] = head.split("\r\n\r\n", 2);
+    expectUtf8(headers);
+    // The parser would leave it out.
+    if (value?.startsWith(BYTE_ORDER_MARK) || /name="?\xef\xbb\xbf/i.test(headers)) {
+      throw badRequest("Cannot read the form: expected no byte order mark in a part");
+    }
     // A line of its own, RFC 2046, section 5.1.1.
     const isLine = at === 0 || bytes.toString("latin1", at - 2, at) === "\r\n";
     const end = /^(--)?[ \t]*(?:\r\n|$)/.exec(head.slice(delimiter.length));

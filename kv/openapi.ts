@@ -80,6 +80,9 @@ function inHeader(...names: string[]) {
   return names.map((name) => ({ name, in: "header", schema: { type: "string" } }));
 }
 
+const TEXT = { type: "string" };
+const ENTRY_HEADERS = ["ETag", "Expires"];
+
 /** What a body holds, by its media type. */
 type Content = Record<string, object>;
 
@@ -88,15 +91,27 @@ function content(schemas: Content) {
   return { content: Object.fromEntries(entries) };
 }
 
-/** Returns the responses of a method: how each is described, and its content. Errors are alike. */
-function responses(expected: Record<number, [description: string, schemas?: Content]>) {
-  const entries = Object.entries(expected).map(([status, [description, schemas]]) => {
-    return [status, { description, ...schemas && content(schemas) }];
+function headersOf(names: string[]) {
+  return { headers: Object.fromEntries(names.map((name) => [name, { schema: TEXT }])) };
+}
+
+/** A response: how it is described, its content, and its headers. */
+type Expected = [description: string, schemas?: Content | undefined, headers?: string[]];
+
+/** Returns the responses of a method. Errors are alike. */
+function responses(expected: Record<number, Expected>) {
+  const entries = Object.entries(expected).map(([status, [description, schemas, headers]]) => {
+    return [status, {
+      description,
+      ...headers && headersOf(headers),
+      ...schemas && content(schemas),
+    }];
   });
   return {
     ...Object.fromEntries(entries),
     default: {
       description: "What is wrong, and what is expected",
+      ...headersOf(["Allow", ...ENTRY_HEADERS, "Retry-After", "WWW-Authenticate"]),
       ...content({ "application/problem+json": ref("Problem") }),
     },
   };
@@ -104,7 +119,6 @@ function responses(expected: Record<number, [description: string, schemas?: Cont
 
 const jsonOf = (name: keyof typeof SCHEMAS) => ({ "application/json": ref(name) });
 const CONDITIONS = inHeader("If-Match", "If-None-Match");
-const TEXT = { type: "string" };
 const KEY = {
   name: "key",
   in: "path",
@@ -168,7 +182,7 @@ const LIST = {
       ),
       "text/html": text("A page for browsers"),
       "text/plain": text("With `metrics`: Prometheus' text format"),
-    }],
+    }, ["Link", "X-Total-Count"]],
   }),
 };
 
@@ -212,13 +226,13 @@ const GET = {
   summary: "Returns an entry; null if there is none",
   parameters: CONDITIONS,
   responses: responses({
-    200: ["The entry, with ETag and Expires", {
+    200: ["The entry", {
       ...jsonOf("Entries"),
       "text/plain": text(
         "A string without its quotes, and U+FFFD for half surrogates; other values as JSON",
       ),
-    }],
-    304: [NOT_MODIFIED],
+    }, ENTRY_HEADERS],
+    304: [NOT_MODIFIED, undefined, ENTRY_HEADERS],
   }),
 };
 
@@ -232,15 +246,17 @@ const ENTRY = {
     parameters: [...inQuery(WriteQuery), ...CONDITIONS],
     requestBody: { required: true, ...content(jsonOf("Value")) },
     responses: responses({
-      200: ["Replaced another value", jsonOf("Entries")],
-      201: ["Created", jsonOf("Entries")],
+      200: ["Replaced another value", jsonOf("Entries"), ENTRY_HEADERS],
+      201: ["Created", jsonOf("Entries"), ENTRY_HEADERS],
     }),
   },
   patch: {
     operationId: "extend",
     summary: "Extends the life of an entry; its value stays",
     parameters: [...inQuery(TtlQuery), ...CONDITIONS],
-    responses: responses({ 200: ["The entry, with its new ETag and Expires", jsonOf("Entries")] }),
+    responses: responses({
+      200: ["The entry, with its new tag and time", jsonOf("Entries"), ENTRY_HEADERS],
+    }),
   },
   delete: {
     operationId: "remove",

@@ -6,6 +6,7 @@ import type { JsonReader } from "../stores/json/reader.ts";
 import type { JsonText } from "../stores/json/text.ts";
 import {
   InvalidArgument,
+  MAX_TTL,
   MAX_VALUE_BYTES,
   RevisionConflict,
   type Store,
@@ -43,7 +44,7 @@ const TOO_LARGE = failureText(LEFT_OUT, {
 /** The most members of an operation. */
 const MAX_FIELDS = 5;
 
-const key = z.string("expected a text");
+const key = z.string("expected a text").meta({ minLength: 1 });
 const ifRevision = z.string("expected a text or null").nullable().optional();
 /** The schema of one element of an array. */
 export const OperationSchema = z.discriminatedUnion("op", [
@@ -52,7 +53,8 @@ export const OperationSchema = z.discriminatedUnion("op", [
     op: z.literal("put"),
     key,
     value: z.unknown().refine((value) => value !== undefined, "expected a JSON value"),
-    ttl: z.number("expected a whole number of seconds").optional(),
+    ttl: z.number("expected a whole number of seconds")
+      .meta({ type: "integer", minimum: 1, maximum: MAX_TTL }).optional(),
     ifRevision,
   }, "member"),
   only({ op: z.literal("delete"), key, ifRevision }, "member"),

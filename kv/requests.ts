@@ -56,7 +56,8 @@ export function readQuery<T extends z.ZodType>(c: KvContext, schema: T): z.infer
   if (search !== null) {
     // URLSearchParams would accept bad escapes as text.
     unescaped(search, "the query");
-    for (const [name, value] of new URLSearchParams(search)) {
+    // It would leave out a question mark at the beginning.
+    for (const [name, value] of new URLSearchParams(`?${search}`)) {
       if (values.has(name)) throw badRequest(`Cannot read the query: "${name}" is repeated`);
       values.set(name, value);
     }

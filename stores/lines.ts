@@ -2,9 +2,11 @@
 import { Buffer } from "node:buffer";
 import { checkKey, checkTtl } from "./checks.ts";
 import { JsonReader } from "./json/reader.ts";
-import { type Entry, InvalidArgument, type JsonText, ValueTooLarge } from "./store.ts";
+import { type Entry, InvalidArgument, type JsonText, MAX_TTL, ValueTooLarge } from "./store.ts";
 
 const NEWLINE = 0x0a;
+/** How far the clock that set an entry's time may be ahead, in seconds. */
+const CLOCK_AHEAD = 3600;
 const WANTED =
   'expected one entry a line, {"key": value} or {"key": "a", "value": 1, "expires": null}';
 
@@ -23,7 +25,9 @@ export function backupLine({ key, value, expires }: Entry): string {
 
 /** How long an entry is still kept, in whole seconds, or undefined: for ever. 0 if it has expired. */
 export function ttlOf(expires: number | null, now: number): number | undefined {
-  return expires === null ? undefined : Math.max(0, Math.ceil((expires - now) / 1000));
+  if (expires === null) return undefined;
+  const left = Math.max(0, Math.ceil((expires - now) / 1000));
+  return left <= MAX_TTL + CLOCK_AHEAD ? Math.min(left, MAX_TTL) : left;
 }
 
 /** What a line says. */

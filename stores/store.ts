@@ -135,8 +135,9 @@ export interface WatchOptions {
 /** Changes as they happen. Cancelling the stream ends the watch. */
 export interface Watch {
   /**
-   * Returns where the watch is, to resume it: after the last change that was read, and after those of
-   * keys under other prefixes since. Over a service it is a few seconds behind.
+   * Returns where the watch is, to resume it. A change counts as read once the next one is asked for,
+   * so that none is missed while it is worked on; its `id` is the position right after it. Changes
+   * of keys under other prefixes count, too; over a service a few seconds later.
    */
   position(): string;
   /** The changes; cancel it to end the watch. */

@@ -9,6 +9,7 @@ import { memoryStore } from "../stores/memory.ts";
 import {
   type Entry,
   InvalidArgument,
+  MAX_TTL,
   MAX_VALUE_BYTES,
   type Store,
   StoreFull,
@@ -194,6 +195,15 @@ Deno.test("restore() gives the ttl to lines without a lifetime only", async () =
   const expiries: (number | null)[] = [];
   for await (const { expires } of entries(store)) expiries.push(expires);
   assertEquals(expiries, [null, NOW + 60_000, NOW + 7000]);
+  await store.close();
+});
+
+Deno.test("restore() keeps the longest ttl of a clock that was ahead", async () => {
+  const store = memoryStore({ now: () => NOW });
+  const expires = NOW + (MAX_TTL + 5) * 1000;
+  const line = JSON.stringify({ key: "k", value: 1, expires });
+  await restore(store, new Blob([line]).stream(), { now: () => NOW });
+  assertEquals((await store.get("k"))?.expires, NOW + MAX_TTL * 1000);
   await store.close();
 });
 

@@ -93,6 +93,9 @@ test("rejects a multipart form that is cut off or has a part without a name", as
     [`${a}--x\r\n\r\n1\r\n--x--\r\n`, /: expected a name in each part$/],
     [`${a}${part('; name="b;c"')}--x--`, /: expected no ; and no = in a name$/],
     [`${a}${part('; name="b=c"')}--x--`, /: expected no ; and no = in a name$/],
+    [`${a}${part('; name="\ufeffb"')}--x--`, /: expected no byte order mark in a part$/],
+    [`${a}${part("; name=\ufeffb")}--x--`, /: expected no byte order mark in a part$/],
+    [a.replace("1", "\ufeff1") + "--x--", /: expected no byte order mark in a part$/],
   ];
   const headers = { "Content-Type": "multipart/form-data; boundary=x" };
   for (const [body, detail] of cases) {

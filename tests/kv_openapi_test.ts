@@ -7,7 +7,10 @@ import { memoryStore } from "../stores/memory.ts";
 import { MAX_PAGE, MAX_TTL } from "../stores/store.ts";
 import { readProblem } from "./helpers/kv_app.ts";
 
-type Described = { content?: Record<string, { schema: object }> };
+type Described = { content?: Record<string, { schema: object }>; headers?: object };
+
+/** What any response of a server may have. */
+const COMMON = /^(cache-control|content-|vary|x-content-type-options)/;
 interface Operation {
   path: string;
   method: string;
@@ -64,8 +67,9 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
     ["/", { method: "POST", body: '{"a":{"b":null}}', headers: json }],
     ["/", { method: "POST", body: JSON.stringify(array), headers: json }],
     ["/", { method: "POST", body: '{"a":1}\n{}', headers: lines }],
-    ["/", {}],
+    ["/", { method: "POST", body: '{"a":1,"c":2}', headers: json }],
     ["/?limit=1", {}],
+    ["/", {}],
     ["/?prefix=x", { headers: { Accept: "application/x-ndjson" } }],
     ["/?metrics", {}],
   ];
@@ -75,6 +79,10 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
     const response = await app.request(path, init);
     const said = described[response.status] ?? described["default"];
     assert(response.status < 400 === (response.status in described), `${path} ${response.status}`);
+    const names = Object.keys(said?.headers ?? {}).map((name) => name.toLowerCase());
+    for (const name of response.headers.keys()) {
+      assert(COMMON.test(name) || names.includes(name), `${method} ${path}: ${name}`);
+    }
     const type = response.headers.get("Content-Type")?.split(";")[0];
     if (type === undefined) assertEquals(said?.content, undefined);
     else assert(said?.content && type in said.content, `${method} ${path}: ${type}`);

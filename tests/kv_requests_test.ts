@@ -117,6 +117,7 @@ test("says in its own words what a query or an operation should be", async ({ ap
   const cases: [readonly [string, RequestInit], string][] = [
     [["/a", { method: "PATCH" }], "the query: ttl: expected a whole number of seconds"],
     [["/?foo=1", {}], 'the query: unknown parameter "foo": expected prefix, limit, after'],
+    [["/??prefix=a", {}], 'the query: unknown parameter "?prefix": expected prefix, limit, after'],
     [operation('{"op":"patch"}'), "operation 1: op: expected get, put or delete"],
     [operation("{}"), "operation 1: op: expected get, put or delete"],
     [operation('{"op":"get"}'), "operation 1: key: expected a text"],

@@ -57,7 +57,9 @@ export async function listPage(
   const position = after === undefined ? FIRST : parse(after, listing);
   const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*`;
   const met = new Set(position.met);
-  const keys = [...position.ahead];
+  // Since the page before, they may have been removed, or expired.
+  const isThere = await Promise.all(position.ahead.map((key) => redis.exists(key)));
+  const keys = position.ahead.filter((_, i) => isThere[i] === 1);
   let { server, scan } = position;
   let count = limit;
   while (keys.length < limit && performance.now() < end) {

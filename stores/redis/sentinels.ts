@@ -116,8 +116,11 @@ export function sentinels(
           return this.stream = socket;
         } catch (error) {
           emit("error", error as Error);
+          // An aborted wait would hide the reason.
+          await delay(backOff(attempt), undefined, { signal }).catch(() => {
+            throw error;
+          });
         }
-        await delay(backOff(attempt), undefined, { signal });
       }
     }
 
