@@ -138,27 +138,16 @@ function versionOf(database: DatabaseSync): number {
   return version;
 }
 
-/** Whether another process has locked the file (SQLITE_BUSY and its extended codes). */
-export function isBusy(error: unknown): boolean {
-  const SQLITE_BUSY = 5;
-  return codeOf(error) === SQLITE_BUSY;
-}
+/** Whether another process has locked the file (SQLITE_BUSY). */
+export const isBusy = hasCode(5);
+/** Whether the file, or one beside it, cannot be opened (SQLITE_CANTOPEN). */
+const isUnopened = hasCode(14);
+/** Whether the disk is full (SQLITE_FULL). */
+export const isFull = hasCode(13);
 
-/** Whether the file, or one beside it, cannot be opened. */
-function isUnopened(error: unknown): boolean {
-  const SQLITE_CANTOPEN = 14;
-  return codeOf(error) === SQLITE_CANTOPEN;
-}
-
-/** Whether the disk is full. */
-export function isFull(error: unknown): boolean {
-  const SQLITE_FULL = 13;
-  return codeOf(error) === SQLITE_FULL;
-}
-
-/** Returns the primary code, which an extended one has in its last eight bits; 0 for other errors. */
-function codeOf(error: unknown): number {
-  return ((error as { errcode?: number }).errcode ?? 0) % 256;
+/** Tells of an error whether it has a primary code, the last eight bits of an extended one. */
+function hasCode(code: number): (error: unknown) => boolean {
+  return (error) => ((error as { errcode?: number }).errcode ?? 0) % 256 === code;
 }
 
 /** Keeps databases from being closed by the garbage collector. */
