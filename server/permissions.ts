@@ -1,6 +1,7 @@
 /** The permissions that a server needs for its configuration, and no others. */
 import { realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { parseRedisUrl } from "../stores/redis/url.ts";
 import { ConfigError, SETTINGS } from "./config.ts";
 
 /** The network and files that a server uses. */
@@ -18,13 +19,6 @@ interface Needs {
   hosts?: string[] | "any";
   files?: string[];
 }
-
-const DEFAULT_PORTS: Record<string, number> = {
-  "http:": 80,
-  "https:": 443,
-  "redis:": 6379,
-  "rediss:": 6379,
-};
 
 /** Returns the flags of `deno run` for a server. */
 export function permissionsOf({ hostname, port, config, store }: Used): string[] {
@@ -51,14 +45,15 @@ function needsOf(store: string): Needs {
     const suffixes = ["", "-wal", "-shm", "-journal"];
     return { files: names.flatMap((name) => suffixes.map((suffix) => name + suffix)) };
   }
-  if (scheme === "redis+unix:") {
-    return { hosts: "any", files: [decodeURI(new URL(store).pathname)] };
+  if (/^https?:$/.test(scheme)) {
+    const { hostname, port } = new URL(store);
+    return { hosts: [hostAndPort(hostname, Number(port || (scheme === "http:" ? 80 : 443)))] };
   }
-  const defaultPort = DEFAULT_PORTS[scheme];
+  const { kind, hosts, path } = parseRedisUrl(store);
+  if (path !== undefined) return { hosts: "any", files: [path] };
   // Sentinels and nodes of a Cluster name other hosts.
-  if (defaultPort === undefined) return { hosts: "any" };
-  const { hostname, port } = new URL(store);
-  return { hosts: [hostAndPort(hostname, Number(port) || defaultPort)] };
+  if (kind !== "alone") return { hosts: "any" };
+  return { hosts: hosts.map(({ host, port }) => hostAndPort(host, port)) };
 }
 
 /**
