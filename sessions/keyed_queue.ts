@@ -12,7 +12,8 @@ export class KeyedQueue {
    * otherwise each would wait for a deadline of its own.
    */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const running = runAfter(this.#last.get(key), task);
+    const before = this.#last.get(key);
+    const running = before ? before.catch(rethrowUnavailable).then(task) : task();
     this.#last.set(key, running);
     try {
       return await running;
@@ -20,14 +21,6 @@ export class KeyedQueue {
       if (this.#last.get(key) === running) this.#last.delete(key);
     }
   }
-}
-
-async function runAfter<T>(
-  before: Promise<unknown> | undefined,
-  task: () => Promise<T>,
-): Promise<T> {
-  if (before !== undefined) await before.catch(rethrowUnavailable);
-  return await task();
 }
 
 /** Ignores any other error: it is that of another call. */
