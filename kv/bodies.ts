@@ -3,11 +3,12 @@ import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { JsonReader } from "../stores/json/reader.ts";
 import type { JsonText } from "../stores/json/text.ts";
+import { within } from "../stores/timers.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import type { KvContext } from "./answers.ts";
 import { badRequest, tooLarge } from "./errors.ts";
 import { SMALL_BYTES, UNCOUNTED_BYTES } from "./held.ts";
-import { endOfTurn, pause, within } from "./pace.ts";
+import { endOfTurn, pause } from "./pace.ts";
 
 /** The most keys that one object or form may set. */
 export const MAX_MEMBERS = 10_000;
@@ -196,7 +197,7 @@ async function inTime<T>(reading: Promise<T>, timeout: number): Promise<T> {
   try {
     // Most bodies are there already, and a timer costs a tenth of such a request.
     const isThere = await Promise.race([reading.then(() => true), endOfTurn()]);
-    const read = isThere ? await reading : await within(timeout, reading);
+    const read = isThere ? await reading : await within(timeout, reading, () => undefined);
     if (read !== undefined) return read;
   } catch (cause) {
     throw endedEarly(cause);

@@ -1,10 +1,11 @@
 /** Changes as they happen: server-sent events (HTML, section 9.2). */
 import { HTTPException } from "hono/http-exception";
 import { type Change, ChangesLost, type Watch } from "../stores/store.ts";
+import { within } from "../stores/timers.ts";
 import { changeText } from "../stores/wire.ts";
 import { type Answer, GUARD_HEADERS, type KvContext, PIECE_BYTES } from "./answers.ts";
 import { report } from "./errors.ts";
-import { endOfTurn, pause, within } from "./pace.ts";
+import { endOfTurn, pause } from "./pace.ts";
 import { PrefixQuery, readQuery } from "./requests.ts";
 
 /** The most streams of changes at one time. */
@@ -83,7 +84,7 @@ async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string>
   yield positionAs("ready");
   try {
     for (let reading = reader.read();;) {
-      let result = await within(HEARTBEAT, reading);
+      let result = await within(HEARTBEAT, reading, () => undefined);
       if (result?.done) return;
       if (result === undefined) {
         yield positionAs("position");

@@ -46,19 +46,6 @@ export function endOfTurn(): Promise<undefined> {
   });
 }
 
-/** Resolves to undefined if the promise takes longer than `timeout` milliseconds. */
-export async function within<T>(timeout: number, promise: Promise<T>): Promise<T | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), timeout);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** Lets a few callers proceed at a time; the others wait, in order. */
 export class Turnstile {
   #free: number;

@@ -10,10 +10,9 @@
 import { Cluster, type Redis } from "ioredis";
 import { Changes } from "../changes.ts";
 import { isKey } from "../checks.ts";
-import { unref } from "../timers.ts";
+import { unref, within } from "../timers.ts";
 import { disconnect } from "./client.ts";
 import { checkReach } from "./cluster.ts";
-import { within } from "./deadlines.ts";
 import { facts } from "./connection.ts";
 
 /** Where changes are published, and when a subscription ends. */

@@ -5,8 +5,8 @@
 import { Cluster, Redis } from "ioredis";
 import handlers from "ioredis/built/DataHandler.js";
 import type { Writable } from "node:stream";
+import { within } from "../timers.ts";
 import { askWorkingServers, handleAsking } from "./cluster.ts";
-import { within } from "./deadlines.ts";
 import { sentinels } from "./sentinels.ts";
 import type { RedisUrl } from "./url.ts";
 

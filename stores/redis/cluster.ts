@@ -3,7 +3,7 @@
  * slots, and what servers know of one another is read.
  */
 import { type Cluster, Redis } from "ioredis";
-import { within } from "./deadlines.ts";
+import { within } from "../timers.ts";
 
 /** The hash slots of every Cluster. */
 const SLOTS = 16384;

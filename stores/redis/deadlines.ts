@@ -1,21 +1,5 @@
 /** Ends calls that take too long. */
 
-/**
- * Returns what a promise resolves to.
- *
- * @throws {Error} If it takes longer than `milliseconds`
- */
-export async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
-  const timeUp = Promise.withResolvers<never>();
-  const error = new Error(`no answer within ${milliseconds} ms`);
-  const timer = setTimeout(() => timeUp.reject(error), milliseconds);
-  try {
-    return await Promise.race([promise, timeUp.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 interface PendingCall {
   readonly until: number;
   readonly settled: Promise<unknown>;

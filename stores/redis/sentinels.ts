@@ -9,8 +9,7 @@ import { AbstractConnector, Redis, type RedisOptions } from "ioredis";
 import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
-import { unref } from "../timers.ts";
-import { within } from "./deadlines.ts";
+import { unref, within } from "../timers.ts";
 import { isRefusal } from "./format.ts";
 import type { RedisUrl } from "./url.ts";
 
