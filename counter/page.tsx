@@ -12,7 +12,7 @@ import style from "./page.css" with { type: "text" };
 /** The headers of the counter's pages. */
 export const COUNTER_HEADERS = {
   "Content-Type": "text/html; charset=UTF-8",
-  ...await pageHeaders({ style }),
+  ...pageHeaders({ style }),
 };
 
 /** What a response did, which the page shows. */

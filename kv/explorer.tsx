@@ -36,7 +36,7 @@ const SCRIPT = [dom, keys, json, question, service, search, marks, row, editor, 
 
 /** Only its own script runs, and calls only its own origin. */
 const HEADERS: Record<string, string> = {
-  ...await pageHeaders({ style, script: SCRIPT }),
+  ...pageHeaders({ style, script: SCRIPT }),
   "Content-Type": "text/html; charset=UTF-8",
   "Cache-Control": "no-store",
   "Vary": "Accept",

@@ -3,6 +3,7 @@
 import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
 import { escapeToBuffer } from "hono/utils/html";
+import { createHash } from "node:crypto";
 
 /** Light and dark by the system's colours; nothing is fetched from anywhere. */
 const STYLE = `
@@ -23,28 +24,24 @@ const STYLE = `
   code { font-size: .9em; overflow-wrap: anywhere; }
 `;
 
-async function hash(text: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return `'sha256-${btoa(String.fromCharCode(...new Uint8Array(digest)))}'`;
+function hash(text: string): string {
+  return `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
 }
 
 /** A page's style and script, beside what every page shares. */
 interface PageAssets {
-  style?: string;
+  style: string;
   script?: string;
 }
 
 /** The headers of a page: no script and no style but its own, no frame, no outside asset. */
-export async function pageHeaders(
-  { style, script }: PageAssets = {},
-): Promise<Record<string, string>> {
-  const styles = await Promise.all([STYLE, ...style ? [style] : []].map(hash));
+export function pageHeaders({ style, script }: PageAssets): Record<string, string> {
   const policy = [
     "default-src 'none'",
-    `style-src ${styles.join(" ")}`,
+    `style-src ${hash(STYLE)} ${hash(style)}`,
     ...script
       ? [
-        `script-src ${await hash(script)}`,
+        `script-src ${hash(script)}`,
         "connect-src 'self'",
         "require-trusted-types-for 'script'",
       ]
@@ -98,7 +95,7 @@ export function Layout(
         <link rel="icon" href="data:," />
         <title>{title}</title>
         <style>{raw(STYLE)}</style>
-        {style && <style>{raw(style)}</style>}
+        <style>{raw(style)}</style>
         {script && <script type="module">{raw(script)}</script>}
       </head>
       <body>
