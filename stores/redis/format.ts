@@ -1,14 +1,11 @@
-/** How entries, conditions and ttls are written in Redis, and what replies there are. */
+/** How entries and conditions are written in Redis, and what replies there are. */
 import { ReplyError } from "ioredis";
-import { expiry } from "../checks.ts";
 import { byteLength } from "../json/text.ts";
 import { type Entry, type JsonText, MAX_VALUE_BYTES, StoreUnavailable } from "../store.ts";
 
 /** The longest entry, in bytes: a revision, 15 digits of a time, two spaces, and a value. */
 export const MAX_ENTRY_BYTES = 36 + 15 + 2 + MAX_VALUE_BYTES;
 
-/** Milliseconds since 1970, which a `Date` can hold, or never. */
-const EXPIRES = /^(?:-|\d{1,15})$/;
 const ENTRY = /^([\da-f-]{36}) (-|\d{1,15}) /;
 
 /** Returns a condition as the scripts take it. */
@@ -17,19 +14,14 @@ export function conditionOf(ifRevision: string | null | undefined): string {
   return ifRevision === null ? "!" : `=${ifRevision}`;
 }
 
-/** Returns a ttl as the script takes it. */
-export function milliseconds(ttl: number | undefined): string {
-  return String(expiry(ttl, 0) ?? "");
-}
-
 /** Returns when an entry expires, in milliseconds since 1970, or null: never. */
 export function timeOf(expires: string): number | null {
   return expires === "-" ? null : Number(expires);
 }
 
-/** Whether a reply is when an entry expires. */
+/** Whether a reply is when an entry expires: a time that a `Date` can hold, or never. */
 export function isExpiry(reply: unknown): reply is string {
-  return typeof reply === "string" && EXPIRES.test(reply);
+  return typeof reply === "string" && /^(?:-|\d{1,15})$/.test(reply);
 }
 
 /** Whether a reply is an entry or nothing: a server may answer anything. */

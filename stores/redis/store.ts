@@ -25,7 +25,7 @@ import {
 import { subscribe, type Subscription } from "./changes.ts";
 import { keysOnMasters, slotOf } from "./cluster.ts";
 import { Connection } from "./connection.ts";
-import { conditionOf, decode, MAX_ENTRY_BYTES, milliseconds, timeOf } from "./format.ts";
+import { conditionOf, decode, MAX_ENTRY_BYTES, timeOf } from "./format.ts";
 import { listPage } from "./list.ts";
 import { PROBE, PUT, REMOVE, runScript, type Send } from "./scripts.ts";
 import { parseRedisUrl } from "./url.ts";
@@ -96,7 +96,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     const keys = entries.map(([key]) => prefix + key);
     const revisions = entries.map(() => randomUUID());
     const values = entries.flatMap(([, value], i) => [revisions[i] as string, value]);
-    const args = [condition, channel, milliseconds(ttl), ...values];
+    const milliseconds = ttl === undefined ? "" : `${ttl * 1000}`;
+    const args = [condition, channel, milliseconds, ...values];
     const reply = await write(keys, (send) => runScript(send, PUT, keys, args));
     return { reply, revision: revisions[0] as string };
   }
