@@ -38,10 +38,11 @@ async function byConnections(options: Options): Promise<string> {
   const kv = await servers.kv();
   const counter = await servers.counterOver(kv.url, [kv]);
   const atRest = memories(counter);
-  const lines = await visits(counter, { sessions: Math.max(...CONNECTIONS) });
+  const most = CONNECTIONS.filter((it) => it <= options.keys);
+  const lines = await visits(counter, { sessions: Math.max(...most) });
   const rows = [];
   const points: Plot["points"] = [];
-  for (const connections of CONNECTIONS) {
+  for (const connections of most) {
     const loaded = await best(counter, lines, { ...options, connections });
     rows.push([whole(connections), whole(loaded.rate), loaded.p99.toFixed(1)]);
     points.push([connections, loaded.rate]);

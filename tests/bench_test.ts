@@ -11,7 +11,7 @@ const SHORT = [
   "--rounds=1",
   "--seconds=0.05",
   "--sessions=2",
-  "--keys=2000",
+  "--keys=200",
   "--no-peers",
   "--processes=2",
 ];

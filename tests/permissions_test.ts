@@ -148,6 +148,8 @@ Deno.test("permissionsOf() names hosts, files and variables", () => {
   const readConfig = "--allow-read=c.json";
   const own = "--allow-net=127.0.0.1:5100";
   assertEquals(rightsFor(), [own, readConfig]);
+  const socket = rightsFor("redis+unix:///a%23b.sock");
+  assertEquals(socket, ["--allow-net", `${readConfig},/a#b.sock`, "--allow-write=/a#b.sock"]);
   assertEquals(rightsFor(":memory:?prefix=a"), [own, readConfig]);
   assertEquals(rightsFor(undefined, 0), ["--allow-net=127.0.0.1", readConfig]);
   assertEquals(rightsFor("https://kv.example"), [`${own},kv.example:443`, readConfig]);

@@ -11,25 +11,17 @@ import { dirname } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { packageOf } from "./helpers/programs.ts";
 
-/** Where most tests wait: for browsers, for npm, for time to pass. */
+/** The tests in one process, which share what takes long to make. */
+const TOGETHER = "tests/e2e/together.ts";
+const imports = (await Deno.readTextFile(TOGETHER)).matchAll(/"\.\/(\w+_test\.ts)"/g);
+const together = Array.from(imports, ([, file]) => `tests/e2e/${file}`);
+/** Where most tests wait: for programs, for time to pass. */
 const WAITING = [
   "tests/bench_test.ts",
   "tests/kv_hostile_load_test.ts",
-  ...[
-    "browsers",
-    "cross_site",
-    "deploy",
-    "explorer_connection",
-    "explorer_editing",
-    "explorer",
-    "lesson",
-    "lifecycle",
-    "login",
-    "npm",
-    "package",
-    "runtimes",
-  ].map((it) => `tests/e2e/${it}_test.ts`),
+  ...["deploy", "lifecycle", "package"].map((it) => `tests/e2e/${it}_test.ts`),
 ];
+const others = `--ignore=${[...WAITING, ...together].join()}`;
 
 interface Lane {
   /** What is tested, and how. */
@@ -42,9 +34,9 @@ interface Lane {
  * execute is not counted, and counting takes up to a fifth of the time, so the first lane alone does it.
  */
 const lanes: Lane[] = Deno.args.length > 0 ? [{ args: Deno.args, isCovered: true }] : [
-  { args: [`--ignore=tests/e2e,${WAITING.join()}`], isCovered: true },
-  { args: WAITING, isCovered: false },
-  { args: ["tests/e2e", `--ignore=${WAITING.join()}`], isCovered: false },
+  { args: [`${others},tests/e2e`], isCovered: true },
+  { args: [TOGETHER, ...WAITING], isCovered: false },
+  { args: ["tests/e2e", others], isCovered: false },
 ];
 
 interface Result {
@@ -78,10 +70,10 @@ const results = await Promise.all(running);
 const output = results.map((it) => it.output).join("");
 
 // The thresholds are for the product.
-const others = "--exclude=/(bench|examples|npm|tests)/";
+const excluded = "--exclude=/(bench|examples|npm|tests)/";
 const atLeast = Deno.env.get("CI") === "true" ? [] : ["--threshold=0"];
 const covered = await new Deno.Command(Deno.execPath(), {
-  args: ["coverage", others, ...atLeast],
+  args: ["coverage", excluded, ...atLeast],
 }).spawn().status;
 
 const ignored = [...output.matchAll(/\(needs ([^)]+)\) \.\.\. ignored/g)];

@@ -23,6 +23,13 @@ export interface Browsers {
   firefox: Browser;
 }
 
+/** All tests of a run share them: starting both takes longer than most tests. */
+let browsers: Promise<Browsers> | undefined;
+
+Deno.test.afterAll(async () => {
+  for (const browser of Object.values(await browsers ?? {})) await browser.close();
+});
+
 /** Registers a test that needs both browsers, and other programs. */
 export function testInBrowsers(
   name: string,
@@ -33,10 +40,7 @@ export function testInBrowsers(
     [CHROMIUM, FIREFOX, ...programs],
     name,
     async (t) => {
-      await Deno.mkdir(SCREENSHOTS, { recursive: true });
-      await using chromium = await launchChromium();
-      await using firefox = await launchFirefox();
-      await run(t, { chromium, firefox });
+      await run(t, await (browsers ??= launch()));
     },
     // Puppeteer does not wait for its temporary profiles to be removed.
     { sanitizeOps: false, sanitizeResources: false },
@@ -57,6 +61,11 @@ async function inBoth(browsers: Browsers, run: Run): Promise<void> {
     if (result.status === "fulfilled") continue;
     throw new Error(`In ${entries[i]?.[0]}: ${result.reason}`, { cause: result.reason });
   }
+}
+
+async function launch(): Promise<Browsers> {
+  await Deno.mkdir(SCREENSHOTS, { recursive: true });
+  return { chromium: await launchChromium(), firefox: await launchFirefox() };
 }
 
 function launchChromium(): Promise<Browser> {

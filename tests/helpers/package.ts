@@ -21,11 +21,13 @@ export const INSTALL = [
   "--no-fund",
 ];
 
-/** Makes the npm package in a directory, and returns its path. Two tests must not do so at once. */
+let packed: Promise<string> | undefined;
+
+/** Makes the npm package, once, and returns its path in a directory. */
 export async function packNpm(directory: string): Promise<string> {
   const tarball = join(directory, "npm.tgz");
-  await succeed(Deno.execPath(), ["task", "npm"], PROJECT);
-  await Deno.rename(join(PROJECT, "build/npm.tgz"), tarball);
+  await (packed ??= succeed(Deno.execPath(), ["task", "npm"], PROJECT));
+  await Deno.copyFile(join(PROJECT, "build/npm.tgz"), tarball);
   return tarball;
 }
 
