@@ -66,6 +66,12 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
   assertEquals([code, stderr], [0, "Restored 1 entry\n"]);
   assertEquals(await both.stop(), 0, both.output);
   assertEquals((await Deno.stat(join(data, "kv.db"))).isFile, true);
+
+  const failed = await runToEnd("sh", ["-ec", replaceAll(block("--format backup"), replaced)]);
+  assertEquals(failed.code, 1);
+  const backup = join(directory, "kv.backup");
+  assertEquals(await Deno.readTextFile(backup), '{"key": "a", "value": 1, "expires": null}\n');
+  assertEquals((await Deno.stat(backup)).mode, 0o100600);
   await Deno.remove(directory, { recursive: true });
 });
 
