@@ -10,7 +10,7 @@ export interface OpenOptions {
   token?: string | undefined;
   /** The variable that holds the token, for errors: by default `KV_TOKEN`. */
   tokenName?: string;
-  /** Whether a file that does not exist is an error; by default it is created. */
+  /** For a store that is only read: its file has to exist, and may be read-only. */
   mustExist?: boolean;
 }
 

@@ -72,6 +72,8 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
     // Again, since another process may have created the tables meanwhile.
     const version = versionOf(database);
     if (version < VERSION) database.exec(version === 0 ? TABLES : UPGRADE);
+    // Changes nothing, but fails if the file is read-only, for which BEGIN does not look.
+    if (!mustExist) database.exec("DELETE FROM entries WHERE false");
     // Beside the file that a link points to. Absolute, since the program may change its directory.
     const log = path === ":memory:" ? null : `${realpathSync(path)}-wal`;
     if (log !== null) rewrite(log);

@@ -26,7 +26,7 @@ const MAX_CLOCK_REVISION = Date.UTC(2200) * 1000;
 export interface SqliteOptions {
   /** The clock, in milliseconds since 1970. */
   now?: () => number;
-  /** Whether a file that does not exist is an error; by default it is created. */
+  /** For a store that is only read: its file has to exist, and may be read-only. */
   mustExist?: boolean;
   /** How often expired entries are removed from the file, in milliseconds. */
   sweepInterval?: number;

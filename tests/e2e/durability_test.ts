@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { httpStore } from "../../stores/http/store.ts";
 import { json } from "../../stores/json/text.ts";
+import { sqliteStore } from "../../stores/sqlite/store.ts";
 import { RevisionConflict, type Store, StoreFull, StoreUnavailable } from "../../stores/store.ts";
 import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
 
@@ -229,5 +230,25 @@ testWith(
       assertEquals(await program.exited, 1);
       assertMatch(program.output, /^kv: Cannot open the store ".*kv\.db": .*(readonly|read-only)/);
       assertNotMatch(program.output, / at /);
+    }),
+);
+
+testWith(
+  canMount,
+  "kv.ts does not start on a store that it may not write to, and dump.ts reads it",
+  () =>
+    withSmallDisk(async (directory) => {
+      const file = join(directory, "kv.db");
+      const made = sqliteStore(file);
+      await made.set("a", json(1));
+      await made.close();
+      // The directory stays writable, and root may write to any file that is not mounted.
+      await runToEnd("mount", ["--bind", "-o", "ro", file, file]);
+      await using program = startScript("kv.ts", [], { env: { PORT: "0", DBM: file } });
+      const [said] = await program.printed(/^kv: .*\n/);
+      assertMatch(said, /^kv: Cannot open the store ".*kv\.db": .*readonly/);
+      assertEquals(await program.exited, 1);
+      const dump = await runToEnd(Deno.execPath(), ["run", "-A", "dump.ts", file]);
+      assertEquals(dump, { code: 0, stdout: '{"a": 1}\n', stderr: "" });
     }),
 );
