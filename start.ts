@@ -25,6 +25,7 @@ import {
   DEFAULT_KV_URL,
   readConfig,
 } from "./server/config.ts";
+import { hostPort } from "./server/listen.ts";
 import { permissionsOf } from "./server/permissions.ts";
 import { CHILD, onHangUp, printWarnings, type Program, run, stopSignal } from "./server/program.ts";
 
@@ -58,7 +59,7 @@ interface Running {
 /** The servers of a task, and where each listens. */
 function serversOf(task: Task, config: Config): Server[] {
   const { PORT = 5000, KV_PORT = PORT === 0 ? 5100 : PORT + 100 } = config;
-  const { KV_URL, DBM, SESSION_COOKIE_NAME } = config;
+  const { HOST, KV_URL, DBM, SESSION_COOKIE_NAME } = config;
   const kv: Server = {
     name: "kv",
     script: "kv.ts",
@@ -68,9 +69,10 @@ function serversOf(task: Task, config: Config): Server[] {
   };
   if (task === "kv") return [{ ...kv, port: config.PORT ?? 5100, portVariable: "PORT" }];
   const counter = (name: string, port: number, inStore: boolean, env = {}): Server => {
-    // The default address is the service's own, whatever its port.
+    // The default address is the service's own, whatever its host and port.
     const isOurs = KV_URL === DEFAULT_KV_URL && task !== "counter";
-    const url = isOurs ? `http://localhost:${KV_PORT}` : KV_URL;
+    const host = ["127.0.0.1", "0.0.0.0", "::"].includes(HOST) ? "localhost" : HOST;
+    const url = isOurs ? `http://${hostPort(host, KV_PORT)}` : KV_URL;
     return {
       name,
       script: "counter.ts",

@@ -119,7 +119,8 @@ function shownUrl({ hostname, port }: Address): string {
   return `http://${hostPort(hostname === "127.0.0.1" ? "localhost" : hostname, port)}`;
 }
 
-function hostPort(hostname: string, port: number): string {
+/** The part of a URL before its path: an IPv6 address is in brackets. */
+export function hostPort(hostname: string, port: number): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
 }
 

@@ -65,6 +65,15 @@ Deno.test("start.ts points its counter to the service, whatever its port", async
   assertMatch(await get(both.kvUrl), /^\{"keys":\["[\w-]{36}"\]\}$/);
 });
 
+for (const [HOST, host] of [["127.0.0.2", "127.0.0.2"], ["::1", "[::1]"]] as const) {
+  Deno.test(`start.ts points its counter to the service that listens on ${HOST}`, async () => {
+    await using both = await start("start", { USE_SESSION_STORE: "true", HOST });
+    await both.printed(/^counter: http[^]*^kv: http|^kv: http[^]*^counter: http/m);
+    assertMatch(await get(`http://${host}:${both.port}`), /Count: 1/);
+    assertMatch(await get(`http://${host}:${both.port + 100}`), /^\{"keys":\["[\w-]{36}"\]\}$/);
+  });
+}
+
 Deno.test("start.ts stops the counter when the service cannot start, and says what to type", async () => {
   const port = freePorts();
   using _taken = Deno.listen({ hostname: "127.0.0.1", port: port + 100 });
