@@ -137,7 +137,8 @@ export async function serve(program: Program, service: Service): Promise<void> {
       if (before.opened) await closeUnused(before.opened);
     } catch (error) {
       printProblem(error);
-      console.error("the previous configuration stays in use");
+      // Not as an error: those are counted, and a count comes seconds later, after another reload.
+      console.warn("the previous configuration stays in use");
     }
   }
 }

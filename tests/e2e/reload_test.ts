@@ -187,6 +187,8 @@ Deno.test("on SIGHUP, a wrong or forbidden change is told, and the server goes o
     { KV_TOKEN: "short" },
     /KV_TOKEN is a string of 5 .*\n.*previous configuration stays in use\n/,
   );
+  // Also the second time, and not as a count of seconds later, when it may no longer be so.
+  await kv.reload({ KV_TOKEN: "short" }, /^kv: the previous configuration stays in use$/m);
   const other = { DBM: "other.db", KV_TOKEN: OLD };
   await kv.reload(other, /DBM has changed: restart to apply that\n.*: no key changed\n/);
   assertEquals(await statusOf(kv.url, bearer(OLD)), 200);
