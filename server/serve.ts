@@ -5,7 +5,7 @@ import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { type Config, readConfig } from "./config.ts";
 import { splitUrl } from "./guards.ts";
 import { listen } from "./listen.ts";
-import { onHangUp, printProblem, type Program } from "./program.ts";
+import { onHangUp, printProblem, printWarnings, type Program } from "./program.ts";
 
 /** The keys that SIGHUP changes; of a store's URL, its password. */
 const SECRETS = ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY", "SECRET_KEY_FALLBACKS"];
@@ -132,6 +132,10 @@ export async function serve(program: Program, service: Service): Promise<void> {
       if (changed.length === 0) return;
       const before = current;
       current = await begin(now, before.opened);
+      printWarnings(program.warnings);
+      if (config.KV_TOKEN.length > 0 && now.KV_TOKEN.length === 0) {
+        console.warn("KV_TOKEN is not set any more");
+      }
       config = now;
       before.onStop?.();
       if (before.opened) await closeUnused(before.opened);

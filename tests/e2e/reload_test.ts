@@ -194,6 +194,13 @@ Deno.test("on SIGHUP, a wrong or forbidden change is told, and the server goes o
   assertEquals(await statusOf(kv.url, bearer(OLD)), 200);
 });
 
+Deno.test("on SIGHUP, a key or token that is gone is told", async () => {
+  await using counter = await start("counter.ts", { SECRET_KEY: "a secret key for the tests" });
+  await counter.reload({}, /^counter: SECRET_KEY is not set; using a random key\./m);
+  await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
+  await kv.reload({ DBM: ":memory:" }, /^kv: KV_TOKEN is not set any more$/m);
+});
+
 Deno.test("a store that is unavailable at the start is told, with the reason", async () => {
   const KV_URL = "redis://:secret@localhost:1";
   await using counter = await start("counter.ts", { USE_SESSION_STORE: true, KV_URL });
