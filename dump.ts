@@ -50,7 +50,9 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   const output = Deno.stdout.writable.getWriter();
   const encoder = new TextEncoder();
   const write = (text: string) => output.write(encoder.encode(text));
-  const { begin, print, end } = printer(format, isTerminal ? Deno.consoleSize().columns : null);
+  // A terminal that does not know its width says 0.
+  const columns = isTerminal ? Deno.consoleSize().columns || 80 : null;
+  const { begin, print, end } = printer(format, columns);
   try {
     // Before the entries are read, so that no change is missed.
     const changes = watch ? await changesOf(store, prefix, { tell }) : null;

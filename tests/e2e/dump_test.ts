@@ -128,6 +128,14 @@ testWith(["script"], "dump.ts uses colors at a terminal, unless NO_COLOR is set"
   }
 });
 
+testWith(["script"], "dump.ts prints a table at a terminal that has no width", async () => {
+  await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await set(kv.url, { foo: "bar" });
+  const command = `"${Deno.execPath()}" ${OPTIONS.join(" ")} dump.ts --format table ${kv.url}`;
+  const { stdout } = await runToEnd("script", ["-qfec", command, "/dev/null"]);
+  assertMatch(stdout, /^foo {35} +never {2}"bar"\r$/m);
+});
+
 testWith(["script"], "dump.ts shows its progress in a long dump, copy and restore", async () => {
   await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const values = Object.fromEntries(Array.from({ length: 250 }, (_, i) => [`k${i}`, i]));
