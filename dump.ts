@@ -20,7 +20,7 @@ import { changesOf } from "./dump/outages.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
 import { entries, restore, RestoreStopped } from "./stores/dumps.ts";
-import { openStore } from "./stores/open.ts";
+import { openStore, withoutPassword } from "./stores/open.ts";
 import {
   ChangesLost,
   InvalidArgument,
@@ -39,7 +39,7 @@ class UnreadableFile extends Error {
 
   constructor(path: string, cause: unknown) {
     const why = (cause as Error).message.replace(/: open '.*'$/s, "");
-    super(`Cannot read "${path}": ${why}`, { cause });
+    super(`Cannot read "${withoutPassword(path)}": ${why}`, { cause });
   }
 }
 

@@ -60,7 +60,7 @@ export function readOptions(args: string[]): Options | "help" {
     boolean: ["watch", "help"],
     alias: { help: "h" },
     unknown(arg) {
-      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${arg}"`);
+      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${withoutPassword(arg)}"`);
     },
   });
   const { prefix = "", watch, restore, to } = given;
@@ -97,7 +97,8 @@ export function readOptions(args: string[]): Options | "help" {
     throw new UsageError(`--watch needs a service or Redis: ${why}`);
   }
   if (given.ttl !== undefined && !/^\d+$/.test(given.ttl)) {
-    throw new UsageError(`--ttl is "${given.ttl}": expected a whole number of seconds`);
+    const shown = withoutPassword(given.ttl);
+    throw new UsageError(`--ttl is "${shown}": expected a whole number of seconds`);
   }
   const ttl = given.ttl === undefined ? undefined : Number(given.ttl);
   checkTtl(ttl);
@@ -116,7 +117,7 @@ function expectOnce(args: string[]): void {
     const [, name, value] = /^--(\w+)(=?)/.exec(arg) ?? [];
     if (name === undefined) continue;
     if (value && (name === "watch" || name === "help")) {
-      throw new UsageError(`Cannot read "${arg}": --${name} takes no value`);
+      throw new UsageError(`Cannot read "${withoutPassword(arg)}": --${name} takes no value`);
     }
     if (seen.has(name)) throw new UsageError(`--${name} is repeated: expected it once`);
     seen.add(name);

@@ -200,6 +200,12 @@ Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2
       /^Cannot copy "http:\/\/a:\*\*\*@x" to itself/,
     ],
     [["--format", "redis://ann:secret@h", "x.db"], /^--format is "redis:\/\/ann:\*\*\*@h"/],
+    [["--from=redis://ann:secret@h", "x.db"], /^Unknown option "--from=redis:\/\/ann:\*\*\*@h"/],
+    [["--watch=redis://ann:secret@h"], /^Cannot read "--watch=redis:\/\/ann:\*\*\*@h"/],
+    [
+      ["--restore", "x", "--ttl", "redis://ann:secret@h", "x.db"],
+      /^--ttl is "redis:\/\/ann:\*{3}@h"/,
+    ],
     [["--ttl", "60", ":memory:"], /^A dump takes no --ttl/],
     [["--restore", "x", "--ttl", "1h", ":memory:"], /^--ttl is "1h": expected a whole number/],
     [["--watch=no", "http://x"], /^Cannot read "--watch=no": --watch takes no value/],
@@ -225,6 +231,7 @@ Deno.test("dump.ts says which file it cannot restore", async () => {
   const files: [string, RegExp][] = [
     ["nothing.ndjson", /^Cannot read "nothing\.ndjson": No such file or directory[^:]*\n$/],
     ["docs", /^Cannot read "docs": Is a directory\n$/],
+    ["redis://ann:secret@h", /^Cannot read "redis:\/\/ann:\*\*\*@h": No such file[^:]*\n$/],
     ["/proc/self/mem", /^Cannot read "\/proc\/self\/mem": .*\n$/],
   ];
   for (const [file, sentence] of files) {
