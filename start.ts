@@ -5,7 +5,7 @@
  * deno task start                          # http://localhost:5000 and http://localhost:5100
  * PORT=8000 deno task start                # the counter on 8000, the service 100 ports above
  * PORT=8000 KV_PORT=9000 deno task start
- * deno task dev                            # restarts them when a file changes
+ * deno task dev                            # restarts them when a source file changes
  * deno task lesson                         # two counters: sessions in a cookie, and in the service
  * deno task kv                             # the service alone, on port 5100
  * deno task counter                        # the counter alone

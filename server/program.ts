@@ -28,7 +28,7 @@ const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
 export interface Program {
   /** Whether `start.ts` has started it: it stops when standard input ends. */
   isChild: boolean;
-  /** Whether Deno restarts it when a file changes, and so handles its signals. */
+  /** Whether Deno restarts it when a source file changes, and so handles its signals. */
   isWatched: boolean;
   /** The command that starts it on another port. */
   startOn(port: number): string;
