@@ -7,6 +7,8 @@ import { type Entry, InvalidArgument, type JsonText, MAX_TTL, ValueTooLarge } fr
 const NEWLINE = 0x0a;
 /** How far the clock that set an entry's time may be ahead, in seconds. */
 const CLOCK_AHEAD = 3600;
+/** How much of a wrong lifetime an error message shows, in characters. */
+const MAX_SHOWN = 40;
 const WANTED =
   'expected one entry a line, {"key": value} or {"key": "a", "value": 1, "expires": null}';
 
@@ -121,9 +123,18 @@ export function readLine(
 }
 
 function backedUp(members: [string, JsonText][], now: () => number): Line {
-  const { key = "", value, expires = "" } = Object.fromEntries(members);
-  const isEntry = members.length === 3 && key.startsWith('"') && /^(null|\d{1,16})$/.test(expires);
-  if (!isEntry || value === undefined) throw new InvalidArgument("value", WANTED);
+  const { key = "", value, expires } = Object.fromEntries(members);
+  const isEntry = members.length === 3 && key.startsWith('"');
+  if (!isEntry || value === undefined || expires === undefined) {
+    throw new InvalidArgument("value", WANTED);
+  }
+  if (!/^(null|\d{1,16})$/.test(expires)) {
+    const shown = expires.slice(0, MAX_SHOWN);
+    throw new InvalidArgument(
+      "value",
+      `"expires" is ${shown}: expected milliseconds since 1970, or null`,
+    );
+  }
   const ttl = ttlOf(JSON.parse(expires), now());
   if (ttl !== 0) checkTtl(ttl);
   return { key: JSON.parse(key), value, ttl };

@@ -232,11 +232,16 @@ Deno.test("restore() names a line that is too long, too deep or not an entry", a
       /^Cannot restore line 2: expected one entry a line, {"key": value} or .* \(unexpected "x" at 0\)$/,
     ],
     ...["[1]", "{}", '{"b": 1, "b": 2}', '{"key": "k", "value": 1}'].concat(
-      ['"soon"', "-1", "1.5", "true"].map((it) => `{"key": "k", "value": 1, "expires": ${it}}`),
       '{"key": 1, "value": 1, "expires": null}',
       '{"key": "k", "value": 1, "expires": null, "more": 1}',
       '{"key": "k", "key": "l", "expires": null}',
     ).map((bad) => [bad, NOT_AN_ENTRY] as [string, RegExp]),
+    ...['"2027-01-01"', "-1", "1.5", "true"].map((it): [string, RegExp] => [
+      `{"key": "k", "value": 1, "expires": ${it}}`,
+      new RegExp(
+        `^Cannot restore line 2: "expires" is ${it}: expected milliseconds since 1970, or null$`,
+      ),
+    ]),
     [
       '{"key": "k", "value": 1, "expires": 9999999999999999}',
       /^Cannot restore line 2: Cannot keep/,
