@@ -104,12 +104,15 @@ function checkPort({ name, port, portVariable }: Server): void {
   throw new ConfigError(`There is no port ${port} for ${name}: ${wanted}`);
 }
 
-function spawn(server: Server, task: Task, { HOST }: Config): Running {
+function spawn(server: Server, task: Task, { HOST, PORT, KV_PORT }: Config): Running {
   const { name, script, port, portVariable, store } = server;
   const watch = task === "dev" ? ["--watch", "--no-clear-screen"] : [];
   const permissions = permissionsOf({ hostname: HOST, port, config: configFile(), store });
   const url = new URL(script, import.meta.url).href;
-  const args = ["run", ...watch, ...permissions, url, CHILD, name, portVariable, task];
+  // A command for another port keeps the port that was given for the other server.
+  const [other, given] = portVariable === "PORT" ? ["KV_PORT", KV_PORT] : ["PORT", PORT];
+  const variables = given === undefined ? portVariable : `${other}=${given} ${portVariable}`;
+  const args = ["run", ...watch, ...permissions, url, CHILD, name, variables, task];
   const env = { PORT: `${port}`, ...server.env };
   const process = new Deno.Command(Deno.execPath(), { args, env, stdin: "piped" }).spawn();
   const end = process.status.then(({ code, signal }) => {

@@ -6,7 +6,8 @@ import { meant } from "./misspelled.ts";
 
 /**
  * The first argument of a server that `start.ts` has started. After it come the server's name in the
- * log, the variable with its port, and the task that starts it.
+ * log, the variable with its port (after the one that another server was given), and the task that
+ * starts it.
  */
 export const CHILD = "--child";
 

@@ -79,7 +79,8 @@ Deno.test("start.ts stops the counter when the service cannot start, and says wh
   using _taken = Deno.listen({ hostname: "127.0.0.1", port: port + 100 });
   await using both = await start("start", { PORT: `${port}` });
   assertEquals(await both.exited, 1, both.output);
-  const hint = `Port ${port + 100} of 127\\.0\\.0\\.1 is taken: .* KV_PORT=\\d+ deno task start`;
+  const taken = `Port ${port + 100} of 127\\.0\\.0\\.1 is taken`;
+  const hint = `${taken}: .*: PORT=${port} KV_PORT=\\d+ deno task start`;
   assertMatch(both.output, new RegExp(`^kv: ${hint}$`, "m"));
   assertMatch(both.output, /^start: kv has ended with exit code 1: stopping$/m);
   await assertRejects(() => fetch(both.counterUrl));
