@@ -35,7 +35,10 @@ async function problemOf(url: string): Promise<string> {
 testWith(REDIS, "redisStore() says what is wrong with Sentinels", async () => {
   await using sentinels = await startSentinels("secret1", "secret2");
   const open = (path: string) => problemOf(`redis+sentinel://:secret1@${sentinels.hosts}/${path}`);
-  assertMatch(await open("mymaster"), /^the Sentinels name no master "mymaster": NOAUTH /);
+  assertMatch(
+    await open("mymaster"),
+    /^the Sentinels .*"mymaster": they require a password: expected \?sentinelPassword= in the URL$/,
+  );
   assertMatch(await open("mymaster?sentinelPassword=wrong"), /: WRONGPASS /);
   assertMatch(
     await open("other?sentinelPassword=secret2"),
@@ -50,7 +53,7 @@ testWith(REDIS, "redisStore() says what is wrong with Sentinels", async () => {
   );
   assertMatch(
     await problemOf(`redis+sentinel://${sentinels.hosts}/mymaster?sentinelPassword=secret2`),
-    /^NOAUTH /,
+    /^it requires a password: expected user:password@ in the URL$/,
   );
   const [, , sentinel] = sentinels.servers as [Server, Server, Server];
   assertMatch(

@@ -21,6 +21,8 @@ const MIN_LEAVE = 1000;
 const NO_CONNECTION =
   /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
 
+const NO_PASSWORD = "it requires a password: expected user:password@ in the URL";
+
 /** The connection to one server, to the master that Sentinels name, or to a Cluster. */
 export class Connection {
   readonly redis: Redis | Cluster;
@@ -200,7 +202,9 @@ export class Connection {
     const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
     const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.target.tls);
     const address = this.target.path ?? this.#hosts.join(",");
-    const message = `Cannot use Redis at "${address}": ${reason}${advice}`;
+    // The server's own sentence is about its protocol.
+    const shown = isRefusal(failed, "NOAUTH") ? NO_PASSWORD : reason + advice;
+    const message = `Cannot use Redis at "${address}": ${shown}`;
     if (!isRefusal(failed)) return new StoreUnavailable(message, { cause: error, outcome });
     // The server refused. A script writes only after everything that can be refused.
     return /\bOOM\b/.test(reason)

@@ -78,7 +78,10 @@ export function sentinels(
       const [host = "", port] = address;
       return { host, port: Number(port), epoch: Number(facts[facts.indexOf("config-epoch") + 1]) };
     } catch (error) {
-      throw isRefusal(error) ? error : lastErrors.get(client) ?? error;
+      const reason = isRefusal(error) ? error : lastErrors.get(client) ?? error;
+      if (!isRefusal(reason, "NOAUTH")) throw reason;
+      const problem = "they require a password: expected ?sentinelPassword= in the URL";
+      throw new Error(problem, { cause: reason });
     }
   }
 
