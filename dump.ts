@@ -44,7 +44,7 @@ class UnreadableFile extends Error {
 }
 
 async function dump({ url, prefix, format, watch }: Options): Promise<void> {
-  const store = await openStore(url, { token: readToken(url), mustExist: true });
+  const store = await openSource(url);
   const isTerminal = Deno.stdout.isTerminal();
   if (!isTerminal) setColorEnabled(false);
   const output = Deno.stdout.writable.getWriter();
@@ -74,6 +74,17 @@ async function dump({ url, prefix, format, watch }: Options): Promise<void> {
   }
 }
 
+/** Opens a store to read. Stores leave the key out of an error, since servers log it; here it helps. */
+async function openSource(url: string): Promise<Store> {
+  const store = await openStore(url, { token: readToken(url), mustExist: true });
+  const get = (key: string) =>
+    store.get(key).catch((error: Error) => {
+      error.message = error.message.replace("read an entry", () => `read "${key}"`);
+      throw error;
+    });
+  return { ...store, get };
+}
+
 async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
   // Before the store, which opening may create.
   const file = path === "-" ? Deno.stdin : await openFile(path);
@@ -100,7 +111,7 @@ async function openFile(path: string): Promise<Deno.FsFile> {
 }
 
 async function copyTo({ url, prefix, watch }: Options, target: string): Promise<void> {
-  const from = await openStore(url, { token: readToken(url), mustExist: true });
+  const from = await openSource(url);
   let to: Store | undefined;
   try {
     const token = readToken(target, "KV_TO_TOKEN") ?? readToken(target);

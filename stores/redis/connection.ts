@@ -7,7 +7,7 @@ import { InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
 import { unref } from "../timers.ts";
 import { type Client, connect, gatherCommands } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
-import { isRefusal } from "./format.ts";
+import { FOREIGN, isRefusal } from "./format.ts";
 import type { Send } from "./scripts.ts";
 import type { RedisUrl } from "./url.ts";
 
@@ -199,6 +199,9 @@ export class Connection {
     const error: Error & { command?: unknown } = isLost ? this.#lastError : failed;
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
+    if (isRefusal(failed, "WRONGTYPE")) {
+      return new StoreUnavailable(FOREIGN, { cause: error, outcome: "unchanged" });
+    }
     const reason = error.message.slice(0, MAX_REASON).replace(/ script: [\da-f]{40}, on @.*$/, "");
     const advice = this.#wasChecked ? "" : adviceOnTls(reason, this.target.tls);
     const address = this.target.path ?? this.#hosts.join(",");

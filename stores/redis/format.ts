@@ -8,6 +8,10 @@ export const MAX_ENTRY_BYTES = 36 + 15 + 2 + MAX_VALUE_BYTES;
 
 const ENTRY = /^([\da-f-]{36}) (-|\d{1,15}) /;
 
+/** What to say of a key that has no entry. */
+export const FOREIGN =
+  "Cannot read an entry: another program wrote it; give the store's URL a ?prefix= of its own";
+
 /** Returns a condition as the scripts take it. */
 export function conditionOf(ifRevision: string | null | undefined): string {
   if (ifRevision === undefined) return "";
@@ -48,10 +52,7 @@ export function decode(
   const [head, revision, expires] = ENTRY.exec(packed) ?? [];
   const isTooLong = byteLength(packed, MAX_ENTRY_BYTES) > MAX_ENTRY_BYTES;
   if (isTooLong || head === undefined || revision === undefined || expires === undefined) {
-    throw new StoreUnavailable(
-      "Cannot read an entry: another program wrote it; give the store's URL a ?prefix= of its own",
-      { outcome },
-    );
+    throw new StoreUnavailable(FOREIGN, { outcome });
   }
   const value = packed.slice(head.length) as JsonText;
   return { key, value, revision, expires: timeOf(expires) };

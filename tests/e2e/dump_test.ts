@@ -11,6 +11,7 @@ import {
   startServer,
   testWith,
 } from "../helpers/programs.ts";
+import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
 
 const OPTIONS = ["run", "--quiet", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
 
@@ -381,6 +382,17 @@ Deno.test("dump.ts keeps what it printed before the service failed", async () =>
   assertMatch(stderr, /^http:\S+ is not a key-value service: it answered status 502\n$/);
   assertEquals(code, 1);
   assertEquals(stdout.trimEnd().split("\n").length, 1 + 2 + 4);
+});
+
+testWith(REDIS, "dump.ts names a key of Redis that another program wrote", async () => {
+  await using redis = await startRedis();
+  const url = `redis://127.0.0.1:${redis.port}`;
+  await cli(redis.port, "SET", "text", "hello");
+  await cli(redis.port, "RPUSH", "list", "1");
+  for (const key of ["text", "list"]) {
+    const problem = new RegExp(`^Cannot read "${key}": another program wrote it; give .*\n$`);
+    assertFailed(await dump("--prefix", key, url), 1, problem);
+  }
 });
 
 /** Sets all of these keys. */
