@@ -172,10 +172,11 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   /** @throws {HTTPException} If the request is not for this service */
   function guard(request: Request, url: UrlParts): void {
     if (isCrossSite(request, trustProxy)) throw crossSite();
-    // HTTP/2 has no Host header. Otherwise Deno makes the URL from it: a Host of "localhost/a?" would
-    // change the key.
-    const header = request.headers.get("Host");
-    if (header !== null && header !== "" && header.toLowerCase() !== url.host.toLowerCase()) {
+    // HTTP/2 has no Host header. Otherwise the URL is made from it: a Host of "localhost/a?" would
+    // change the key. Node and Bun leave a default port out.
+    const header = request.headers.get("Host")?.toLowerCase() ?? "";
+    const host = url.host.toLowerCase();
+    if (header !== "" && header !== host && header.replace(/:(80|443)$/, "") !== host) {
       throw badRequest("Cannot read the Host: expected a name and a port");
     }
     if (!needsToken && !isKnownHost(url.host, host)) {

@@ -7,6 +7,7 @@
  * ```
  *
  * `deno pack` compiles the modules, with types and source maps. What is left to do here:
+ * - Programs are left out: in a bundle they would run in place of the app.
  * - Names of the import map that `deno pack` keeps, as `@std/http/cookie`, become a package's.
  * - Node 22 cannot import a file as text, so the text becomes a constant.
  * - The version is read from package.json instead of deno.json, which is not in the package.
@@ -24,6 +25,7 @@ const IMPORTED = /(?<=\b(?:from|import) ")[\w@][^":]*(?=")/g;
 const SOURCE_MAP = /(?<=\n\/\/# sourceMappingURL=data:application\/json;base64,).*/;
 /** What tar ends with: two blocks of zeros. nanotar writes none, one or more. */
 const TAR_END = new Uint8Array(1024);
+const PROGRAM = /^if \(import\.meta\.main\) \{\n[^]*?\n\}/m;
 const TEXT_IMPORT = /import (\w+) from "(\.[^"]+)" with (\{\s*type: "text"\s*\});/g;
 
 /** The import map's names, with the package's path of each: `deno-std/http/cookie.js`. */
@@ -57,14 +59,18 @@ function finish(packed: Map<string, string>): Map<string, string> {
       .replace(TEXT_IMPORT, (_, name, specifier, attributes) => {
         const asset = join(path, "..", specifier);
         files.delete(asset);
-        // Keeps the number of lines, which the source map refers to.
-        const newlines = attributes.replace(/[^\n]/g, "");
-        return `const ${name} = ${JSON.stringify(packed.get(asset))};${newlines}`;
+        return `const ${name} = ${JSON.stringify(packed.get(asset))};${newlinesOf(attributes)}`;
       })
+      .replace(PROGRAM, newlinesOf)
       .replace(SOURCE_MAP, withoutDirectories);
     files.set(path, compiled);
   }
   return files.set(MANIFEST, manifest(packed.get(MANIFEST) ?? "", packages));
+}
+
+/** Keeps the number of lines, which the source map refers to. */
+function newlinesOf(text: string): string {
+  return text.replace(/[^\n]/g, "");
 }
 
 /** Returns a source map in Base64 whose sources have only names. */

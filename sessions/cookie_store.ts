@@ -22,7 +22,7 @@ const SALT = "cookie-session";
 /** What {@linkcode CookieSessionStore} takes beside the key. */
 export interface CookieSessionOptions extends LifetimeOptions {
   /** Older keys, whose cookies are still accepted. */
-  fallbacks?: string[];
+  fallbacks?: (string | Uint8Array)[];
   /** Of signed cookies: by default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
   /**
@@ -65,11 +65,11 @@ export class CookieSessionStore implements SessionStore {
   /**
    * Signs or encrypts with the secret key.
    *
-   * @param secretKey At least 16 characters
+   * @param secretKey At least 16 characters or bytes
    * @throws {TypeError} If a key is shorter, or a lifetime is invalid
    */
   constructor(
-    secretKey: string,
+    secretKey: string | Uint8Array,
     options: CookieSessionOptions = {},
     { salt = SALT, lifetimeOf, remembered = 1024 }: InternalOptions = {},
   ) {

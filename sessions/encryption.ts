@@ -40,7 +40,11 @@ export class Cipher implements CookieCodec {
    * @param fallbacks Older keys, whose texts are still read
    * @throws {TypeError} If a key is too short
    */
-  constructor(secretKey: string, name: string, fallbacks: readonly string[]) {
+  constructor(
+    secretKey: string | Uint8Array,
+    name: string,
+    fallbacks: readonly (string | Uint8Array)[],
+  ) {
     this.#keys = [secretKey, ...fallbacks].map((key) =>
       hkdf(sha256, secretBytes(key), undefined, UTF8.encode(PURPOSE), KEY_BYTES)
     );

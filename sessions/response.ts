@@ -2,7 +2,7 @@
 import type { Context } from "hono";
 
 /** Bun types a text when it sends it, and no longer once its `body` has been read. */
-const TYPES_TEXT_LATE = new Response("text").headers.get("Content-Type") === null;
+const typesTextLate = () => new Response("text").headers.get("Content-Type") === null;
 
 /**
  * Returns the headers of a response whose request used its session.
@@ -69,9 +69,10 @@ function copyResponse(c: Context): boolean {
   const { res } = c;
   if (res.status === 101) return true; // an upgrade, which only its request has, and cannot be copied
   try {
-    const copy = TYPES_TEXT_LATE ? res.clone() : new Response(res.body, res);
+    const isClone = typesTextLate();
+    const copy = isClone ? res.clone() : new Response(res.body, res);
     // What a stream gives would be kept for it. The clone fails with the same error.
-    if (TYPES_TEXT_LATE) res.body?.cancel().catch(() => {});
+    if (isClone) res.body?.cancel().catch(() => {});
     // Hono would read the `body` of a response that follows another.
     c.res = undefined;
     c.res = copy;

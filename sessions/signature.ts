@@ -9,7 +9,7 @@ import { hexToBytes } from "@noble/hashes/utils.js";
 import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
 import { decodeBase64Url, encodeBase64Url } from "hono/utils/encode";
 
-/** The shortest secret key, in characters. */
+/** The shortest secret key, in characters or bytes. */
 export const MIN_SECRET_LENGTH = 16;
 /** The most bytes of a decompressed payload: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
@@ -27,7 +27,7 @@ export interface SignatureOptions {
   salt: string;
   digest: keyof typeof DIGESTS;
   /** Older keys, whose signatures are still accepted. */
-  fallbacks: readonly string[];
+  fallbacks: readonly (string | Uint8Array)[];
 }
 
 /** Makes cookies that nobody without the key can make. */
@@ -49,7 +49,7 @@ export class Signer implements CookieCodec {
   readonly #keys: Sign[];
 
   /** @throws {TypeError} If a key is shorter than {@linkcode MIN_SECRET_LENGTH} */
-  constructor(secretKey: string, { salt, digest, fallbacks }: SignatureOptions) {
+  constructor(secretKey: string | Uint8Array, { salt, digest, fallbacks }: SignatureOptions) {
     this.#keys = [secretKey, ...fallbacks].map((key) => prepareKey(key, salt, DIGESTS[digest]));
   }
 
@@ -79,7 +79,11 @@ type Sign = (text: string) => string;
  * The HMAC takes in the key once. Each signature continues from a copy of that state, which costs
  * half; all copy into one object, which saves another third.
  */
-function prepareKey(secretKey: string, salt: string, digest: typeof sha1 | typeof sha256): Sign {
+function prepareKey(
+  secretKey: string | Uint8Array,
+  salt: string,
+  digest: typeof sha1 | typeof sha256,
+): Sign {
   const state = hmac.create(digest, hmac(digest, secretBytes(secretKey), UTF8.encode(salt)));
   const copy = state.clone();
   return (text) => encode(state._cloneInto(copy).update(bytesOf(text)).digest());
@@ -91,12 +95,13 @@ function bytesOf(text: string): Uint8Array {
   return SCRATCH.subarray(0, UTF8.encodeInto(text, SCRATCH).written);
 }
 
-/** @throws {TypeError} If the key is not a text of {@linkcode MIN_SECRET_LENGTH} */
-export function secretBytes(secretKey: string): Uint8Array {
-  const length = typeof secretKey === "string" ? secretKey.length : NaN;
-  if (length >= MIN_SECRET_LENGTH) return UTF8.encode(secretKey);
+/** @throws {TypeError} If the key is not a text or bytes of {@linkcode MIN_SECRET_LENGTH} */
+export function secretBytes(secretKey: string | Uint8Array): Uint8Array {
+  const isText = typeof secretKey === "string";
+  const length = isText || secretKey instanceof Uint8Array ? secretKey.length : NaN;
+  if (length >= MIN_SECRET_LENGTH) return isText ? UTF8.encode(secretKey) : secretKey;
   // Whatever else it is may be secret.
-  const kind = secretKey === undefined ? "undefined" : "not text";
+  const kind = secretKey === undefined ? "undefined" : "neither text nor bytes";
   const what = Number.isNaN(length) ? `that is ${kind}` : `of ${length} characters`;
   const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
   throw new TypeError(`Cannot use a secret key ${what}: ${wanted}`);

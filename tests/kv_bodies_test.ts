@@ -179,6 +179,14 @@ test("rejects a body that is shorter than its Content-Length", async ({ app, sto
 
 // ---- Bodies in parts ------------------------------------------------------------------------
 
+test("asks for a Content-Length where a cancelled upload looks like a complete one", async ({ app }) => {
+  const init = () => put(new Blob(["1"]).stream(), JSON_TYPE);
+  for (const served of [{ completed: Promise.resolve() }, { incoming: {}, outgoing: {} }]) {
+    assertEquals((await app.request("/a", init(), served)).status, 411);
+  }
+  assertEquals((await app.request("/a", init())).status, 201);
+});
+
 test("reads a body the same, wherever it is cut into parts", async ({ app }) => {
   const sizes = fc.oneof(
     fc.integer({ min: 2, max: 20 }),

@@ -112,6 +112,15 @@ test("rejects a query with invalid percent-encoding", async ({ app }) => {
   }
 });
 
+test("takes a Host with a default port, which Node and Bun leave out of the URL", async ({ app }) => {
+  const statuses = async (...hosts: string[]) =>
+    await Promise.all(hosts.map(async (Host) => {
+      return (await app.request("http://localhost/a", { headers: { Host } })).status;
+    }));
+  assertEquals(await statuses("localhost", "LOCALHOST:80", "localhost:443"), [200, 200, 200]);
+  assertEquals(await statuses("localhost:8080", "localhost/b", "other:80"), [400, 400, 400]);
+});
+
 test("says in its own words what a query or an operation should be", async ({ app, store }) => {
   const operation = (text: string) => ["/", post(`[${text}]`)] as const;
   const cases: [readonly [string, RequestInit], string][] = [

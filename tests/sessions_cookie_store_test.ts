@@ -7,6 +7,7 @@ import {
   assertRejects,
   assertThrows,
 } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { deflateSync } from "node:zlib";
 import { Hono } from "hono";
 import { z } from "zod";
@@ -136,6 +137,18 @@ Deno.test("a cookie that Flask has compressed, too large as ours, is read and no
   assertEquals((await browser.request("POST", "/rotate")).status, 500);
   assertMatch(logged.end(), /SessionTooLarge/);
   assertEquals(browser.setCookie, null);
+});
+
+Deno.test("a secret key may be bytes that are no text, as Flask's own example", async () => {
+  const key = Uint8Array.from('_5#y2L"F4Q8z\n\xec]/', (char) => char.charCodeAt(0));
+  const signed = new CookieSessionStore(key, { digest: "sha1" });
+  const payload = Buffer.from('{"count":5}').toString("base64url");
+  assertEquals((await signed.load(flaskCookie(payload, 5, key)))?.data, { count: 5 });
+  const encrypted = new CookieSessionStore(key, { encrypt: true });
+  const { cookie } = await encrypted.create({ count: 6 });
+  const later = new CookieSessionStore(KEY, { encrypt: true, fallbacks: [key] });
+  assertEquals((await later.load(cookie))?.data, { count: 6 });
+  assertThrows(() => new CookieSessionStore(key.slice(1)), TypeError, "a secret key of 15");
 });
 
 Deno.test("a compressed cookie is not inflated beyond 64 KiB", async () => {

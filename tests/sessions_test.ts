@@ -29,14 +29,14 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
       () => new Signed(),
       /secret key that is undefined: expected a text of 16 characters at least$/,
     ],
-    [() => new Signed(5), /secret key that is not text: expected a text of 16/],
+    [() => new Signed(5), /secret key that is neither text nor bytes: expected a text of 16/],
     [
       () => new Signed(KEY, { fallbacks: "an older key of the app" }),
       /^Cannot use these fallbacks in new Cookie/,
     ],
     [
       () => new Signed([KEY, KEY]),
-      /^Cannot use a secret key that is not text: expected a text of 16/,
+      /^Cannot use a secret key that is neither text nor bytes: expected a text of 16/,
     ],
     [() => new Signed(KEY, { digest: "md5" }), /"md5" as digest .*: expected "sha1" or "sha256"$/],
     [

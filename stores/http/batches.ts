@@ -45,7 +45,15 @@ export interface BatchesOptions {
   timeout: number;
   /** Returns the error of a call that was not sent in time. */
   late(): Error;
+  /** Runs a task when the calls of this turn have been made. */
+  later?: (task: () => void) => void;
 }
+
+/**
+ * The options of a worker: there, a request must not wait for what another one has begun. Each call is
+ * a request of its own.
+ */
+export const ALONE = { requests: Infinity, operations: 1, later: (task: () => void) => task() };
 
 /** Calls that wait in order, and the requests under way. */
 export class Batches {
@@ -80,10 +88,10 @@ export class Batches {
 
   #add(pending: Pending): void {
     this.#queue.push(pending);
-    this.#schedule(afterThisTurn);
+    this.#schedule();
   }
 
-  #schedule(later: (task: () => void) => void): void {
+  #schedule(later = this.options.later ?? afterThisTurn): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     later(() => {
@@ -137,7 +145,7 @@ export class Batches {
     request.finally(() => {
       this.#underWay--;
       // The calls that its answers lead to come in this turn, and join the next request.
-      this.#schedule(afterThisTurn);
+      this.#schedule();
     });
   }
 }

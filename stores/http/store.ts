@@ -1,13 +1,14 @@
 /**
  * A store on another machine: a client of `kv.ts`.
  *
- * The calls of one turn of the event loop travel as one request, so that a busy server makes few.
+ * The calls of one turn of the event loop travel as one request, so that a busy server makes few. In
+ * a worker each call is a request of its own: await a write before the next one of its key.
  * `setAll` is a request of its own, of 10,000 entries and 16 MiB at most. No write is sent twice.
  *
  * @module
  */
 import { checked } from "../checks.ts";
-import { Batches, type PendingOperation } from "./batches.ts";
+import { ALONE, Batches, type PendingOperation } from "./batches.ts";
 import { IDLE_TIMEOUT, readChanges } from "./changes.ts";
 import { Connections, hasSockets } from "./connections.ts";
 import { overFetch, readText, Requests } from "./requests.ts";
@@ -79,10 +80,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   // A call waits to be sent, then for its answer: half of the deadline for each.
   const timeout = deadline / 2;
   const requests = new Requests(url, token, timeout, transport, options.tokenName);
-  const late = () => requests.late();
-  const reads = new Batches({ requests: 4, operations: 100, send, timeout, late });
-  const writes = new Batches({ requests: 1, operations: 400, send, timeout, late });
-  const closing = new AbortController();
+  const common = { send, timeout, late: () => requests.late(), ...hasSockets ? {} : ALONE };
+  const reads = new Batches({ requests: 4, operations: 100, ...common });
+  const writes = new Batches({ requests: 1, operations: 400, ...common });
+  const watches = new Set<AbortController>();
+  let isClosed = false;
 
   async function send(batch: readonly PendingOperation[]): Promise<PendingOperation[]> {
     const body = `[${batch.map(({ text }) => text).join(",")}]`;
@@ -154,7 +156,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (since !== undefined) headers["Last-Event-ID"] = since;
       const { stop, signal, clear } = requests.deadline();
-      closing.signal.addEventListener("abort", () => stop.abort(), { signal });
+      watches.add(stop);
+      signal.addEventListener("abort", () => watches.delete(stop));
       const failed = (cause: unknown) => ofRead(requests.failed(cause));
       try {
         const path = `/?${new URLSearchParams({ prefix })}`;
@@ -163,11 +166,11 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         if (response.status !== 200) {
           throw requests.refused(response.status, await readText(response));
         }
-        const isClosed = () => closing.signal.aborted;
-        return await readChanges(response, { stop, idleTimeout, failed, isClosed });
+        const options = { stop, idleTimeout, failed, isClosed: () => isClosed };
+        return await readChanges(response, options);
       } catch (cause) {
         stop.abort();
-        if (!closing.signal.aborted) throw failed(cause);
+        if (!isClosed) throw failed(cause);
         throw new StoreUnavailable("The store is closed", { cause, outcome: "unchanged" });
       } finally {
         clear();
@@ -177,7 +180,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
     check: () => reads.request(() => requests.call("/?health", readHealth)).catch(failRead),
 
     async close() {
-      closing.abort();
+      isClosed = true;
+      for (const stop of watches) stop.abort();
       await Promise.all([reads.idle(), writes.idle()]);
       transport.close();
     },

@@ -16,12 +16,20 @@ import {
   packNpm,
   REGISTRY,
   succeed,
+  WORKERD,
 } from "../helpers/package.ts";
-import { freePort, isInstalled, runToEnd, testWith } from "../helpers/programs.ts";
+import {
+  eventually,
+  freePort,
+  isInstalled,
+  Program,
+  runToEnd,
+  testWith,
+} from "../helpers/programs.ts";
 import { REDIS, startRedis } from "../helpers/redis_servers.ts";
 
-/** A worker's program: sessions in the cookie, and behind a key-value service. */
-const WORKER = `
+/** A worker: sessions in the cookie under /cookie, and behind the key-value service of a URL. */
+const worker = (service: string) => `
 import { CookieSessionStore, KeyValueSessionStore, sessions } from "@counter/sessions";
 import { httpStore } from "@counter/sessions/stores/http";
 import { Hono } from "hono";
@@ -33,24 +41,38 @@ const counter = (store) =>
     const { count } = await c.var.session.update((s) => ({ ...s, count: s.count + 1 }));
     return c.text("Count: " + count);
   });
-export const inCookie = counter(new CookieSessionStore("a secret key of 16 characters or more"));
-export const overHttp = (fetch) =>
-  counter(new KeyValueSessionStore(httpStore("http://localhost", { fetch })));
+const secretKey = "a secret key of 16 characters or more";
+export default new Hono()
+  .route("/cookie", counter(new CookieSessionStore(secretKey)))
+  .route("/store", counter(new KeyValueSessionStore(httpStore("${service}"))));
 `;
 
-/** Visits each of the worker's apps twice. */
-const VISITOR = `
-import { kv } from "@counter/sessions/kv";
-import { memoryStore } from "@counter/sessions/stores/memory";
-import { inCookie, overHttp } from "./worker.js";
+/** The configuration of workerd, which runs Cloudflare's workers. */
+const workerd = (port: number) => `
+using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [
+    (name = "worker", worker = (
+      modules = [(name = "worker.js", esModule = embed "worker.js")],
+      compatibilityDate = "2026-01-01",
+      globalOutbound = "network",
+    )),
+    (name = "network", network = (allow = ["private"])),
+  ],
+  sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "worker")],
+);
+`;
+
+/** A program that Node requires, and that a bundler makes into one file. */
+const SERVICE = `
+const { kv } = require("@counter/sessions/kv");
+const { memoryStore } = require("@counter/sessions/stores/memory");
 
 const memory = memoryStore();
-const service = kv(memory);
-for (const worker of [inCookie, overHttp((url, init) => service.request(url, init))]) {
-  const Cookie = (await worker.request("/")).headers.get("Set-Cookie").split(";")[0];
-  console.log(await (await worker.request("/", { headers: { Cookie } })).text());
-}
-await memory.close();
+kv(memory).request("/a").then(async (response) => {
+  console.log(await response.text());
+  await memory.close();
+});
 `;
 
 /** Writes to the Redis whose URL is its argument, watches, reads and lists. */
@@ -131,7 +153,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       // Bun serves what its main program exports as default.
       await Deno.writeTextFile(join(path, "main.ts"), `import "./first.ts"; import "./every.ts";`);
     }
-    const others = ["typescript@7", "esbuild@0.28", "@types/node@24"];
+    const others = ["typescript@7", "esbuild@0.28", "@types/node@24", WORKERD];
     const nodes = [`${NODE}@24`, `oldest-node@npm:${NODE}@22.16.0`];
     await succeed("npm", [...INSTALL, ...nodes, `${BUN}@1`, ...others], tools);
     await succeed("npm", [...INSTALL, tarball, "hono", "zod"], app);
@@ -251,6 +273,15 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     await memory.close();
   });
 
+  await t.step("a program requires it, and is itself what a bundle of both runs", async () => {
+    await Deno.writeTextFile(join(app, "service.cjs"), SERVICE);
+    const flags = ["--bundle", "--platform=node", "--outfile=bundle.cjs"];
+    await succeed(tool(".bin/esbuild"), ["service.cjs", ...flags], app);
+    for (const file of ["service.cjs", "bundle.cjs"]) {
+      assertEquals(await succeed(node, [file], app), '{"a":null}\n');
+    }
+  });
+
   await t.step("only the engine that a URL asks for is loaded", async () => {
     await Deno.writeTextFile(join(app, "without.js"), WITHOUT_ENGINE);
     const noSqlite = ["--no-experimental-sqlite", "without.js"];
@@ -269,16 +300,51 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     assertMatch(output, /^:memory: null\nkv\.db null\nredis:.* Cannot find package 'ioredis'.*\n$/);
   });
 
-  await t.step("a worker has neither files nor sockets: its bundle imports nothing", async () => {
-    await Deno.writeTextFile(join(app, "worker.ts"), WORKER);
-    const flags = ["--bundle", "--format=esm", "--platform=neutral", "--main-fields=module,main"];
-    const output = ["--outfile=worker.js", "--metafile=worker.json", "--conditions=worker,browser"];
-    await succeed(tool(".bin/esbuild"), ["worker.ts", ...flags, ...output], app);
-    const { outputs } = JSON.parse(await Deno.readTextFile(join(app, "worker.json")));
-    assertEquals(outputs["worker.js"].imports, []);
-    await Deno.writeTextFile(join(app, "visitor.ts"), VISITOR);
-    assertEquals(await succeed(node, ["visitor.ts"], app), "Count: 2\nCount: 2\n");
-  });
+  await t.step(
+    "a worker has neither files nor sockets, and each request is on its own",
+    async () => {
+      const memory = memoryStore();
+      const listening = { hostname: "127.0.0.1", port: 0, onListen() {} };
+      await using service = Deno.serve(listening, kv(memory).fetch);
+      await Deno.writeTextFile(
+        join(app, "worker.ts"),
+        worker(`http://127.0.0.1:${service.addr.port}`),
+      );
+      const flags = ["--bundle", "--format=esm", "--platform=neutral", "--main-fields=module,main"];
+      const output = [
+        "--outfile=worker.js",
+        "--metafile=worker.json",
+        "--conditions=worker,browser",
+      ];
+      await succeed(tool(".bin/esbuild"), ["worker.ts", ...flags, ...output], app);
+      const { outputs } = JSON.parse(await Deno.readTextFile(join(app, "worker.json")));
+      assertEquals(outputs["worker.js"].imports, []);
+      const port = freePort();
+      await Deno.writeTextFile(join(app, "worker.capnp"), workerd(port));
+      await using running = new Program(tool(`${WORKERD}/bin/workerd`), ["serve", "worker.capnp"], {
+        cwd: app,
+      });
+      const visit = async (path: string, Cookie = "") => {
+        const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { Cookie } });
+        const text = await response.text();
+        assertEquals(response.status, 200, text + running.output);
+        return { text, cookie: response.headers.get("Set-Cookie")?.split(";")[0] ?? Cookie };
+      };
+      const isUp = () => visit("/cookie").then(() => true, () => false);
+      await eventually("the worker", isUp, 10).catch(() => visit("/cookie"));
+      for (const path of ["/cookie", "/store"]) {
+        const { text, cookie } = await visit(path);
+        assertEquals(text, "Count: 1");
+        assertEquals((await visit(path, cookie)).text, "Count: 2");
+        if (path === "/cookie") continue;
+        const many = await Promise.all(Array.from({ length: 8 }, () => visit(path, cookie)));
+        const expected = Array.from({ length: 8 }, (_, i) => `Count: ${i + 3}`);
+        assertEquals(many.map((it) => it.text).sort(), expected.sort());
+        assertEquals((await visit(path)).text, "Count: 1");
+      }
+      await memory.close();
+    },
+  );
 
   await Deno.remove(directory, { recursive: true });
 });

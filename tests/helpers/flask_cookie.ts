@@ -3,7 +3,11 @@ import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
 
 /** A cookie that Flask signed some seconds ago; the payload is encoded already. */
-export function flaskCookie(payload: string, age: number, secretKey: string): string {
+export function flaskCookie(
+  payload: string,
+  age: number,
+  secretKey: string | Uint8Array,
+): string {
   const seconds = Math.floor(Date.now() / 1000) - age;
   const timestamp = Buffer.from(seconds.toString(16), "hex").toString("base64url");
   const signed = `${payload}.${timestamp}`;

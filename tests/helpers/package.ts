@@ -13,6 +13,7 @@ export const REGISTRY: string[] = await (async () => {
 const ARCH = Deno.build.arch === "aarch64" ? "arm64" : "x64";
 export const NODE = `node-${Deno.build.os}-${ARCH}`;
 export const BUN = `@oven/bun-${Deno.build.os}-${ARCH.replace("arm64", "aarch64")}`;
+export const WORKERD = `@cloudflare/workerd-${Deno.build.os}-${ARCH.replace("x64", "64")}`;
 export const INSTALL = [
   "install",
   "--ignore-scripts",
