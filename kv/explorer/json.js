@@ -55,7 +55,7 @@ export function coloured(json) {
  *
  * @param {unknown} value
  * @param {Folds} folds
- * @param {string} wanted What the start of a folded value is to show, in lower case
+ * @param {string[]} wanted What the start of a folded value is to show one of, in lower case
  * @param {{ before: string, after: string, path: string, depth: number }} [place] In its container
  * @returns {HTMLElement}
  */
@@ -71,7 +71,7 @@ export function tree(value, folds, wanted, place) {
   const first = members.length === 0 ? "" : text.slice(0, 1);
   const length = depth === 0 ? FOLDED_VALUE : FOLDED_PART;
   const isCut = text.length > length;
-  const at = isCut && wanted !== "" ? text.toLowerCase().indexOf(wanted) - BEFORE_WANTED : 0;
+  const at = isCut && wanted.length > 0 ? placeOf(wanted, text) - BEFORE_WANTED : 0;
   const start = Math.max(at, first.length);
   const end = isCut ? Math.max(at, 0) + length : text.length;
   const shown = text.slice(start, end);
@@ -117,6 +117,17 @@ export function tree(value, folds, wanted, place) {
   summary.addEventListener("click", () => folds.set(path, !details.open));
   details.addEventListener("toggle", unfold);
   return details;
+}
+
+/**
+ * Where a text has one of others, or -1.
+ *
+ * @param {string[]} wanted
+ * @param {string} text
+ */
+function placeOf(wanted, text) {
+  const lower = text.toLowerCase();
+  return Math.max(...wanted.map((it) => lower.indexOf(it)));
 }
 
 /** @param {unknown} value */

@@ -13,6 +13,9 @@ const PAGE_SIZE = 50;
 /** How often the list is fetched again while keys come and go, in milliseconds. */
 const RELOAD_AFTER = 250;
 
+/** @type {string[]} */
+const NOT_SEARCHED = [];
+
 const list = byId("entries");
 const empty = byId("empty");
 const nothingFound = byId("nothing-found");
@@ -51,6 +54,11 @@ const rowEvents = {
   },
   edit: openEditor,
 };
+
+/** What the rows are searched for, in lower case. */
+function wantedTexts() {
+  return search?.wanted ?? NOT_SEARCHED;
+}
 
 function thisPage() {
   return pages.at(-1) ?? { after: "", before: 0 };
@@ -96,7 +104,7 @@ export function received({ key, ...contents }) {
     row?.remove();
   } else if (row) {
     row.changedIn = loads;
-    row.show(contents, search?.text ?? "");
+    row.show(contents, wantedTexts());
     markSoon();
   } else {
     search?.found.add(key);
@@ -140,7 +148,7 @@ async function load() {
       return [];
     }
     if (search?.matches(key, contents.value) === false) return [];
-    row.show(contents, search?.text ?? "");
+    row.show(contents, wantedTexts());
     return [row];
   });
   place(shown);
@@ -181,7 +189,7 @@ function markSoon() {
   marking = true;
   requestAnimationFrame(() => {
     marking = false;
-    mark(list.querySelectorAll(".key, .value"), search?.text ?? "");
+    mark(list.querySelectorAll(".key, .value"), wantedTexts());
   });
 }
 

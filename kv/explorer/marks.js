@@ -7,29 +7,31 @@ const marks = "highlights" in CSS ? new Highlight() : null;
 if (marks) CSS.highlights.set("found", marks);
 
 /**
- * Marks a text in place of the one before.
+ * Marks texts in place of those before.
  *
  * @param {Iterable<Element>} elements Each is searched
- * @param {string} text In lower case
+ * @param {string[]} wanted In lower case, none of them empty
  */
-export function mark(elements, text) {
+export function mark(elements, wanted) {
   marks?.clear();
-  if (marks === null || text === "") return;
+  if (marks === null || wanted.length === 0) return;
   for (const element of elements) {
     const nodes = textsOf(element);
     const all = lowerCase(nodes.map(({ data }) => data).join(""));
-    let node = 0;
-    let start = 0;
-    /** @param {number} at Not before the last one @returns {[Text, number]} */
-    const place = (at) => {
-      while (at - start > (nodes[node]?.length ?? Infinity)) start += nodes[node++]?.length ?? 0;
-      return [/** @type {Text} */ (nodes[node]), at - start];
-    };
-    for (let at = all.indexOf(text); at >= 0; at = all.indexOf(text, at + text.length)) {
-      const range = document.createRange();
-      range.setStart(...place(at));
-      range.setEnd(...place(at + text.length));
-      marks.add(range);
+    for (const text of wanted) {
+      let node = 0;
+      let start = 0;
+      /** @param {number} at Not before the last one @returns {[Text, number]} */
+      const place = (at) => {
+        while (at - start > (nodes[node]?.length ?? Infinity)) start += nodes[node++]?.length ?? 0;
+        return [/** @type {Text} */ (nodes[node]), at - start];
+      };
+      for (let at = all.indexOf(text); at >= 0; at = all.indexOf(text, at + text.length)) {
+        const range = document.createRange();
+        range.setStart(...place(at));
+        range.setEnd(...place(at + text.length));
+        marks.add(range);
+      }
     }
   }
 }

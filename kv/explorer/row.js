@@ -18,7 +18,8 @@ export class Row {
   changedIn = 0;
   /** Which parts of the value are unfolded. @type {import("./json.js").Folds} */
   folds = new Map();
-  wanted = "";
+  /** @type {string[]} */
+  wanted = [];
 
   /**
    * @param {string} key
@@ -55,10 +56,10 @@ export class Row {
 
   /**
    * @param {import("./service.js").Contents} contents
-   * @param {string} wanted What is searched for
+   * @param {string[]} wanted The texts that are searched for, in lower case
    */
   show(contents, wanted) {
-    if (contents.revision === this.contents.revision && wanted === this.wanted) return;
+    if (contents.revision === this.contents.revision && `${wanted}` === `${this.wanted}`) return;
     this.contents = contents;
     this.wanted = wanted;
     const { activeElement } = document;

@@ -2,6 +2,7 @@
 /// <reference lib="dom" />
 /** A search for a text in keys and values: it reads every entry under a prefix, in a stream. */
 import { grouped } from "./dom.js";
+import { shownKey } from "./keys.js";
 import { dump, parse } from "./service.js";
 
 /** The most keys that are found. */
@@ -20,7 +21,15 @@ export class Search {
    */
   constructor(prefix, text) {
     this.prefix = prefix;
-    this.text = text.toLowerCase();
+    const inString = JSON.stringify(text).slice(1, -1);
+    const folded = text.replaceAll('": ', '":');
+    const unescaped = text.replace(/\\u([\da-f]{4})/gi, (_, code) => {
+      return String.fromCharCode(parseInt(code, 16));
+    });
+    /** The texts as which JSON may have it, in lower case. */
+    this.wanted = [
+      ...new Set([text, inString, folded, unescaped].map((it) => it.toLowerCase())),
+    ];
     this.stopped = new AbortController();
   }
 
@@ -37,7 +46,8 @@ export class Search {
    * @param {unknown} value
    */
   matches(key, value) {
-    return [key, JSON.stringify(value)].some((it) => it.toLowerCase().includes(this.text));
+    const texts = [key, shownKey(key), JSON.stringify(value)].map((it) => it.toLowerCase());
+    return this.wanted.some((wanted) => texts.some((it) => it.includes(wanted)));
   }
 
   /** @param {(search: Search) => void} onProgress Is called after each part of the stream, and at the end */

@@ -241,6 +241,8 @@ async function search(browser: Browser, name: string): Promise<void> {
   await find('"price":1.10');
   await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
   await eventually("a mark over colours", async () => `${await marked(page)}` === '"price":1.10');
+  await find('"price": 1.10');
+  await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
   await find("A-VIS");
   await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
   await eventually("a mark in the key", async () => `${await marked(page)}` === "a-vis");
@@ -248,6 +250,9 @@ async function search(browser: Browser, name: string): Promise<void> {
   await eventually("the value from where it was found", async () => {
     return /^{… b+","found":"Zoë/.test((await rows(page))[0]?.[1] ?? "");
   });
+  await find('& "co"');
+  await eventually("a mark over escapes", async () => `${await marked(page)}` === '& \\"co\\"');
+  await find("zoë &");
   await eventually("a mark", async () => `${await marked(page)}` === "Zoë &");
   await page.click("tbody summary");
   await eventually("one where it unfolds", async () => `${await marked(page)}` === "Zoë &,Zoë &");
