@@ -100,8 +100,9 @@ function progress(of) {
 export function received({ key, ...contents }) {
   const row = rows.get(key);
   if (contents.revision === null || search?.matches(key, contents.value) === false) {
-    search?.found.delete(key);
-    row?.remove();
+    const wasListed = search?.found.delete(key) ?? true;
+    if (row) row.remove();
+    else if (wasListed) reloadSoon(); // another page has one less
   } else if (row) {
     row.changedIn = loads;
     row.show(contents, wantedTexts());
@@ -153,6 +154,7 @@ async function load() {
   });
   place(shown);
   nextCursor = page.next;
+  if (page.total !== null) correctPosition(page.keys.length, page.total);
   showPosition(shown.length, page.total);
   if (failure) throw new Error(failure);
 }
@@ -194,14 +196,28 @@ function markSoon() {
 }
 
 /**
+ * Corrects how many entries come before this page, since some of them may have come or gone. On the
+ * last page that is certain; after any other comes at least one more.
+ *
+ * @param {number} count How many keys this page has
+ * @param {number} total
+ */
+function correctPosition(count, total) {
+  const page = thisPage();
+  if (pages.length === 1) return;
+  if (nextCursor === null) page.before = Math.max(0, total - count);
+  else page.before = Math.min(page.before, Math.max(0, total - count - 1));
+}
+
+/**
  * @param {number} count How many entries this page shows
  * @param {number | null} counted How many the store has, where it can count them
  */
 function showPosition(count, counted) {
   const { before } = thisPage();
   const isOnly = pages.length === 1 && nextCursor === null;
-  // On the last page the total is known in any case.
-  const total = search?.found.size ?? (nextCursor === null ? before + count : counted);
+  // On the last page it is known in any case.
+  const total = search?.found.size ?? counted ?? (nextCursor === null ? before + count : null);
   const first = count === 0 ? "0" : `${grouped(before + 1)}–${grouped(before + count)}`;
   const range = total === null ? first : `${first} of ${grouped(total)}`;
   const position = isOnly ? entryCount(count) : range;

@@ -156,6 +156,11 @@ async function turnPages(browser: Browser): Promise<void> {
   const focused = () =>
     page.evaluate(() => document.activeElement?.id || document.activeElement?.className);
   assertEquals(await focused(), "previous plain", "the focus stays beside the disabled button");
+  const first = names.slice(0, 5);
+  await post(kv.url, JSON.stringify(first.map((key) => ({ op: "delete", key }))));
+  await range("46–56 of 56");
+  await post(kv.url, JSON.stringify(Object.fromEntries(first.map((name) => [name, 0]))));
+  await range("51–61 of 61");
   const removed = [...names.slice(50), "b"].map((key) => ({ op: "delete", key }));
   await post(kv.url, JSON.stringify(removed));
   await shows("the page before the one that is gone", names.slice(0, 50));
@@ -225,6 +230,8 @@ async function search(browser: Browser, name: string): Promise<void> {
     await page.click("nav .next");
     await range(["51–100 of 111 found", "101–111 of 111 found"][i] ?? "");
   }
+  await remove(`${kv.url}/n29`);
+  await range("101–110 of 110 found");
   await find("visitor 2900");
   await rowsAre(page, [["n2900", '"Visitor 2900."', "never"]]);
   await put(`${kv.url}/new`, '"Visitor 29000"');
