@@ -43,6 +43,10 @@ let reloading = false;
 let outdated = false;
 let marking = false;
 let loadFailure = "";
+/** What the list has last begun to show, as JSON. At first all, which is not spoken. */
+let begun = JSON.stringify(query);
+/** Whether a screen reader is to be told how many entries there are. */
+let toSpeak = false;
 /** The search that the list shows. @type {Search | null} */
 let search = null;
 
@@ -71,6 +75,9 @@ export function goToFirstPage() {
 /** Begins to list what is asked for. From then on, {@linkcode received} is told of every change. */
 export function begin() {
   loads++;
+  const asked = JSON.stringify(query);
+  if (asked !== begun) toSpeak = true;
+  begun = asked;
   search?.stop();
   search = query.contains === "" ? null : new Search(query.prefix, query.contains);
   if (search === null) {
@@ -239,6 +246,14 @@ function showPosition(count, counted) {
   explorer.classList.toggle("empty", isEmpty);
   empty.hidden = !isEmpty || isAsked;
   nothingFound.hidden = !isEmpty || !isAsked;
+  if (toSpeak && search?.isOver !== false) speak();
+}
+
+/** Tells a screen reader what the page has found. */
+function speak() {
+  toSpeak = false;
+  const shown = nothingFound.hidden ? navs[0]?.range : nothingFound;
+  say(shown?.textContent ?? "", "spoken");
 }
 
 /** Fetches the list once for all changes within {@linkcode RELOAD_AFTER}, and never twice at a time. */
@@ -264,7 +279,7 @@ export async function turnPage(way) {
   // A second click may come before the next page and its cursor.
   nextCursor = null;
   await refresh();
-  say(navs[0]?.range.textContent ?? "", "spoken");
+  speak();
 }
 
 for (const { previous, next } of navs) {

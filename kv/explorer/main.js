@@ -37,7 +37,8 @@ function watch() {
   const opened = new EventSource(`${SERVICE}?${new URLSearchParams({ prefix })}`);
   source = opened;
   opened.addEventListener("ready", () => {
-    live.textContent = "Live";
+    // A screen reader would say it again.
+    if (live.textContent !== "Live") live.textContent = "Live";
     live.className = "on";
     explorer.classList.remove("lost");
     isExplained = false;

@@ -173,19 +173,28 @@ async function turnPages(browser: Browser): Promise<void> {
   await put(`${kv.url}/b`, "0");
   await range("1–50 of 51");
 
+  await page.$eval("#live", (live) => {
+    new MutationObserver(() => document.title = "spoken").observe(live, { childList: true });
+  });
   await page.type("#prefix", "b");
   await shows("what is under the prefix", ["b"]);
+  const spoken = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status.spoken") === expected);
+  await spoken("1 entry");
   await put(`${kv.url}/a99`, "1");
   await put(`${kv.url}/bb`, "1");
   await shows("a new key under the prefix", ["b", "bb"]);
+  assertEquals(await page.title(), "Key-value store", "it is not spoken that the page is live");
   await page.reload();
   await shows("the same after a reload", ["b", "bb"]);
   assertEquals(new URL(page.url()).search, "?prefix=b");
   await page.type("#prefix", "x");
   const nothing = "#nothing-found:not([hidden])";
   await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
+  await spoken("No entry matches.");
   await page.click("#clear");
   await shows("every key", names.slice(0, 50));
+  await spoken("1–50 of 53");
 }
 
 /** Clicks again before the first click has had an effect. */
@@ -222,6 +231,7 @@ async function search(browser: Browser, name: string): Promise<void> {
 
   await find("vIsItOr 29");
   await range("1–50 of 111 found");
+  assertEquals(await text(page, "#status.spoken"), "1–50 of 111 found");
   await eventually("a mark in each row", async () => (await marked(page)).length === 50);
   assertEquals((await marked(page))[0], "Visitor 29");
   assertEquals(await text(page, "#whole-prefix:not([hidden])") !== "", true);
