@@ -14,6 +14,8 @@ import { parse, SERVICE } from "./service.js";
 const WATCH_AGAIN_AFTER = 2000;
 /** How long a person who types has to pause until the list follows, in milliseconds. */
 const TYPING = 200;
+/** A stream that is silent for longer is lost: the service sends an event every 4 s. In milliseconds. */
+const SILENCE = 12_000;
 
 const live = byId("live");
 /** @type {["prefix" | "contains", HTMLInputElement][]} */
@@ -24,6 +26,8 @@ const fields = [
 /** @type {EventSource | undefined} */
 let source;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
+let silence;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
 let typing;
 /** Whether the reason for a rejected stream has been shown. */
 let isExplained = false;
@@ -31,21 +35,14 @@ let isExplained = false;
 /** Follows the changes under the prefix. The list is fetched when the service is ready. */
 function watch() {
   source?.close();
+  clearTimeout(silence);
   // A browser has six connections to a service, and each page that watches keeps one.
   if (document.hidden) return;
   const { prefix } = query;
   const opened = new EventSource(`${SERVICE}?${new URLSearchParams({ prefix })}`);
   source = opened;
-  opened.addEventListener("ready", () => {
-    // A screen reader would say it again.
-    if (live.textContent !== "Live") live.textContent = "Live";
-    live.className = "on";
-    explorer.classList.remove("lost");
-    isExplained = false;
-    begin();
-  });
-  opened.addEventListener("message", ({ data }) => received(parse(data)));
-  opened.addEventListener("error", () => {
+
+  function lost() {
     if (!explorer.classList.contains("lost")) {
       live.textContent = `Not connected since ${new Date().toLocaleTimeString("en")}, trying again`;
     }
@@ -57,7 +54,29 @@ function watch() {
     // What is stored can be listed without a stream, or there is a reason to show.
     if (!isExplained) begin();
     isExplained = true;
+  }
+
+  /** A service that hangs, and a network that is cut, end no stream. */
+  function heard() {
+    clearTimeout(silence);
+    silence = setTimeout(() => {
+      opened.close();
+      lost();
+    }, SILENCE);
+  }
+
+  heard();
+  for (const event of ["ready", "message", "position"]) opened.addEventListener(event, heard);
+  opened.addEventListener("ready", () => {
+    // A screen reader would say it again.
+    if (live.textContent !== "Live") live.textContent = "Live";
+    live.className = "on";
+    explorer.classList.remove("lost");
+    isExplained = false;
+    begin();
   });
+  opened.addEventListener("message", ({ data }) => received(parse(data)));
+  opened.addEventListener("error", lost);
 }
 
 /** Lists what is asked for. */
