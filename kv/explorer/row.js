@@ -64,7 +64,10 @@ export class Row {
     this.wanted = wanted;
     const { activeElement } = document;
     const focused = this.value.contains(activeElement) ? activeElement : null;
+    const scrolled = this.value.querySelector(".inside")?.scrollTop ?? 0;
     this.value.replaceChildren(tree(contents.value, this.folds, wanted));
+    const inside = this.value.querySelector(".inside");
+    if (inside) inside.scrollTop = scrolled;
     if (focused instanceof HTMLElement) {
       const summaries = [...this.value.querySelectorAll("summary")];
       summaries.find(({ dataset }) => dataset["path"] === focused.dataset["path"])?.focus();

@@ -127,6 +127,12 @@ async function unfold(browser: Browser): Promise<void> {
   });
   await put(`${kv.url}/one`, `{"list":[${Array(3000).fill(1)}]}`);
   await eventually("one member", async () => await size() === "1 member");
+
+  const inside = "tr:nth-child(2) .value > details > .inside";
+  await page.$eval(inside, (box) => box.scrollTop = 500);
+  await put(`${kv.url}/long`, `[${Array(1001).fill("{}")}]`);
+  await eventually("the new members", async () => /^\{\},/.test(await text(page, inside)));
+  assertEquals(await page.$eval(inside, (box) => box.scrollTop), 500, "it stays where it was");
   await noViolations(page);
 }
 
