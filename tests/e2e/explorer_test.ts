@@ -404,7 +404,7 @@ async function unreadable(browser: Browser): Promise<void> {
   );
 }
 
-async function layout(browser: Browser): Promise<void> {
+async function layout(browser: Browser, name: string): Promise<void> {
   await using kv = await startServer("kv.ts");
   await post(kv.url, `{"a":1,"an-entry":${JSON.stringify({ a: "x".repeat(70), b: ["y"] })}}`);
   await using visited = await visit(browser, kv.url);
@@ -447,6 +447,22 @@ async function layout(browser: Browser): Promise<void> {
   assertEquals(new Set(measured.baselines).size, 1, `one baseline: ${measured.baselines}`);
   assertEquals(new Set(measured.gaps).size, 1, `even gaps: ${measured.gaps}`);
   assertEquals(new Set(measured.colours).size, 3, "Delete looks neither disabled nor like Edit");
+
+  if (name !== "chromium") return;
+  const session = await page.createCDPSession();
+  const features = [{ name: "forced-colors", value: "active" }];
+  await session.send("Emulation.setEmulatedMedia", { features });
+  await screenshot(page, "explorer-forced-colors");
+  for (const part of [".tools", "tbody .actions"]) {
+    const [space = 0, ...gaps] = await page.$eval(part, (it) => {
+      const boxes = [...it.children].filter((e) => e.checkVisibility())
+        .map((e) => e.getBoundingClientRect());
+      const right = document.querySelector("table")?.getBoundingClientRect().right ?? 0;
+      return boxes.map((box, i) => (boxes[i + 1]?.left ?? right) - box.right).reverse();
+    });
+    assert(space >= 0, "the last button is within the table");
+    assert(gaps.every((gap) => gap > 0), `the buttons do not touch: ${gaps}`);
+  }
 }
 
 /** As the README shows it. */
