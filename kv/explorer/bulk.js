@@ -16,7 +16,7 @@ async function restoreLines(lines, name) {
   const size = `${grouped(Math.ceil(lines.size / 1024))} KiB`;
   const text = `Restore ${name} (${size})? Each line is an entry, and replaces that of its key.`;
   if (!await confirmed(text, "Restore")) return;
-  say(`Restoring ${name}`);
+  say(`Restoring ${name}`, "busy");
   const { restored, expired = 0 } = await restore(lines).catch((error) => {
     const isFirst = /^Cannot restore line 1:/.test(error.message);
     const before = isFirst ? "" : " Lines before may be restored.";
@@ -28,14 +28,14 @@ async function restoreLines(lines, name) {
 
 async function remove() {
   const { prefix } = query;
-  say("Counting the entries");
+  say("Counting the entries", "busy");
   const count = entryCount(await countKeys(prefix));
   say("");
   const question = prefix === ""
     ? `Delete everything: ${count}?`
     : `Delete ${count} with the prefix ${JSON.stringify(prefix)}?`;
   if (!await confirmed(question, "Delete")) return;
-  say(`Deleting ${count}`);
+  say(`Deleting ${count}`, "busy");
   say(`Deleted ${entryCount(await removeKeys(prefix))}`);
 }
 

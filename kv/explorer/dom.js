@@ -65,12 +65,14 @@ let messageTimer;
  * Shows a message at the foot of the window.
  *
  * @param {string} text
- * @param {"done" | "error" | "spoken"} kind "spoken": only for screen readers
+ * @param {"done" | "error" | "busy" | "spoken"} kind "busy": stays until the next message; "spoken": is
+ *   only for screen readers
  */
 export function say(text, kind = "done") {
   status.textContent = text;
   status.className = kind;
   clearTimeout(messageTimer);
+  if (kind === "busy") return;
   const time = kind === "error" ? ERROR_TIME : MESSAGE_TIME;
   messageTimer = setTimeout(() => status.textContent = "", time);
 }

@@ -2,9 +2,13 @@
 /** Changes made on the service's page, in Chromium and Firefox, by mouse and keyboard. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Browser, ElementHandle, Page } from "puppeteer-core";
+import { kv } from "../../kv.ts";
+import { json } from "../../stores/json/text.ts";
+import { memoryStore } from "../../stores/memory.ts";
 import { noViolations, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
-import { answer, rows, rowsAre, text } from "../helpers/explorer.ts";
+import { answer, hurry, rows, rowsAre, text } from "../helpers/explorer.ts";
 import { get, post, put, remove } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
@@ -18,6 +22,7 @@ testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   await step("edits when an entry expires", editTime);
   await step("deletes a prefix, and says first how many entries that is", deletePrefix);
   await step("downloads a dump, and restores the lines of a file", dumpAndRestore);
+  await step("says that it restores or deletes for as long as it does", sayBusy);
 });
 
 async function copyAndDelete(browser: Browser): Promise<void> {
@@ -170,6 +175,40 @@ async function addAndEdit(browser: Browser): Promise<void> {
   assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
   await save();
   await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 5 days"]]);
+}
+
+/** A service that answers changes when it is told to. */
+async function startSlow() {
+  const store = memoryStore();
+  const service = kv(store);
+  let answered = Promise.resolve();
+  const stop = new AbortController();
+  const { signal } = stop;
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {}, signal };
+  const server = Deno.serve(options, async (request) => {
+    const { method } = request;
+    const text = method === "POST" ? await request.text() : undefined;
+    const isChange = method === "DELETE" || text !== undefined && !text.includes('"op":"get"');
+    if (isChange) await answered;
+    if (text === undefined) return service.fetch(request);
+    const { url, headers } = request;
+    return service.fetch(new Request(url, { method, headers, body: text }));
+  });
+  return {
+    store,
+    url: `http://localhost:${server.addr.port}`,
+    /** Returns what lets it answer again. */
+    hold(): () => void {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      answered = promise;
+      return resolve;
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort(); // also what is held
+      await server.finished;
+      await store.close();
+    },
+  };
 }
 
 async function retype(page: Page, selector: string, text: string): Promise<void> {
@@ -363,6 +402,36 @@ async function dumpAndRestore(browser: Browser): Promise<void> {
     );
   });
   assertEquals(await get(`${kv.url}/a%2F4`), '{"a/4":4}', "the lines before it are restored");
+}
+
+async function sayBusy(browser: Browser): Promise<void> {
+  await using slow = await startSlow();
+  await slow.store.set("a", json(1));
+  await using visited = await visit(browser, slow.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  await hurry(page, 50);
+  const status = () => text(page, "#status");
+  const isBusy = async (expected: string, release: () => void) => {
+    await eventually(expected, async () => await status() === expected);
+    await delay(250); // other messages are gone after 100 ms
+    assertEquals(await status(), expected);
+    release();
+    await eventually("its end", async () => await status() !== expected);
+  };
+
+  let release = slow.hold();
+  await drop(page, '{"b":2}\n');
+  await answer(page, "Restore");
+  await isBusy("Restoring dropped.ndjson", release);
+  await rowsAre(page, [["a", "1", "never"], ["b", "2", "never"]]);
+
+  release = slow.hold();
+  await page.click("#remove");
+  await answer(page, "Delete");
+  await isBusy("Deleting 2 entries", release);
+  await rowsAre(page, []);
+  await page.close(); // its stream of changes would keep the server
 }
 
 /** Drops a file on the page, as a person does with the mouse. */
