@@ -1,9 +1,9 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that adds an entry, or edits one. */
-import { byId, exactTime, grouped, inUnit, openDialog, say, timeLeft } from "./dom.js";
+import { byId, exactTime, failed, grouped, inUnit, openDialog, say, timeLeft } from "./dom.js";
 import { coloured } from "./json.js";
-import { named } from "./keys.js";
+import { named, shownKey, unseenEscaped } from "./keys.js";
 import { confirmed } from "./question.js";
 import { change, now, parse } from "./service.js";
 
@@ -23,6 +23,7 @@ const problem = byId("edit-problem");
 const conflict = byId("edit-conflict");
 const conflictText = byId("edit-conflict-text");
 const currentValue = byId("edit-current");
+const saveButton = byId("edit-save");
 const useCurrent = byId("edit-use-current", HTMLButtonElement);
 /** In seconds. */
 const MAX_TTL = Number(ttlInput.max);
@@ -34,25 +35,29 @@ const NOTHING = { value: null, revision: null, expires: null };
 let editedKey = null;
 /** The entry over which Save writes: with revision null, there must be none. */
 let base = NOTHING;
-/** While this is true, Save does nothing. Disabled, it would lose the focus. */
-let saving = false;
-/** What the fields held when the dialog opened. */
-let opened = "";
-/** What the time was before it was edited. */
+/**
+ * The Save whose answer the dialog waits for, or null. Closed, it waits no longer: the answer may come
+ * when it edits another entry.
+ *
+ * @type {symbol | null}
+ */
+let saving = null;
+/** What the fields were before they were edited. */
+let shownText = "";
 let shownTtl = "";
 
 /** @param {{ key: string, contents: Contents }} [entry] Absent: a new one */
 export function openEditor(entry) {
   editedKey = entry?.key ?? null;
   title.textContent = entry ? "Edit entry" : "Add an entry";
-  keyText.textContent = editedKey;
+  keyText.textContent = editedKey === null ? "" : shownKey(editedKey);
   newKey.hidden = keyInput.disabled = entry !== undefined;
   keyInput.value = "";
   fill(entry?.contents ?? NOTHING);
   if (!entry) valueInput.value = "";
   problem.textContent = "";
   conflict.hidden = true;
-  opened = typed();
+  shownText = typedText();
   openDialog(editor);
   (entry ? valueInput : keyInput).focus();
   valueInput.setSelectionRange(0, 0);
@@ -62,7 +67,12 @@ export function openEditor(entry) {
 /** @param {Contents} contents */
 function fill(contents) {
   base = contents;
-  valueInput.value = JSON.stringify(contents.value, null, 2);
+  valueInput.value = unseenEscaped(JSON.stringify(contents.value, null, 2));
+  showTtl(contents);
+}
+
+/** @param {Contents} contents */
+function showTtl(contents) {
   const { count, length } = inUnit(contents.expires === null ? 0 : contents.expires - now());
   ttlInput.value = contents.expires === null ? "" : String(count);
   unitInput.value = String(length);
@@ -72,6 +82,18 @@ function fill(contents) {
 
 function ttlText() {
   return `${ttlInput.value} ${unitInput.value}`;
+}
+
+function isTtlEdited() {
+  return ttlText() !== shownTtl;
+}
+
+function typedText() {
+  return JSON.stringify([keyInput.value, valueInput.value]);
+}
+
+function isEdited() {
+  return typedText() !== shownText || isTtlEdited();
 }
 
 function explainTtl() {
@@ -87,18 +109,52 @@ function explainTtl() {
 
 /** Until the entry expires; null: never. A time that was not edited keeps running out. */
 function secondsLeft() {
-  if (base.expires !== null && ttlText() === shownTtl) {
+  if (base.expires !== null && !isTtlEdited()) {
     return Math.max(1, Math.ceil((base.expires - now()) / 1000));
   }
   return ttlInput.value === "" ? null : ttlInput.valueAsNumber * Number(unitInput.value);
 }
 
-function typed() {
-  return JSON.stringify([keyInput.value, valueInput.value, ttlText()]);
+async function submit() {
+  if (saving !== null) return;
+  problem.textContent = "";
+  conflict.hidden = true;
+  const own = Symbol();
+  const isAwaited = () => saving === own;
+  waitFor(own);
+  const key = editedKey ?? keyInput.value;
+  try {
+    const current = await put(key);
+    if (current === null) {
+      if (isAwaited()) editor.close();
+      say(`Saved ${named(key)}`);
+    } else if (isAwaited()) {
+      showConflict(current);
+    } else {
+      throw new Error(`${named(key)} was not saved, since it has changed meanwhile`);
+    }
+  } catch (error) {
+    if (!isAwaited()) return failed(error);
+    problem.textContent = error instanceof Error ? error.message : String(error);
+  } finally {
+    if (isAwaited()) waitFor(null);
+  }
 }
 
-async function submit() {
-  const key = editedKey ?? keyInput.value;
+/** @param {symbol | null} save */
+function waitFor(save) {
+  saving = save;
+  // Disabled, they would lose the focus.
+  for (const field of [keyInput, valueInput, ttlInput]) field.readOnly = save !== null;
+  saveButton.textContent = save === null ? "Save" : "Saving…";
+}
+
+/**
+ * Writes what was typed, and returns what is there instead if the entry has changed.
+ *
+ * @param {string} key
+ */
+async function put(key) {
   try {
     parse(valueInput.value);
   } catch (error) {
@@ -107,13 +163,10 @@ async function submit() {
     throw new Error(`The value is not JSON (${reason}). A text needs double quotes: "text".`);
   }
   const ttl = secondsLeft();
-  const current = await change(
+  return await change(
     `{"op":"put","key":${JSON.stringify(key)},"value":${valueInput.value}` +
       `${ttl === null ? "" : `,"ttl":${ttl}`},"ifRevision":${JSON.stringify(base.revision)}}`,
   );
-  if (current !== null) return showConflict(current);
-  editor.close();
-  say(`Saved ${named(key)}`);
 }
 
 /** @param {Contents} current */
@@ -128,23 +181,20 @@ function showConflict(current) {
   currentValue.replaceChildren(coloured(isGone ? "" : JSON.stringify(current.value, null, 2)));
   useCurrent.onclick = () => {
     fill(current);
+    shownText = typedText();
     conflict.hidden = true;
     valueInput.focus();
   };
   base = current;
+  // A time that was not edited is that of the entry.
+  if (!isGone && !isTtlEdited()) showTtl(current);
   conflict.hidden = false;
   conflict.scrollIntoView({ block: "nearest" });
 }
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (saving) return;
-  problem.textContent = "";
-  conflict.hidden = true;
-  saving = true;
-  submit()
-    .catch((error) => problem.textContent = error instanceof Error ? error.message : String(error))
-    .finally(() => saving = false);
+  submit();
 });
 ttlInput.addEventListener("input", explainTtl);
 unitInput.addEventListener("input", explainTtl);
@@ -154,13 +204,16 @@ keyInput.addEventListener("keydown", (event) => {
   form.requestSubmit();
 });
 
+// The browser then asks whether to leave the page.
+addEventListener("beforeunload", (event) => editor.open && isEdited() && event.preventDefault());
+
 /** @param {Event} event */
 async function close(event) {
   event.preventDefault();
-  const isChanged = typed() !== opened;
-  if (!isChanged || await confirmed("Discard what you have changed?", "Discard")) editor.close();
+  if (!isEdited() || await confirmed("Discard what you have changed?", "Discard")) editor.close();
 }
 // Some browsers close a dialog at a second Escape, whatever is done with `cancel`.
 editor.addEventListener("keydown", (event) => event.key === "Escape" && close(event));
 editor.addEventListener("cancel", close);
+editor.addEventListener("close", () => waitFor(null));
 byId("edit-cancel").addEventListener("click", close);

@@ -6,6 +6,12 @@ import { byId, openDialog } from "./dom.js";
 const question = byId("question", HTMLDialogElement);
 const questionText = byId("question-text");
 const yes = byId("question-yes");
+// A browser's own Escape may close the dialog below as well.
+question.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  event.preventDefault();
+  question.close();
+});
 
 /**
  * Resolves to whether a person wants it.

@@ -17,6 +17,7 @@ testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   await step("copies and deletes by the keyboard", copyAndDelete);
   await step("keeps the focus in the list when a dialog's entry is gone", keepFocus);
   await step("adds and edits over the revision seen", addAndEdit);
+  await step("keeps what is typed while an earlier Save is answered late", keepTyped);
   await step("opens a long value at its start, in a box that grows", growValue);
   await step("takes no key from a field that cannot hold it", oddKeys);
   await step("edits when an entry expires", editTime);
@@ -173,8 +174,22 @@ async function addAndEdit(browser: Browser): Promise<void> {
   await save();
   await problem(/has changed meanwhile.*3\.00/s);
   assertEquals(await get(`${kv.url}/taken`), '{"taken":3.00}');
+  const time = await page.$$eval(
+    ".ttl > *",
+    (all) => all.map((e) => (e as HTMLInputElement).value),
+  );
+  assertEquals(time, ["5", "86400"], "a time that was not edited is that which Save keeps");
   await save();
   await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 5 days"]]);
+
+  await page.click("tr:last-child .edit");
+  await retype(page, "#edit-value", "4");
+  await put(`${kv.url}/taken`, "5");
+  await page.click("#edit-save");
+  await problem(/has changed meanwhile/);
+  await page.click("#edit-use-current");
+  await page.click("#edit-cancel");
+  assertEquals(await text(page, "dialog[open]"), "", "nothing was typed since");
 }
 
 /** A service that answers changes when it is told to. */
@@ -209,6 +224,78 @@ async function startSlow() {
       await store.close();
     },
   };
+}
+
+async function keepTyped(browser: Browser): Promise<void> {
+  await using slow = await startSlow();
+  const { store } = slow;
+  await store.set("a", json("a"));
+  await store.set("b", json("b"));
+  await using visited = await visit(browser, slow.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", '"a"', "never"], ["b", '"b"', "never"]]);
+  const typed = () =>
+    page.$eval("#edit-value", (field) => {
+      const { value, readOnly } = field as HTMLTextAreaElement;
+      return { value, readOnly };
+    });
+  const told = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status") === expected);
+  /** Saves a, does not wait for the answer, and types into b. */
+  const saveAndEditAnother = async (value: string) => {
+    await page.click("tr:first-child .edit");
+    await retype(page, "#edit-value", value);
+    await page.click("#edit-save");
+    assertEquals(await text(page, "#edit-save"), "Saving…");
+    assert((await typed()).readOnly, "what is typed now would be lost");
+    await page.click("#edit-cancel");
+    await answer(page, "Discard");
+    await page.click("tr:last-child .edit");
+    await retype(page, "#edit-value", '"of b"');
+  };
+  const isKept = async () => {
+    assertEquals(await text(page, "#editor[open] bdi"), "b");
+    assertEquals(await typed(), { value: '"of b"', readOnly: false });
+    assertEquals(await text(page, "#edit-conflict:not([hidden]), #edit-problem"), "");
+  };
+
+  let release = slow.hold();
+  await saveAndEditAnother('"new"');
+  release();
+  await told("Saved a");
+  await isKept();
+  await page.click("#edit-cancel");
+  await answer(page, "Discard");
+
+  release = slow.hold();
+  await saveAndEditAnother('"newer"');
+  await store.set("a", json("of another client"));
+  release();
+  await told("a was not saved, since it has changed meanwhile");
+  await isKept();
+
+  const asked: string[] = [];
+  page.on("dialog", async (dialog) => {
+    asked.push(dialog.type());
+    await dialog.accept();
+  });
+  await page.reload();
+  assertEquals(asked, ["beforeunload"]);
+  await rowsAre(page, [["a", '"of another client"', "never"], ["b", '"b"', "never"]]);
+  await page.reload();
+  assertEquals(asked.length, 1, "there was nothing to lose");
+
+  // By few clicks, without which a browser may close several dialogs at one Escape.
+  await rowsAre(page, [["a", '"of another client"', "never"], ["b", '"b"', "never"]]);
+  await page.click("tr:last-child .edit");
+  await retype(page, "#edit-value", '"of b"');
+  for (let i = 0; i < 10; i++) {
+    await page.keyboard.press("Escape");
+    assertEquals(await text(page, "#editor[open] bdi"), "b", `after Escape ${i + 1}`);
+  }
+  if (await text(page, "#question[open] p") !== "") await answer(page, "Cancel");
+  await isKept();
+  await page.close(); // its stream of changes would keep the server
 }
 
 async function retype(page: Page, selector: string, text: string): Promise<void> {
