@@ -175,8 +175,8 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
     // HTTP/2 has no Host header. Otherwise the URL is made from it: a Host of "localhost/a?" would
     // change the key. Node and Bun leave a default port out.
     const header = request.headers.get("Host")?.toLowerCase() ?? "";
-    const host = url.host.toLowerCase();
-    if (header !== "" && header !== host && header.replace(/:(80|443)$/, "") !== host) {
+    const fromUrl = url.host.toLowerCase();
+    if (header !== "" && header !== fromUrl && header.replace(/:(80|443)$/, "") !== fromUrl) {
       throw badRequest("Cannot read the Host: expected a name and a port");
     }
     if (!needsToken && !isKnownHost(url.host, host)) {
