@@ -30,7 +30,7 @@ const PLAIN = "\0";
  * The page's modules as one script within the page, since any path could be a key: each after those
  * that it imports, without `import` and `export`. Their names must not clash.
  */
-const SCRIPT = [dom, keys, json, question, service, search, marks, row, editor, list, bulk, main]
+const SCRIPT = [dom, keys, json, question, service, search, marks, editor, row, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 

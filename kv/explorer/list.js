@@ -2,7 +2,6 @@
 /// <reference lib="dom" />
 /** The list: a page of the keys under a prefix, or of those that a search has found, as they change. */
 import { byId, entryCount, explorer, failed, grouped, part, say, unsay } from "./dom.js";
-import { openEditor } from "./editor.js";
 import { named } from "./keys.js";
 import { mark } from "./marks.js";
 import { Row } from "./row.js";
@@ -50,14 +49,11 @@ let toSpeak = false;
 /** The search that the list shows. @type {Search | null} */
 let search = null;
 
-const rowEvents = {
-  /** @param {Row} row */
-  removed(row) {
-    rows.delete(row.key);
-    reloadSoon();
-  },
-  edit: openEditor,
-};
+/** @param {Row} row */
+function removed(row) {
+  rows.delete(row.key);
+  reloadSoon();
+}
 
 /** What the rows are searched for, in lower case. */
 function wantedTexts() {
@@ -147,7 +143,7 @@ async function load() {
   let failure = "";
   const shown = page.keys.flatMap((key, i) => {
     const contents = found[i];
-    const row = rows.get(key) ?? new Row(key, rowEvents);
+    const row = rows.get(key) ?? new Row(key, removed);
     // A change that has come since this load began is newer.
     if (row.changedIn === number) return [row];
     if (contents === undefined || contents.revision === null) return [];

@@ -2,14 +2,13 @@
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
 import { byId, dateOf, exactTime, failed, focusRow, part, say, timeLeft } from "./dom.js";
+import { openEditor } from "./editor.js";
 import { named, SHORT_KEY, shownKey } from "./keys.js";
 import { element, tree } from "./json.js";
 import { confirmed } from "./question.js";
 import { change, KEEPS_DIGITS, now } from "./service.js";
 
 const template = byId("entry", HTMLTemplateElement);
-
-/** @typedef {{ removed: (row: Row) => void, edit: (row: Row) => void }} RowEvents */
 
 export class Row {
   /** @type {import("./service.js").Contents} */
@@ -23,11 +22,11 @@ export class Row {
 
   /**
    * @param {string} key
-   * @param {RowEvents} events
+   * @param {(row: Row) => void} removed Is called when the row is taken away
    */
-  constructor(key, events) {
+  constructor(key, removed) {
     this.key = key;
-    this.events = events;
+    this.removed = removed;
     const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
     this.element = part(copy, "tr", HTMLTableRowElement);
     this.value = part(copy, ".value");
@@ -50,7 +49,7 @@ export class Row {
     editButton.disabled = !KEEPS_DIGITS;
     if (!KEEPS_DIGITS) editButton.title = "This browser would round long numbers";
     copyButton.addEventListener("click", () => this.copy().catch(failed));
-    editButton.addEventListener("click", () => events.edit(this));
+    editButton.addEventListener("click", () => openEditor(this));
     deleteButton.addEventListener("click", () => this.delete().catch(failed));
   }
 
@@ -96,7 +95,7 @@ export class Row {
     const hasFocus = this.element.contains(document.activeElement);
     this.element.remove();
     if (hasFocus) focusRow(place);
-    this.events.removed(this);
+    this.removed(this);
   }
 
   async copy() {
