@@ -10,7 +10,13 @@ import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import { validate as isUuid } from "@std/uuid/v4";
 import { LRUCache } from "lru-cache";
 import { json } from "../stores/json/text.ts";
-import { type Entry, RevisionConflict, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import {
+  type Entry,
+  RevisionConflict,
+  StoreFull,
+  StoreUnavailable,
+  ValueTooLarge,
+} from "../stores/store.ts";
 import { KeyedQueue } from "./keyed_queue.ts";
 import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { checkMethods, checkOptions } from "./options.ts";
@@ -170,7 +176,15 @@ export class KeyValueSessionStore implements SessionStore {
         to,
         cookie,
         copy: (entry) => this.#write(cookie, to, { ...read(entry), movingTo: undefined }),
-        mark: (entry) => this.#set(from, { ...read(entry), movingTo: to }, entry.revision),
+        mark: async (entry) => {
+          try {
+            return await this.#set(from, { ...read(entry), movingTo: to }, entry.revision);
+          } catch (error) {
+            // The largest session moves without the note. Cut off, the copy then ends by itself.
+            if (error instanceof ValueTooLarge) return entry;
+            throw error;
+          }
+        },
       });
     });
   }

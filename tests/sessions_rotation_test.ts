@@ -5,7 +5,7 @@ import { Hono } from "hono";
 import { z } from "zod";
 import { KeyValueSessionStore, RotationUnknown, SessionRotated, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { MAX_VALUE_BYTES, type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { testClock } from "./helpers/clock.ts";
 import { slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp, withMemory } from "./helpers/session_app.ts";
@@ -349,6 +349,17 @@ Deno.test("destroy ends the copy of a rotation that was cut off, or is under way
   await new KeyValueSessionStore(memory).destroy(cookie);
   assertEquals(await new KeyValueSessionStore(memory).load(rotated.cookie), null);
   assertEquals(await sessionKeys(memory), []);
+  await memory.close();
+});
+
+Deno.test("rotate moves the largest session that can be stored", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const data = { text: "x".repeat(MAX_VALUE_BYTES - '{"text":""}'.length) };
+  const { cookie } = await store.create(data);
+  const rotated = await store.rotate(cookie);
+  assertEquals(rotated?.data, data);
+  await assertRejects(() => store.load(cookie), SessionRotated);
   await memory.close();
 });
 
