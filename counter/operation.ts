@@ -12,6 +12,8 @@ const NO_STORE = { "Cache-Control": "no-store" };
  */
 export function operation(check: () => Promise<unknown>): Hono {
   const { registry, count } = requestMetrics("counter");
+  /** The check under way, shared: each would be a request of its own to a service. */
+  let checking: Promise<unknown> | undefined;
   return new Hono()
     .use(async function measured(c, next) {
       const begun = performance.now();
@@ -20,7 +22,7 @@ export function operation(check: () => Promise<unknown>): Hono {
     })
     .get("/health", async (c) => {
       try {
-        await check();
+        await (checking ??= check().finally(() => checking = undefined));
       } catch (error) {
         if (!(error instanceof StoreUnavailable || error instanceof StoreFull)) throw error;
         console.error(`counter: ${error.message}`);

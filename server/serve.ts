@@ -12,8 +12,9 @@ const SECRETS = ["KV_TOKEN", "KV_READ_TOKEN", "SECRET_KEY", "SECRET_KEY_FALLBACK
 /** How long a store may take until it is available, in milliseconds. */
 const SECOND_TRY = 2000;
 /**
- * The most reads without a response: more would only wait longer, all of them. Others do not count,
- * since their clients decide how long they take; the bytes of their bodies are limited.
+ * The most reads without a response: more would only wait longer, all of them. Health checks do not
+ * count, so that they keep no page from its visitor. Nor do others, since their clients decide how
+ * long they take; the bytes of their bodies are limited.
  */
 export const MAX_WAITING = 1000;
 
@@ -97,8 +98,8 @@ export async function serve(program: Program, service: Service): Promise<void> {
   async function handle(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
     const { opened, fetch } = current;
     if (isStopping) return refusal("The server is stopping: try again");
-    const isRead = request.method === "GET" || request.method === "HEAD";
-    if (isRead && reads >= MAX_WAITING && !asksFor(health, request)) {
+    const isRead = ["GET", "HEAD"].includes(request.method) && !asksFor(health, request);
+    if (isRead && reads >= MAX_WAITING) {
       return refusal("Too many requests are under way: try again");
     }
     if (opened && !isLocal(opened.url)) {

@@ -283,6 +283,23 @@ Deno.test("counter() answers health checks and metrics without a session, and co
   await store.close();
 });
 
+Deno.test("counter() answers health checks at one time by one check of the store", async () => {
+  const store = new CookieSessionStore("a secret key for tests alone");
+  const running: PromiseWithResolvers<void>[] = [];
+  const check = () => {
+    const one = Promise.withResolvers<void>();
+    running.push(one);
+    return one.promise;
+  };
+  const app = counter({ store, check });
+  for (const checks of [1, 2]) {
+    const responses = Array.from({ length: 3 }, () => app.request("/health"));
+    assertEquals(running.length, checks);
+    running.at(-1)?.resolve();
+    for (const response of responses) assertEquals((await response).status, 200);
+  }
+});
+
 Deno.test("counter() fails a health check while its store is unavailable, and says why in the log", async () => {
   const unavailable = async () => {
     throw new StoreUnavailable("The disk is gone", { outcome: "unchanged" });
