@@ -2,23 +2,38 @@
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 
+/** The most pending tasks of one key: a thousand requests would leave no room for other visitors. */
+export const MAX_TASKS = 250;
+
 /** Runs the tasks of one key in the order of the calls, and those of different keys at once. */
 export class KeyedQueue {
-  /** The last task of each key, while it is pending. */
-  readonly #last = new Map<string, Promise<unknown>>();
+  readonly #most: number;
+  /** How many tasks of each key are pending, and the last of them. */
+  readonly #tasks = new Map<string, { pending: number; last?: Promise<unknown> }>();
+
+  constructor(most = MAX_TASKS) {
+    this.#most = most;
+  }
 
   /**
    * Runs `task` after the tasks before it. If a store is unavailable, the tasks that wait fail too:
    * otherwise each would wait for a deadline of its own.
+   *
+   * @throws {StoreUnavailable} If too many tasks of the key are pending
    */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const before = this.#last.get(key);
-    const running = before ? before.catch(rethrowUnavailable).then(task) : task();
-    this.#last.set(key, running);
+    const tasks = this.#tasks.get(key) ?? { pending: 0 };
+    if (tasks.pending >= this.#most) {
+      throw new StoreUnavailable("The session has too many requests", { outcome: "unchanged" });
+    }
+    this.#tasks.set(key, tasks);
+    tasks.pending++;
     try {
+      const running = tasks.last ? tasks.last.catch(rethrowUnavailable).then(task) : task();
+      tasks.last = running;
       return await running;
     } finally {
-      if (this.#last.get(key) === running) this.#last.delete(key);
+      if (--tasks.pending === 0) this.#tasks.delete(key);
     }
   }
 }

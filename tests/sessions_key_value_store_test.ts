@@ -10,8 +10,10 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { inspect } from "node:util";
 import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
+import { MAX_TASKS } from "../sessions/keyed_queue.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json/text.ts";
+import { StoreUnavailable } from "../stores/store.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
@@ -177,6 +179,21 @@ Deno.test("update over a store keeps all of 200 parallel updates", () =>
     assertEquals(new Set(counts.map((answer) => JSON.stringify(answer))).size, 200);
     assertEquals(await browser.get("/read"), { count: 201 });
   }));
+
+Deno.test("update over a store lets one session have 250 calls at once", async () => {
+  const memory = memoryStore();
+  const store = new KeyValueSessionStore(memory);
+  const { cookie } = await store.create({ count: 0 });
+  const other = await store.create({ count: 0 });
+  const count = async (data: unknown) => ({ count: (data as { count: number }).count + 1 });
+  const updates = Array.from({ length: MAX_TASKS }, () => store.update(cookie, count));
+  const error = await assertRejects(() => store.update(cookie, count), StoreUnavailable);
+  assertEquals([error.message, error.outcome], ["The session has too many requests", "unchanged"]);
+  assertEquals((await store.update(other.cookie, count))?.data, { count: 1 });
+  await Promise.all(updates);
+  assertEquals((await store.update(cookie, count))?.data, { count: MAX_TASKS + 1 });
+  await memory.close();
+});
 
 Deno.test("update over a store is exact over several processes' stores", async () => {
   const memory = slowStore(memoryStore());

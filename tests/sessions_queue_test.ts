@@ -5,6 +5,7 @@ import { KeyedQueue } from "../sessions/keyed_queue.ts";
 import { StoreUnavailable } from "../stores/store.ts";
 
 const KEYS = ["a", "b", "c"];
+const MOST = 4;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Begins a task, or ends one that runs. */
@@ -14,10 +15,16 @@ const step = fc.record({
 });
 
 Deno.test("KeyedQueue runs the tasks of a key in order, for any tasks and ends", async () => {
-  const happened = { waited: 0, "beside others": 0, "failed together": 0, "after a failure": 0 };
+  const happened = {
+    waited: 0,
+    "beside others": 0,
+    "failed together": 0,
+    "after a failure": 0,
+    refused: 0,
+  };
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 60, size: "max" }), async (steps) => {
-      const queue = new KeyedQueue();
+      const queue = new KeyedQueue(MOST);
       const error = new StoreUnavailable("gone", { outcome: "unchanged" });
       /** The tasks of each key that are not over: the first one runs. */
       const tasks = new Map(KEYS.map((key): [string, number[]] => [key, []]));
@@ -29,7 +36,11 @@ Deno.test("KeyedQueue runs the tasks of a key in order, for any tasks and ends",
         const [first, ...others] = waiting;
         if (end === null) {
           if (first !== undefined) happened.waited++;
-          waiting.push(number);
+          if (waiting.length < MOST) waiting.push(number);
+          else {
+            happened.refused++;
+            expected.set(number, "The session has too many requests");
+          }
           queue.run(key, () => {
             const task = Promise.withResolvers<string>();
             running.set(number, task);
