@@ -238,6 +238,12 @@ if (import.meta.main) {
           const wanted = "expected KV_TOKEN to be set as well";
           throw new ConfigError(`HOST is "${HOST}", which other machines can reach: ${wanted}`);
         }
+        if (TRUST_PROXY && KV_TOKEN.length === 0) {
+          program.warnings.push(
+            "KV_TOKEN is not set: everyone who reaches this service through a proxy " +
+              "can read and change all of it",
+          );
+        }
         const other = URL.parse(DBM);
         const isOpen = isLoopback(HOST) || HOST === "0.0.0.0" || HOST === "::";
         const isHere = other?.hostname === HOST || isOpen && isLoopback(other?.hostname ?? "");

@@ -171,6 +171,15 @@ Deno.test("kv.ts does not listen for other machines without a token", async () =
   assertEquals(code, 1);
 });
 
+Deno.test("kv.ts warns that it is open to all behind a proxy without a token", async () => {
+  for (const [token, isOpen] of [["", true], [KV_TOKEN, false]] as const) {
+    const env = { DBM: ":memory:", TRUST_PROXY: "true", KV_TOKEN: token };
+    await using kv = await startServer("kv.ts", { env });
+    await kv.program.stop();
+    assertEquals(/^kv: KV_TOKEN is not set: .* proxy/m.test(kv.program.output), isOpen);
+  }
+});
+
 Deno.test("kv.ts does not serve itself", async () => {
   const port = freePort();
   const DBM = `http://localhost:${port}?prefix=a`;
