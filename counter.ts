@@ -97,7 +97,7 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
 // ---- What else it answers --------------------------------------------------------------------
 
 function notFound(c: Context): Response {
-  const href = "../".repeat(c.req.path.split("/").length - 2) || "./";
+  const href = "../".repeat(c.req.path.split("/").slice(2).length) || "./";
   const allowed = ALLOWED[c.req.path];
   const title = allowed ? "Not allowed" : "Not found";
   const message = allowed

@@ -5,6 +5,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { json } from "../stores/json/text.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors, logged } from "./helpers/captured_errors.ts";
+import { startServer } from "./helpers/programs.ts";
 import { Browser } from "./helpers/session_app.ts";
 
 function cookieCounter() {
@@ -258,6 +259,15 @@ Deno.test("counter() answers other paths with a page and counts nothing", async 
   const text = await textOf(response);
   assertMatch(text, /<h1>Not found<\/h1>/);
   assertMatch(text, /<a class="button" href=".\/">To the counter<\/a>/);
+});
+
+Deno.test("counter.ts answers a CONNECT, whose address has no path", async () => {
+  await using server = await startServer("counter.ts");
+  const connection = await Deno.connect({ port: Number(new URL(server.url).port) });
+  const request = "CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\nConnection: close\r\n\r\n";
+  await connection.write(new TextEncoder().encode(request));
+  const answer = await new Response(connection.readable).text();
+  assertMatch(answer, /^HTTP\/1\.1 404 .* href=".\/">To the counter</s);
 });
 
 Deno.test("counter() answers health checks and metrics without a session, and counts requests", async () => {
