@@ -15,6 +15,7 @@ import {
   type CookieCodec,
   decode,
   encode,
+  MAX_COOKIE_LENGTH,
   numberOf,
   type ReadText,
   secretBytes,
@@ -26,8 +27,6 @@ const KEY_BYTES = 32;
 const TIME_BYTES = 6;
 /** The time, the nonce and the tag, with no text. */
 const MIN_BYTES = TIME_BYTES + 24 + 16;
-/** Browsers send no longer cookies; such a text is not decoded. */
-const MAX_LENGTH = 4096;
 const UTF8 = new TextEncoder();
 const encrypted = managedNonce(xchacha20poly1305);
 
@@ -59,7 +58,7 @@ export class Cipher implements CookieCodec {
   }
 
   async read(cookie: string): Promise<ReadText | null> {
-    if (cookie.length > MAX_LENGTH || !/^[\w-]+$/.test(cookie)) return null;
+    if (cookie.length > MAX_COOKIE_LENGTH || !/^[\w-]+$/.test(cookie)) return null;
     const bytes = decode(cookie);
     // Other texts decode to the same bytes.
     if (bytes.length < MIN_BYTES || encode(bytes) !== cookie) return null;

@@ -162,6 +162,17 @@ Deno.test("a compressed cookie is not inflated beyond 64 KiB", async () => {
   }
 });
 
+Deno.test("a cookie longer than browsers send is not verified", async () => {
+  for (const encrypt of [false, true]) {
+    for (const [size, isRead] of [[2900, true], [3100, false]] as const) {
+      const { cookie } = await new CookieSessionStore(KEY, { encrypt })
+        .create({ text: "x".repeat(size) });
+      const session = await new CookieSessionStore(KEY, { encrypt }).load(cookie);
+      assertEquals(session !== null, isRead, `${cookie.length} characters`);
+    }
+  }
+});
+
 Deno.test("CookieSessionStore cannot do what needs a server: an old cookie counts again", async () => {
   const browser = new Browser(testApp({ store: new CookieSessionStore(KEY) }));
   await browser.post("/count");
