@@ -118,6 +118,17 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   assertEquals(new URL(reset.headers.get("Location") ?? "", reset.url).href, `${https}/counter/`);
 });
 
+testWithNginx("gives no session id to who may read the service", async (site) => {
+  const { get, https, token } = site;
+  const page = await get(`${https}/counter/`);
+  await page.body?.cancel();
+  const [, id = ""] = /session=([^;]+)/.exec(page.headers.get("Set-Cookie") ?? "") ?? [];
+  const backup = await get(`${https}/kv/?backup`, { headers: { Authorization: token } });
+  const entries = await backup.text();
+  assertMatch(entries, /"count":1/);
+  assert(id !== "" && !entries.includes(id), entries);
+});
+
 testWithNginx("shows no metrics of the counter to others", async ({ get, https }) => {
   const metrics = await get(`${https}/counter/metrics`);
   assertEquals(metrics.status, 404);
