@@ -137,6 +137,15 @@ testWithNginx("shows no metrics of the counter to others", async ({ get, https }
   assertEquals([health.status, await health.json()], [200, { status: "ok" }]);
 });
 
+testWithNginx("limits the pages of one address", async ({ get, https }) => {
+  const pages = Array.from({ length: 200 }, async () => {
+    const { status, body } = await get(`${https}/counter/`);
+    await body?.cancel();
+    return status;
+  });
+  assertEquals(new Set(await Promise.all(pages)), new Set([200, 429]));
+});
+
 testWithNginx("serves the service under a path prefix, to who has the token", async (site) => {
   const { get, https, token } = site;
   const response = await get(`${https}/kv/`);
