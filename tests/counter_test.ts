@@ -33,6 +33,7 @@ Deno.test("counter() shows a page that counts, resets and says where the count i
     assertMatch(text, new RegExp(`<title>Count: ${count}</title>.*<h1>Count: ${count}</h1>`));
     assertMatch(text, /^<!DOCTYPE html><html lang="en">/);
     assertStringIncludes(text, "Kept in a signed cookie");
+    assertStringIncludes(text, "<dd>Anyone can read it. Nobody can change it");
   }
   const reset = await browser.request("POST", "/reset");
   assertEquals(reset.status, 303);
@@ -129,6 +130,10 @@ Deno.test("counter() links to the store's page only in browsers on this machine"
   }
   for (const origin of ["http://counter.example", "https://localhost.example:5000"]) {
     assertNotMatch(await textOf(app.request(`${origin}/`)), link);
+  }
+  for (const kvUrl of ["http://kv.example:5100", "redis://localhost:6379", "kv.db"]) {
+    const html = await textOf(counter({ store, kvUrl }).request("http://localhost:5000/"));
+    assertNotMatch(html, /See what the store holds/, kvUrl);
   }
   await memory.close();
 });
