@@ -95,6 +95,8 @@ Deno.test("session.response() makes the response that the session's headers woul
     ["headers with the same names", {
       headers: { "Vary": "Accept", "Set-Cookie": "theme=dark", "Cache-Control": "public" },
     }],
+    ["a Vary alone", { headers: { "Vary": "Accept" } }],
+    ["another cookie alone", { headers: { "Set-Cookie": "theme=dark" } }],
     ["the same names in lower case", {
       headers: { "vary": "Accept", "set-cookie": "theme=dark" },
     }],
