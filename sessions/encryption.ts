@@ -25,8 +25,6 @@ import {
 const PURPOSE = "encrypted session cookie, XChaCha20-Poly1305";
 const KEY_BYTES = 32;
 const TIME_BYTES = 6;
-/** The time, the nonce and the tag, with no text. */
-const MIN_BYTES = TIME_BYTES + 24 + 16;
 const UTF8 = new TextEncoder();
 const encrypted = managedNonce(xchacha20poly1305);
 
@@ -61,7 +59,7 @@ export class Cipher implements CookieCodec {
     if (cookie.length > MAX_COOKIE_LENGTH || !/^[\w-]+$/.test(cookie)) return null;
     const bytes = decode(cookie);
     // Other texts decode to the same bytes.
-    if (bytes.length < MIN_BYTES || encode(bytes) !== cookie) return null;
+    if (encode(bytes) !== cookie) return null;
     const time = bytes.subarray(0, TIME_BYTES);
     for (const key of this.#keys) {
       try {
@@ -69,7 +67,7 @@ export class Cipher implements CookieCodec {
         const text = encrypted(key, concatBytes(time, this.#name)).decrypt(box);
         return { text: new TextDecoder().decode(text), time: numberOf(time) };
       } catch {
-        // The tag is wrong: not by this key.
+        // It is too short, or the tag is wrong: not by this key.
       }
     }
     return null;
