@@ -226,6 +226,20 @@ testWith(REDIS, "redisStore() closes while it looks for a server to watch", asyn
   assertEquals(await watch, "unchanged");
 });
 
+testWith(REDIS, "redisStore() watches on the server of a Cluster that allows it", async () => {
+  await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
+  for (const server of cluster.servers.slice(1)) {
+    assertEquals(await cli(server, "ACL", "SETUSER", "default", "resetchannels"), "OK\n");
+  }
+  // It asks them in random order.
+  for (let i = 0; i < 10; i++) {
+    await using store = open(`redis+cluster://${cluster.hosts}`);
+    await Promise.all(["a", "b", "c", "d", "e"].map((key) => store.get(key)));
+    const { changes } = await store.watch("");
+    await changes.cancel();
+  }
+});
+
 testWith(REDIS, "redisStore() ends its watches when changes may be missed", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);
