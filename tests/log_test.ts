@@ -1,5 +1,5 @@
 /** What the servers print. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { printable, Repeats } from "../server/log.ts";
 import { PROJECT, runToEnd, startServer } from "./helpers/programs.ts";
@@ -50,6 +50,7 @@ Deno.test("counter.ts over a store that is down prints one line for all of its p
   assertEquals(new Set(await Promise.all(pages)), new Set([503]));
   await counter.program.stop();
   assertEquals(counter.program.output.match(/^counter: Cannot use Redis.*$/gm)?.length, 1);
+  assertNotMatch(counter.program.output, /(more in|none for) (?!5 s)/);
 });
 
 Deno.test("an error that nobody caught is logged as any other, and ends the program", async () => {
