@@ -1,8 +1,10 @@
 /** Pages of the keys in Redis, of a server whose table grows and shrinks between two steps of SCAN. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import type { Redis } from "ioredis";
 import { listPage } from "../stores/redis/list.ts";
+import { InvalidArgument } from "../stores/store.ts";
 
 /** What the server does in one step: how many keys it gives, and how far it then goes back. */
 const step = fc.record({ given: fc.nat({ max: 25 }), back: fc.nat({ max: 40 }) });
@@ -84,4 +86,20 @@ Deno.test("listPage() gives cursors that fit into a URL, however long the keys a
     assert((after?.length ?? 0) < 10_000, `a cursor of ${after?.length} characters`);
   } while (after !== undefined);
   assertEquals(found, keys);
+});
+
+Deno.test("listPage() rejects a cursor with keys of a client, outside the prefix or thousands", async () => {
+  const server = {
+    exists: () => Promise.resolve(1),
+    info: () => Promise.resolve("run_id:abc\r\n"),
+    scan: () => Promise.resolve(["0", ["p:1", "p:2", "p:3"]]),
+  };
+  const list = (after?: string) => listPage(server as unknown as Redis, "p:", after, 2, 1000);
+  const { next } = await list();
+  const put = (ahead: unknown) =>
+    next?.replace(/[^.]*$/, Buffer.from(JSON.stringify(ahead)).toString("base64url"));
+  assertEquals((await list(put(["p:3"]))).keys, ["p:3"]);
+  for (const ahead of [["other:1"], ["p:3", "other:1"], ["p"], Array(2000).fill("p:3"), [1], {}]) {
+    await assertRejects(() => list(put(ahead)), InvalidArgument, 'expected the "next"');
+  }
 });

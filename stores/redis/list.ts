@@ -54,7 +54,7 @@ export async function listPage(
   const end = performance.now() + timeout;
   const servers = await findServers(redis);
   const listing = listingOf(start, servers);
-  const position = after === undefined ? FIRST : parse(after, listing);
+  const position = after === undefined ? FIRST : parse(after, listing, start);
   const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*`;
   const met = new Set(position.met);
   // Since the page before, they may have been removed, or expired.
@@ -108,9 +108,9 @@ function format(listing: string, { server, scan, met, ahead }: Position): string
   return [listing, server, scan, met.join(""), rest].join(".");
 }
 
-function parse(cursor: string, listing: string): Position {
+function parse(cursor: string, listing: string, start: string): Position {
   const [, of, server, scan, met, rest = ""] = CURSOR.exec(cursor) ?? [];
-  const ahead = parseAhead(rest);
+  const ahead = parseAhead(rest, start);
   if (of !== listing || scan === undefined || met === undefined || ahead === null) {
     const wanted = 'expected the "next" of this listing, since the servers last changed';
     throw new InvalidArgument("after", `Cannot list after "${cursor}": ${wanted}`);
@@ -118,11 +118,15 @@ function parse(cursor: string, listing: string): Position {
   return { server: Number(server), scan, met: met.match(/.{11}/g) ?? [], ahead };
 }
 
-function parseAhead(rest: string): string[] | null {
+/** Returns the keys, or null if a client has changed them: it could look outside the URL's prefix. */
+function parseAhead(rest: string, start: string): string[] | null {
   if (rest === "") return [];
   try {
     const ahead: unknown = JSON.parse(Buffer.from(rest, "base64url").toString());
-    return Array.isArray(ahead) && ahead.every((key) => typeof key === "string") ? ahead : null;
+    // A key takes four bytes at least, and a call to Redis.
+    const isExpected = Array.isArray(ahead) && ahead.length <= MAX_AHEAD / 4 &&
+      ahead.every((key) => typeof key === "string" && key.startsWith(start));
+    return isExpected ? ahead : null;
   } catch {
     return null;
   }
