@@ -269,6 +269,21 @@ for (const version of [1, 2, 3]) {
   });
 }
 
+Deno.test("sqliteStore() creates files that only their owner may read, and keeps a mode that was set", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  for (const mode of [0o600, 0o640]) {
+    const store = sqliteStore(path);
+    await store.set("a", json(1));
+    for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+      assertEquals((await Deno.stat(file)).mode, 0o100000 | mode, file);
+    }
+    await store.close();
+    await Deno.chmod(path, 0o640);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() says that it may lack the right to create a file", async () => {
   const directory = await Deno.makeTempDir();
   const path = join(directory, "kv.db");

@@ -2,7 +2,15 @@
  * The database of a SQLite store: opens the file, creates its tables, and tells if it was replaced.
  */
 import { Buffer } from "node:buffer";
-import { closeSync, openSync, readSync, realpathSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { statementsOf } from "./statements.ts";
@@ -63,6 +71,8 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
   let database: DatabaseSync | undefined;
   try {
     if (mustExist) statSync(path);
+    // SQLite would let others read it: keys may be session ids. The files beside it get its mode.
+    else if (path !== ":memory:" && !existsSync(path)) closeSync(openSync(path, "a", 0o600));
     database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT });
     versionOf(database); // first, so that another program's file stays as it is
     // SQLite's own waiting blocks the process, grows with each try, and does not cover WAL.
