@@ -9,6 +9,8 @@ const NEWLINE = 0x0a;
 const CLOCK_AHEAD = 3600;
 /** How much of a wrong lifetime an error message shows, in characters. */
 const MAX_SHOWN = 40;
+/** How many members a line has at most: a key, a value, and when the entry expires. */
+const MAX_MEMBERS = 3;
 const WANTED =
   'expected one entry a line, {"key": value} or {"key": "a", "value": 1, "expires": null}';
 
@@ -124,7 +126,7 @@ export function readLine(
 
 function backedUp(members: [string, JsonText][], now: () => number): Line {
   const { key = "", value, expires } = Object.fromEntries(members);
-  const isEntry = members.length === 3 && key.startsWith('"');
+  const isEntry = members.length === MAX_MEMBERS && key.startsWith('"');
   if (!isEntry || value === undefined || expires === undefined) {
     throw new InvalidArgument("value", WANTED);
   }
@@ -145,8 +147,14 @@ function membersOf(text: Uint8Array<ArrayBuffer>): [string, JsonText][] {
   const members: [string, JsonText][] = [];
   try {
     const reader = new JsonReader(text);
-    if (reader.peek() === "{") reader.object((name) => members.push([name, reader.value()]));
-    else reader.value();
+    if (reader.peek() !== "{") reader.value();
+    else {
+      reader.object((name) => {
+        // The rest of the line may be long.
+        if (members.length === MAX_MEMBERS) throw new InvalidArgument("value", WANTED);
+        members.push([name, reader.value()]);
+      });
+    }
     reader.end();
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;

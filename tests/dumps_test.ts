@@ -235,6 +235,8 @@ Deno.test("restore() names a line that is too long, too deep or not an entry", a
       '{"key": 1, "value": 1, "expires": null}',
       '{"key": "k", "value": 1, "expires": null, "more": 1}',
       '{"key": "k", "key": "l", "expires": null}',
+      // Of a long line, no more than four members are read.
+      '{"a": 1, "b": 2, "c": 3, "d": 4, x',
     ).map((bad) => [bad, NOT_AN_ENTRY] as [string, RegExp]),
     ...['"2027-01-01"', "-1", "1.5", "true"].map((it): [string, RegExp] => [
       `{"key": "k", "value": 1, "expires": ${it}}`,

@@ -89,6 +89,7 @@ export const HOSTILE_REQUESTS: HostileRequest[] = [
   posting("7 million lines", LINES, () => `${filled("{}\n", LARGEST)}`),
   posting("16 million empty lines", LINES, () => filled("\n", LARGEST)),
   posting("a million entries", LINES, () => filled('{"a":1}\n', 8 * MIB)),
+  posting("a line of 170,000 members", LINES, () => `{${many(170_000, (i) => `"${i}":1`)}}`),
   posting(
     "a line of 2 MiB of blanks, 8 times",
     LINES,
