@@ -81,11 +81,18 @@ function readOperation(reader: JsonReader, name: string): Operation {
   const fields: [string, unknown][] = [];
   reader.object((field) => {
     if (fields.length === MAX_FIELDS) throw badRequest(`Cannot read ${name}: too many members`);
-    // Keep the value as text. A ttl may be any notation of a number, as 6e1.
-    if (field === "value") fields.push([field, readValueOf(reader, name)]);
-    else fields.push([field, reader.peek() === '"' ? reader.string() : JSON.parse(reader.value())]);
+    // Keep the value as text.
+    fields.push([field, field === "value" ? readValueOf(reader, name) : readScalar(reader)]);
   });
   return parseBy(OperationSchema, Object.fromEntries(fields), name);
+}
+
+/** Returns a string, a number or another value; an array for an object too, since both are wrong. */
+function readScalar(reader: JsonReader): unknown {
+  if (reader.peek() === '"') return reader.string();
+  const text = reader.value();
+  // To parse a long one would keep other requests waiting. A ttl may be any number, as 6e1.
+  return /^[[{]/.test(text) ? [] : JSON.parse(text);
 }
 
 /** @throws {HTTPException} 400 or 413 with the name of the operation */

@@ -69,6 +69,14 @@ export const HOSTILE_REQUESTS: HostileRequest[] = [
     JSON_TYPE,
     () => `[{${filled('"op":"get",', LARGEST)}"key":"a"}]`,
   ),
+  posting(
+    "an operation of 5 MiB of brackets",
+    JSON_TYPE,
+    () =>
+      `[{${
+        many(5, (i) => `"a${i}":[${filled(`${"[".repeat(99)}${"]".repeat(99)},`, MIB - 300)}1]`)
+      }}]`,
+  ),
   posting("a form of 2 million fields", FORM, () => many(2_000_000, (i) => `${i}=`, "&")),
   posting("a form of one field of escapes", FORM, () => `a=${filled("%41", LARGEST)}`),
   posting(
