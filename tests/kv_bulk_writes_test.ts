@@ -110,6 +110,19 @@ test("rejects a multipart form that is cut off or has a part without a name", as
   assertEquals(await response.json(), { a: "1 --x--\r\n--x 2" });
 });
 
+test("takes a multipart form whose parts have headers of 2 KiB, and no longer ones", async ({ app }) => {
+  const headers = { "Content-Type": "multipart/form-data; boundary=x" };
+  const name = "k".repeat(MAX_KEY_BYTES);
+  for (const [length, status] of [[2048, 200], [2049, 413]] as const) {
+    const head = `--x\r\nContent-Disposition: form-data; name="${name}"\r\nX: `;
+    const part = `${head.padEnd(length - 4, "x")}\r\n\r\n1\r\n`;
+    const response = await app.request("/", post(`${part}--x--\r\n`, headers));
+    assertEquals(response.status, status);
+    if (status === 200) assertEquals(await response.json(), { [name]: "1" });
+    else assertMatch((await readProblem(response)).detail, /at most 2048 bytes of headers$/);
+  }
+});
+
 test("rejects a form that is not UTF-8, and sets nothing of it", async ({ app, store }) => {
   const urlencoded = "application/x-www-form-urlencoded";
   const multipart = "multipart/form-data; boundary=x";

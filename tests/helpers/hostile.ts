@@ -87,6 +87,14 @@ export const HOSTILE_REQUESTS: HostileRequest[] = [
   posting("a form of 200,000 parts", PARTS, () => `${many(200_000, part, "")}--x--\r\n`),
   posting("a form of 9,999 parts", PARTS, () => `${many(9_999, part, "")}--x--\r\n`),
   posting(
+    "a form of 999 parts with 2 KiB of headers",
+    PARTS,
+    () =>
+      `${
+        many(999, (i) => part(i).replace(/(?=\r\n\r\n)/, `\r\nX: ${"x".repeat(1950)}`), "")
+      }--x--\r\n`,
+  ),
+  posting(
     "a part with a header of 16 MiB",
     PARTS,
     () =>
