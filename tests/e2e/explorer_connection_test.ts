@@ -220,6 +220,7 @@ async function noticeSilence(browser: Browser): Promise<void> {
           while (hangs) await delay(20);
           controller.enqueue(piece);
         },
+        flush: () => clearInterval(timer),
         cancel: () => clearInterval(timer),
       });
       return new Response(response.body.pipeThrough(beats), response);
