@@ -160,7 +160,8 @@ function withoutLength(response: Response): Response {
 
 /** Whether a store has no password or token that could change, so that it is never opened again. */
 function isLocal(url: string): boolean {
-  return !url.includes("://");
+  // A URL of http needs no slashes.
+  return !/^(https?|redis[a-z+]*):/.test(url);
 }
 
 function asksFor(target: string, { url }: Request): boolean {

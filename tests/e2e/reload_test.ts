@@ -201,6 +201,17 @@ Deno.test("on SIGHUP, a key or token that is gone is told", async () => {
   await kv.reload({ DBM: ":memory:" }, /^kv: KV_TOKEN is not set any more$/m);
 });
 
+Deno.test("on SIGHUP, counter.ts takes another token for a service, whose URL needs no slashes", async () => {
+  const memory = memoryStore();
+  await using service = Deno.serve({ port: 0, onListen() {} }, kv(memory, { tokens: [NEW] }).fetch);
+  const config = { USE_SESSION_STORE: true, KV_URL: `http:localhost:${service.addr.port}` };
+  await using counter = await start("counter.ts", { ...config, KV_TOKEN: OLD });
+  assertEquals(await statusOf(`${counter.url}/health`, {}), 503);
+  await counter.reload({ ...config, KV_TOKEN: NEW }, /configuration read again: KV_TOKEN changed/);
+  assertEquals(await statusOf(`${counter.url}/health`, {}), 200);
+  await memory.close();
+});
+
 Deno.test("a store that is unavailable at the start is told, with the reason", async () => {
   const KV_URL = "redis://:secret@localhost:1";
   await using counter = await start("counter.ts", { USE_SESSION_STORE: true, KV_URL });
