@@ -105,8 +105,9 @@ export function secretBytes(secretKey: string | Uint8Array): Uint8Array {
   if (length >= MIN_SECRET_LENGTH) return isText ? UTF8.encode(secretKey) : secretKey;
   // Whatever else it is may be secret.
   const kind = secretKey === undefined ? "undefined" : "neither text nor bytes";
-  const what = Number.isNaN(length) ? `that is ${kind}` : `of ${length} characters`;
-  const wanted = `expected a text of ${MIN_SECRET_LENGTH} characters at least`;
+  const units = isText ? "characters" : "bytes";
+  const what = Number.isNaN(length) ? `that is ${kind}` : `of ${length} ${units}`;
+  const wanted = `expected ${MIN_SECRET_LENGTH} characters or bytes at least`;
   throw new TypeError(`Cannot use a secret key ${what}: ${wanted}`);
 }
 

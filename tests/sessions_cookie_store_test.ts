@@ -81,7 +81,7 @@ Deno.test("CookieSessionStore takes one digest, not the other", async () => {
 Deno.test("CookieSessionStore refuses a key that is too short", () => {
   assertMatch(
     String(assertThrows(() => new CookieSessionStore("short"))),
-    /5 characters: expected a text of 16 characters at least/,
+    /5 characters: expected 16 characters or bytes at least/,
   );
   assertThrows(() => new CookieSessionStore(KEY, { fallbacks: ["short"] }), TypeError);
   new CookieSessionStore("of 16 characters");
@@ -148,7 +148,7 @@ Deno.test("a secret key may be bytes that are no text, as Flask's own example", 
   const { cookie } = await encrypted.create({ count: 6 });
   const later = new CookieSessionStore(KEY, { encrypt: true, fallbacks: [key] });
   assertEquals((await later.load(cookie))?.data, { count: 6 });
-  assertThrows(() => new CookieSessionStore(key.slice(1)), TypeError, "a secret key of 15");
+  assertThrows(() => new CookieSessionStore(key.slice(1)), TypeError, "a secret key of 15 bytes");
 });
 
 Deno.test("a compressed cookie is not inflated beyond 64 KiB", async () => {

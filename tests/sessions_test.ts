@@ -27,16 +27,16 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
   const wrong: [() => unknown, RegExp][] = [
     [
       () => new Signed(),
-      /secret key that is undefined: expected a text of 16 characters at least$/,
+      /secret key that is undefined: expected 16 characters or bytes at least$/,
     ],
-    [() => new Signed(5), /secret key that is neither text nor bytes: expected a text of 16/],
+    [() => new Signed(5), /secret key that is neither text nor bytes: expected 16/],
     [
       () => new Signed(KEY, { fallbacks: "an older key of the app" }),
       /^Cannot use these fallbacks in new Cookie/,
     ],
     [
       () => new Signed([KEY, KEY]),
-      /^Cannot use a secret key that is neither text nor bytes: expected a text of 16/,
+      /^Cannot use a secret key that is neither text nor bytes: expected 16/,
     ],
     [() => new Signed(KEY, { digest: "md5" }), /"md5" as digest .*: expected "sha1" or "sha256"$/],
     [
