@@ -23,13 +23,9 @@ export class Search {
     this.prefix = prefix;
     const inString = JSON.stringify(text).slice(1, -1);
     const folded = text.replaceAll('": ', '":');
-    const unescaped = text.replace(/\\u([\da-f]{4})/gi, (_, code) => {
-      return String.fromCharCode(parseInt(code, 16));
-    });
+    const texts = [text, inString, folded, unescaped(text), unescaped(folded)];
     /** The texts as which JSON may have it, in lower case. */
-    this.wanted = [
-      ...new Set([text, inString, folded, unescaped].map((it) => it.toLowerCase())),
-    ];
+    this.wanted = [...new Set(texts.map((it) => it.toLowerCase()))];
     this.stopped = new AbortController();
   }
 
@@ -79,4 +75,9 @@ export class Search {
       if (this.matches(key, value)) this.found.add(key);
     }
   }
+}
+
+/** @param {string} text */
+function unescaped(text) {
+  return text.replace(/\\u([\da-f]{4})/gi, (_, code) => String.fromCharCode(parseInt(code, 16)));
 }

@@ -397,6 +397,10 @@ async function escaped(browser: Browser): Promise<void> {
     "an escape",
     async () => (await rows(page)).map(([key]) => key).join() === "long",
   );
+  await put(`${kv.url}/member`, '{"name":"x\u200by"}');
+  await page.$eval("#contains", (field) => (field as HTMLInputElement).value = "");
+  await page.type("#contains", String.raw`"name": "x\u200by"`);
+  await rowsAre(page, [["member", String.raw`{"name":"x\u200by"}`, "never"]]);
 }
 
 async function unreadable(browser: Browser): Promise<void> {
