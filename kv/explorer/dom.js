@@ -65,10 +65,11 @@ let messageTimer;
  * Shows a message at the foot of the window.
  *
  * @param {string} text
- * @param {"done" | "error" | "busy" | "spoken"} kind "busy": stays until the next message; "spoken": is
- *   only for screen readers
+ * @param {"done" | "error" | "busy" | "spoken"} kind "busy": stays until the next "done" or "error";
+ *   "spoken": is only for screen readers
  */
 export function say(text, kind = "done") {
+  if (kind === "spoken" && status.className === "busy") return;
   status.textContent = text;
   status.className = kind;
   clearTimeout(messageTimer);

@@ -516,6 +516,11 @@ async function sayBusy(browser: Browser): Promise<void> {
   release = slow.hold();
   await page.click("#remove");
   await answer(page, "Delete");
+  await page.type("#contains", "nothing"); // whose result is spoken
+  await eventually(
+    "the result",
+    async () => await text(page, "#nothing-found:not([hidden])") !== "",
+  );
   await isBusy("Deleting 2 entries", release);
   await rowsAre(page, []);
   await page.close(); // its stream of changes would keep the server
