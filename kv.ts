@@ -91,6 +91,8 @@ export interface KvOptions {
 /**
  * The HTTP face of a store.
  *
+ * To serve it under a path of another app: `app.mount("/kv", kv(store).fetch)`.
+ *
  * @param store The store that is served; the caller closes it
  * @throws {TypeError} If a token is empty, or has a character that a `Bearer` header cannot carry
  *
@@ -153,6 +155,10 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
       let response: Response;
       try {
         const url = splitUrl(raw.url);
+        // A router above takes the path as it is, so that the key would be another one.
+        if ((c.req.path === "/key") !== (url.path !== "")) {
+          throw new TypeError("Cannot route to kv(): expected app.mount(path, kv(store).fetch)");
+        }
         guard(raw, url);
         c.set("url", url);
         const granted = access(raw);

@@ -145,18 +145,18 @@ function countParts(bytes: Buffer, delimiter: string): number {
   let isClosed = false;
   for (const at of parts) {
     const head = bytes.toString("latin1", at, at + MAX_PART_HEADER);
-    const [headers = "", value] = head.split("\r\n\r\n", 2);
-    expectUtf8(headers);
-    // The parser would leave it out.
-    if (value?.startsWith(BYTE_ORDER_MARK) || /name="?\xef\xbb\xbf/i.test(headers)) {
-      throw badRequest("Cannot read the form: expected no byte order mark in a part");
-    }
     // A line of its own, RFC 2046, section 5.1.1.
     const isLine = at === 0 || bytes.toString("latin1", at - 2, at) === "\r\n";
     const end = /^(--)?[ \t]*(?:\r\n|$)/.exec(head.slice(delimiter.length));
     if (isClosed || !isLine || end === null) continue;
     isClosed = end[1] !== undefined;
     if (isClosed) continue;
+    const [headers = "", value] = head.split("\r\n\r\n", 2);
+    expectUtf8(headers);
+    // The parser would leave it out.
+    if (value?.startsWith(BYTE_ORDER_MARK) || /name="?\xef\xbb\xbf/i.test(headers)) {
+      throw badRequest("Cannot read the form: expected no byte order mark in a part");
+    }
     if (value === undefined && head.length === MAX_PART_HEADER) {
       throw tooLarge(`A part of a form has at most ${MAX_PART_HEADER} bytes of headers`);
     }

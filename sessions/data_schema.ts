@@ -34,7 +34,7 @@ export class DataSchema<T extends object> {
    */
   parse(stored: unknown): T | Promise<T> {
     return after(this.#validate(stored), (result) => {
-      if (!result.issues) return result.value;
+      if (result.issues === undefined) return result.value;
       if (this.#migrate) {
         const migrated = after(migrate(stored, this.#migrate), (data) => this.#validate(data));
         return after(migrated, (result) => fitting(result, () => "what migrate gave"));
@@ -132,7 +132,7 @@ function invalid(change: unknown, problem: string): SessionDataInvalid {
  * @throws {SessionDataInvalid} If it does not fit
  */
 function fitting<T>(result: Result<T>, what: () => string): T {
-  if (!result.issues) return result.value;
+  if (result.issues === undefined) return result.value;
   const problems = result.issues.map(({ path = [], message }) => {
     const keys = path.map((part) => String(typeof part === "object" ? part.key : part));
     return [keys.join("."), message].filter((text) => text !== "").join(": ");

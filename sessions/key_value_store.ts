@@ -171,7 +171,7 @@ export class KeyValueSessionStore implements SessionStore {
       const cookie = crypto.randomUUID();
       const to = this.#keyFor(cookie);
       const read = ({ value }: Entry) => readRecord(value, this.#lifetimes.now());
-      return await moveEntry(this.#store, {
+      const moved = await moveEntry(this.#store, {
         entry,
         to,
         cookie,
@@ -186,6 +186,8 @@ export class KeyValueSessionStore implements SessionStore {
           }
         },
       });
+      this.#cache.delete(from);
+      return moved;
     });
   }
 
@@ -193,6 +195,7 @@ export class KeyValueSessionStore implements SessionStore {
   async destroy(id: string): Promise<void> {
     const key = this.#keyOf(id);
     if (key === null) return;
+    this.#cache.delete(key);
     const removed = await this.#store.delete(key);
     if (removed === null) return await checkMoved(this.#store, key);
     const { movingTo } = readRecord(removed.value, this.#lifetimes.now());

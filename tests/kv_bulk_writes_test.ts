@@ -105,7 +105,7 @@ test("rejects a multipart form that is cut off or has a part without a name", as
   }
   assertEquals((await store.list("")).keys, []);
   const text = a.replace("1", "1 --x--\r\n--x 2");
-  const whole = `before\r\n${text}--x-- \t\r\nafter\r\n${a}`;
+  const whole = `before\r\n${text}--x-- \t\r\n\r\n\ufeffafter\r\n${a}`;
   const response = await app.request("/", post(whole, headers));
   assertEquals(await response.json(), { a: "1 --x--\r\n--x 2" });
 });

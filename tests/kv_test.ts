@@ -1,9 +1,11 @@
 /** kv.ts: the root's listings and its page. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { Hono } from "hono";
 import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
 import { StoreUnavailable } from "../stores/store.ts";
-import { failingListing, readProblem, test } from "./helpers/kv_app.ts";
+import { captureErrors } from "./helpers/captured_errors.ts";
+import { failingListing, JSON_TYPE, readProblem, test } from "./helpers/kv_app.ts";
 
 test("lists the keys, or those under a prefix", async ({ app, store }) => {
   await store.setAll(new Map(["foo", "fa", "bar", 'a"b', "é"].map((key) => [key, json(1)])));
@@ -20,6 +22,18 @@ test("lists the keys, or those under a prefix", async ({ app, store }) => {
     assertEquals(response.headers.get("Content-Type"), "application/json");
     assertEquals(await response.text(), JSON.stringify({ keys }));
   }
+});
+
+test("is served under a path by mount, and refuses route, which would change the key", async ({ app, store }) => {
+  const init = { method: "PUT", headers: JSON_TYPE, body: "1" };
+  const mounted = new Hono().mount("/kv", app.fetch);
+  assertEquals(await (await mounted.request("/kv/key", init)).json(), { key: 1 });
+  assertEquals(await (await mounted.request("/kv")).json(), { keys: ["key"] });
+  const routed = new Hono().route("/kv", app);
+  const errors = captureErrors();
+  assertEquals((await routed.request("/kv/key", init)).status, 500);
+  assertMatch(errors.end(), /Cannot route to kv\(\): expected app\.mount\(/);
+  assertEquals((await store.list("")).keys, ["key"]);
 });
 
 test("lists page by page, by next and by Link", async ({ app, store }) => {

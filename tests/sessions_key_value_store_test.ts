@@ -9,7 +9,7 @@ import {
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { inspect } from "node:util";
-import { CookieSessionStore, KeyValueSessionStore } from "../sessions.ts";
+import { CookieSessionStore, KeyValueSessionStore, SessionRotated } from "../sessions.ts";
 import { MAX_TASKS } from "../sessions/keyed_queue.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { json, type JsonText } from "../stores/json/text.ts";
@@ -17,7 +17,7 @@ import { StoreUnavailable } from "../stores/store.ts";
 import { sessionsConformance } from "./conformance/sessions.ts";
 import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { brokenStore, slowStore, storeWith } from "./helpers/faulty_stores.ts";
+import { brokenStore, countingStore, slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, testApp, withMemory } from "./helpers/session_app.ts";
 
@@ -64,6 +64,20 @@ Deno.test("KeyValueSessionStore asks its store nothing for a cookie that is not 
     await store.destroy(cookie);
   }
   assertEquals(calls, 0);
+  await memory.close();
+});
+
+Deno.test("KeyValueSessionStore forgets a session that was ended or moved, and writes nothing for it", async () => {
+  const memory = memoryStore();
+  const counting = countingStore(memory);
+  const store = new KeyValueSessionStore(counting);
+  const [ended, moved] = [await store.create({ count: 1 }), await store.create({ count: 2 })];
+  await store.destroy(ended.cookie);
+  await store.rotate(moved.cookie);
+  counting.writes = 0;
+  assertEquals(await store.update(ended.cookie, () => Promise.resolve({})), null);
+  await assertRejects(() => store.update(moved.cookie, () => Promise.resolve({})), SessionRotated);
+  assertEquals(counting.writes, 0);
   await memory.close();
 });
 

@@ -6,10 +6,10 @@
 /** @typedef {Contents & { status: number, detail?: string }} Answer An operation's */
 
 /**
- * The folder of this page, so that it works under a proxy's path prefix; without the name and the
- * token that its address may have, which `fetch` refuses.
+ * The address of this page, so that it works under a path prefix; without the name and the token that
+ * it may have, which `fetch` refuses.
  */
-export const SERVICE = location.origin + new URL(".", location.href).pathname;
+export const SERVICE = location.origin + location.pathname.replace(/\/?$/, "/");
 
 const NDJSON = "application/x-ndjson";
 /** The most keys that the service lists at once. */

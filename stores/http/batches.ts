@@ -124,7 +124,9 @@ export class Batches {
         this.#start(it.run());
       }
     }
-    if (this.#underWay === 0) this.#idle?.resolve();
+    if (this.#underWay > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
   }
 
   #takeOperations(): PendingOperation[] {

@@ -9,6 +9,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { isBusy, isFull, LOCK_TIMEOUT } from "./database.ts";
 import type { Syncs } from "./syncs.ts";
+import { afterThisTurn } from "../timers.ts";
 import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 
 /** How long a process writes to a contended file before it lets others write, in milliseconds. */
@@ -121,7 +122,7 @@ export function transactionsOf(
 
   async function writePending(): Promise<void> {
     while (pending.length > 0) {
-      await new Promise((resolve) => setImmediate(resolve));
+      await new Promise<void>(afterThisTurn);
       await writeSome();
       // Callers who were just answered may write again within a millisecond, and share the next sync.
       if (pending.length > 0 && syncs.isSlow) await delay(1);
@@ -197,7 +198,7 @@ export function transactionsOf(
     if (isReading) return;
     begin.run();
     isReading = true;
-    setImmediate(endReading);
+    afterThisTurn(endReading);
   }
 
   function endReading(): void {

@@ -42,12 +42,13 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     (request) => {
       const { pathname, search } = new URL(request.url);
-      if (!pathname.startsWith("/kv/")) return new Response("not of the service", { status: 404 });
+      if (!/^\/kv(\/|$)/.test(pathname)) return new Response("not of the service", { status: 404 });
       const { method, headers, body } = request;
       return fetch(kv.url + pathname.slice(3) + search, { method, headers, body });
     },
   );
-  await using visited = await visit(browser, `http://localhost:${proxy.addr.port}/kv/`);
+  const path = name === "chromium" ? "/kv/" : "/kv";
+  await using visited = await visit(browser, `http://localhost:${proxy.addr.port}${path}`);
   const { page } = visited;
   await resize(page, { width: 360, height: 640 });
   const command = async () => await text(page, "#command");

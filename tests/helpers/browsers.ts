@@ -27,7 +27,8 @@ export interface Browsers {
 let browsers: Promise<Browsers> | undefined;
 
 Deno.test.afterAll(async () => {
-  for (const browser of Object.values(await browsers ?? {})) await browser.close();
+  const running = await browsers?.catch(() => undefined);
+  for (const browser of Object.values(running ?? {})) await browser.close();
 });
 
 /** Registers a test that needs both browsers, and other programs. */
@@ -65,7 +66,11 @@ async function inBoth(browsers: Browsers, run: Run): Promise<void> {
 
 async function launch(): Promise<Browsers> {
   await Deno.mkdir(SCREENSHOTS, { recursive: true });
-  return { chromium: await launchChromium(), firefox: await launchFirefox() };
+  await using started = new AsyncDisposableStack();
+  const chromium = started.use(await launchChromium());
+  const firefox = await launchFirefox();
+  started.move();
+  return { chromium, firefox };
 }
 
 function launchChromium(): Promise<Browser> {
