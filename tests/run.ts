@@ -22,22 +22,25 @@ const WAITING = [
   ...["deploy", "lifecycle", "package"].map((it) => `tests/e2e/${it}_test.ts`),
 ];
 const others = `--ignore=${[...WAITING, ...together].join()}`;
+/** These wait for failovers. */
+const redis = Array.from(Deno.readDirSync("tests"), ({ name }) => `tests/${name}`)
+  .filter((path) => path.startsWith("tests/redis_"));
 
 interface Lane {
   /** What is tested, and how. */
   args: string[];
-  isCovered: boolean;
+  /** Where the coverage goes. What other programs execute is not counted. */
+  coverage?: string;
 }
 
-/**
- * What runs at the same time, each about as long: two cores are then mostly busy. What other programs
- * execute is not counted, and counting takes up to a fifth of the time, so the first lane alone does it.
- */
-const lanes: Lane[] = Deno.args.length > 0 ? [{ args: Deno.args, isCovered: true }] : [
-  { args: [`${others},tests/e2e`], isCovered: true },
-  { args: [TOGETHER, ...WAITING], isCovered: false },
-  { args: ["tests/e2e", others], isCovered: false },
-];
+/** What runs at the same time, each about as long: two cores are then mostly busy. */
+const lanes: Lane[] = Deno.args.length > 0
+  ? [{ args: ["--doc", ...Deno.args], coverage: "coverage/some" }]
+  : [
+    { args: ["--doc", `${others},tests/e2e,${redis.join()}`], coverage: "coverage/most" },
+    { args: [TOGETHER, ...WAITING] },
+    { args: [...redis, "tests/e2e", others], coverage: "coverage/redis" },
+  ];
 
 interface Result {
   code: number;
@@ -45,11 +48,11 @@ interface Result {
 }
 
 /** Runs tests, and prints what they print once the lane before has ended. */
-async function test({ args, isCovered }: Lane, before?: Promise<Result>): Promise<Result> {
-  const coverage = ["--clean", "--coverage", "--coverage-raw-data-only"];
+async function test({ args, coverage }: Lane, before?: Promise<Result>): Promise<Result> {
+  const counting = ["--clean", `--coverage=${coverage}`, "--coverage-raw-data-only"];
   const process = new Deno.Command(Deno.execPath(), {
     // The task has checked the types.
-    args: ["test", "-A", "--no-check", ...isCovered ? ["--doc", ...coverage] : [], ...args],
+    args: ["test", "-A", "--no-check", ...coverage ? counting : [], ...args],
     env: {
       // Without an installed Deno, "deno" is what npx downloaded.
       PATH: `${Deno.env.get("PATH")}:${dirname(Deno.execPath())}`,
@@ -73,7 +76,7 @@ const output = results.map((it) => it.output).join("");
 const excluded = "--exclude=/(bench|examples|npm|tests)/";
 const atLeast = Deno.env.get("CI") === "true" ? [] : ["--threshold=0"];
 const covered = await new Deno.Command(Deno.execPath(), {
-  args: ["coverage", excluded, ...atLeast],
+  args: ["coverage", excluded, ...atLeast, ...lanes.flatMap(({ coverage }) => coverage ?? [])],
 }).spawn().status;
 
 const ignored = [...output.matchAll(/\(needs ([^)]+)\) \.\.\. ignored/g)];
