@@ -6,10 +6,7 @@ export function unref<Timer>(timer: Timer): Timer {
   return timer;
 }
 
-/**
- * Runs `task` after the callbacks that are ready now, also where a test has put another clock in place
- * meanwhile. Edge workers have no `setImmediate`.
- */
+/** Runs `task` after the callbacks that are ready now. Edge workers have no `setImmediate`. */
 export const afterThisTurn: (task: () => void) => void = typeof setImmediate === "function"
   ? setImmediate
   : (task) => void setTimeout(task, 0);

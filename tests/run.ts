@@ -21,10 +21,15 @@ const WAITING = [
   "tests/kv_hostile_load_test.ts",
   ...["deploy", "lifecycle", "package"].map((it) => `tests/e2e/${it}_test.ts`),
 ];
-const others = `--ignore=${[...WAITING, ...together].join()}`;
+/** The other tests of programs. */
+const programs = testsIn("tests/e2e").filter((it) => ![...WAITING, ...together].includes(it));
 /** These wait for failovers. */
-const redis = Array.from(Deno.readDirSync("tests"), ({ name }) => `tests/${name}`)
-  .filter((path) => path.startsWith("tests/redis_"));
+const redis = testsIn("tests").filter((it) => it.startsWith("tests/redis_"));
+
+function testsIn(directory: string): string[] {
+  const names = Array.from(Deno.readDirSync(directory), ({ name }) => name);
+  return names.filter((it) => it.endsWith("_test.ts")).sort().map((it) => `${directory}/${it}`);
+}
 
 interface Lane {
   /** What is tested, and how. */
@@ -37,9 +42,12 @@ interface Lane {
 const lanes: Lane[] = Deno.args.length > 0
   ? [{ args: ["--doc", ...Deno.args], coverage: "coverage/some" }]
   : [
-    { args: ["--doc", `${others},tests/e2e,${redis.join()}`], coverage: "coverage/most" },
+    {
+      args: ["--doc", `--ignore=tests/e2e,${[...WAITING, ...redis].join()}`],
+      coverage: "coverage/most",
+    },
     { args: [TOGETHER, ...WAITING] },
-    { args: [...redis, "tests/e2e", others], coverage: "coverage/redis" },
+    { args: [...redis, ...programs], coverage: "coverage/redis" },
   ];
 
 interface Result {

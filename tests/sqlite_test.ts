@@ -588,19 +588,6 @@ Deno.test("sqliteStore() answers those who lost before the one who won, so that 
   await store.close();
 });
 
-Deno.test("sqliteStore() goes on where a test has stopped the clock of setImmediate", async () => {
-  const store = sqliteStore(":memory:");
-  const { setImmediate } = globalThis;
-  try {
-    globalThis.setImmediate = Object.assign(() => ({}) as NodeJS.Immediate, setImmediate);
-    await store.set("a", json(1));
-    assertEquals((await store.get("a"))?.value, "1");
-  } finally {
-    globalThis.setImmediate = setImmediate;
-  }
-  await store.close();
-});
-
 /** Lets the calls that wait for the next turn of the event loop go on. */
 async function turns(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));

@@ -5,7 +5,7 @@
 import { Cluster, Redis } from "ioredis";
 import handlers from "ioredis/built/DataHandler.js";
 import type { Writable } from "node:stream";
-import { afterThisTurn, within } from "../timers.ts";
+import { within } from "../timers.ts";
 import { askWorkingServers, handleAsking } from "./cluster.ts";
 import { sentinels } from "./sentinels.ts";
 import type { RedisUrl } from "./url.ts";
@@ -126,7 +126,7 @@ export function gatherCommands(redis: Redis | Cluster): () => void {
     isCorked = true;
     const { stream } = redis as unknown as { stream: Writable }; // its types leave it out
     stream.cork();
-    afterThisTurn(() => {
+    setImmediate(() => {
       isCorked = false;
       stream.uncork();
     });

@@ -9,7 +9,6 @@ import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { isBusy, isFull, LOCK_TIMEOUT } from "./database.ts";
 import type { Syncs } from "./syncs.ts";
-import { afterThisTurn } from "../timers.ts";
 import { RevisionConflict, StoreFull, StoreUnavailable } from "../store.ts";
 
 /** How long a process writes to a contended file before it lets others write, in milliseconds. */
@@ -122,7 +121,7 @@ export function transactionsOf(
 
   async function writePending(): Promise<void> {
     while (pending.length > 0) {
-      await new Promise<void>(afterThisTurn);
+      await new Promise((resolve) => setImmediate(resolve));
       await writeSome();
       // Callers who were just answered may write again within a millisecond, and share the next sync.
       if (pending.length > 0 && syncs.isSlow) await delay(1);
@@ -198,7 +197,7 @@ export function transactionsOf(
     if (isReading) return;
     begin.run();
     isReading = true;
-    afterThisTurn(endReading);
+    setImmediate(endReading);
   }
 
   function endReading(): void {
