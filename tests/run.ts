@@ -11,7 +11,7 @@ import { dirname } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { packageOf } from "./helpers/programs.ts";
 
-/** The tests in one process, which share what takes long to make. */
+/** The tests in browsers, which share them. */
 const TOGETHER = "tests/e2e/together.ts";
 const imports = (await Deno.readTextFile(TOGETHER)).matchAll(/"\.\/(\w+_test\.ts)"/g);
 const together = Array.from(imports, ([, file]) => `tests/e2e/${file}`);
@@ -19,7 +19,7 @@ const together = Array.from(imports, ([, file]) => `tests/e2e/${file}`);
 const WAITING = [
   "tests/bench_test.ts",
   "tests/kv_hostile_load_test.ts",
-  ...["deploy", "lifecycle", "package"].map((it) => `tests/e2e/${it}_test.ts`),
+  ...["deploy", "lifecycle", "npm", "package", "runtimes"].map((it) => `tests/e2e/${it}_test.ts`),
 ];
 /** The other tests of programs. */
 const programs = testsIn("tests/e2e").filter((it) => ![...WAITING, ...together].includes(it));

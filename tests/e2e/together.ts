@@ -1,10 +1,7 @@
 /**
- * Tests that share what takes long to make: both browsers, and the npm package. `deno task test` runs
- * this file in place of them; each of them also runs by itself.
+ * Tests that share both browsers, which take long to start. `deno task test` runs this file in place of
+ * them; each of them also runs by itself.
  */
-// First, since the browsers' timers would count as theirs.
-import "./npm_test.ts";
-import "./runtimes_test.ts";
 import "./browsers_test.ts";
 import "./cross_site_test.ts";
 import "./explorer_connection_test.ts";

@@ -22,13 +22,11 @@ export const INSTALL = [
   "--no-fund",
 ];
 
-let packed: Promise<string> | undefined;
-
-/** Makes the npm package, once, and returns its path in a directory. */
+/** Makes the npm package in a directory, and returns its path. Two tests must not do so at once. */
 export async function packNpm(directory: string): Promise<string> {
   const tarball = join(directory, "npm.tgz");
-  await (packed ??= succeed(Deno.execPath(), ["task", "npm"], PROJECT));
-  await Deno.copyFile(join(PROJECT, "build/npm.tgz"), tarball);
+  await succeed(Deno.execPath(), ["task", "npm"], PROJECT);
+  await Deno.rename(join(PROJECT, "build/npm.tgz"), tarball);
   return tarball;
 }
 
