@@ -72,6 +72,8 @@ export function servedStore(below: Store): Store {
     const metrics = async () => await (await service.request("/?metrics")).text();
     while (!/^kv_watchers 0$/m.test(await metrics())) await delay(1);
     await below.close();
+    // Such a stream may still begin to pause, for a millisecond.
+    await delay(5);
   };
   return { ...store, close };
 }
