@@ -7,7 +7,7 @@
  * ```
  *
  * `deno pack` compiles the modules, with types and source maps. What is left to do here:
- * - Programs are left out: in a bundle they would run in place of the app.
+ * - Programs are left out, with what only they import: in a bundle they would run in place of the app.
  * - Names of the import map that `deno pack` keeps, as `@std/http/cookie`, become a package's.
  * - Node 22 cannot import a file as text, so the text becomes a constant.
  * - The version is read from package.json instead of deno.json, which is not in the package.
@@ -22,6 +22,7 @@ import project from "../deno.json" with { type: "json" };
 
 const MANIFEST = "package/package.json";
 const IMPORTED = /(?<=\b(?:from|import) ")[\w@][^":]*(?=")/g;
+const OWN_IMPORT = /\b(?:from|import) ?\(?"(\.[^"]+\.js)"/g;
 const SOURCE_MAP = /(?<=\n\/\/# sourceMappingURL=data:application\/json;base64,).*/;
 /** What tar ends with: two blocks of zeros. nanotar writes none, one or more. */
 const TAR_END = new Uint8Array(1024);
@@ -46,6 +47,7 @@ const versions = new Map(
 /** The files of the package, by their paths, from those that `deno pack` wrote. */
 function finish(packed: Map<string, string>): Map<string, string> {
   const files = new Map(packed);
+  const { exports } = JSON.parse(packed.get(MANIFEST) ?? "");
   const packages = new Set<string>();
   for (const [path, source] of packed) {
     if (!/\.(js|d\.ts)$/.test(path) || !files.has(path)) continue;
@@ -65,7 +67,24 @@ function finish(packed: Map<string, string>): Map<string, string> {
       .replace(SOURCE_MAP, withoutDirectories);
     files.set(path, compiled);
   }
+  const modules = new Set<string>();
+  for (const entry of Object.values<{ default: string }>(exports)) {
+    addModules(modules, join("package", entry.default), files);
+  }
+  for (const path of files.keys()) {
+    const isTyped = path.endsWith(".d.ts") || files.has(path.replace(/\.[jt]s$/, ".d.ts"));
+    if (/\.[jt]s$/.test(path) && !isTyped && !modules.has(path)) files.delete(path);
+  }
   return files.set(MANIFEST, manifest(packed.get(MANIFEST) ?? "", packages));
+}
+
+/** Adds a module, and all that it imports. */
+function addModules(modules: Set<string>, path: string, files: Map<string, string>): void {
+  if (modules.has(path)) return;
+  modules.add(path);
+  for (const [, specifier = ""] of (files.get(path) ?? "").matchAll(OWN_IMPORT)) {
+    addModules(modules, join(path, "..", specifier), files);
+  }
 }
 
 /** Keeps the number of lines, which the source map refers to. */

@@ -172,6 +172,8 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     const manifest = JSON.parse(await Deno.readTextFile(join(root, "package.json")));
     const { exports, dependencies, peerDependencies } = manifest;
     assertEquals(Object.keys(exports), Object.keys(project.exports));
+    const server = Array.from(Deno.readDirSync(join(root, "server")), ({ name }) => name);
+    assertEquals(server.sort(), ["guards.js", "layout.js", "log.js", "metrics.js"], "no program");
     for (const { types, default: module = "" } of Object.values<Record<string, string>>(exports)) {
       assert((await Deno.stat(join(root, types ?? ""))).isFile);
       const source = await Deno.readTextFile(join(root, module));
