@@ -76,11 +76,12 @@ function inQuery(schema: z.ZodObject) {
   });
 }
 
+const TEXT = { type: "string" };
+
 function inHeader(...names: string[]) {
-  return names.map((name) => ({ name, in: "header", schema: { type: "string" } }));
+  return names.map((name) => ({ name, in: "header", schema: TEXT }));
 }
 
-const TEXT = { type: "string" };
 const ENTRY_HEADERS = ["ETag", "Expires"];
 
 /** What a body holds, by its media type. */

@@ -2,7 +2,10 @@
 import type { Context } from "hono";
 
 /** Bun types a text when it sends it, and no longer once its `body` has been read. */
-const typesTextLate = () => new Response("text").headers.get("Content-Type") === null;
+const typesTextLate = () =>
+  isTypedLate ??= new Response("text").headers.get("Content-Type") === null;
+/** Not known before the first request: a worker makes no response earlier. */
+let isTypedLate: boolean | undefined;
 
 /**
  * Returns the headers of a response whose request used its session.

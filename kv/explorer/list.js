@@ -12,9 +12,6 @@ const PAGE_SIZE = 50;
 /** How often the list is fetched again while keys come and go, in milliseconds. */
 const RELOAD_AFTER = 250;
 
-/** @type {string[]} */
-const NOT_SEARCHED = [];
-
 const list = byId("entries");
 const empty = byId("empty");
 const nothingFound = byId("nothing-found");
@@ -55,9 +52,9 @@ function removed(row) {
   reloadSoon();
 }
 
-/** What the rows are searched for, in lower case. */
+/** What the rows are searched for, in lower case. @returns {string[]} */
 function wantedTexts() {
-  return search?.wanted ?? NOT_SEARCHED;
+  return search?.wanted ?? [];
 }
 
 function thisPage() {
