@@ -98,4 +98,7 @@ const [passed, failed] = [1, 2].map((group) =>
   counts.reduce((sum, count) => sum + Number(count[group] ?? 0), 0)
 );
 console.log(`\n${passed} passed, ${failed} failed`);
+for (const [, names = ""] of output.matchAll(/^ FAILURES \n\n((?:.+\n)+)/gm)) {
+  console.log(names.trimEnd());
+}
 Deno.exit(results.find(({ code }) => code !== 0)?.code ?? covered.code);
