@@ -203,9 +203,10 @@ function streamOf(
         throw error;
       }
       if (isOver) return;
-      controller.enqueue(rest.subarray(0, PIECE_BYTES));
+      const piece = rest.subarray(0, PIECE_BYTES);
       rest = rest.subarray(PIECE_BYTES);
       startTimer(controller);
+      controller.enqueue(piece); // if the client has left, Deno cancels the stream in here
     },
     cancel: end,
   }, { highWaterMark: 0 });

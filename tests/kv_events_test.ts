@@ -7,7 +7,7 @@ import { json } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";
-import { startServer } from "./helpers/programs.ts";
+import { eventually, startServer } from "./helpers/programs.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 
@@ -172,4 +172,30 @@ Deno.test("kv.ts streams to an EventSource, and can be stopped meanwhile", async
   const end = new Response(body).text();
   assertEquals(await server.program.stop(), 0);
   assertMatch(await end, /^event: ready\n/);
+});
+
+Deno.test("kv() keeps no timer for a client that leaves as a change is sent", async () => {
+  const store = memoryStore();
+  const app = kv(store);
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  const address = { hostname: "127.0.0.1", port: server.addr.port };
+  const watching = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+  const type = "Content-Type: application/json\r\nContent-Length: 1";
+  const writing = `PUT /a HTTP/1.1\r\nHost: localhost\r\n${type}\r\n\r\n1`;
+  const encoder = new TextEncoder();
+  using writer = await Deno.connect(address);
+  for (let i = 0; i < 20; i++) {
+    const watcher = await Deno.connect(address);
+    await watcher.write(encoder.encode(watching));
+    await watcher.read(new Uint8Array(4096));
+    const written = writer.write(encoder.encode(writing));
+    watcher.close();
+    // Then the end of the one and the write of the other come in one turn.
+    for (const until = performance.now() + 1; performance.now() < until;);
+    await written;
+    await writer.read(new Uint8Array(4096));
+  }
+  const metrics = async () => await (await app.request("/?metrics")).text();
+  await eventually("no stream", async () => /^kv_watchers 0$/m.test(await metrics()));
+  await store.close();
 });
