@@ -70,8 +70,6 @@ import type { Store } from "./stores/store.ts";
 
 export { MAX_WATCHERS } from "./kv/events.ts";
 
-const NO_STORE = { ...JSON_HEADERS, "Cache-Control": "no-store" };
-
 /** What {@linkcode kv} takes. */
 export interface KvOptions {
   /** Bearer tokens that allow everything; without tokens of either kind, no token is needed. */
@@ -194,13 +192,13 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   async function health(c: KvContext): Promise<Answer> {
     readQuery(c, HealthQuery);
     await c.get("access").store.check();
-    return jsonAnswer({ status: "ok" }, NO_STORE);
+    return jsonAnswer({ status: "ok" });
   }
 
   async function metricsText(c: KvContext): Promise<Answer> {
     readQuery(c, MetricsQuery);
     const { registry } = measured;
-    const headers = { ...NO_STORE, "Content-Type": registry.contentType };
+    const headers = { ...JSON_HEADERS, "Content-Type": registry.contentType };
     return { status: 200, headers, body: await registry.metrics() };
   }
 

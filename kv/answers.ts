@@ -48,8 +48,12 @@ export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 
 // ---- Headers and texts ---------------------------------------------------------------------
 
-/** Prevents browsers from running or framing a response, whatever type they guess. */
+/**
+ * Prevents browsers from running or framing a response, whatever type they guess, and caches from
+ * keeping it, as some would in spite of an `Authorization` (RFC 9111, section 3.5).
+ */
 export const GUARD_HEADERS = {
+  "Cache-Control": "no-store",
   "X-Content-Type-Options": "nosniff",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 };

@@ -20,7 +20,9 @@ import {
 const Value = z.unknown().meta({
   description: `Any JSON value, at most ${MAX_VALUE_BYTES} bytes and ${MAX_DEPTH} levels deep`,
 });
-const Entries = z.record(z.string(), Value).meta({ description: "Values by their keys" });
+const Entries = z.record(z.string().meta({ minLength: 1 }), Value).meta({
+  description: "Values by their keys",
+});
 const expires = z.number().nullable().describe("Milliseconds since 1970, or null for never");
 const revision = z.string().nullable().describe("Null where there is no entry");
 const Contents = z.object({ value: Value, revision, expires });
@@ -71,8 +73,9 @@ function schemaOf(schema: z.ZodType) {
 function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {
-    const flag = Object(schema).const === "" ? { allowEmptyValue: true } : {};
-    return { name, in: "query", required: required.includes(name), schema, ...flag };
+    const isText = Object(schema).type === "string";
+    const empty = isText ? { allowEmptyValue: true } : {};
+    return { name, in: "query", required: required.includes(name), schema, ...empty };
   });
 }
 
@@ -112,7 +115,13 @@ function responses(expected: Record<number, Expected>) {
     ...Object.fromEntries(entries),
     default: {
       description: "What is wrong, and what is expected",
-      ...headersOf(["Allow", ...ENTRY_HEADERS, "Retry-After", "WWW-Authenticate"]),
+      ...headersOf([
+        "Accept-Encoding",
+        "Allow",
+        ...ENTRY_HEADERS,
+        "Retry-After",
+        "WWW-Authenticate",
+      ]),
       ...content({ "application/problem+json": ref("Problem") }),
     },
   };
@@ -131,21 +140,20 @@ const NOT_MODIFIED = "Its tag is in If-None-Match";
 
 /** HEAD has the parameters of GET, and its answers without the body. */
 function head(operationId: string, { parameters, responses }: Read) {
+  const heads = Object.entries(responses).map((
+    [status, { content: _, ...head }],
+  ) => [status, head]);
   return {
     operationId,
     summary: "The headers of GET",
     parameters,
-    responses: {
-      200: { description: "As GET, without the body" },
-      ...304 in responses && { 304: { description: NOT_MODIFIED } },
-      default: { description: "What is wrong, without the body" },
-    },
+    responses: Object.fromEntries(heads),
   };
 }
 
 interface Read {
   parameters: object[];
-  responses: object;
+  responses: Record<string, { content?: object }>;
 }
 
 /** A text, whose form JSON Schema cannot say. */

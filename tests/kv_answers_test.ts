@@ -124,3 +124,26 @@ test("takes any path but the root for a key, whatever its name", async ({ app })
   }
   assert((await (await app.request("/")).json()).keys.length === 0);
 });
+
+test("lets no cache keep an answer, but an entry that it asks for again", async ({ app, store }) => {
+  const kept = async (path: string, init: RequestInit = {}) => {
+    const response = await app.request(path, init);
+    await response.body?.cancel();
+    return response.headers.get("Cache-Control");
+  };
+  await store.set("a", json(1));
+  for (const path of ["/", "/?limit=1", "/?backup", "/?health", "/?metrics", "/?openapi", "/?x"]) {
+    for (const method of ["GET", "HEAD"]) {
+      assertEquals(await kept(path, { method }), "no-store", path);
+    }
+  }
+  const gone = { ...EVENTS, "Last-Event-ID": "unknown" };
+  for (const headers of [NDJSON, { Accept: "text/html" }, gone]) {
+    assertEquals(await kept("/", { headers }), "no-store");
+  }
+  assertEquals(await kept("/none", { headers: { Accept: "text/plain" } }), "no-store");
+  assertEquals(await kept("/a", { method: "POST" }), "no-store");
+  assertEquals(await kept("/a", { headers: { "If-Match": '"x"' } }), "no-store");
+  assertEquals(await kept("/a"), "no-cache");
+  assertEquals(await kept("/", { headers: EVENTS }), "no-cache");
+});

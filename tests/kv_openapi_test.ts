@@ -15,7 +15,7 @@ interface Operation {
   path: string;
   method: string;
   operationId: string;
-  parameters?: { name: string; schema: object }[];
+  parameters?: { name: string; in: string; schema: object; allowEmptyValue?: boolean }[];
 }
 interface Document {
   paths: Record<
@@ -63,12 +63,16 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
     ["/a", { method: "PUT", body: "1", headers: { ...json, "If-Match": '"x"' } }],
     ["/a", {}],
     ["/a", { headers: { "If-None-Match": "*" } }],
+    ["/a", { method: "HEAD" }],
+    ["/a", { method: "HEAD", headers: { "If-None-Match": "*" } }],
+    ["/a", { method: "PUT", body: "1", headers: { ...json, "Content-Encoding": "br" } }],
     ["/a", { method: "DELETE" }],
     ["/", { method: "POST", body: '{"a":{"b":null}}', headers: json }],
     ["/", { method: "POST", body: JSON.stringify(array), headers: json }],
     ["/", { method: "POST", body: '{"a":1}\n{}', headers: lines }],
     ["/", { method: "POST", body: '{"a":1,"c":2}', headers: json }],
     ["/?limit=1", {}],
+    ["/?limit=1", { method: "HEAD" }],
     ["/", {}],
     ["/?prefix=x", { headers: { Accept: "application/x-ndjson" } }],
     ["/?metrics", {}],
@@ -84,9 +88,9 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
       assert(COMMON.test(name) || names.includes(name), `${method} ${path}: ${name}`);
     }
     const type = response.headers.get("Content-Type")?.split(";")[0];
-    if (type === undefined) assertEquals(said?.content, undefined);
+    if (type === undefined || method === "head") assertEquals(said?.content, undefined);
     else assert(said?.content && type in said.content, `${method} ${path}: ${type}`);
-    if (!type?.endsWith("/json") && !type?.endsWith("+json")) {
+    if (method === "head" || !type?.endsWith("/json") && !type?.endsWith("+json")) {
       await response.body?.cancel();
       continue;
     }
@@ -118,8 +122,12 @@ Deno.test("kv() describes parameters and operations for who generates a client",
   const ids = operations.map(({ operationId }) => operationId);
   assertEquals(new Set(ids).size, operations.length);
   for (const { parameters = [] } of operations) {
-    for (const { name, schema } of parameters) {
-      if (name !== "ttl" && name !== "limit") continue;
+    for (const { name, schema, allowEmptyValue, ...parameter } of parameters) {
+      if (name !== "ttl" && name !== "limit") {
+        // As in the Link of a page, and ?prefix=&all.
+        if (parameter.in === "query") assert(allowEmptyValue, name);
+        continue;
+      }
       const maximum = name === "ttl" ? MAX_TTL : MAX_PAGE;
       assertEquals(schema, { type: "integer", minimum: 1, maximum });
     }
