@@ -176,11 +176,11 @@ function streamOf(
   }
 
   function end(): void {
+    held.end(); // also what a part has counted since the client left
     if (isOver) return;
     isOver = true;
     clearTimeout(timer);
     rest = new Uint8Array();
-    held.end();
     // After a failure of the body, this rejects with the same error.
     parts?.return?.().catch(() => {});
   }
@@ -193,7 +193,7 @@ function streamOf(
       try {
         while (rest.length === 0 && !isOver) {
           const { value = "", done } = await parts?.next() ?? { done: true };
-          if (isOver) return; // the client left meanwhile
+          if (isOver) return end(); // the client left meanwhile
           if (done) {
             end();
             return controller.close();

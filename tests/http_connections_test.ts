@@ -1,9 +1,10 @@
 /** stores/http/connections.ts: HTTP/1.1 as an odd server speaks it, and when a connection is kept. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
+import { Connections, NotSent } from "../stores/http/connections.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -36,7 +37,10 @@ async function answering(...texts: (string | ((socket: Socket) => Promise<void>)
   const { port } = server.address() as { port: number };
   const store = httpStore(`http://127.0.0.1:${port}`, { deadline: PATIENT });
   return {
+    port,
     store,
+    /** How many requests there were. */
+    requests: () => requests,
     /** How many connections there were. */
     connections: () => sockets.size,
     sockets,
@@ -170,6 +174,34 @@ Deno.test("httpStore() uses one connection for calls one after another, and five
   await store.close();
   await server.shutdown();
   await below.close();
+});
+
+Deno.test("a request that has ended before its connection is there is not sent", async () => {
+  await using t = await answering(SIZED);
+  const connections = new Connections(new URL(`http://127.0.0.1:${t.port}`));
+  const request = { target: "/", headers: {}, body: "[]" };
+  const { body } = await connections.send({ ...request, signal: new AbortController().signal });
+  for await (const _ of body); // then its connection waits for the next request
+  const ended = AbortSignal.abort(new Error("too late"));
+  const error = await assertRejects(() => connections.send({ ...request, signal: ended }), NotSent);
+  assertEquals([error.message, t.requests()], ["too late", 1]);
+});
+
+Deno.test("httpStore() leaves no watch when it closes as the watch's connection is made", async () => {
+  const memory = memoryStore();
+  const app = kv(memory);
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  const { port } = server.addr;
+  for (let i = 0; i < 20; i++) {
+    const store = httpStore(`http://127.0.0.1:${port}`, { deadline: PATIENT });
+    const watching = store.watch("").then(({ changes }) => changes.getReader().read());
+    const other = connect(port, "127.0.0.1"); // it connects in the same turn
+    await once(other, "connect");
+    await store.close();
+    other.destroy();
+    await watching.catch((error) => assertEquals(error.message, "The store is closed"));
+  }
+  await memory.close();
 });
 
 Deno.test("httpStore() goes on with a service that was restarted between two calls", async () => {

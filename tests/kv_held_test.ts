@@ -1,5 +1,6 @@
 /** What the service holds for slow clients, and the limit of it. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../kv.ts";
 import { STALL_TIMEOUT } from "../kv/answers.ts";
 import { Budget, Held, SMALL_BYTES, TooMuchHeld } from "../kv/held.ts";
@@ -7,6 +8,7 @@ import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
+import { eventually } from "./helpers/programs.ts";
 
 const MIB = 1024 * 1024;
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -290,4 +292,37 @@ Deno.test("kv() gives up a response that nobody reads for a minute", async () =>
   } finally {
     timers.setTimeout = setTimeout;
   }
+});
+
+Deno.test("kv() holds nothing for a client that leaves while its next results are fetched", async () => {
+  await using t = await setUp();
+  let gets = 0;
+  const asked = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  const slow: Store = {
+    ...t.store,
+    async get(key) {
+      // The first ones are fetched before the response begins.
+      if (++gets > 16) {
+        asked.resolve();
+        await opened.promise;
+      }
+      return await t.store.get(key);
+    },
+  };
+  const app = kv(slow);
+  const gauge = async () => await (await app.request("/?metrics")).text();
+  const operations = Array.from({ length: 40 }, () => ({ op: "get", key: "a" }));
+  const { body } = await app.request("/", post(JSON.stringify(operations)));
+  const reader = body?.getReader();
+  const reading = (async () => {
+    while (!(await reader?.read())?.done);
+  })();
+  await asked.promise;
+  assertMatch(await gauge(), /^kv_held_bytes [1-9]/m);
+  await reader?.cancel();
+  opened.resolve();
+  await reading;
+  await delay(20); // until the entry is there
+  await eventually("room again", async () => /^kv_held_bytes 0$/m.test(await gauge()), 10);
 });

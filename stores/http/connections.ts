@@ -164,9 +164,11 @@ class Connection {
 
   /** Sends a request, and returns the response once its head is there. */
   async send(text: string, signal: AbortSignal): Promise<Incoming> {
-    signal.addEventListener("abort", () => this.destroy(signal.reason));
-    this.socket.write(text);
     try {
+      // Since the connection was made: then no event would come.
+      if (signal.aborted) throw new NotSent(reasonOf(signal.reason), { cause: signal.reason });
+      signal.addEventListener("abort", () => this.destroy(signal.reason));
+      this.socket.write(text);
       for (;;) {
         const head = readHead(await this.#until("\r\n\r\n", MAX_HEAD));
         if (head.status >= 200) return { ...head, body: this.#body(head) };
