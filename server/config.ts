@@ -6,6 +6,7 @@
  *
  * The names are Flask's: https://flask.palletsprojects.com/en/stable/config/
  */
+import { isIP } from "node:net";
 import { z } from "zod";
 import { LOG_MODES } from "./log.ts";
 import { meant } from "./misspelled.ts";
@@ -87,7 +88,12 @@ export const ConfigFile = z.strictObject({
 
 /** Where a server listens and what it prints: from the environment only, since both servers share the file. */
 const Listen = z.object({
-  HOST: z.string().transform((host) => host.replace(/^\[(.*)\]$/, "$1")).default("127.0.0.1"),
+  HOST: z.string().transform((host) => host.replace(/^\[(.*)\]$/, "$1"))
+    .refine(
+      (host) => isIP(host) || /^[\w.-]+$/.test(host),
+      "expected a name or an address, no port",
+    )
+    .default("127.0.0.1"),
   PORT: port.optional(),
   KV_PORT: port.optional(),
   LOG: z.enum(LOG_MODES, "expected events, requests or json").default("events"),

@@ -96,7 +96,14 @@ export class Repeats {
 export function logAs(name: string, prefix: string, mode: LogMode): void {
   const repeats = new Repeats();
   for (const method of ["log", "info", "warn", "error"] as const) {
-    const print = console[method].bind(console);
+    const write = console[method].bind(console);
+    const print = (line: string) => {
+      try {
+        write(line);
+      } catch {
+        // Without room for the log, a line is lost: no request, and not the server.
+      }
+    };
     const level = method === "log" ? "info" : method;
     const printMessage = (message: string, event?: unknown) => {
       const time = new Date().toISOString();

@@ -47,13 +47,19 @@ function needsOf(store: string): Needs {
   }
   if (/^https?:$/.test(scheme)) {
     const { hostname, port } = new URL(store);
-    return { hosts: [hostAndPort(hostname, Number(port || (scheme === "http:" ? 80 : 443)))] };
+    return { hosts: addresses(hostname, Number(port || (scheme === "http:" ? 80 : 443))) };
   }
   const { kind, hosts, path } = parseRedisUrl(store);
   if (path !== undefined) return { hosts: "any", files: [path] };
   // Sentinels and nodes of a Cluster name other hosts.
   if (kind !== "alone") return { hosts: "any" };
-  return { hosts: hosts.map(({ host, port }) => hostAndPort(host, port)) };
+  return { hosts: hosts.flatMap(({ host, port }) => addresses(host, port)) };
+}
+
+/** After the first address of a name, Deno asks for a right to the next one by its number. */
+function addresses(host: string, port: number): string[] {
+  const names = host === "localhost" ? [host, "127.0.0.1", "::1"] : [host];
+  return names.map((name) => hostAndPort(name, port));
 }
 
 /**

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { printable, Repeats } from "../server/log.ts";
-import { PROJECT, runToEnd, startServer } from "./helpers/programs.ts";
+import { PROJECT, runToEnd, startServer, testWith } from "./helpers/programs.ts";
 
 Deno.test("printable() escapes what controls a terminal or reorders text", () => {
   assertEquals(
@@ -35,6 +35,14 @@ Deno.test("Repeats prints an error when it begins, each interval with a count, a
   assertEquals(lines[4], "no store", "it is over");
   await delay(100);
   assertEquals(lines.length, 5, "a single one has no end");
+});
+
+testWith(["sh"], "a log without room costs no request, and not the program", async () => {
+  const main = `await run("kv", async () => { console.log(1); console.error(2); Deno.exit(7) })`;
+  const code = `import { run } from "./server/program.ts"; ${main}`;
+  const command = 'exec "$0" eval "$1" >/dev/full 2>&1';
+  const result = await runToEnd("sh", ["-c", command, Deno.execPath(), code], { cwd: PROJECT });
+  assertEquals(result.code, 7);
 });
 
 Deno.test("counter.ts over a store that is down prints one line for all of its pages", async () => {

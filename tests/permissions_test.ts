@@ -153,6 +153,10 @@ Deno.test("permissionsOf() names hosts, files and variables", () => {
   assertEquals(rightsFor(":memory:?prefix=a"), [own, readConfig]);
   assertEquals(rightsFor(undefined, 0), ["--allow-net=127.0.0.1", readConfig]);
   assertEquals(rightsFor("https://kv.example"), [`${own},kv.example:443`, readConfig]);
+  const local = `${own},localhost:81,127.0.0.1:81,[::1]:81`;
+  for (const url of ["http://localhost:81", "redis://localhost:81"]) {
+    assertEquals(rightsFor(url), [local, readConfig]);
+  }
   assertEquals(rightsFor("redis://a:b@[::1]/2"), [`${own},[::1]:6379`, readConfig]);
   assertEquals(rightsFor("redis+cluster://a:1,b:2"), ["--allow-net", readConfig]);
   const files = "kv.db,kv.db-wal,kv.db-shm,kv.db-journal";

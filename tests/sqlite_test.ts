@@ -323,6 +323,17 @@ Deno.test("sqliteStore() rejects a file that is not a store, and does not change
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("sqliteStore() leaves the log of a file that was moved without it", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = join(directory, "kv.db");
+  await Deno.writeTextFile(`${path}-wal`, "the last writes");
+  const wanted = `its log is there without it: move "${path}-wal" to its file, or delete it`;
+  assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
+  assertEquals(await Deno.readTextFile(`${path}-wal`), "the last writes");
+  assertThrows(() => sqliteStore(directory), StoreUnavailable, "it is not a file");
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("sqliteStore() commits the writes of one turn together", async () => {
   const store = sqliteStore(":memory:");
   const { run } = StatementSync.prototype;

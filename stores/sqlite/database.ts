@@ -70,14 +70,13 @@ const UPGRADE = `
 export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
   let database: DatabaseSync | undefined;
   try {
-    if (mustExist) statSync(path);
-    // SQLite would let others read it: keys may be session ids. The files beside it get its mode.
-    else if (path !== ":memory:" && !existsSync(path)) closeSync(openSync(path, "a", 0o600));
+    if (path !== ":memory:") prepareFile(path, mustExist);
     database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT });
     versionOf(database); // first, so that another program's file stays as it is
     // SQLite's own waiting blocks the process, grows with each try, and does not cover WAL.
     database.exec("PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0");
-    untilUnlocked(database.prepare("PRAGMA journal_mode = WAL"));
+    const mode = untilUnlocked(database.prepare("PRAGMA journal_mode = WAL"));
+    if (mode?.["journal_mode"] === "delete") throw new Error(`cannot create its log${IS_FULL}`);
     untilUnlocked(database.prepare("BEGIN IMMEDIATE"));
     // Again, since another process may have created the tables meanwhile.
     const version = versionOf(database);
@@ -96,10 +95,34 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
     return { database, sql, syncs: new Syncs(log, sync), findReplaced };
   } catch (cause) {
     database?.close();
-    const hint = isUnopened(cause) ? ", or create one beside it: is the directory read-only?" : "";
-    const message = `Cannot open the store "${path}": ${(cause as Error).message}${hint}`;
+    const message = `Cannot open the store "${path}": ${(cause as Error).message}${hint(cause)}`;
     throw new StoreUnavailable(message, { cause, outcome: "unchanged" });
   }
+}
+
+/** @throws {Error} If it is not a file, or is missing, and the log of one is there */
+function prepareFile(path: string, mustExist: boolean): void {
+  if (mustExist || existsSync(path)) {
+    if (!statSync(path).isFile()) throw new Error("it is not a file");
+    return;
+  }
+  const log = `${path}-wal`;
+  if (statSync(log, { throwIfNoEntry: false })?.size) {
+    // SQLite would delete it, with the last writes of a file that was moved without it.
+    throw new Error(`its log is there without it: move "${log}" to its file, or delete it`);
+  }
+  // SQLite would let others read it: keys may be session ids. The files beside it get its mode.
+  closeSync(openSync(path, "a", 0o600));
+}
+
+const IS_FULL = ": is the disk full? A store needs 64 KiB to begin";
+
+/** What else to know about an error of SQLite. */
+function hint(error: unknown): string {
+  if (isUnopened(error)) return ", or create one beside it: is the directory read-only?";
+  if (isReadOnly(error)) return ": may this user write it, its directory, and the files beside it?";
+  // SQLITE_IOERR_SHMSIZE
+  return Object(error).errcode === 4874 ? IS_FULL : "";
 }
 
 /**
@@ -120,11 +143,10 @@ function rewrite(path: string): void {
 }
 
 /** Runs a statement; while another process has locked the file, again each millisecond. */
-function untilUnlocked(statement: StatementSync): void {
+function untilUnlocked(statement: StatementSync) {
   for (const start = performance.now();;) {
     try {
-      statement.get();
-      return;
+      return statement.get();
     } catch (error) {
       if (!isBusy(error) || performance.now() - start > LOCK_TIMEOUT) throw error;
     }
@@ -154,6 +176,8 @@ function versionOf(database: DatabaseSync): number {
 export const isBusy = hasCode(5);
 /** Whether the file, or one beside it, cannot be opened (SQLITE_CANTOPEN). */
 const isUnopened = hasCode(14);
+/** Whether the file, or one beside it, may not be written (SQLITE_READONLY). */
+const isReadOnly = hasCode(8);
 /** Whether the disk is full (SQLITE_FULL). */
 export const isFull = hasCode(13);
 

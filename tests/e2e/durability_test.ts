@@ -6,6 +6,7 @@ import {
   assertMatch,
   assertNotMatch,
   assertRejects,
+  assertThrows,
 } from "@std/assert";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
@@ -215,6 +216,29 @@ testWith(
       assertEquals(await health(), 200);
       await store.check();
       assertEquals(await program.stop(), 0);
+    }),
+);
+
+testWith(
+  canMount,
+  "a store says that the disk is too full to open it",
+  () =>
+    withSmallDisk(async (directory) => {
+      const [kept, fresh] = ["kept.db", "fresh.db"].map((name) => join(directory, name));
+      await sqliteStore(kept ?? "").close();
+      const filler = await Deno.create(join(directory, "filler"));
+      let written = 1;
+      while (written > 0) written = await filler.write(new Uint8Array(4096)).catch(() => 0);
+      for (const room of [0, 4096]) {
+        await filler.truncate((await filler.stat()).size - room);
+        for (const path of [kept, fresh]) {
+          const error = assertThrows(() => sqliteStore(path ?? ""), StoreUnavailable);
+          assertMatch(error.message, /disk is full$|: is the disk full\? A store needs 64 KiB/);
+        }
+      }
+      filler.close();
+      await Deno.remove(join(directory, "filler"));
+      await sqliteStore(kept ?? "").close();
     }),
 );
 
