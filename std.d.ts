@@ -52,23 +52,6 @@ declare module "@std/crypto/timing-safe-equal" {
   export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
 }
 
-declare module "@std/cli/parse-args" {
-  /** How arguments are read. */
-  export interface ParseOptions<S extends string, B extends string> {
-    /** Options that take a text; with "_", arguments that look like numbers stay text. */
-    string: readonly (S | "_")[];
-    boolean: readonly B[];
-    alias?: Record<string, string>;
-    /** Called with each argument that is not one of these options. */
-    unknown?: (arg: string) => void;
-  }
-  /** Reads command-line arguments; `_` has those that are not options. */
-  export function parseArgs<const S extends string, const B extends string>(
-    args: readonly string[],
-    options: ParseOptions<S, B>,
-  ): { _: string[] } & { [name in Exclude<S, "_">]?: string } & { [name in B]: boolean };
-}
-
 declare module "@std/fmt/colors" {
   /** Whether the functions below change their argument; at first, unless `NO_COLOR` is set. */
   export function setColorEnabled(value: boolean): void;

@@ -1,5 +1,5 @@
 /** The command line of `dump.ts`. */
-import { parseArgs } from "@std/cli/parse-args";
+import { parseArgs } from "node:util";
 import { checkTtl } from "../stores/checks.ts";
 import { watchesOthers, withoutPassword } from "../stores/open.ts";
 import { type Format, FORMATS } from "./formats.ts";
@@ -39,6 +39,16 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+const OPTIONS: Record<string, { type: "string" | "boolean"; short?: string }> = {
+  prefix: { type: "string" },
+  format: { type: "string" },
+  restore: { type: "string" },
+  ttl: { type: "string" },
+  to: { type: "string" },
+  watch: { type: "boolean" },
+  help: { type: "boolean", short: "h" },
+};
+
 /** Which options each command takes. */
 const TAKEN = {
   "--restore": ["restore", "ttl"],
@@ -51,25 +61,15 @@ const TAKEN = {
  * @throws {InvalidArgument} If the ttl is not one
  */
 export function readOptions(args: string[]): Options | "help" {
-  expectOnce(args);
-  // The parser takes "-" for an option.
-  const place = args.indexOf("--restore");
-  if (place !== -1 && args[place + 1] === "-") args = args.toSpliced(place, 2, "--restore=-");
-  const { _: [url, ...others], ...given } = parseArgs(args, {
-    string: ["_", "prefix", "format", "restore", "ttl", "to"],
-    boolean: ["watch", "help"],
-    alias: { help: "h" },
-    unknown(arg) {
-      if (arg.startsWith("-")) throw new UsageError(`Unknown option "${withoutPassword(arg)}"`);
-    },
-  });
-  const { prefix = "", watch, restore, to } = given;
-  if (given.help) return "help";
-  if (url === undefined) {
+  const { given, positionals: [url, ...others] } = parse(args);
+  if (given.help !== undefined) return "help";
+  const { prefix = "", restore, to } = given;
+  const watch = given.watch !== undefined;
+  if (url === undefined || url === "-") {
     throw new UsageError("Expected the URL of a store, as in: dump.ts http://localhost:5100");
   }
   if (others.length > 0) {
-    throw new UsageError(`Expected one URL, not also "${withoutPassword(`${others[0]}`)}"`);
+    throw new UsageError(`Expected one URL, not also "${withoutPassword(others[0] ?? "")}"`);
   }
   if (restore === "") throw new UsageError("--restore needs a file");
   if (to === "") throw new UsageError("--to needs the URL of a store");
@@ -78,11 +78,8 @@ export function readOptions(args: string[]): Options | "help" {
     throw new UsageError(`Cannot copy "${shown}" to itself: expected another store`);
   }
   const command = restore !== undefined ? "--restore" : to !== undefined ? "--to" : "A dump";
-  for (const [name, value] of Object.entries(given)) {
-    const isGiven = value !== undefined && value !== false && name.length > 1;
-    if (isGiven && !TAKEN[command].includes(name)) {
-      throw new UsageError(`${command} takes no --${name}`);
-    }
+  for (const name in given) {
+    if (!TAKEN[command].includes(name)) throw new UsageError(`${command} takes no --${name}`);
   }
   const format = FORMATS.find((it) => it === (given.format ?? "lines"));
   if (!format) {
@@ -106,20 +103,25 @@ export function readOptions(args: string[]): Options | "help" {
 }
 
 /**
- * The parser would take the last of several values, and any value of a flag as true.
- *
- * @throws {UsageError} If an option is repeated, or a flag has a value
+ * @returns The value of each option, "" for a flag and for a value that is missing at the end
+ * @throws {UsageError} If an option is unknown, repeated, or without a value, or a flag has one
  */
-function expectOnce(args: string[]): void {
-  const seen = new Set<string>();
-  for (const arg of args) {
-    if (arg === "--") return;
-    const [, name, value] = /^--(\w+)(=?)/.exec(arg) ?? [];
-    if (name === undefined) continue;
-    if (value && (name === "watch" || name === "help")) {
-      throw new UsageError(`Cannot read "${withoutPassword(arg)}": --${name} takes no value`);
+function parse(args: string[]) {
+  const parsed = parseArgs({ args, options: OPTIONS, strict: false, tokens: true });
+  const given: Record<string, string> = {};
+  for (const token of parsed.tokens) {
+    if (token.kind !== "option") continue;
+    const { name, value = "", inlineValue } = token;
+    const shown = withoutPassword(args[token.index] ?? "");
+    if (!Object.hasOwn(OPTIONS, name)) throw new UsageError(`Unknown option "${shown}"`);
+    if (inlineValue && OPTIONS[name]?.type === "boolean") {
+      throw new UsageError(`Cannot read "${shown}": --${name} takes no value`);
     }
-    if (seen.has(name)) throw new UsageError(`--${name} is repeated: expected it once`);
-    seen.add(name);
+    if (!inlineValue && /^-./.test(value)) {
+      throw new UsageError(`--${name} needs a value: one that begins with - follows --${name}=`);
+    }
+    if (name in given) throw new UsageError(`--${name} is repeated: expected it once`);
+    given[name] = value;
   }
+  return { given, positionals: parsed.positionals };
 }

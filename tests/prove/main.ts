@@ -9,8 +9,8 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { setTimeout as delay } from "node:timers/promises";
+import { parseArgs } from "node:util";
 import { startServer } from "../helpers/programs.ts";
 import { type Call, violations } from "../helpers/histories.ts";
 import { httpStore } from "../../stores/http/store.ts";
@@ -142,12 +142,8 @@ async function meetAll<T>(
 }
 
 if (import.meta.main) {
-  const options = parseArgs(Deno.args, {
-    boolean: [],
-    string: ["seconds", "seed", "setups"],
-    unknown: (name) => {
-      throw new Error(`There is no option ${name}: expected --seconds, --seed or --setups`);
-    },
+  const { values: options } = parseArgs({
+    options: { seconds: { type: "string" }, seed: { type: "string" }, setups: { type: "string" } },
   });
   for (const name of ["seconds", "seed"] as const) {
     if (/^\d*$/.test(options[name] ?? "")) continue;
