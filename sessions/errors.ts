@@ -7,10 +7,6 @@ import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
  * try again. The browser keeps its cookie, except where the `cause` is a {@linkcode RotationUnknown}.
  */
 export class SessionUnavailable extends HTTPException {
-  static {
-    this.prototype.name = "SessionUnavailable";
-  }
-
   /** Keeps the store's error as `cause`. */
   constructor(cause: unknown) {
     const message = "The sessions are not available. Please try again in a moment";
@@ -20,18 +16,10 @@ export class SessionUnavailable extends HTTPException {
 }
 
 /** Data that does not fit the schema, or that JSON cannot hold. Nothing was changed. */
-export class SessionDataInvalid extends TypeError {
-  static {
-    this.prototype.name = "SessionDataInvalid";
-  }
-}
+export class SessionDataInvalid extends TypeError {}
 
 /** The session is too large for a cookie or for a value of the store. Nothing was changed. */
-export class SessionTooLarge extends RangeError {
-  static {
-    this.prototype.name = "SessionTooLarge";
-  }
-}
+export class SessionTooLarge extends RangeError {}
 
 /**
  * The session has just moved to a new id, and the request has the old one. A session store throws
@@ -39,10 +27,6 @@ export class SessionTooLarge extends RangeError {
  * carries no cookie, so that the browser keeps the new one, and a second try succeeds.
  */
 export class SessionRotated extends Error {
-  static {
-    this.prototype.name = "SessionRotated";
-  }
-
   /** The message does not contain an id. */
   constructor() {
     super("The session has a new id. Please try again");
@@ -67,6 +51,10 @@ export class RotationUnknown extends StoreUnavailable {
     return this.#cookie;
   }
 }
+
+// On the prototypes, as in stores/store.ts.
+const NAMED = { SessionUnavailable, SessionDataInvalid, SessionTooLarge, SessionRotated };
+for (const [name, { prototype }] of Object.entries(NAMED)) prototype.name = name;
 
 /** Maps an error of the storage to what the app sees, with its status. */
 export function appError(error: unknown): unknown {

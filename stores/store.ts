@@ -159,10 +159,6 @@ export interface Change {
 
 /** The call can never succeed as it is: a bad key, value, ttl, prefix, cursor or limit. */
 export class InvalidArgument extends TypeError {
-  static {
-    this.prototype.name = "InvalidArgument";
-  }
-
   /** Takes the name of the argument, and what is wrong with it. */
   constructor(
     /** Which argument is wrong. */
@@ -185,10 +181,6 @@ export class ValueTooLarge extends InvalidArgument {
 
 /** The condition of `ifRevision` did not hold, and nothing was written. */
 export class RevisionConflict extends Error {
-  static {
-    this.prototype.name = "RevisionConflict";
-  }
-
   /** Takes the key, and the entry that it has instead, or null. */
   constructor(readonly key: string, readonly current: Entry | null) {
     super(
@@ -200,10 +192,6 @@ export class RevisionConflict extends Error {
 
 /** The watch cannot report every change since the given one: list the entries again. */
 export class ChangesLost extends Error {
-  static {
-    this.prototype.name = "ChangesLost";
-  }
-
   /** Takes the change that was asked for. */
   constructor(readonly since: string) {
     super(`Cannot watch since "${since}": the changes since then are no longer known`);
@@ -212,9 +200,6 @@ export class ChangesLost extends Error {
 
 /** The call failed or its outcome is unknown: the store is unreachable, closed, or too slow. */
 export class StoreUnavailable extends Error {
-  static {
-    this.prototype.name = "StoreUnavailable";
-  }
   /** Of a write: "unchanged" if it was not done, "unknown" if it may have been. */
   readonly outcome: "unchanged" | "unknown";
 
@@ -226,8 +211,8 @@ export class StoreUnavailable extends Error {
 }
 
 /** There is no room for this write, and nothing was written. */
-export class StoreFull extends Error {
-  static {
-    this.prototype.name = "StoreFull";
-  }
-}
+export class StoreFull extends Error {}
+
+// On the prototypes, so that stacks begin with them: a bundler may shorten the name of a class.
+const NAMED = { InvalidArgument, RevisionConflict, ChangesLost, StoreUnavailable, StoreFull };
+for (const [name, { prototype }] of Object.entries(NAMED)) prototype.name = name;
