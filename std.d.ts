@@ -43,15 +43,6 @@ declare module "@std/assert" {
   ): E;
 }
 
-declare module "@std/crypto/timing-safe-equal" {
-  /**
-   * Compares bytes in a time that depends on their number only.
-   *
-   * @throws {TypeError} If the lengths differ
-   */
-  export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
-}
-
 declare module "@std/fmt/colors" {
   /** Whether the functions below change their argument; at first, unless `NO_COLOR` is set. */
   export function setColorEnabled(value: boolean): void;
