@@ -24,7 +24,7 @@ import { z } from "zod";
 import { COUNTER_HEADERS, counterPage, errorPage, unreadablePage } from "./counter/page.tsx";
 import { operation } from "./counter/operation.ts";
 import { type Config, ConfigError } from "./server/config.ts";
-import { sameOriginOnly } from "./server/guards.ts";
+import { methodsOf, sameOriginOnly } from "./server/guards.ts";
 import { run } from "./server/program.ts";
 import { serve } from "./server/serve.ts";
 import {
@@ -45,14 +45,6 @@ const CounterSession = z.looseObject({ count: z.number().int().default(0) });
 /** How soon a page that says "Temporarily unavailable" is loaded again, in seconds. */
 const RETRY_SECONDS = 5;
 const TRY_AGAIN = { href: "./", action: "Try again" };
-const GET = "GET, HEAD";
-/** The methods of each address. */
-const ALLOWED: Record<string, string> = {
-  "/": GET,
-  "/reset": "POST",
-  "/health": GET,
-  "/metrics": GET,
-};
 
 /** What {@linkcode counter} takes. */
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
@@ -77,7 +69,8 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
  */
 export function counter({ kvUrl, check, ...options }: CounterOptions) {
   const page = counterPage(options.store, kvUrl);
-  return new Hono()
+  const app = new Hono();
+  return app
     .route("/", operation(check ?? (() => options.store.load(crypto.randomUUID()))))
     .use(sessions({ ...options, schema: CounterSession }))
     .get("/", async (c) => {
@@ -90,15 +83,14 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
       await c.get("session").destroy();
       return c.redirect("./", 303);
     })
-    .notFound(notFound)
+    .notFound((c) => notFound(c, methodsOf(app, c.req.path)))
     .onError(failed);
 }
 
 // ---- What else it answers --------------------------------------------------------------------
 
-function notFound(c: Context): Response {
+function notFound(c: Context, allowed: string): Response {
   const href = "../".repeat(c.req.path.split("/").slice(2).length) || "./";
-  const allowed = ALLOWED[c.req.path];
   const title = allowed ? "Not allowed" : "Not found";
   const message = allowed
     ? `Cannot ${c.req.method} here: expected ${allowed}.`

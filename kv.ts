@@ -62,6 +62,7 @@ import {
   isCrossSite,
   isKnownHost,
   isLoopback,
+  methodsOf,
   splitUrl,
   type UrlParts,
 } from "./server/guards.ts";
@@ -208,8 +209,7 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   }
 
   function notAllowed(c: KvContext): never {
-    const routes = app.routes.filter(({ path }) => path === c.req.path);
-    const allowed = routes.map(({ method }) => method === "GET" ? "GET, HEAD" : method).join(", ");
+    const allowed = methodsOf(app, c.req.path);
     throw new HTTPException(405, {
       message: `Cannot ${c.req.method} here: expected ${allowed}`,
       res: new Response(null, { headers: { Allow: allowed } }),

@@ -1,5 +1,5 @@
 /** The checks that a request must pass. */
-import type { MiddlewareHandler } from "hono";
+import type { Hono, MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i;
@@ -54,6 +54,14 @@ function forwardedHost(headers: Headers): string | undefined {
 /** The error of a cross-site request. */
 export function crossSite(): HTTPException {
   return new HTTPException(403, { message: "Cross-site requests are not allowed" });
+}
+
+/** The methods that an app has for a path, as `Allow` names them; "" if it has none. */
+export function methodsOf({ routes }: Pick<Hono, "routes">, path: string): string {
+  // "ALL" is middleware, as at the path "/*".
+  const methods = routes.filter((it) => it.path === path && it.method !== "ALL")
+    .map(({ method }) => method === "GET" ? "GET, HEAD" : method);
+  return [...new Set(methods)].join(", ");
 }
 
 /** The parts of a request's URL, as they were sent: a parsed URL would resolve dots in the path. */
