@@ -3,6 +3,7 @@ import { realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { parseRedisUrl } from "../stores/redis/url.ts";
 import { ConfigError, SETTINGS } from "./config.ts";
+import { hostPort } from "./listen.ts";
 
 /** The network and files that a server uses. */
 export interface Used {
@@ -23,7 +24,8 @@ interface Needs {
 /** Returns the flags of `deno run` for a server. */
 export function permissionsOf({ hostname, port, config, store }: Used): string[] {
   const { hosts = [], files = [] } = store === undefined ? {} : needsOf(store);
-  const own = hostAndPort(hostname, port);
+  // With port 0, any port of the host, since the port is not known yet.
+  const own = hostPort(hostname, port).replace(/:0$/, "");
   return [
     "--no-prompt",
     hosts === "any" ? "--allow-net" : `--allow-net=${[own, ...hosts].join()}`,
@@ -46,20 +48,20 @@ function needsOf(store: string): Needs {
     return { files: names.flatMap((name) => suffixes.map((suffix) => name + suffix)) };
   }
   if (/^https?:$/.test(scheme)) {
-    const { hostname, port } = new URL(store);
-    return { hosts: addresses(hostname, Number(port || (scheme === "http:" ? 80 : 443))) };
+    const { host, port } = new URL(store);
+    return { hosts: addresses(port ? host : `${host}:${scheme === "http:" ? 80 : 443}`) };
   }
   const { kind, hosts, path } = parseRedisUrl(store);
   if (path !== undefined) return { hosts: "any", files: [path] };
   // Sentinels and nodes of a Cluster name other hosts.
   if (kind !== "alone") return { hosts: "any" };
-  return { hosts: hosts.flatMap(({ host, port }) => addresses(host, port)) };
+  return { hosts: hosts.flatMap(({ host, port }) => addresses(hostPort(host, port))) };
 }
 
 /** After the first address of a name, Deno asks for a right to the next one by its number. */
-function addresses(host: string, port: number): string[] {
-  const names = host === "localhost" ? [host, "127.0.0.1", "::1"] : [host];
-  return names.map((name) => hostAndPort(name, port));
+function addresses(host: string): string[] {
+  const port = /^localhost(:\d+)$/.exec(host)?.[1];
+  return port === undefined ? [host] : [host, `127.0.0.1${port}`, `[::1]${port}`];
 }
 
 /**
@@ -80,12 +82,6 @@ function withoutLinks(path: string): string {
     const hint = "Deno opens no file of /dev, /proc or /sys without all rights";
     throw new ConfigError(`Cannot use "${path}" as a store: ${hint}`, { cause });
   }
-}
-
-/** With port 0, any port of the host, since the port is not known yet. */
-function hostAndPort(hostname: string, port: number): string {
-  const host = hostname.includes(":") ? `[${hostname.replace(/[[\]]/g, "")}]` : hostname;
-  return port === 0 ? host : `${host}:${port}`;
 }
 
 /** Deno splits a list at commas, so a path with a comma can only be allowed with all others. */
