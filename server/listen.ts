@@ -1,4 +1,5 @@
 /** How a server listens and stops. */
+import { setTimeout as delay } from "node:timers/promises";
 import { ConfigError } from "./config.ts";
 import { type LogMode, logRequests } from "./log.ts";
 import { printWarnings, type Program, stopSignal } from "./program.ts";
@@ -69,7 +70,7 @@ export async function listen(
     server = await listenAgain(() => serve(logged, address, program), stop);
   }
   console.log("stopping");
-  const timeUp = delay(STOP_GRACE);
+  const timeUp = delay(STOP_GRACE, undefined, { ref: false });
   await Promise.race([onStop?.(), timeUp]);
   if (server) close(server);
   await Promise.race([Promise.all(closing), timeUp]);
@@ -83,7 +84,7 @@ export async function listen(
 export async function listenAgain<T>(
   serve: () => T,
   stop: Promise<null>,
-  sleep = delay,
+  sleep: (time: number) => Promise<unknown> = delay,
 ): Promise<T | null> {
   for (let wait = LISTEN_AGAIN_AFTER;; wait = Math.min(wait * 2, LISTEN_AGAIN_WITHIN)) {
     const stopped = await Promise.race([stop, sleep(wait)]) === null;
@@ -122,9 +123,4 @@ function shownUrl({ hostname, port }: Address): string {
 /** The part of a URL before its path: an IPv6 address is in brackets. */
 export function hostPort(hostname: string, port: number): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
-}
-
-/** Waits, without keeping the process alive. */
-function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => Deno.unrefTimer(setTimeout(resolve, milliseconds)));
 }

@@ -116,16 +116,14 @@ export function logAs(name: string, prefix: string, mode: LogMode): void {
       }
     };
     console[method] = (...values: unknown[]) => {
-      const text = values.map((it) => typeof it === "string" ? it : textOf(it)).join(" ");
+      const text = values.map((it) =>
+        typeof it === "string" || it instanceof RequestEvent ? `${it}` : Deno.inspect(it)
+      ).join(" ");
       const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
       if (method === "error") repeats.add(message, printMessage);
       else printMessage(message, values[0]);
     };
   }
-}
-
-function textOf(value: unknown): string {
-  return value instanceof RequestEvent ? String(value) : Deno.inspect(value);
 }
 
 /**

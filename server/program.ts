@@ -109,7 +109,7 @@ export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
     else stop();
   };
   if (!isWatched) STOP_SIGNALS.forEach((signal) => Deno.addSignalListener(signal, listener));
-  if (isChild) inputEnd().then(stop);
+  if (isChild) Deno.stdin.readable.pipeTo(new WritableStream()).then(stop);
   else if (Deno.env.has("INIT_CWD")) whenOrphaned(stop);
   return promise;
 }
@@ -118,10 +118,6 @@ export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
 export function onHangUp({ isWatched }: Program, reload: () => void): void {
   if (Deno.build.os === "windows" || isWatched || Deno.stdin.isTerminal()) return;
   Deno.addSignalListener("SIGHUP", reload);
-}
-
-async function inputEnd(): Promise<void> {
-  for await (const _ of Deno.stdin.readable);
 }
 
 /** Calls `stop` when the parent is gone: `deno task` passes signals on, but may be killed. */
