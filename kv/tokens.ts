@@ -41,14 +41,11 @@ export function accessOf(
     ...readTokens.map((token) => [digestOf(token), reading] as const),
   ];
   return function access(request) {
-    const token = tokenOf(request);
-    if (token === undefined) throw unauthorized(request);
     // All digests have one length, and each is compared, so the time reveals nothing about a token.
-    const digest = digestOf(token);
-    const matching = granted.filter(([other]) => timingSafeEqual(digest, other));
-    const access = matching[0]?.[1];
-    if (access === undefined) throw unauthorized(request);
-    return access;
+    const digest = digestOf(tokenOf(request));
+    const [match] = granted.filter(([other]) => timingSafeEqual(digest, other));
+    if (match === undefined) throw unauthorized(request);
+    return match[1];
   };
 }
 
@@ -79,9 +76,10 @@ function digestOf(token: string): Uint8Array {
   return sha256(utf8ToBytes(token));
 }
 
-function tokenOf(request: Request): string | undefined {
+/** Returns the token that a request has, or "", which is none. */
+function tokenOf(request: Request): string {
   const header = request.headers.get("Authorization") ?? "";
-  return /^Bearer +([\w.~+/-]+=*) *$/i.exec(header)?.[1] ?? auth(request)?.password;
+  return /^Bearer +([\w.~+/-]+=*) *$/i.exec(header)?.[1] ?? auth(request)?.password ?? "";
 }
 
 function unauthorized(request: Request): HTTPException {
