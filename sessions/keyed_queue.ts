@@ -7,13 +7,10 @@ export const MAX_TASKS = 250;
 
 /** Runs the tasks of one key in the order of the calls, and those of different keys at once. */
 export class KeyedQueue {
-  readonly #most: number;
   /** How many tasks of each key are pending, and the last of them. */
   readonly #tasks = new Map<string, { pending: number; last?: Promise<unknown> }>();
 
-  constructor(most = MAX_TASKS) {
-    this.#most = most;
-  }
+  constructor(readonly most = MAX_TASKS) {}
 
   /**
    * Runs `task` after the tasks before it. If a store is unavailable, the tasks that wait fail too:
@@ -23,7 +20,7 @@ export class KeyedQueue {
    */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const tasks = this.#tasks.get(key) ?? { pending: 0 };
-    if (tasks.pending >= this.#most) {
+    if (tasks.pending >= this.most) {
       throw new StoreUnavailable("The session has too many requests", { outcome: "unchanged" });
     }
     this.#tasks.set(key, tasks);
