@@ -218,8 +218,8 @@ function fromText(text: string, schema: z.ZodType): unknown {
   const value = parsed(text);
   const list = text.split(",").map((it) => it.trim());
   const readings = [text, value, list];
-  const meant = schema.safeParse([]).success && typeof value === "string" ? list : value;
-  return readings.find((it) => schema.safeParse(it).success) ?? meant;
+  const likeliest = schema.safeParse([]).success && typeof value === "string" ? list : value;
+  return readings.find((it) => schema.safeParse(it).success) ?? likeliest;
 }
 
 /** The JSON value of a text, or the text itself if it is not JSON. */
