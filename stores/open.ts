@@ -42,7 +42,14 @@ const SQLITE: EngineEntry = withPrefix({
   watchesOthers: false,
 });
 const HTTP: EngineEntry = withPrefix({
-  check: checkHttpUrl,
+  check(url) {
+    const parsed = URL.parse(url);
+    if (parsed === null) throw new TypeError("expected a host after the scheme");
+    if (parsed.username || parsed.password) {
+      throw new TypeError("expected no user or password: set KV_TOKEN instead");
+    }
+    if (url.includes("#")) throw new TypeError("expected nothing after the path except ?prefix=");
+  },
   open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
   watchesOthers: true,
 });
@@ -138,15 +145,6 @@ function engineOf(url: string): EngineEntry | undefined {
 
 function pathOf(url: string): string {
   return url.replace(/^sqlite:/, "");
-}
-
-function checkHttpUrl(url: string): void {
-  if (!URL.canParse(url)) throw new TypeError("expected a host after the scheme");
-  const { username, password } = new URL(url);
-  if (username || password) {
-    throw new TypeError("expected no user or password: set KV_TOKEN instead");
-  }
-  if (url.includes("#")) throw new TypeError("expected nothing after the path except ?prefix=");
 }
 
 /** Takes `?prefix=` off the URL, for an engine that does not read it itself. */
