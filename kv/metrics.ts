@@ -10,8 +10,6 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 
-type Reading = number | undefined;
-
 /**
  * Measures a service, from now on. Returns its metrics, and the same store, whose operations are
  * counted.
@@ -28,9 +26,8 @@ export function metrics(store: Store, watchers: () => number, held: () => number
   });
   gauge("kv_watchers", "Streams of changes", watchers);
   gauge("kv_held_bytes", "Bytes of bodies and responses held for slow clients", held);
-  gauge("kv_store_up", "Whether the store is available", async () => {
-    return await ifAvailable(async () => (await store.check(), 1)) ?? 0;
-  });
+  const isUp = async () => await ifAvailable(() => store.check().then(() => 1)) ?? 0;
+  gauge("kv_store_up", "Whether the store is available", isUp);
   const { count: countAll } = store;
   if (countAll) {
     const help = "Entries, including some that have just expired";
@@ -38,7 +35,7 @@ export function metrics(store: Store, watchers: () => number, held: () => number
   }
 
   /** Adds a metric that is read when it is asked for; undefined leaves it out. */
-  function gauge(name: string, help: string, read: () => Reading | Promise<Reading>): void {
+  function gauge(name: string, help: string, read: () => number | Promise<number | undefined>) {
     new Gauge({
       name,
       help,
