@@ -163,6 +163,8 @@ export async function* readChunks(
   if (body === null) return;
   const length = lengthOf(c);
   const isUnknown = length === undefined && c.req.header("Transfer-Encoding") === undefined;
+  // What Deno's server adds, or @hono/node-server. An app in this process needs no length.
+  const isServed = "completed" in Object(c.env) || "incoming" in Object(c.env);
   let received = 0;
   const reader = body.getReader();
   try {
@@ -170,8 +172,8 @@ export async function* readChunks(
       const { value, done } = await inTime(reader.read(), timeLeft());
       if (done) break;
       received += value.length;
-      // Over HTTP/2, a cancelled upload looks like a complete one. An app in this process needs none.
-      if (isUnknown && received > 0 && isServed(c.env)) {
+      // Over HTTP/2, a cancelled upload looks like a complete one.
+      if (isUnknown && received > 0 && isServed) {
         const message = "Cannot read the body: expected a Content-Length";
         throw new HTTPException(411, { message });
       }
@@ -182,11 +184,6 @@ export async function* readChunks(
   } finally {
     reader.cancel().catch(() => {}); // Neither the rest of the body nor its error matters.
   }
-}
-
-/** Whether a request came over the network: what Deno's server adds, or @hono/node-server. */
-function isServed(env: unknown): boolean {
-  return "completed" in Object(env) || "incoming" in Object(env);
 }
 
 /** The error of a request that sets too many keys. */
