@@ -20,7 +20,8 @@ export function checkOptions<Options extends object>(
     if (value === undefined || words.includes(typeof value)) continue;
     if (words.includes(JSON.stringify(value))) continue;
     // A text in place of an object may be a secret key, or a URL with a password.
-    const given = words.includes("object") ? kindOf(value) : shown(value);
+    const isShown = typeof value === "string" && !words.includes("object");
+    const given = isShown ? `"${value.slice(0, 40)}"` : kindOf(value);
     throw new TypeError(`Cannot use ${given} as ${name} of ${call}: expected ${wanted}`);
   }
 }
@@ -34,11 +35,6 @@ export function checkMethods(value: unknown, methods: readonly string[], wanted:
   const object = Object(value);
   if (methods.every((method) => typeof object[method] === "function")) return;
   throw new TypeError(`Cannot keep sessions in ${kindOf(value)}: expected ${wanted}`);
-}
-
-/** A value as an error shows it; a long text is cut. */
-function shown(value: unknown): string {
-  return typeof value === "string" ? `"${value.slice(0, 40)}"` : kindOf(value);
 }
 
 /** What a value is, without the words of a text. */
