@@ -54,8 +54,10 @@ export function printer(format: Format, columns: number | null): Printer {
 }
 
 function tablePrinter(columns: number | null): Printer {
-  const row = (key: string, ttl: string, value: string) =>
-    `${pad(key, KEY_WIDTH)}  ${ttl.padStart(TTL_WIDTH)}  ${value}`;
+  const row = (key: string, ttl: string, value: string) => {
+    const space = " ".repeat(Math.max(0, KEY_WIDTH - stringWidth(key)));
+    return `${key}${space}  ${ttl.padStart(TTL_WIDTH)}  ${value}`;
+  };
   const cut = (text: string) => columns === null ? text : cutTo(text, columns);
   return {
     begin: `${bold(cut(row("KEY", "EXPIRES", "VALUE")))}\n`,
@@ -66,10 +68,6 @@ function tablePrinter(columns: number | null): Printer {
     },
     end: "",
   };
-}
-
-function pad(text: string, width: number): string {
-  return text + " ".repeat(Math.max(0, width - stringWidth(text)));
 }
 
 /** Shortens a text that is wider than the terminal. */

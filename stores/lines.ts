@@ -78,7 +78,9 @@ export async function* linesOf(
     line.set(part, length);
     length = needed;
   };
-  const isBlank = () => line.subarray(0, length).every(isWhiteSpace);
+  // Spaces, tabs and carriage returns.
+  const isBlank = () =>
+    line.subarray(0, length).every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d);
   for await (const chunk of chunks) {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
@@ -91,11 +93,6 @@ export async function* linesOf(
     append(chunk.subarray(start));
   }
   if (!isBlank()) yield [number, line.subarray(0, length)];
-}
-
-/** Whether a byte is a space, a tab or a carriage return. */
-function isWhiteSpace(byte: number): boolean {
-  return byte === 0x20 || byte === 0x09 || byte === 0x0d;
 }
 
 /**
