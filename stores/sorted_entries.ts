@@ -58,7 +58,7 @@ export class SortedEntries {
     const found: Entry[] = [];
     let { at, index } = this.#find(start);
     for (; at < this.#chunks.length && found.length < count; at++, index = 0) {
-      found.push(...this.#chunk(at).slice(index, index + count - found.length));
+      found.push(...(this.#chunks[at] as Entry[]).slice(index, index + count - found.length));
     }
     return found;
   }
@@ -68,12 +68,8 @@ export class SortedEntries {
     const chunks = this.#chunks;
     const last = chunks.length - 1;
     const at = Math.min(last, firstNotBefore(chunks, key, (chunk) => chunk.at(-1)?.key ?? ""));
-    const chunk = this.#chunk(at);
+    const chunk = chunks[at] as Entry[];
     return { at, chunk, index: firstNotBefore(chunk, key, (entry) => entry.key) };
-  }
-
-  #chunk(at: number): Entry[] {
-    return this.#chunks[at] as Entry[];
   }
 
   /** Joins a chunk with the next one, if one is empty or both are short. */
