@@ -48,13 +48,8 @@ interface Server {
   env?: Record<string, string>;
 }
 
-/** A server that runs. */
-interface Running {
-  process: Deno.ChildProcess;
-  script: Server["script"];
-  /** Resolves to its exit code, and how it has ended, for the log. */
-  end: Promise<{ code: number; how: string }>;
-}
+/** A server that runs. `end` resolves to its exit code, and how it has ended, for the log. */
+type Running = ReturnType<typeof spawn>;
 
 /** The servers of a task, and where each listens. */
 function serversOf(task: Task, config: Config): Server[] {
@@ -104,7 +99,7 @@ function checkPort({ name, port, portVariable }: Server): void {
   throw new ConfigError(`There is no port ${port} for ${name}: ${wanted}`);
 }
 
-function spawn(server: Server, task: Task, { HOST, PORT, KV_PORT }: Config): Running {
+function spawn(server: Server, task: Task, { HOST, PORT, KV_PORT }: Config) {
   const { name, script, port, portVariable, store } = server;
   const watch = task === "dev" ? ["--watch", "--no-clear-screen"] : [];
   const permissions = permissionsOf({ hostname: HOST, port, config: configFile(), store });
