@@ -6,8 +6,7 @@
 import type { Context } from "hono";
 import { Buffer } from "node:buffer";
 import type { UrlParts } from "../server/guards.ts";
-import type { JsonText } from "../stores/json/text.ts";
-import type { Entry } from "../stores/store.ts";
+import type { Entry, JsonText } from "../stores/store.ts";
 import { unref } from "../stores/timers.ts";
 import { type Held, SMALL_BYTES, TooMuchHeld } from "./held.ts";
 import { pause } from "./pace.ts";

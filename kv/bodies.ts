@@ -2,7 +2,7 @@
 import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { JsonReader } from "../stores/json/reader.ts";
-import type { JsonText } from "../stores/json/text.ts";
+import type { JsonText } from "../stores/store.ts";
 import { within } from "../stores/timers.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import type { KvContext } from "./answers.ts";

@@ -1,6 +1,5 @@
 /** Requests that write many entries: `POST /` and `DELETE /?prefix=`. */
-import type { JsonText } from "../stores/json/text.ts";
-import { StoreUnavailable } from "../stores/store.ts";
+import { type JsonText, StoreUnavailable } from "../stores/store.ts";
 import { type Answer, JSON_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
 import { expectJson, expectUtf8, parseJson, readBytes, readMembers } from "./bodies.ts";
 import { readConditions } from "./conditions.ts";

@@ -1,9 +1,9 @@
 /** Forms: URL-encoded or multipart, in UTF-8. */
 import { HTTPException } from "hono/http-exception";
 import { type Buffer, isUtf8 } from "node:buffer";
-import { json, type JsonText } from "../stores/json/text.ts";
+import { json } from "../stores/json/text.ts";
 import { hexDigit } from "../stores/json/tokens.ts";
-import { MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
+import { type JsonText, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 import type { KvContext } from "./answers.ts";
 import { expectUtf8, MAX_MEMBERS, readBytes, tooManyMembers } from "./bodies.ts";
 import { badRequest, tooLarge } from "./errors.ts";

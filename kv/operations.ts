@@ -3,9 +3,9 @@ import { HTTPException } from "hono/http-exception";
 import { Buffer } from "node:buffer";
 import { z } from "zod";
 import type { JsonReader } from "../stores/json/reader.ts";
-import type { JsonText } from "../stores/json/text.ts";
 import {
   InvalidArgument,
+  type JsonText,
   MAX_TTL,
   MAX_VALUE_BYTES,
   RevisionConflict,

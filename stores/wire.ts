@@ -4,8 +4,8 @@
  * answers, and keeps every digit of a number.
  */
 import { isKey } from "./checks.ts";
-import { json, type JsonText, parseJson } from "./json/text.ts";
-import type { Entry, Page, RevisionOption, TtlOption, Written } from "./store.ts";
+import { json, parseJson } from "./json/text.ts";
+import type { Entry, JsonText, Page, RevisionOption, TtlOption, Written } from "./store.ts";
 
 /** The most operations in one array. */
 export const MAX_OPERATIONS = 1000;

@@ -2,13 +2,14 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { Buffer } from "node:buffer";
-import { json, type JsonText, parseJson } from "../stores/json/text.ts";
+import { json, parseJson } from "../stores/json/text.ts";
 import { entries, LIMITS, restore, RestoreStopped } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import { memoryStore } from "../stores/memory.ts";
 import {
   type Entry,
   InvalidArgument,
+  type JsonText,
   MAX_TTL,
   MAX_VALUE_BYTES,
   type Store,

@@ -2,9 +2,9 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { kv } from "../kv.ts";
-import { json, type JsonText } from "../stores/json/text.ts";
+import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import type { Store } from "../stores/store.ts";
+import type { JsonText, Store } from "../stores/store.ts";
 
 const KEYS = ["a", "b", "ab", "b/"].flatMap((start) =>
   Array.from({ length: 8 }, (_, i) => `${start}${"é".repeat(i % 2)}${i}`)

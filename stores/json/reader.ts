@@ -2,9 +2,9 @@
  * Reads JSON in UTF-8 in one pass over its bytes, and returns each value as text: nothing becomes a
  * JavaScript value, so numbers keep every digit.
  */
-import { type JsonText, tooDeep } from "./text.ts";
+import { tooDeep } from "./text.ts";
 import { JsonTokens } from "./tokens.ts";
-import { MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
+import { type JsonText, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
 
 const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a, OPEN_ARRAY = 0x5b, OPEN_OBJECT = 0x7b;
 

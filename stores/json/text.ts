@@ -7,8 +7,6 @@ import {
   ValueTooLarge,
 } from "../store.ts";
 
-export type { JsonText };
-
 /**
  * Returns the JSON text of a value. A number that {@linkcode parseJson} kept as written stays so.
  *

@@ -3,8 +3,8 @@ import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { setTimeout as delay } from "node:timers/promises";
 import { entries } from "../../stores/dumps.ts";
-import { json, type JsonText } from "../../stores/json/text.ts";
-import { RevisionConflict, type Store } from "../../stores/store.ts";
+import { json } from "../../stores/json/text.ts";
+import { type JsonText, RevisionConflict, type Store } from "../../stores/store.ts";
 import { forwardOnly } from "../../stores/timers.ts";
 
 /** A clock that the calls may move, also back. */
