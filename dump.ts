@@ -19,6 +19,7 @@ import { printer } from "./dump/formats.ts";
 import { changesOf } from "./dump/outages.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
 import { printable } from "./server/log.ts";
+import { tokenProblem } from "./stores/checks.ts";
 import { entries, restore, RestoreStopped } from "./stores/dumps.ts";
 import { openStore, withoutPassword } from "./stores/open.ts";
 import {
@@ -28,7 +29,6 @@ import {
   StoreFull,
   StoreUnavailable,
 } from "./stores/store.ts";
-import { TOKEN } from "./stores/wire.ts";
 
 /** When progress is first shown, and how often it changes, in milliseconds. */
 const PROGRESS_AFTER = 1000;
@@ -182,12 +182,10 @@ function readToken(url: string, variable = "KV_TOKEN"): string | undefined {
   // As for the servers, an empty variable is not set.
   if (text === undefined || text === "") return undefined;
   // As for the servers, it may be a list, of which clients send the first.
-  const first = /^\s*\[\s*"([^"]*)"/.exec(text)?.[1] ?? text.split(",")[0]?.trim();
-  if (first === undefined || !TOKEN.test(first)) {
-    const wanted = "expected letters, digits, or any of - . _ ~ + / =";
-    throw new UsageError(`Cannot send the token of ${variable}: ${wanted}`);
-  }
-  return first;
+  const first = /^\s*\[\s*"([^"]*)"/.exec(text)?.[1] ?? text.replace(/,.*/s, "").trim();
+  const problem = tokenProblem(first);
+  if (problem === null) return first;
+  throw new UsageError(`Cannot send the token of ${variable}: ${problem}`);
 }
 
 /** The exit code for an error, or null for an internal one. */

@@ -7,11 +7,9 @@ import { utf8ToBytes } from "@noble/hashes/utils.js";
 import { HTTPException } from "hono/http-exception";
 import { auth } from "hono/utils/basic-auth";
 import { timingSafeEqual } from "node:crypto";
+import { tokenProblem } from "../stores/checks.ts";
 import type { Store } from "../stores/store.ts";
 import type { KvContext } from "./answers.ts";
-
-/** What a `Bearer` header can carry. */
-const TOKEN = /^[\w.~+/-]+=*$/;
 
 /** What a request may do. */
 export interface Access {
@@ -65,11 +63,10 @@ function readOnlyToken(): HTTPException {
 }
 
 function checkToken(token: string): void {
-  if (TOKEN.test(token)) return;
-  throw new TypeError(
-    `Cannot accept a token of ${token.length} characters that no header can carry: ` +
-      "expected letters, digits, or any of - . _ ~ + /",
-  );
+  const problem = tokenProblem(token);
+  if (problem === null) return;
+  const what = `a token of ${token.length} characters that no header can carry`;
+  throw new TypeError(`Cannot accept ${what}: ${problem}`);
 }
 
 function digestOf(token: string): Uint8Array {

@@ -119,6 +119,12 @@ function checkPage({ prefix = "", limit = 1 }: Arguments): void {
   }
 }
 
+/** Returns what to expect in place of a token that no header can carry (RFC 6750), or null. */
+export function tokenProblem(token: string): string | null {
+  if (/^[\w.~+/-]+=*$/.test(token)) return null;
+  return "expected letters, digits, or any of - . _ ~ + /, and = at its end";
+}
+
 /**
  * Checks the condition of a write, within the engine's atomic step.
  *

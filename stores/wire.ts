@@ -14,9 +14,6 @@ export const LEFT_OUT = 429;
 /** The longest body of a request, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
-/** A token that a client can send in a header. */
-export const TOKEN = /^[\w.~+/=-]+$/;
-
 /** How much of an error's detail is kept, in characters: each failed call is logged with it. */
 const MAX_DETAIL = 1000;
 /** The last time that a `Date` can hold, in milliseconds since 1970 (ECMAScript, section 21.4.1.1). */

@@ -1,6 +1,7 @@
 /** Requests to a key-value service, and the store's errors for what goes wrong with them. */
+import { tokenProblem } from "../checks.ts";
 import { ChangesLost, InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
-import { type Failure, MAX_BODY_BYTES, readFailure, TOKEN, UnexpectedAnswer } from "../wire.ts";
+import { type Failure, MAX_BODY_BYTES, readFailure, UnexpectedAnswer } from "../wire.ts";
 import { type Incoming, NotSent, type Outgoing, type Transport } from "./connections.ts";
 
 /** Errors that need no translation. */
@@ -38,9 +39,9 @@ export class Requests {
     this.#service = url.replace(/\/+$/, "");
     this.#path = new URL(this.#service).pathname.replace(/\/$/, "");
     if (token === undefined) return;
-    if (!TOKEN.test(token)) {
-      const wanted = "expected letters, digits, or any of - . _ ~ + / =";
-      throw new TypeError(`Cannot send a token of ${token.length} characters: ${wanted}`);
+    const problem = tokenProblem(token);
+    if (problem !== null) {
+      throw new TypeError(`Cannot send a token of ${token.length} characters: ${problem}`);
     }
     this.#headers = { Authorization: `Bearer ${token}` };
   }
