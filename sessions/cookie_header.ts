@@ -124,16 +124,13 @@ export class SessionCookie {
   }
 }
 
-interface CookieTexts {
-  readonly attributes: string;
-  readonly clearing: readonly string[];
-}
+type CookieTexts = ReturnType<typeof textsOf>;
 
 /**
  * Clears the cookie at every path, domain and partition where it may have been set: to a browser each
  * is another cookie, which would still log in.
  */
-function textsOf(options: NamedOptions & { secure: boolean }): CookieTexts {
+function textsOf(options: NamedOptions & { secure: boolean }) {
   const { name } = options;
   const places = [options, { ...options, path: "/" }]
     .flatMap((it) => [it, { ...it, domain: undefined }])
