@@ -35,7 +35,6 @@ const STOP_GRACE = 12_000;
 const TASKS = ["start", "dev", "lesson", "kv", "counter"] as const;
 type Task = typeof TASKS[number];
 
-/** A server to start. */
 interface Server {
   /** What its log lines begin with. */
   name: string;

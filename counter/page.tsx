@@ -9,7 +9,6 @@ import { Layout, pageHeaders, template } from "../server/layout.tsx";
 import type { SessionStore } from "../sessions.ts";
 import style from "./page.css" with { type: "text" };
 
-/** The headers of the counter's pages. */
 export const COUNTER_HEADERS = {
   "Content-Type": "text/html; charset=UTF-8",
   ...pageHeaders({ style }),
@@ -17,11 +16,8 @@ export const COUNTER_HEADERS = {
 
 /** What a response did, which the page shows. */
 export interface Load {
-  /** The session's data. */
   data: { count: number };
-  /** The response's `Set-Cookie`. */
   setCookie: string;
-  /** The request's URL. */
   url: string;
 }
 

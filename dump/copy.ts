@@ -12,7 +12,6 @@ export class UnfitTarget extends Error {
   override readonly name = "UnfitTarget";
 }
 
-/** What {@linkcode copy} takes beside the stores. */
 export interface CopyOptions extends Patience {
   /** The beginning of the keys to copy; by default all. */
   prefix: string;

@@ -7,7 +7,6 @@ import type { Entry } from "../stores/store.ts";
 
 /** The values of `--format`. */
 export const FORMATS = ["lines", "backup", "table", "json"] as const;
-/** How entries are printed. */
 export type Format = typeof FORMATS[number];
 
 /** The width of a key in a table: a session id's. */

@@ -28,7 +28,6 @@ export interface Options {
   prefix: string;
   format: Format;
   watch: boolean;
-  /** The file to restore. */
   restore: string | undefined;
   ttl: number | undefined;
   /** The store to copy to. */

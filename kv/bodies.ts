@@ -186,7 +186,6 @@ export async function* readChunks(
   }
 }
 
-/** The error of a request that sets too many keys. */
 export function tooManyMembers(): HTTPException {
   return tooLarge(`Cannot set more than ${MAX_MEMBERS} keys at once`);
 }

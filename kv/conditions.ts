@@ -15,7 +15,6 @@ export interface Conditions {
   readonly ifNoneMatch: Tags;
 }
 
-/** Returns the conditions of a request, or null. */
 export function readConditions(c: KvContext): Conditions | null {
   const ifMatch = readTags(c, "If-Match");
   const ifNoneMatch = readTags(c, "If-None-Match");

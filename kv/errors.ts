@@ -26,7 +26,6 @@ export function badRequest(message: string, cause?: unknown): HTTPException {
   return new HTTPException(400, { message, cause });
 }
 
-/** The error of a request that is over a limit. */
 export function tooLarge(message: string): HTTPException {
   return new HTTPException(413, { message });
 }

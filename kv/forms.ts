@@ -19,7 +19,6 @@ const MAX_BLANKS = 1024;
 const MAX_PART_HEADER = 2048;
 const BYTE_ORDER_MARK = "\xef\xbb\xbf";
 
-/** Whether a `Content-Type` is that of a form. */
 export function isForm(type: string): boolean {
   return /^(application\/x-www-form-urlencoded|multipart\/form-data)\s*(;|$)/i.test(type);
 }

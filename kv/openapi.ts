@@ -59,7 +59,6 @@ const SCHEMAS = {
   }),
 };
 
-/** A schema of {@linkcode SCHEMAS}. */
 function ref(name: keyof typeof SCHEMAS) {
   return { $ref: `#/components/schemas/${name}` };
 }
@@ -69,7 +68,6 @@ function schemaOf(schema: z.ZodType) {
   return rest;
 }
 
-/** Returns the parameters of a query. */
 function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {

@@ -46,7 +46,6 @@ const MAX_FIELDS = 5;
 
 const key = z.string("expected a text").meta({ minLength: 1 });
 const ifRevision = z.string("expected a text or null").nullable().optional();
-/** The schema of one element of an array. */
 export const OperationSchema = z.discriminatedUnion("op", [
   only({ op: z.literal("get"), key }, "member"),
   only({

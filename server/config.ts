@@ -102,12 +102,10 @@ const Listen = z.object({
 /** The environment variables that are read. */
 export const SETTINGS = ["APP_CONFIG", ...Object.keys({ ...ConfigFile.shape, ...Listen.shape })];
 
-/** The checked configuration. */
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
 
 type Environment = Record<string, string>;
 
-/** Returns the path of the configuration's file. */
 export function configFile(environment: Environment = Deno.env.toObject()): string {
   return environment["APP_CONFIG"] || DEFAULT_FILE;
 }

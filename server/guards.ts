@@ -51,7 +51,6 @@ function forwardedHost(headers: Headers): string | undefined {
     /^[^,]*\bhost="?([^\s";,]+)/i.exec(headers.get("Forwarded") ?? "")?.[1];
 }
 
-/** The error of a cross-site request. */
 export function crossSite(): HTTPException {
   return new HTTPException(403, { message: "Cross-site requests are not allowed" });
 }

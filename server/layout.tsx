@@ -81,7 +81,6 @@ export function template<Name extends string>(
   };
 }
 
-/** A whole page. */
 export function Layout(
   { title, children, style, script, mainId }:
     & PageAssets

@@ -10,7 +10,6 @@ const STOP_GRACE = 10_000;
 const LISTEN_AGAIN_AFTER = 100;
 const LISTEN_AGAIN_WITHIN = 5000;
 
-/** What {@linkcode listen} takes. */
 export interface ListenOptions {
   hostname: string;
   port: number;
@@ -28,7 +27,6 @@ export interface ListenOptions {
   onStop?: () => void | Promise<void>;
 }
 
-/** Where a server listens. */
 type Address = Pick<ListenOptions, "hostname" | "port">;
 type Server = Deno.HttpServer<Deno.NetAddr>;
 

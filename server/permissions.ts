@@ -9,7 +9,6 @@ import { hostPort } from "./listen.ts";
 export interface Used {
   hostname: string;
   port: number;
-  /** The configuration's file. */
   config: string;
   /** The URL of its store, if it has one. */
   store?: string | undefined;

@@ -20,12 +20,10 @@ const SAME_SIGNAL = 500;
 const PARENT_GRACE = 10_000;
 /** How often a program checks that the `deno task` around it is alive, in milliseconds. */
 const ORPHAN_CHECK = 500;
-/** The signals that stop a program. */
 const STOP_SIGNALS: Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT"]
   : ["SIGINT", "SIGTERM"];
 
-/** A program that runs. */
 export interface Program {
   /** Whether `start.ts` has started it: it stops when standard input ends. */
   isChild: boolean;

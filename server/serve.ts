@@ -27,7 +27,6 @@ export interface Served {
   onStop?: () => void;
 }
 
-/** What {@linkcode serve} takes. */
 export interface Service {
   /** Where it listens without `PORT`. */
   port: number;
@@ -39,7 +38,6 @@ export interface Service {
   make(config: Config, open: typeof openStore): Promise<Served>;
 }
 
-/** A store that is open. */
 interface Opened {
   url: string;
   token: string | undefined;

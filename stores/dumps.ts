@@ -56,7 +56,6 @@ export async function* entries(store: Store, prefix = "", limits = LIMITS): Asyn
   } while (after !== undefined);
 }
 
-/** What {@linkcode restore} takes beside the lines. */
 export interface RestoreOptions {
   /** The ttl of lines without a lifetime, in seconds; by default they never expire. */
   ttl?: number | undefined;

@@ -59,7 +59,6 @@ const REDIS: EngineEntry = {
   watchesOthers: true,
 };
 
-/** The engines by the scheme of their URLs. */
 const ENGINES = new Map([
   [":memory:", MEMORY],
   ["sqlite:", SQLITE],

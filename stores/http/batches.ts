@@ -30,7 +30,6 @@ interface PendingRequest {
 
 type Pending = PendingOperation | PendingRequest;
 
-/** What {@linkcode Batches} takes. */
 export interface BatchesOptions {
   /** The most requests under way. */
   requests: number;

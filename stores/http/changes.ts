@@ -8,7 +8,6 @@ import type { Incoming } from "./connections.ts";
 /** How long a stream may be silent, in milliseconds. `kv.ts` sends its position every 4 seconds. */
 export const IDLE_TIMEOUT = 45_000;
 
-/** What {@linkcode readChanges} takes besides the response. */
 interface ReadOptions {
   /** Ends the request. */
   stop: AbortController;

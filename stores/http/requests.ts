@@ -22,7 +22,6 @@ export interface RequestOptions {
   } | undefined;
 }
 
-/** The requests to one service. */
 export class Requests {
   readonly #service: string;
   readonly #path: string;

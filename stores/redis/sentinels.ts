@@ -16,7 +16,6 @@ import type { RedisUrl } from "./url.ts";
 /** How long a Sentinel may take to answer, in milliseconds. */
 const ANSWER_TIMEOUT = 1000;
 
-/** What {@linkcode sentinels} takes beside the URL. */
 export interface SentinelsOptions {
   /** Of the connection to each Sentinel. */
   connection: Omit<RedisOptions, "replyMapping" | "disconnectTimeout"> & {

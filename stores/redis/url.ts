@@ -15,7 +15,6 @@
 
 import { decodePart, parseQuery } from "../query.ts";
 
-/** The parts of a Redis store's URL. */
 export interface RedisUrl {
   readonly kind: "alone" | "sentinel" | "cluster";
   readonly tls: boolean;

@@ -16,7 +16,6 @@ const TURN = 5;
 /** How long the file counts as contended after another process was seen writing, in milliseconds. */
 const CONTENDED = 100;
 
-/** What a query has found. */
 export interface Found<T> {
   readonly result: T;
   /** The revision of the last commit that the result depends on. */
@@ -37,7 +36,6 @@ export interface TransactionHooks {
   synced(): void;
 }
 
-/** A write that waits for the next transaction. */
 interface PendingWrite {
   run(): unknown;
   resolve(result: unknown): void;
