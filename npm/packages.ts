@@ -26,17 +26,16 @@ const FOR_TESTS = ["MPL-2.0"];
 const REACHING =
   /\b(?:from|require\(|import\()\s*["'](?:node:)?(fs(?:\/promises)?|net|tls|dns|http|https|http2|child_process|worker_threads|vm)["']/g;
 
-interface Locked {
-  dependencies?: string[];
-}
 interface Lock {
   specifiers: Record<string, string>;
-  npm: Record<string, Locked>;
+  npm: Record<string, { dependencies?: string[] }>;
   workspace: { dependencies: string[] };
 }
 const lock: Lock = JSON.parse(await Deno.readTextFile("deno.lock"));
 const locked = lock.npm;
-const { npmCache } = await information();
+const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).output();
+/** Where Deno keeps packages. */
+const { npmCache } = JSON.parse(new TextDecoder().decode(stdout));
 
 /** The packages that the library needs, with theirs. */
 const needed = new Set<string>();
@@ -74,12 +73,6 @@ function need(specifier: string): void {
   if (needed.has(id)) return;
   needed.add(id);
   for (const dependency of locked[id]?.dependencies ?? []) need(dependency);
-}
-
-/** Where Deno keeps packages. */
-async function information(): Promise<{ npmCache: string }> {
-  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).output();
-  return JSON.parse(new TextDecoder().decode(stdout));
 }
 
 async function read(name: string, version: string) {
