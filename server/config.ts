@@ -104,9 +104,7 @@ export const SETTINGS = ["APP_CONFIG", ...Object.keys({ ...ConfigFile.shape, ...
 
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
 
-type Environment = Record<string, string>;
-
-export function configFile(environment: Environment = Deno.env.toObject()): string {
+export function configFile(environment: Record<string, string> = Deno.env.toObject()): string {
   return environment["APP_CONFIG"] || DEFAULT_FILE;
 }
 
@@ -131,7 +129,7 @@ export class ConfigError extends Error {
  * console.log(config.USE_SESSION_STORE, config.KV_URL); // true http://localhost:5100
  * ```
  */
-export function readConfig(environment: Environment = Deno.env.toObject()): Config {
+export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
   const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""));
   if (wrapped.length > 0) {
     const lines = wrapped.map((key) => `environment: ${key} is ${shown(key, environment[key])}`);
