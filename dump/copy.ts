@@ -40,7 +40,7 @@ export async function copy(
     throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
   // Before the keys are listed, so that no change is missed.
-  const changed = watch ? new ChangedKeys(await changesOf(from, prefix, patience)) : null;
+  const changed = watch ? changedKeys(await changesOf(from, prefix, patience)) : [];
   let copied = 0;
   let after: string | undefined;
   do {
@@ -52,9 +52,7 @@ export async function copy(
     after = next ?? undefined;
   } while (after !== undefined);
   onCopied(copied);
-  while (changed) {
-    const keys = await changed.take();
-    if (keys === null) return;
+  for await (const keys of changed) {
     const found = await outlasting(() => readAll(from, keys), patience);
     await checkOther(found, to);
     await write(to, found);
@@ -84,44 +82,37 @@ async function write(to: Store, found: Found): Promise<number> {
   return found.filter(([, entry]) => entry !== null).length;
 }
 
-/** The keys of a watch's changes, each once, collected while there is no time to copy them. */
-class ChangedKeys {
-  readonly #keys = new Set<string>();
-  readonly #collecting: Promise<void>;
-  #isOver = false;
-  #wake = () => {};
+/**
+ * Yields the keys of a watch's changes, each once. They are collected from now on, also while there is
+ * no time to copy them.
+ *
+ * @throws {unknown} If the watch fails
+ */
+function changedKeys(changes: ReadableStream<Change>): AsyncGenerator<string[]> {
+  const keys = new Set<string>();
+  let isOver = false;
+  let wake = () => {};
+  const collecting = collect().finally(() => {
+    isOver = true;
+    wake();
+  });
+  collecting.catch(() => {}); // take() throws the error
+  return take();
 
-  constructor(changes: ReadableStream<Change>) {
-    this.#collecting = this.#collect(changes).finally(() => {
-      this.#isOver = true;
-      this.#wake();
-    });
-    // take() throws the error.
-    this.#collecting.catch(() => {});
-  }
-
-  /**
-   * Returns some keys as soon as there are any, or null when the watch has ended.
-   *
-   * @throws {unknown} If the watch failed
-   */
-  async take(): Promise<string[] | null> {
-    while (this.#keys.size === 0) {
-      if (this.#isOver) {
-        await this.#collecting;
-        return null;
-      }
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-    const keys = this.#keys.values().take(AT_ONCE).toArray();
-    for (const key of keys) this.#keys.delete(key);
-    return keys;
-  }
-
-  async #collect(changes: ReadableStream<Change>): Promise<void> {
+  async function collect(): Promise<void> {
     for await (const { key } of changes) {
-      this.#keys.add(key);
-      this.#wake();
+      keys.add(key);
+      wake();
+    }
+  }
+
+  async function* take(): AsyncGenerator<string[]> {
+    for (;;) {
+      while (keys.size === 0 && !isOver) await new Promise<void>((resolve) => wake = resolve);
+      if (keys.size === 0) return await collecting;
+      const some = keys.values().take(AT_ONCE).toArray();
+      for (const key of some) keys.delete(key);
+      yield some;
     }
   }
 }
