@@ -67,10 +67,7 @@ export function readQuery<T extends z.ZodType>(c: KvContext, schema: T): z.infer
 
 /** @throws {HTTPException} 400 if there is a query */
 export function expectNoQuery(c: KvContext): void {
-  const { search } = c.get("url");
-  if (search !== null && search !== "") {
-    throw badRequest(`Cannot read the query: expected no parameters`);
-  }
+  if (c.get("url").search) throw badRequest("Cannot read the query: expected no parameters");
 }
 
 /** A media type, and what answers with it. */
