@@ -167,11 +167,10 @@ function streamOf(
   }
 
   function startTimer(controller: ReadableStreamDefaultController<Uint8Array>): void {
-    timer = setTimeout(() => {
+    timer = unref(setTimeout(() => {
       end();
       controller.error(new Error("The client reads nothing"));
-    }, STALL_TIMEOUT);
-    unref(timer);
+    }, STALL_TIMEOUT));
   }
 
   function end(): void {

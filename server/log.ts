@@ -71,7 +71,7 @@ export class Repeats {
       all++;
     });
     const seconds = `${this.interval / 1000} s`;
-    const timer = setInterval(() => {
+    const timer = unref(setInterval(() => {
       if (recent > 0) {
         print(`${recent.toLocaleString("en")} more in ${seconds}: ${text}`);
         recent = 0;
@@ -80,8 +80,7 @@ export class Repeats {
       if (all > 1) print(`none for ${seconds}, ${all.toLocaleString("en")} in all: ${text}`);
       this.#counters.delete(text);
       clearInterval(timer);
-    }, this.interval);
-    unref(timer);
+    }, this.interval));
   }
 }
 
