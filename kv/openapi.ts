@@ -138,9 +138,10 @@ const NOT_MODIFIED = "Its tag is in If-None-Match";
 
 /** HEAD has the parameters of GET, and its answers without the body. */
 function head(operationId: string, { parameters, responses }: Read) {
-  const heads = Object.entries(responses).map((
-    [status, { content: _, ...head }],
-  ) => [status, head]);
+  const heads = Object.entries(responses).map(([status, response]) => {
+    const { content: _, ...head } = response;
+    return [status, head];
+  });
   return {
     operationId,
     summary: "The headers of GET",
