@@ -14,7 +14,7 @@
  * Each server is a process of its own, so that they use two cores. It has the permissions that its
  * configuration needs, and no others. If one ends, the others are stopped, the counters first, so that
  * the service answers their last requests. They also end with this program, even if it is killed,
- * since that ends their standard input. SIGHUP is passed on.
+ * since that ends their standard input. SIGHUP is passed on by it.
  *
  * @module
  */
@@ -73,14 +73,18 @@ function serversOf(task: Task, config: Config): Server[] {
       port,
       portVariable: "PORT",
       store: inStore ? url : undefined,
-      env: { KV_URL: url, USE_SESSION_STORE: `${inStore}`, ...env },
+      // A key in the environment cannot be read again from the file.
+      env: { ...isOurs && { KV_URL: url }, ...env },
     };
   };
   if (task === "lesson") {
     return [
-      counter("cookie", PORT, false),
-      // Browsers send a cookie to every port of its host.
-      counter("store", PORT + 1, true, { SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id` }),
+      counter("cookie", PORT, false, { USE_SESSION_STORE: "false" }),
+      counter("store", PORT + 1, true, {
+        USE_SESSION_STORE: "true",
+        // Browsers send a cookie to every port of its host.
+        SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id`,
+      }),
       kv,
     ];
   }
@@ -112,7 +116,7 @@ function spawn(server: Server, task: Task, { HOST, PORT, KV_PORT }: Config) {
   const end = process.status.then(({ code, signal }) => {
     return { code, how: `${name} has ended with ${signal ?? `exit code ${code}`}` };
   });
-  return { process, script, end };
+  return { process, input: process.stdin.getWriter(), script, end };
 }
 
 /** Runs the servers until a signal arrives or one of them ends, then stops them all. */
@@ -123,9 +127,12 @@ async function runServers(task: Task, program: Program): Promise<void> {
   for (const server of servers) checkPort(server);
   printWarnings(program.warnings);
   const running = new Set<Running>();
-  const send = (signal: Deno.Signal) => running.forEach(({ process }) => process.kill(signal));
-  addEventListener("unload", () => send("SIGKILL"));
-  onHangUp(program, () => send("SIGHUP"));
+  const kill = () => running.forEach(({ process }) => process.kill("SIGKILL"));
+  addEventListener("unload", kill);
+  // By their input: a signal would end one that does not listen yet.
+  onHangUp(() =>
+    running.forEach(({ input }) => input.write(new Uint8Array(1)).catch(console.error))
+  );
   for (const server of servers) {
     const started = spawn(server, task, config);
     running.add(started);
@@ -135,7 +142,7 @@ async function runServers(task: Task, program: Program): Promise<void> {
   // With code 0 it received the signal first: a terminal sends Ctrl-C to all processes.
   if (first?.code) console.error(`${first.how}: stopping`);
   // A watcher continues when its program ends, and ignores SIGTERM meanwhile.
-  if (task === "dev") send("SIGKILL");
+  if (task === "dev") kill();
   for (const script of ["counter.ts", "kv.ts"]) {
     await stopAll([...running].filter((it) => it.script === script));
   }
@@ -147,7 +154,7 @@ async function stopAll(servers: Running[]): Promise<void> {
   const left = new Set(servers);
   const timer = setTimeout(() => left.forEach(({ process }) => process.kill()), STOP_GRACE);
   await Promise.all(servers.map(async (server) => {
-    await server.process.stdin.close();
+    await server.input.close();
     await server.end;
     left.delete(server);
   }));

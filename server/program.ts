@@ -50,6 +50,9 @@ export async function run(task: string, main: (program: Program) => Promise<void
   logAs(name, `${task}: `, LOG_MODES.find((it) => it === Deno.env.get("LOG")) ?? "events");
   addEventListener("unhandledrejection", (event) => crash(event.reason));
   addEventListener("error", (event) => crash(event.error));
+  // At a terminal it means that this was closed.
+  const canHangUp = Deno.build.os !== "windows" && !isWatched && !Deno.stdin.isTerminal();
+  if (canHangUp) Deno.addSignalListener("SIGHUP", hungUp);
   // start.ts has warned of the environment already.
   const warnings = isChild ? [] : Object.keys(Deno.env.toObject()).flatMap((variable) => {
     const setting = meant(variable, SETTINGS);
@@ -93,8 +96,9 @@ function crash(error: unknown): never {
  * stay until then: a signal that arrives after the servers have ended would otherwise change the exit
  * code.
  *
- * A child stops when its standard input ends, which happens even if its parent is killed. A signal
- * reaches its parent too, which ends the inputs in order; the child waits for that.
+ * A child stops when its standard input ends, which happens even if its parent is killed; a byte there
+ * is a SIGHUP of its parent. A signal to stop reaches its parent too, which ends the inputs in order;
+ * the child waits for that.
  */
 export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
   const { promise, resolve } = Promise.withResolvers<null>();
@@ -107,15 +111,21 @@ export function stopSignal({ isChild, isWatched }: Program): Promise<null> {
     else stop();
   };
   if (!isWatched) STOP_SIGNALS.forEach((signal) => Deno.addSignalListener(signal, listener));
-  if (isChild) Deno.stdin.readable.pipeTo(new WritableStream()).then(stop);
+  if (isChild) Deno.stdin.readable.pipeTo(new WritableStream({ write: hungUp })).then(stop);
   else if (Deno.env.has("INIT_CWD")) whenOrphaned(stop);
   return promise;
 }
 
-/** Calls `reload` on SIGHUP, except at a terminal, where the signal means that it was closed. */
-export function onHangUp({ isWatched }: Program, reload: () => void): void {
-  if (Deno.build.os === "windows" || isWatched || Deno.stdin.isTerminal()) return;
-  Deno.addSignalListener("SIGHUP", reload);
+/** What SIGHUP calls: one that comes before it is known waits for it. */
+const hangUp = Promise.withResolvers<() => void>();
+
+/** Sets what is called on SIGHUP; in a child, also on that of its parent. */
+export function onHangUp(reload: () => void): void {
+  hangUp.resolve(reload);
+}
+
+function hungUp(): void {
+  hangUp.promise.then((reload) => reload());
 }
 
 /** Calls `stop` when the parent is gone: `deno task` passes signals on, but may be killed. */

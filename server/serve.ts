@@ -63,7 +63,7 @@ export async function serve(program: Program, service: Service): Promise<void> {
   let reads = 0, others = 0;
   let isStopping = false;
   const answered = Promise.withResolvers<void>();
-  onHangUp(program, () => reloading = reloading.then(reload));
+  onHangUp(() => reloading = reloading.then(reload));
   if (current.opened) tellIfUnavailable(current.opened).catch(console.error);
   await listen(program, handle, {
     hostname: config.HOST,

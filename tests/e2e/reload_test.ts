@@ -5,6 +5,7 @@ import { kv } from "../../kv.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { cookieOf, get } from "../helpers/http.ts";
 import {
+  childrenOf,
   eventually,
   freePort,
   Program,
@@ -146,10 +147,8 @@ Deno.test("DEPLOY.md rotates SECRET_KEY while pages are loaded, and keeps sessio
   assertMatch(await get(counter.url, { Cookie }), /Count: 1</, "the old key is not valid any more");
 });
 
-testWith(
-  REDIS,
-  "DEPLOY.md rotates the password of Redis while pages are loaded, and none fails",
-  async () => {
+const rotatePassword = (script: string) =>
+  testWith(REDIS, `DEPLOY.md rotates the password of Redis, which ${script} reads`, async () => {
     await using redis = await startRedis();
     await cli(redis.port, "CONFIG", "SET", "requirepass", "before");
     const [before, after] = ["before", "after"].map(async (password) => {
@@ -157,7 +156,8 @@ testWith(
       return JSON.stringify({ USE_SESSION_STORE: true, ...step })
         .replace("localhost:6379", `127.0.0.1:${redis.port}`);
     });
-    await using counter = await start("counter.ts", JSON.parse(await before ?? ""));
+    const ports = { PORT: `${freePort()}`, KV_PORT: `${freePort()}` };
+    await using counter = await start(script, JSON.parse(await before ?? ""), ports);
     const Cookie = await cookieOf(counter.url);
     const asked = keepAsking(() => statusOf(counter.url, { Cookie }));
     const clients = async () => {
@@ -173,9 +173,21 @@ testWith(
     });
     await cli(redis.port, "-a", "after", "ACL", "SETUSER", "default", "<before");
     assertMatch(await get(counter.url, { Cookie }), /Count: \d/);
-    assertEquals(await asked(), [200]);
-  },
-);
+    assertEquals(await asked(), [200], "no page fails");
+  });
+rotatePassword("counter.ts");
+rotatePassword("start.ts");
+
+testWith(["pgrep"], "a SIGHUP before the servers listen ends none of them", async () => {
+  await using directory = await temporaryDirectory();
+  const env = { DBM: ":memory:", PORT: `${freePort()}`, KV_PORT: `${freePort()}` };
+  const args = ["run", "-A", join(PROJECT, "start.ts")];
+  await using both = new Program(Deno.execPath(), args, { cwd: directory.path, env });
+  await eventually("both servers", async () => (await childrenOf(both.pid)).length === 2);
+  both.signal("SIGHUP");
+  await both.printed(/(read again: no key changed\n[^]*){2}/);
+  assertEquals(await both.stop(), 0, both.output);
+});
 
 Deno.test("on SIGHUP, a wrong or forbidden change is told, and the server goes on", async () => {
   await using kv = await start("kv.ts", { DBM: ":memory:", KV_TOKEN: OLD });
