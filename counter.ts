@@ -192,7 +192,7 @@ if (import.meta.main) {
           encrypt: SESSION_COOKIE_ENCRYPT,
         });
         const { fetch } = configured(config, store);
-        const kind = SESSION_COOKIE_ENCRYPT ? "an encrypted cookie" : "a signed cookie";
+        const kind = store.dataInCookie === "encrypted" ? "an encrypted cookie" : "a signed cookie";
         return { fetch, about: `sessions in ${kind}` };
       },
     }));

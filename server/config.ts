@@ -44,7 +44,7 @@ const anyPort = "expected a port, from 0 to 65535";
 const port = z.int(anyPort).min(0, anyPort).max(65535, anyPort);
 const flag = z.boolean("expected true or false");
 
-const ENCRYPT = "expected true, false or read-signed";
+const ENCRYPT = "expected true, false, read-encrypted or read-signed";
 
 /** The keys of the file. `deno task schema` turns them into `counter.cfg.schema.json`, for editors. */
 export const ConfigFile = z.strictObject({
@@ -74,8 +74,11 @@ export const ConfigFile = z.strictObject({
     .describe("true: one cookie for each top-level site (CHIPS); needs SESSION_COOKIE_SECURE true"),
   SESSION_COOKIE_DIGEST: z.enum(["sha1", "sha256"], "expected sha1 or sha256").default("sha256")
     .describe("sha1: share cookies with a Flask app that has the same SECRET_KEY"),
-  SESSION_COOKIE_ENCRYPT: z.union([z.boolean(), z.literal("read-signed")], ENCRYPT).default(false)
-    .describe("true: the cookie hides the session; read-signed: and signed ones are still read"),
+  SESSION_COOKIE_ENCRYPT: z.union([z.boolean(), z.enum(["read-encrypted", "read-signed"])], ENCRYPT)
+    .default(false)
+    .describe(
+      "true: the cookie hides the session; read-encrypted, then read-signed: on the way there",
+    ),
   PERMANENT_SESSION_LIFETIME: seconds.default(31 * 24 * 60 * 60)
     .describe("Seconds after which an unused session expires"),
   SESSION_ABSOLUTE_LIFETIME: seconds.optional()

@@ -26,10 +26,10 @@ export interface CookieSessionOptions extends LifetimeOptions {
   /** Of signed cookies: by default `sha256`; Flask uses `sha1`. */
   digest?: "sha1" | "sha256";
   /**
-   * Whether to hide the data from the browser; by default not. `"read-signed"` hides it, and still
-   * reads signed cookies: for one lifetime after the switch.
+   * Whether to hide the data from the browser; by default not. For a switch without losing sessions:
+   * `"read-encrypted"` signs and reads both kinds, `"read-signed"` encrypts and reads both.
    */
-  encrypt?: boolean | "read-signed";
+  encrypt?: boolean | "read-encrypted" | "read-signed";
 }
 
 interface InternalOptions {
@@ -81,17 +81,23 @@ export class CookieSessionStore implements SessionStore {
       ...LIFETIME_OPTIONS,
       fallbacks: "object",
       digest: '"sha1" or "sha256"',
-      encrypt: 'boolean or "read-signed"',
+      encrypt: 'boolean or "read-encrypted" or "read-signed"',
     });
     const { digest = "sha256", fallbacks = [], encrypt = false } = options;
     this.#verified = new LRUCache({ max: remembered });
     this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
-    this.dataInCookie = encrypt ? "encrypted" : true;
     const signer = new Signer(secretKey, { salt, digest, fallbacks });
-    const cipher = encrypt ? new Cipher(secretKey, salt, fallbacks) : signer;
-    this.#codecs = encrypt === "read-signed" ? [cipher, signer] : [cipher];
+    const cipher = new Cipher(secretKey, salt, fallbacks);
+    const codecs = {
+      "false": [signer],
+      "read-encrypted": [signer, cipher],
+      "read-signed": [cipher, signer],
+      "true": [cipher],
+    } as const;
+    this.#codecs = codecs[`${encrypt}`];
+    this.dataInCookie = this.#codecs[0] === signer ? true : "encrypted";
     this.#with = (changes) =>
       new CookieSessionStore(secretKey, options, { salt, lifetimeOf, remembered, ...changes });
   }

@@ -50,12 +50,13 @@ export function readRecord(text: string, now: number): SessionRecord {
 /**
  * Returns the value to store.
  *
- * @param withCreated Whether to note when the session was created
+ * @param withCreated Whether to note when the session was created; a note that is there stays
  * @throws {SessionDataInvalid} If the data has a key that {@linkcode readRecord} would remove
  */
 export function writeRecord(record: SessionRecord, withCreated: boolean): unknown {
-  const { data, created, movingTo, text } = record;
-  const dated = withNote(data, "_created", withCreated ? created : undefined);
+  const { data, created, isDated, movingTo, text } = record;
+  const isNoted = withCreated || isDated && text !== undefined;
+  const dated = withNote(data, "_created", isNoted ? created : undefined);
   const stored = withNote(dated, "_moving", movingTo);
   return text === undefined || !MAY_ROUND.test(text) ? stored : withDigits(stored, text);
 }

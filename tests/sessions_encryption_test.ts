@@ -121,6 +121,23 @@ Deno.test("signed cookies are read after the switch where the option says so, an
   assertEquals((await flask.load(flaskCookie(payload, 5, KEY)))?.data, { count: 7 });
 });
 
+Deno.test("a switch to encryption by steps loses no session on any of several servers, nor back", async () => {
+  const modes = [false, "read-encrypted", "read-signed", true] as const;
+  const stores = modes.map((encrypt) => encrypting({ encrypt }));
+  for (const order of [stores, stores.toReversed()]) {
+    let stored = await order[0]?.create({ count: 0 });
+    let count = 0;
+    for (const [i, store] of order.entries()) {
+      // While servers take this step one by one, each visitor comes to both kinds.
+      for (const either of [store, order[i - 1] ?? store, store]) {
+        stored = await either.update(stored?.cookie ?? "", async () => ({ count: ++count })) ??
+          undefined;
+        assertEquals(stored?.data, { count }, `step ${i}`);
+      }
+    }
+  }
+});
+
 Deno.test("an encrypted session too large for a cookie is an error, and a long cookie costs no look", async () => {
   const browser = new Browser(testApp({ store: encrypting() }));
   const text = "x".repeat(2800);
@@ -138,6 +155,7 @@ Deno.test("an encrypted session too large for a cookie is an error, and a long c
 Deno.test("an encrypting store says that its cookies hide the data", () => {
   assertEquals(encrypting().dataInCookie, "encrypted");
   assertEquals(encrypting({ encrypt: "read-signed" }).dataInCookie, "encrypted");
+  assertEquals(encrypting({ encrypt: "read-encrypted" }).dataInCookie, true);
   assertEquals(new CookieSessionStore(KEY).dataInCookie, true);
   assert(encrypting().named("prefs").dataInCookie === "encrypted");
 });

@@ -73,6 +73,23 @@ for (const kind of KINDS) {
   });
 }
 
+for (const kind of KINDS) {
+  Deno.test(`an app without an absolute lifetime keeps the start of a session, in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    const memory = memoryStore();
+    const store = sessionStore(kind, memory, { absoluteLifetime: 10, now });
+    const other = sessionStore(kind, memory, { now });
+    const { cookie } = await store.create({ count: 1 });
+    pass(5);
+    const updated = await other.update(cookie, () => Promise.resolve({ count: 2 }));
+    pass(4);
+    assertEquals((await store.load(updated?.cookie ?? ""))?.data, { count: 2 });
+    pass(1);
+    assertEquals(await store.load(updated?.cookie ?? ""), null);
+    await memory.close();
+  });
+}
+
 Deno.test("a cookie dated in the future does not outlive its lifetime", async () => {
   const { now } = testClock();
   const future = new CookieSessionStore(KEY, { lifetime: 100, now: () => now() + 61_000 });
