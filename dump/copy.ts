@@ -1,13 +1,19 @@
 /** Copies a store into another one, while programs use it. */
 import { entries } from "../stores/dumps.ts";
+import { json } from "../stores/json/text.ts";
 import { ttlOf } from "../stores/lines.ts";
 import type { Change, Entry, Store } from "../stores/store.ts";
 import { changesOf, outlasting, type Patience } from "./outages.ts";
 
 /** How many entries are on their way at a time. */
 const AT_ONCE = 64;
+/** How long a probe is kept if this program is killed, in seconds: longer than a listing takes. */
+const PROBE_TTL = 600;
 
-/** The target of a copy is the source, or has entries: what was removed from the source would stay. */
+/**
+ * The target of a copy is within the source, which would make copies of copies; or it has entries: what
+ * was removed from the source would stay.
+ */
 export class UnfitTarget extends Error {
   override readonly name = "UnfitTarget";
 }
@@ -27,8 +33,7 @@ export interface CopyOptions extends Patience {
  * Writes the entries of a store into an empty one. What changes meanwhile is copied again afterwards,
  * so that in the end both are the same, with lifetimes to the second.
  *
- * @throws {UnfitTarget} If the target has an entry under the prefix, or a change shows that it is the
- * source under another URL
+ * @throws {UnfitTarget} If the target has an entry under the prefix, or is within the source
  * @throws {ChangesLost} If more happened at once than the source keeps
  */
 export async function copy(
@@ -39,6 +44,7 @@ export async function copy(
   for await (const { key } of entries(to, prefix)) {
     throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
+  await expectOther(from, to, prefix);
   // Before the keys are listed, so that no change is missed.
   const changed = watch ? changedKeys(await changesOf(from, prefix, patience)) : [];
   let copied = 0;
@@ -54,7 +60,6 @@ export async function copy(
   onCopied(copied);
   for await (const keys of changed) {
     const found = await outlasting(() => readAll(from, keys), patience);
-    await checkOther(found, to);
     await write(to, found);
   }
 }
@@ -66,10 +71,31 @@ async function readAll(store: Store, keys: string[]): Promise<Found> {
   return await Promise.all(keys.map(async (key) => [key, await store.get(key)] as const));
 }
 
-/** Otherwise each change would be copied for ever. No two stores give an entry the same revision. */
-async function checkOther([[key, source] = ["", null]]: Found, to: Store): Promise<void> {
-  if (source === null || source.revision !== (await to.get(key))?.revision) return;
-  throw new UnfitTarget("Cannot copy a store to itself: both URLs lead to one");
+/**
+ * Finds out whether the source reads what is written to the target. URLs do not tell: a service may
+ * serve a file, and add a prefix of its own. Listing the keys takes a few percent of the copy's time.
+ *
+ * @throws {UnfitTarget} If it does
+ */
+async function expectOther(from: Store, to: Store, prefix: string): Promise<void> {
+  const probe = `${prefix}dump.ts-${crypto.randomUUID()}`;
+  await to.set(probe, json(null), { ttl: PROBE_TTL });
+  try {
+    let after: string | undefined;
+    do {
+      const { keys, next } = await from.list(prefix, { after });
+      if (keys.some((key) => key.endsWith(probe))) {
+        throw new UnfitTarget(
+          "Cannot copy a store into itself: both URLs lead to one. For a copy of its keys under a " +
+            "prefix, restore a backup: dump.ts --format backup URL > FILE, then " +
+            "dump.ts --restore FILE 'URL?prefix=x:'",
+        );
+      }
+      after = next ?? undefined;
+    } while (after !== undefined);
+  } finally {
+    await to.delete(probe);
+  }
 }
 
 /** Makes a store have what was found, and returns how many keys have an entry. */

@@ -5,6 +5,7 @@ import { copy, type CopyOptions, UnfitTarget } from "../dump/copy.ts";
 import { entries } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { prefixed } from "../stores/prefix.ts";
 import { ChangesLost, type Store, StoreUnavailable } from "../stores/store.ts";
 import { eventually } from "./helpers/programs.ts";
 
@@ -91,16 +92,34 @@ Deno.test("copy() ends with both the same, for any changes while it copies and f
   for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
 });
 
-Deno.test("copy() ends at the first change if both are one store", async () => {
-  const store = memoryStore();
-  const copied = Promise.withResolvers<void>();
-  const onCopied = () => copied.resolve();
-  const copying = copy(store, store, { ...NO_WATCH, watch: true, onCopied });
-  await copied.promise;
-  const { revision } = await store.set("a", json(1));
-  await assertRejects(() => copying, UnfitTarget, "Cannot copy a store to itself");
-  assertEquals((await store.get("a"))?.revision, revision);
-  await store.close();
+Deno.test("copy() writes nothing if its source would read the copy", async () => {
+  const cases = [["", "", ""], ["", "x:", ""], ["a:", "a:x:", ""], ["", "x:", "x"]] as const;
+  for (const [source, target, prefix] of cases) {
+    const store = memoryStore();
+    const [from, to] = [prefixed(store, source), prefixed(store, target)];
+    const isSame = source === target;
+    if (!isSame) await from.setAll(new Map([["k1", json(1)], ["xk", json(2)]]));
+    const before = await contents(store);
+    for (const watch of [false, true]) {
+      const copying = () => copy(from, to, { ...NO_WATCH, prefix, watch });
+      await assertRejects(copying, UnfitTarget, "Cannot copy a store into itself");
+    }
+    assertEquals(await contents(store), before);
+    await store.close();
+  }
+});
+
+Deno.test("copy() copies within a store what its source does not read again", async () => {
+  const cases = [["a:", "b:", ""], ["", "old:", "user:"]] as const;
+  for (const [source, target, prefix] of cases) {
+    const store = memoryStore();
+    const [from, to] = [prefixed(store, source), prefixed(store, target)];
+    await from.set("user:ann", json(1));
+    await copy(from, to, { ...NO_WATCH, prefix });
+    const expected = [[`${source}user:ann`, "1"], [`${target}user:ann`, "1"]] as const;
+    assertEquals(await contents(store), new Map(expected));
+    await store.close();
+  }
 });
 
 Deno.test("copy() writes into no store that has entries", async () => {

@@ -9,6 +9,7 @@ import {
   runToEnd,
   startScript,
   startServer,
+  temporaryDirectory,
   testWith,
 } from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
@@ -70,6 +71,24 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
     /^Cannot copy: the target has "long" already, and has to be empty\n$/,
   );
   await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("dump.ts --to rejects a part of its source, and says how to copy under a prefix", async () => {
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "kv.db");
+  await using part = await startServer("kv.ts", { env: { DBM: `${file}?prefix=x%3A` } });
+  const backup = join(directory.path, "kv.backup");
+  await Deno.writeTextFile(backup, '{"key": "a", "value": 1, "expires": null}\n');
+  assertEquals((await dump("--restore", backup, file)).code, 0);
+  const targets = [`${file}?prefix=x:`, `sqlite:${directory.path}/./kv.db?prefix=x%3A`, part.url];
+  for (const target of targets) {
+    const sentence =
+      /^Cannot copy a store into itself: .* restore a backup: dump\.ts --format backup URL > FILE, /;
+    assertFailed(await dump("--to", target, file), 1, sentence);
+  }
+  assertEquals((await dump("--format", "backup", file)).stdout, await Deno.readTextFile(backup));
+  assertEquals((await dump("--restore", backup, targets[0] ?? "")).code, 0);
+  assertEquals((await dump(file)).stdout, '{"a": 1}\n{"x:a": 1}\n');
 });
 
 Deno.test("deno task dump copies between services, each with a token of its own", async () => {
