@@ -1,12 +1,13 @@
 /** Copies a store into another one, while programs use it. */
-import { entries } from "../stores/dumps.ts";
+import { entries, LIMITS } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { ttlOf } from "../stores/lines.ts";
 import type { Change, Entry, Store } from "../stores/store.ts";
 import { changesOf, outlasting, type Patience } from "./outages.ts";
 
-/** How many entries are on their way at a time. */
-const AT_ONCE = 64;
+/** How many entries are written at once, and about how many characters of values. */
+const WRITTEN = 64;
+const WRITTEN_LENGTH = 256 * 1024;
 /** How long a probe is kept if this program is killed, in seconds: longer than a listing takes. */
 const PROBE_TTL = 600;
 
@@ -48,27 +49,47 @@ export async function copy(
   // Before the keys are listed, so that no change is missed.
   const changed = watch ? changedKeys(await changesOf(from, prefix, patience)) : [];
   let copied = 0;
-  let after: string | undefined;
-  do {
-    const { keys, next } = await from.list(prefix, { after });
-    while (keys.length > 0) {
-      copied += await write(to, await readAll(from, keys.splice(0, AT_ONCE)));
-      onProgress(copied);
-    }
-    after = next ?? undefined;
-  } while (after !== undefined);
+  for await (const batch of batches(entries(from, prefix))) {
+    copied += await write(to, batch);
+    onProgress(copied);
+  }
   onCopied(copied);
-  for await (const keys of changed) {
+  let atOnce = 1;
+  for await (const pending of changed) {
+    const keys = pending.values().take(atOnce).toArray();
+    for (const key of keys) pending.delete(key);
     const found = await outlasting(() => readAll(from, keys), patience);
-    await write(to, found);
+    for await (const batch of batches(found)) await write(to, batch);
+    const isLong = lengthOf(found) > LIMITS.fetchedLength;
+    atOnce = isLong ? Math.ceil(atOnce / 2) : Math.min(2 * atOnce, LIMITS.fetched);
   }
 }
 
-/** What a store has under some keys. */
-type Found = (readonly [key: string, entry: Entry | null])[];
+/** What a store has under a key. */
+type Found = Entry | { key: string; value: null };
 
-async function readAll(store: Store, keys: string[]): Promise<Found> {
-  return await Promise.all(keys.map(async (key) => [key, await store.get(key)] as const));
+async function readAll(store: Store, keys: string[]): Promise<Found[]> {
+  return await Promise.all(
+    keys.map(async (key) => await store.get(key) ?? { key, value: null }),
+  );
+}
+
+/** Few enough at a time that a slow link carries them before the store's deadline. */
+async function* batches(
+  found: Iterable<Found> | AsyncIterable<Found>,
+): AsyncGenerator<Found[]> {
+  let batch: Found[] = [];
+  for await (const one of found) {
+    batch.push(one);
+    if (batch.length < WRITTEN && lengthOf(batch) < WRITTEN_LENGTH) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
+}
+
+function lengthOf(found: Found[]): number {
+  return found.reduce((length, { value }) => length + (value?.length ?? 0), 0);
 }
 
 /**
@@ -99,22 +120,22 @@ async function expectOther(from: Store, to: Store, prefix: string): Promise<void
 }
 
 /** Makes a store have what was found, and returns how many keys have an entry. */
-async function write(to: Store, found: Found): Promise<number> {
-  await Promise.all(found.map(async ([key, entry]) => {
-    const ttl = entry === null ? 0 : ttlOf(entry.expires, Date.now());
-    if (entry === null || ttl === 0) await to.delete(key);
-    else await to.set(key, entry.value, { ttl });
+async function write(to: Store, found: Found[]): Promise<number> {
+  await Promise.all(found.map(async (one) => {
+    const ttl = one.value === null ? 0 : ttlOf(one.expires, Date.now());
+    if (one.value === null || ttl === 0) await to.delete(one.key);
+    else await to.set(one.key, one.value, { ttl });
   }));
-  return found.filter(([, entry]) => entry !== null).length;
+  return found.filter(({ value }) => value !== null).length;
 }
 
 /**
- * Yields the keys of a watch's changes, each once. They are collected from now on, also while there is
- * no time to copy them.
+ * Yields the keys that changed, whenever there are any: take some off. They are collected from now on,
+ * each once, also while there is no time to copy them.
  *
  * @throws {unknown} If the watch fails
  */
-function changedKeys(changes: ReadableStream<Change>): AsyncGenerator<string[]> {
+function changedKeys(changes: ReadableStream<Change>): AsyncGenerator<Set<string>> {
   const keys = new Set<string>();
   let isOver = false;
   let wake = () => {};
@@ -132,13 +153,11 @@ function changedKeys(changes: ReadableStream<Change>): AsyncGenerator<string[]> 
     }
   }
 
-  async function* take(): AsyncGenerator<string[]> {
+  async function* take(): AsyncGenerator<Set<string>> {
     for (;;) {
       while (keys.size === 0 && !isOver) await new Promise<void>((resolve) => wake = resolve);
       if (keys.size === 0) return await collecting;
-      const some = keys.values().take(AT_ONCE).toArray();
-      for (const key of some) keys.delete(key);
-      yield some;
+      yield keys;
     }
   }
 }

@@ -92,6 +92,59 @@ Deno.test("copy() ends with both the same, for any changes while it copies and f
   for (const [what, times] of Object.entries(happened)) assert(times > 100, `${what}: ${times}`);
 });
 
+Deno.test("copy() has few large values on their way at a time, in both passes", async () => {
+  const [small, large] = [json("x"), json("x".repeat(256 * 1024))];
+  const values = (prefix: string) =>
+    new Map(
+      Array.from({ length: 240 }, (_, i) => [`${prefix}${100 + i}`, i < 200 ? small : large]),
+    );
+  const [source, memory] = [memoryStore(), memoryStore()];
+  const most = { read: 0, written: 0 };
+  const now = { read: 0, written: 0 };
+  const carry = async (way: "read" | "written", length: number) => {
+    now[way] += length;
+    most[way] = Math.max(most[way], now[way]);
+    await turns(1);
+    now[way] -= length;
+  };
+  const from: Store = {
+    ...source,
+    async get(key) {
+      const entry = await source.get(key);
+      await carry("read", entry?.value.length ?? 0);
+      return entry;
+    },
+  };
+  const to: Store = {
+    ...memory,
+    async set(key, value, options) {
+      await carry("written", value.length);
+      return await memory.set(key, value, options);
+    },
+  };
+  await source.setAll(values("before"));
+  const copied = Promise.withResolvers<void>();
+  const onCopied = () => copied.resolve();
+  const copying = copy(from, to, { ...NO_WATCH, watch: true, onCopied });
+  await copied.promise;
+  const check = (pass: string) => {
+    assert(most.read > 0 && most.read <= 17 * large.length, `${pass}: ${most.read} read`);
+    assert(
+      most.written > 0 && most.written <= 2 * large.length,
+      `${pass}: ${most.written} written`,
+    );
+    most.read = most.written = 0;
+  };
+  check("first pass");
+  await source.setAll(values("later"));
+  await eventually("the changes in the copy", async () => await memory.get("later339") !== null);
+  check("changes");
+  assertEquals(await contents(memory), await contents(source));
+  await source.close();
+  await copying;
+  await memory.close();
+});
+
 Deno.test("copy() writes nothing if its source would read the copy", async () => {
   const cases = [["", "", ""], ["", "x:", ""], ["a:", "a:x:", ""], ["", "x:", "x"]] as const;
   for (const [source, target, prefix] of cases) {
