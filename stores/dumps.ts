@@ -4,7 +4,7 @@
  */
 import { checkTtl } from "./checks.ts";
 import { BadLine, type Line, linesOf, readLine } from "./lines.ts";
-import { type Entry, MAX_VALUE_BYTES, type Store } from "./store.ts";
+import { type Entry, InvalidArgument, MAX_VALUE_BYTES, type Store } from "./store.ts";
 
 /** How much is held at a time. */
 export const LIMITS = {
@@ -107,17 +107,26 @@ export async function restore(
   { ttl, onProgress = () => {}, now = Date.now, limits = LIMITS }: RestoreOptions = {},
 ): Promise<Restored> {
   checkTtl(ttl);
-  let batch = new Map<string, Line>();
-  let lines = 0;
+  let batch: Line[] = [];
   let bytes = 0;
   let restored = 0;
   let expired = 0;
   const write = async () => {
-    const [writing, count] = [batch, lines];
-    [batch, lines, bytes] = [new Map(), 0, 0];
-    if (count === 0) return;
-    await writeAll(store, writing.values());
-    restored += count;
+    const writing = batch;
+    [batch, bytes] = [[], 0];
+    if (writing.length === 0) return;
+    try {
+      await writeAll(store, writing);
+      restored += writing.length;
+    } catch (error) {
+      if (!(error instanceof InvalidArgument)) throw error;
+      // A key is too long for the prefix that the store puts before it: find its line. Lines after it
+      // may have been written, if they have another ttl.
+      for (const line of writing) {
+        await writeLine(store, line);
+        restored++;
+      }
+    }
     onProgress(restored);
   };
   try {
@@ -128,10 +137,9 @@ export async function restore(
           expired++;
           continue;
         }
-        batch.set(line.key, line);
-        lines++;
+        batch.push(line);
         bytes += text.length;
-        if (lines === limits.batchLines || bytes >= limits.batchBytes) await write();
+        if (batch.length === limits.batchLines || bytes >= limits.batchBytes) await write();
       }
     } finally {
       await write(); // also after a bad line
@@ -143,9 +151,10 @@ export async function restore(
   return { restored, expired };
 }
 
-/** Writes the lines, those with one ttl together. */
-async function writeAll(store: Store, lines: Iterable<Line>): Promise<void> {
-  const groups = Map.groupBy(lines, ({ ttl }) => ttl);
+/** Writes the last line of each key, those with one ttl together. */
+async function writeAll(store: Store, lines: Line[]): Promise<void> {
+  const last = new Map(lines.map((line) => [line.key, line]));
+  const groups = Map.groupBy(last.values(), ({ ttl }) => ttl);
   await Promise.all(Array.from(groups, ([ttl, group]) => {
     const [first, second] = group;
     // One by one, since calls of one turn share a request and a `setAll` does not.
@@ -153,4 +162,11 @@ async function writeAll(store: Store, lines: Iterable<Line>): Promise<void> {
       ? store.set(first.key, first.value, { ttl })
       : store.setAll(new Map(group.map(({ key, value }) => [key, value])), { ttl });
   }));
+}
+
+/** @throws {BadLine} If the store does not take the line */
+async function writeLine(store: Store, { number, key, value, ttl }: Line): Promise<void> {
+  await store.set(key, value, { ttl }).catch((error) => {
+    throw error instanceof InvalidArgument ? new BadLine(number, error) : error;
+  });
 }

@@ -36,6 +36,8 @@ export function ttlOf(expires: number | null, now: number): number | undefined {
 
 /** What a line says. */
 export interface Line {
+  /** Which line of the dump it is, from 1. */
+  number: number;
   key: string;
   value: JsonText;
   /** Seconds; 0 if it has expired. */
@@ -112,8 +114,8 @@ export function readLine(
     const members = membersOf(text);
     const [first, second] = members;
     const line = first && !second
-      ? { key: first[0], value: first[1], ttl }
-      : backedUp(members, now);
+      ? { number, key: first[0], value: first[1], ttl }
+      : { number, ...backedUp(members, now) };
     checkKey(line.key);
     return line;
   } catch (error) {
@@ -121,7 +123,7 @@ export function readLine(
   }
 }
 
-function backedUp(members: [string, JsonText][], now: () => number): Line {
+function backedUp(members: [string, JsonText][], now: () => number): Omit<Line, "number"> {
   const { key = "", value, expires } = Object.fromEntries(members);
   const isEntry = members.length === MAX_MEMBERS && key.startsWith('"');
   if (!isEntry || value === undefined || expires === undefined) {

@@ -6,10 +6,12 @@ import { json, parseJson } from "../stores/json/text.ts";
 import { entries, LIMITS, restore, RestoreStopped } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { prefixed } from "../stores/prefix.ts";
 import {
   type Entry,
   InvalidArgument,
   type JsonText,
+  MAX_KEY_BYTES,
   MAX_TTL,
   MAX_VALUE_BYTES,
   type Store,
@@ -179,6 +181,29 @@ Deno.test("restore() writes the lines before the first bad one, however they are
     { numRuns: 300 },
   );
   for (const [what, times] of Object.entries(happened)) assert(times > 50, `${what}: ${times}`);
+});
+
+Deno.test("restore() stops at the first key that is too long for the prefix of its store", async () => {
+  const [long, longer] = ["L", "M"].map((it) => it.repeat(MAX_KEY_BYTES - 1));
+  const lines = ['{"a": 1}', `{"key": "b", "value": 2, "expires": ${NOW + 9000}}`, '{"a": 3}']
+    .concat(`{"${long}": 1}`, '{"b": 4}', `{"${longer}": 1}`, `{"${long}": 2}`);
+  for (const batchLines of [1, 2, 7, 1000]) {
+    const memory = memoryStore({ now: () => NOW });
+    const error = await assertRejects(
+      () =>
+        restore(prefixed(memory, "p:"), new Blob([lines.join("\n")]).stream(), {
+          now: () => NOW,
+          limits: { ...LIMITS, batchLines },
+        }),
+      RestoreStopped,
+      "Cannot restore line 4: Cannot use the key: it is over 1024 bytes",
+    );
+    assertEquals([error.line, error.restored], [4, 3]);
+    const found = await Promise.all(["p:a", "p:b"].map((key) => memory.get(key)));
+    assertEquals(found.map((entry) => entry?.value), [json(3), json(2)]);
+    assertEquals((await memory.list("")).keys, ["p:a", "p:b"]);
+    await memory.close();
+  }
 });
 
 Deno.test("restore() gives the ttl to lines without a lifetime only", async () => {

@@ -4,6 +4,7 @@ import { kv } from "../kv.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { LIMITS } from "../stores/dumps.ts";
 import { memoryStore } from "../stores/memory.ts";
+import { prefixed } from "../stores/prefix.ts";
 import { json, parseJson } from "../stores/json/text.ts";
 import { type JsonText, type Store, StoreUnavailable } from "../stores/store.ts";
 import { AWKWARD_KEYS } from "./conformance/store.ts";
@@ -155,6 +156,18 @@ Deno.test("kv() stops a restore at the first bad line, and says which", async ()
     assertMatch(problem.detail, detail);
     assertEquals((await t.store.list("")).keys, ["good", "too"]);
   }
+});
+
+Deno.test("kv() over a store with a prefix says which line has a key that is too long for it", async () => {
+  await using t = setUp();
+  const long = "L".repeat(1020);
+  const response = await kv(prefixed(t.store, "counter:"))
+    .request("/", restoring(`{"a": 1}\n{"b": 2}\n{"${long}": 3}\n`));
+  assertEquals(response.status, 400);
+  const { line, restored, detail } = await readProblem(response);
+  assertEquals([line, restored], [3, 2]);
+  assertMatch(detail, /^Cannot restore line 3: Cannot use the key: it is over 1024 bytes/);
+  assertEquals((await t.store.list("")).keys, ["counter:a", "counter:b"]);
 });
 
 Deno.test("kv() reports how many lines it restored before its store failed", async () => {
