@@ -93,8 +93,7 @@ async function restoreFile({ url, ttl }: Options, path: string): Promise<void> {
     const onProgress = (count: number) => progress.show(count);
     const done = await restore(store, contentsOf(file, path), { ttl, onProgress });
     progress.end();
-    const leftOut = done.expired === 0 ? "" : `, left out ${done.expired} that had expired`;
-    console.error(`Restored ${entriesOf(done.restored)}${leftOut}`);
+    console.error(`Restored ${entriesOf(done.restored)}${leftOut(done.expired)}`);
   } finally {
     await store.close();
   }
@@ -121,10 +120,10 @@ async function copyTo({ url, prefix, watch }: Options, target: string): Promise<
       watch,
       tell,
       onProgress: (copied) => progress.show(copied),
-      onCopied(copied) {
+      onCopied(copied, expired) {
         progress.end();
         const next = watch ? "; following the changes until Ctrl-C" : "";
-        console.error(`Copied ${entriesOf(copied)}${next}`);
+        console.error(`Copied ${entriesOf(copied)}${leftOut(expired)}${next}`);
       },
     });
   } finally {
@@ -139,6 +138,10 @@ function tell(message: string): void {
 
 function entriesOf(count: number): string {
   return `${count} ${count === 1 ? "entry" : "entries"}`;
+}
+
+function leftOut(expired: number): string {
+  return expired === 0 ? "" : `, left out ${expired} that had expired`;
 }
 
 /** @throws {UnreadableFile} */

@@ -26,8 +26,12 @@ export interface CopyOptions extends Patience {
   watch: boolean;
   /** Called with the number of entries copied so far. */
   onProgress(copied: number): void;
-  /** Called when every entry is copied, and before the changes since are followed. */
-  onCopied(copied: number): void;
+  /**
+   * Called when every entry is copied, and before the changes since are followed.
+   *
+   * @param expired How many entries were left out, since they have expired by the clock of this machine
+   */
+  onCopied(copied: number, expired: number): void;
 }
 
 /**
@@ -48,18 +52,18 @@ export async function copy(
   await expectOther(from, to, prefix);
   // Before the keys are listed, so that no change is missed.
   const changed = watch ? changedKeys(await changesOf(from, prefix, patience)) : [];
-  let copied = 0;
+  const done = { copied: 0, expired: 0 };
   for await (const batch of batches(entries(from, prefix))) {
-    copied += await write(to, batch);
-    onProgress(copied);
+    await write(to, batch, done);
+    onProgress(done.copied);
   }
-  onCopied(copied);
+  onCopied(done.copied, done.expired);
   let atOnce = 1;
   for await (const pending of changed) {
     const keys = pending.values().take(atOnce).toArray();
     for (const key of keys) pending.delete(key);
     const found = await outlasting(() => readAll(from, keys), patience);
-    for await (const batch of batches(found)) await write(to, batch);
+    for await (const batch of batches(found)) await write(to, batch, done);
     const isLong = lengthOf(found) > LIMITS.fetchedLength;
     atOnce = isLong ? Math.ceil(atOnce / 2) : Math.min(2 * atOnce, LIMITS.fetched);
   }
@@ -119,14 +123,23 @@ async function expectOther(from: Store, to: Store, prefix: string): Promise<void
   }
 }
 
-/** Makes a store have what was found, and returns how many keys have an entry. */
-async function write(to: Store, found: Found[]): Promise<number> {
-  await Promise.all(found.map(async (one) => {
-    const ttl = one.value === null ? 0 : ttlOf(one.expires, Date.now());
-    if (one.value === null || ttl === 0) await to.delete(one.key);
-    else await to.set(one.key, one.value, { ttl });
+/** Makes a store have what was found, and counts what it does. */
+async function write(
+  to: Store,
+  found: Found[],
+  done: { copied: number; expired: number },
+): Promise<void> {
+  await Promise.all(found.map(async ({ key, ...entry }) => {
+    if (entry.value === null) return void await to.delete(key);
+    const ttl = ttlOf(entry.expires, Date.now());
+    if (ttl === 0) {
+      await to.delete(key);
+      done.expired++;
+    } else {
+      await to.set(key, entry.value, { ttl });
+      done.copied++;
+    }
   }));
-  return found.filter(({ value }) => value !== null).length;
 }
 
 /**

@@ -188,6 +188,23 @@ Deno.test("copy() writes into no store that has entries", async () => {
   await to.close();
 });
 
+Deno.test("copy() counts what has expired by its own clock apart", async () => {
+  const [source, to] = [memoryStore(), memoryStore()];
+  await source.setAll(new Map([["a", json(1)], ["b", json(2)], ["c", json(3)]]));
+  const from: Store = {
+    ...source,
+    async get(key) {
+      const entry = await source.get(key);
+      return entry && key === "b" ? { ...entry, expires: Date.now() - 1000 } : entry;
+    },
+  };
+  const counts: number[][] = [];
+  await copy(from, to, { ...NO_WATCH, onCopied: (...args) => void counts.push(args) });
+  assertEquals([counts, (await to.list("")).keys], [[[2, 1]], ["a", "c"]]);
+  await source.close();
+  await to.close();
+});
+
 Deno.test("copy() resumes the watch of a source that is unavailable for a while", async () => {
   const [source, to] = [memoryStore(), memoryStore()];
   const told: string[] = [];

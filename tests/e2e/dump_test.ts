@@ -2,6 +2,9 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { kv } from "../../kv.ts";
+import { json } from "../../stores/json/text.ts";
+import { memoryStore } from "../../stores/memory.ts";
 import {
   freePort,
   Program,
@@ -71,6 +74,22 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
     /^Cannot copy: the target has "long" already, and has to be empty\n$/,
   );
   await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("dump.ts --to leaves out what has expired by its own clock, and says so", async () => {
+  const memory = memoryStore({ now: () => Date.now() - 3_600_000 });
+  await memory.set("kept", json(1));
+  await memory.set("gone", json(2), { ttl: 60 });
+  await using service = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    kv(memory).fetch,
+  );
+  await using directory = await temporaryDirectory();
+  const to = join(directory.path, "to.db");
+  const copied = await dump("--to", to, `http://127.0.0.1:${service.addr.port}`);
+  const stderr = "Copied 1 entry, left out 1 that had expired\n";
+  assertEquals(copied, { code: 0, stdout: "", stderr });
+  await memory.close();
 });
 
 Deno.test("dump.ts --to rejects a part of its source, and says how to copy under a prefix", async () => {
