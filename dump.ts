@@ -14,7 +14,7 @@
  * @module
  */
 import { setColorEnabled } from "@std/fmt/colors";
-import { copy, UnfitTarget } from "./dump/copy.ts";
+import { copy, CopyStopped, UnfitTarget } from "./dump/copy.ts";
 import { printer } from "./dump/formats.ts";
 import { changesOf } from "./dump/outages.ts";
 import { type Options, readOptions, USAGE, UsageError } from "./dump/options.ts";
@@ -193,7 +193,9 @@ function readToken(url: string, variable = "KV_TOKEN"): string | undefined {
 
 /** The exit code for an error, or null for an internal one. */
 function exitCodeOf(error: unknown): number | null {
-  if (error instanceof RestoreStopped) return exitCodeOf(error.cause) === null ? null : 1;
+  if (error instanceof RestoreStopped || error instanceof CopyStopped) {
+    return exitCodeOf(error.cause) === null ? null : 1;
+  }
   if (error instanceof UsageError || error instanceof InvalidArgument) return 2;
   const isKnown = error instanceof StoreUnavailable || error instanceof StoreFull ||
     error instanceof ChangesLost || error instanceof UnreadableFile ||
@@ -205,6 +207,7 @@ function exitCodeOf(error: unknown): number | null {
 /** What to add to the message of an error. */
 function adviceFor(error: unknown): string {
   if (error instanceof UsageError) return "; dump.ts --help explains";
+  if (error instanceof CopyStopped) return ` (copied before it: ${error.copied})`;
   return error instanceof RestoreStopped ? ` (restored before it: ${error.restored})` : "";
 }
 

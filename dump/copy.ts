@@ -2,7 +2,7 @@
 import { entries, LIMITS } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { ttlOf } from "../stores/lines.ts";
-import type { Change, Entry, Store } from "../stores/store.ts";
+import { type Change, type Entry, InvalidArgument, type Store } from "../stores/store.ts";
 import { changesOf, outlasting, type Patience } from "./outages.ts";
 
 /** How many entries are written at once, and about how many characters of values. */
@@ -13,10 +13,23 @@ const PROBE_TTL = 600;
 
 /**
  * The target of a copy is within the source, which would make copies of copies; or it has entries: what
- * was removed from the source would stay.
+ * was removed from the source would stay; or it does not take a key.
  */
 export class UnfitTarget extends Error {
   override readonly name = "UnfitTarget";
+}
+
+/** A copy that stopped early. What it has written stays. */
+export class CopyStopped extends Error {
+  override readonly name = "CopyStopped";
+
+  /**
+   * @param cause Why reading or writing failed
+   * @param copied How many entries were written
+   */
+  constructor(override readonly cause: unknown, readonly copied: number) {
+    super((cause as Error).message);
+  }
 }
 
 export interface CopyOptions extends Patience {
@@ -39,6 +52,7 @@ export interface CopyOptions extends Patience {
  * so that in the end both are the same, with lifetimes to the second.
  *
  * @throws {UnfitTarget} If the target has an entry under the prefix, or is within the source
+ * @throws {CopyStopped} If reading or writing fails before every entry is copied
  * @throws {ChangesLost} If more happened at once than the source keeps
  */
 export async function copy(
@@ -53,9 +67,13 @@ export async function copy(
   // Before the keys are listed, so that no change is missed.
   const changed = watch ? changedKeys(await changesOf(from, prefix, patience)) : [];
   const done = { copied: 0, expired: 0 };
-  for await (const batch of batches(entries(from, prefix))) {
-    await write(to, batch, done);
-    onProgress(done.copied);
+  try {
+    for await (const batch of batches(entries(from, prefix))) {
+      await write(to, batch, done);
+      onProgress(done.copied);
+    }
+  } catch (cause) {
+    throw new CopyStopped(cause, done.copied);
   }
   onCopied(done.copied, done.expired);
   let atOnce = 1;
@@ -123,23 +141,33 @@ async function expectOther(from: Store, to: Store, prefix: string): Promise<void
   }
 }
 
-/** Makes a store have what was found, and counts what it does. */
+/**
+ * Makes a store have what was found, and counts what it does.
+ *
+ * @throws {UnfitTarget} If the store does not take a key
+ */
 async function write(
   to: Store,
   found: Found[],
   done: { copied: number; expired: number },
 ): Promise<void> {
-  await Promise.all(found.map(async ({ key, ...entry }) => {
+  const writes = found.map(async ({ key, ...entry }) => {
     if (entry.value === null) return void await to.delete(key);
     const ttl = ttlOf(entry.expires, Date.now());
     if (ttl === 0) {
       await to.delete(key);
       done.expired++;
     } else {
-      await to.set(key, entry.value, { ttl });
+      await to.set(key, entry.value, { ttl }).catch((cause) => {
+        if (!(cause instanceof InvalidArgument)) throw cause;
+        throw new UnfitTarget(`Cannot copy "${key}": ${cause.message}`, { cause });
+      });
       done.copied++;
     }
-  }));
+  });
+  // Each is counted, also after one that fails.
+  await Promise.allSettled(writes);
+  await Promise.all(writes);
 }
 
 /**

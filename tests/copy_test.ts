@@ -1,7 +1,7 @@
 /** Copies of a store in use: what `dump.ts --to` does. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { copy, type CopyOptions, UnfitTarget } from "../dump/copy.ts";
+import { copy, type CopyOptions, CopyStopped, UnfitTarget } from "../dump/copy.ts";
 import { entries } from "../stores/dumps.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -186,6 +186,31 @@ Deno.test("copy() writes into no store that has entries", async () => {
   assertEquals([...await contents(to)], [["a", "1"], ["b", "2"]]);
   await from.close();
   await to.close();
+});
+
+Deno.test("copy() names a key that is too long for the target, and counts what it copied", async () => {
+  const store = memoryStore();
+  const [from, memory] = [memoryStore(), prefixed(store, "counter:")];
+  // Later than the one that fails.
+  const to: Store = {
+    ...memory,
+    async set(...args) {
+      const written = await memory.set(...args);
+      await turns(1);
+      return written;
+    },
+  };
+  const long = "L".repeat(1020);
+  await from.setAll(new Map([["a", json(1)], [long, json(2)], ["z", json(3)]]));
+  const error = await assertRejects(
+    () => copy(from, to, NO_WATCH),
+    CopyStopped,
+    `Cannot copy "${long}": Cannot use the key: it is over 1024 bytes`,
+  );
+  assert(error.cause instanceof UnfitTarget);
+  assertEquals([error.copied, (await memory.list("")).keys], [2, ["a", "z"]]);
+  await from.close();
+  await store.close();
 });
 
 Deno.test("copy() counts what has expired by its own clock apart", async () => {

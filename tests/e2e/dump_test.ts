@@ -76,6 +76,19 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("dump.ts --to names a key that is too long for the target's prefix", async () => {
+  await using directory = await temporaryDirectory();
+  const [from, to] = ["from.db", "to.db"].map((name) => join(directory.path, name));
+  const lines = join(directory.path, "lines");
+  const long = "L".repeat(1020);
+  await Deno.writeTextFile(lines, `{"a": 1}\n{"${long}": 2}\n{"z": 3}\n`);
+  assertEquals((await dump("--restore", lines, `${from}`)).code, 0);
+  const sentence = new RegExp(
+    `^Cannot copy "${long}": .* it is over 1024 bytes \\(copied before it: 2\\)\n$`,
+  );
+  assertFailed(await dump("--to", `${to}?prefix=counter:`, `${from}`), 1, sentence);
+});
+
 Deno.test("dump.ts --to leaves out what has expired by its own clock, and says so", async () => {
   const memory = memoryStore({ now: () => Date.now() - 3_600_000 });
   await memory.set("kept", json(1));
