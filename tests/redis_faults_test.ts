@@ -142,6 +142,30 @@ testWith(REDIS, "redisStore() fails no call because a quiet connection was close
   assert(failed < 5, `${failed} of 20 failed`);
 });
 
+testWith(REDIS, "redisStore() lists all of a Cluster that closed its connections", async () => {
+  const masters = [undefined, undefined, undefined];
+  await using cluster = await startClusterOn({ masters, replicas: masters });
+  await using store = open(`redis+cluster://${cluster.hosts}?prefix=k:`);
+  const keys = Array.from({ length: 20 }, (_, i) => `${i}`).sort();
+  await store.setAll(new Map(keys.map((key) => [key, json(1)])));
+  let failed = 0;
+  /** Whether a listing succeeds, which then has to be whole. */
+  const lists = async () => {
+    const page = await store.list("").catch(() => null);
+    if (page !== null) assertEquals(page.keys.sort(), keys);
+    return page !== null;
+  };
+  for (let i = 0; i < 20; i++) {
+    await eventually("a listing", lists); // it connects to every master
+    const closing = i % 2 === 0 ? cluster.servers : cluster.servers.slice(0, 1);
+    await Promise.all(closing.map((it) => cli(it, "CLIENT", "KILL", "TYPE", "normal")));
+    await delay(10);
+    if (!await lists()) failed++;
+  }
+  // On a busy machine the end of the connections may not have arrived yet.
+  assert(failed < 5, `${failed} of 20 failed`);
+});
+
 testWith(
   REDIS,
   "redisStore() connects to a server that starts later or restarts",

@@ -78,11 +78,14 @@ function isWorking(info: string): boolean {
 }
 
 /**
- * Checks that `masters` have all keys of the Cluster.
+ * Returns the masters, which have all keys of the Cluster.
  *
- * @throws {Error} If one is down or not known here yet, or no server has some slot
+ * @throws {Error} If one is down or not known here, or no server has some slot
  */
-export async function checkMasters(masters: readonly Redis[]): Promise<void> {
+export async function allMasters(cluster: Cluster): Promise<Redis[]> {
+  const masters = cluster.nodes("master");
+  // Without any, nobody would say how many there are.
+  if (masters.length === 0) throw new Error("no master of the Cluster is connected");
   const states = await Promise.all(masters.map(async (it) => String(await it.cluster("INFO"))));
   for (const state of states) {
     const count = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(state)?.[1]);
@@ -91,6 +94,7 @@ export async function checkMasters(masters: readonly Redis[]): Promise<void> {
       throw new Error("not every master of the Cluster is available");
     }
   }
+  return masters;
 }
 
 /**

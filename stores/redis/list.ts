@@ -15,7 +15,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
 import { InvalidArgument, type Page } from "../store.ts";
 import { isRefusal } from "./format.ts";
-import { checkMasters, slotsOf } from "./cluster.ts";
+import { allMasters, slotsOf } from "./cluster.ts";
 
 /** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
@@ -140,19 +140,24 @@ interface ListedServer {
 
 /** Returns the masters in the order of the ids of their processes, which are new at each start. */
 async function findServers(redis: Redis | Cluster): Promise<ListedServer[]> {
-  const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
-  if (redis instanceof Cluster) {
-    // ioredis learns of new masters by redirections, which SCAN does not get.
-    await checkMasters(nodes).catch((error) => {
-      redis.refreshSlotsCache();
-      throw error;
-    });
-  }
+  const nodes = redis instanceof Cluster ? await findMasters(redis) : [redis];
   const servers = await Promise.all(nodes.map(async (node) => {
     const slots = redis instanceof Cluster ? slotsOf(node) : "";
     return { state: (await Promise.all([runOf(node), slots])).join(" "), node };
   }));
   return servers.sort((a, b) => a.state < b.state ? -1 : 1);
+}
+
+/** Returns the masters that have all keys, also those that ioredis does not know yet, or no longer. */
+async function findMasters(cluster: Cluster): Promise<Redis[]> {
+  try {
+    return await allMasters(cluster);
+  } catch {
+    // ioredis learns of new masters by redirections, which SCAN does not get, and forgets one that
+    // has closed a quiet connection.
+    await new Promise((done) => cluster.refreshSlotsCache(done));
+    return await allMasters(cluster);
+  }
 }
 
 /** Returns what identifies a listing. */
