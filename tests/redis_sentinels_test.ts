@@ -12,6 +12,10 @@ import { cli, REDIS, startRedis } from "./helpers/redis_servers.ts";
 class FakeSentinel implements AsyncDisposable {
   /** What it was asked since the test set this to 0. */
   questions = 0;
+  /** How often it was asked to report another master. */
+  subscriptions = 0;
+  /** What it answers to SUBSCRIBE, or null: it closes the connection. */
+  subscribed: string | null = ">3\r\n+subscribe\r\n+switch-master\r\n:1\r\n";
   readonly #sockets = new Set<Socket>();
   readonly #server = createServer((socket) => this.#serve(socket));
   #port = 0;
@@ -56,15 +60,20 @@ class FakeSentinel implements AsyncDisposable {
       unread += bytes.toString("latin1");
       for (let match; (match = COMMAND.exec(unread)); unread = unread.slice(match[0].length)) {
         const words = match[0].split("\r\n").filter((_, i) => i > 0 && i % 2 === 0);
-        socket.write(this.#answer(words.join(" ").toUpperCase()));
+        const answer = this.#answer(words.join(" ").toUpperCase());
+        if (answer === null) socket.destroy();
+        else socket.write(answer);
       }
     });
   }
 
-  #answer(command: string): string {
+  #answer(command: string): string | null {
     const { port, epoch } = this.names;
     if (command.startsWith("HELLO")) return "%2\r\n+proto\r\n:3\r\n+mode\r\n+sentinel\r\n";
-    if (command.startsWith("SUBSCRIBE")) return ">3\r\n+subscribe\r\n+switch-master\r\n:1\r\n";
+    if (command.startsWith("SUBSCRIBE")) {
+      this.subscriptions++;
+      return this.subscribed;
+    }
     if (command.startsWith("SENTINEL GET-MASTER-ADDR-BY-NAME")) {
       this.questions++;
       return `*2\r\n+127.0.0.1\r\n+${port}\r\n`;
@@ -114,3 +123,23 @@ testWith(REDIS, "redisStore() does not return to an old master with its Sentinel
   await eventually("writes to it", works(store));
   assert(await cli(old, "DBSIZE") !== "0\n");
 });
+
+testWith(
+  REDIS,
+  "redisStore() survives a Sentinel that no longer allows a subscription",
+  async () => {
+    await using master = await startRedis();
+    for (const subscribed of ["-NOPERM no permissions to access a channel\r\n", null]) {
+      await using sentinel = await FakeSentinel.start(master.port, 1);
+      await using store = open(`redis+sentinel://${sentinel.host}/mymaster`);
+      await store.set("a", json(1));
+      await sentinel.stop();
+      sentinel.subscribed = subscribed;
+      sentinel.subscriptions = 0;
+      await sentinel.begin();
+      // A rejection that nobody handles would end the process, and fails the test.
+      await eventually("another subscription", () => Promise.resolve(sentinel.subscriptions > 0));
+      assertEquals((await store.get("a"))?.value, "1");
+    }
+  },
+);

@@ -71,6 +71,8 @@ export function connect(target: RedisUrl, deadline: number): Client {
     // Nothing is sent twice or later: that is the caller's decision.
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
+    // ioredis handles no error of the subscriptions that it makes again.
+    autoResubscribe: false,
   };
   const options = {
     ...common,
