@@ -203,6 +203,32 @@ testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", 
   }
 });
 
+testWith(
+  REDIS,
+  "redisStore() ends a watch that begins while it closes without an error",
+  async () => {
+    const url = `${aloneUrl()}?prefix=test${prefixes++}:`;
+    const writer = redisStore(url, patient);
+    let isOver = false;
+    const writing = (async () => {
+      while (!isOver) await writer.set("a", json(1));
+    })();
+    try {
+      for (let i = 0; i < 20; i++) {
+        const store = redisStore(url, patient);
+        const watch = store.watch("");
+        const closed = store.close();
+        for await (const { key } of (await watch).changes) assertEquals(key, "a");
+        await closed;
+      }
+    } finally {
+      isOver = true;
+      await writing;
+      await writer.close();
+    }
+  },
+);
+
 testWith(REDIS, "redisStore() uses no other database if it cannot select its own", async () => {
   await using server = await startRedis({ settings: ["user ann on >pw ~* &* +@all -select"] });
   const host = `127.0.0.1:${server.port}`;

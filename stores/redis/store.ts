@@ -124,7 +124,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       isClosing: () => isClosing,
       failed: (cause) => connection.failure(cause, "unchanged"),
     });
-    return (await subscription).changes;
+    const begun = await subscription;
+    if (isClosing) await begun.close(); // close() has not found it
+    return begun.changes;
   }
 
   return checked({
@@ -187,8 +189,9 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     async close() {
       isClosing = true;
       const endWatches = async () => await (await subscription?.catch(() => undefined))?.close();
-      await Promise.all([endWatches(), connection.close()]);
-      await endWatches(); // a watch under way, for which the connection has waited, may have begun one
+      await endWatches(); // first, since they read entries
+      await connection.close();
+      await endWatches(); // a watch that has taken too long may have begun one
     },
   });
 }
