@@ -1,5 +1,6 @@
 /** A Redis store whose server, user or URL is not set up as it needs: a sentence that says so, soon. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { inspect } from "node:util";
 import { json } from "../stores/json/text.ts";
 import { slotOf } from "../stores/redis/cluster.ts";
 import { redisStore } from "../stores/redis/store.ts";
@@ -103,6 +104,24 @@ testWith(
     assertEquals(problem, "ERR This instance has cluster support disabled");
   },
 );
+
+testWith(REDIS, "redisStore() shows nothing that a server quotes of a command", async () => {
+  const settings = ["hello", "auth", "evalsha"].map((name) => `rename-command ${name} ""`);
+  await using alone = await startRedis({ settings });
+  await using cluster = await startClusterOn({ masters: [undefined, undefined], settings });
+  for (const hosts of [`redis://${alone.host}:${alone.port}`, `redis+cluster://${cluster.hosts}`]) {
+    for (const [url, name] of [[hosts, "evalsha"], [hosts.replace("//", "//:secret@"), "auth"]]) {
+      const store = redisStore(`${url}`);
+      const error = await assertRejects(
+        () => store.set("secret", json("secret")),
+        StoreUnavailable,
+      );
+      assertMatch(error.message, new RegExp(`: ERR unknown command .${name}.$`));
+      assert(!/secret/.test(inspect(error, { depth: 9 })), inspect(error, { depth: 9 }));
+      await store.close();
+    }
+  }
+});
 
 /** Returns the rule that docs/SCALING.md gives for a user, of the kind that it is for. */
 async function documentedRule(): Promise<string> {

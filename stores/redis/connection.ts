@@ -21,6 +21,9 @@ const MIN_LEAVE = 1000;
 const NO_CONNECTION =
   /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
 
+/** What a server quotes of a command that it does not know: a password, keys, values. */
+const QUOTED = /,? with args beginning with:.*$/s;
+
 const NO_PASSWORD = "it requires a password: expected user:password@ in the URL";
 
 /** The connection to one server, to the master that Sentinels name, or to a Cluster. */
@@ -196,7 +199,8 @@ export class Connection {
     // A Cluster's error contains that of the last server.
     const failed = ((cause as { lastNodeError?: unknown }).lastNodeError ?? cause) as Error;
     const isLost = NO_CONNECTION.test(failed.message);
-    const error: Error & { command?: unknown } = isLost ? this.#lastError : failed;
+    let error: Error & { command?: unknown } = isLost ? this.#lastError : failed;
+    if (QUOTED.test(error.message)) error = new Error(error.message.replace(QUOTED, ""));
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;
     if (isRefusal(failed, "WRONGTYPE")) {
