@@ -240,6 +240,17 @@ testWith(REDIS, "redisStore() closes without a connection that nobody needs", as
   server.program.signal("SIGCONT");
 });
 
+testWith(REDIS, "redisStore() closes without a watch whose caller has its error", async () => {
+  await using server = await startRedis();
+  const deadline = 2 * DEADLINE;
+  await using store = open(`redis://127.0.0.1:${server.port}`, deadline);
+  await store.watch("");
+  server.program.signal("SIGSTOP");
+  assertEquals(await outcome(store.watch(""), deadline), "unchanged");
+  assert(await timeOf(store.close()) < SLACK);
+  server.program.signal("SIGCONT");
+});
+
 testWith(REDIS, "redisStore() closes while it looks for a server to watch", async () => {
   await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
   await using store = open(`redis+cluster://${cluster.hosts}`);

@@ -22,8 +22,8 @@ export interface SubscribeOptions {
   prefix: string;
   /** How often the connection is tested, in milliseconds: one that only listens does not notice its loss. */
   interval: number;
-  /** Whether no other server is to be tried. */
-  isClosing(): boolean;
+  /** When no caller waits for it any more, by `performance.now()`. */
+  until: number;
   /** Returns the error with which the watches end when the connection is lost. */
   failed(cause: Error): Error;
 }
@@ -49,7 +49,7 @@ export async function subscribe(
       return await listen(server, redis instanceof Cluster ? checkReach : checkMaster, options);
     } catch (error) {
       problem = error;
-      if (options.isClosing()) break;
+      if (performance.now() > options.until) break;
     }
   }
   throw problem;
@@ -58,7 +58,7 @@ export async function subscribe(
 async function listen(
   server: Redis,
   check: (connection: Redis) => Promise<void>,
-  { channel, prefix, interval, failed }: SubscribeOptions,
+  { channel, prefix, interval, until, failed }: SubscribeOptions,
 ): Promise<Subscription> {
   const changes = new Changes();
   // Without a reconnection, which would hide that changes were missed.
@@ -100,7 +100,9 @@ async function listen(
     await check(connection);
   }
   try {
-    await Promise.race([begin(), ended]);
+    await within(until - performance.now(), Promise.race([begin(), ended]), () => {
+      throw new Error("no answer in time");
+    });
   } catch (error) {
     end(error as Error);
     throw error;

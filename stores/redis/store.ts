@@ -112,8 +112,12 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     return decode(key, packed);
   }
 
-  /** Returns the changes that are received since the first watch. */
-  async function receivedChanges(): Promise<Changes> {
+  /**
+   * Returns the changes that are received since the first watch.
+   *
+   * @param until When the caller gets an error instead, by `performance.now()`
+   */
+  async function receivedChanges(until: number): Promise<Changes> {
     const current = subscription;
     const isOver = current !== undefined && !await current.then((it) => it.test(), () => false);
     if (isOver && subscription === current) subscription = undefined;
@@ -121,7 +125,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
       channel,
       prefix,
       interval: deadline / 2,
-      isClosing: () => isClosing,
+      until,
       failed: (cause) => connection.failure(cause, "unchanged"),
     });
     const begun = await subscription;
@@ -171,7 +175,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     },
 
     async watch(keyPrefix, { since }) {
-      const changes = await connection.call(receivedChanges, "unchanged");
+      const until = performance.now() + deadline;
+      const changes = await connection.call(() => receivedChanges(until), "unchanged");
       return changes.watch(keyPrefix, since, get);
     },
 
