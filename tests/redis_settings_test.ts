@@ -123,6 +123,26 @@ testWith(REDIS, "redisStore() shows nothing that a server quotes of a command", 
   }
 });
 
+testWith(REDIS, "redisStore() watches on a server that does not know HELLO", async () => {
+  const settings = ['rename-command hello ""'];
+  await using server = await startRedis({ settings });
+  const store = redisStore(`redis://${server.host}:${server.port}`);
+  const { changes } = await store.watch("");
+  const again = await store.watch(""); // over the same connection, which is tested
+  await store.set("a", json(1));
+  for (const reader of [changes.getReader(), again.changes.getReader()]) {
+    assertEquals((await reader.read()).value?.key, "a");
+    await reader.cancel();
+  }
+  await store.close();
+  await using cluster = await startClusterOn({ masters: [undefined, undefined], settings });
+  const other = redisStore(`redis+cluster://${cluster.hosts}`);
+  await other.set("a", json(1));
+  const error = await assertRejects(() => other.watch(""), StoreUnavailable);
+  assertMatch(error.message, /: a watch in a Cluster needs HELLO, which its servers do not know$/);
+  await other.close();
+});
+
 /** Returns the rule that docs/SCALING.md gives for a user, of the kind that it is for. */
 async function documentedRule(): Promise<string> {
   const page = await Deno.readTextFile(new URL("../docs/SCALING.md", import.meta.url));

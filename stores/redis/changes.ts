@@ -120,6 +120,8 @@ async function listen(
 
 /** @throws {Error} If what others write may not reach this server */
 async function checkMaster(connection: Redis): Promise<void> {
+  // Without HELLO a connection that listens can send no more than this: its role is not known.
+  if (connection.mode === "subscriber") return void await connection.ping();
   const { role } = await facts(connection);
   if (role === "replica") throw new Error("it is a replica, which may miss changes");
 }

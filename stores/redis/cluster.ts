@@ -119,6 +119,10 @@ export function keysOnMasters(cluster: Cluster, prefix: string, end: string): st
  * @throws {Error} If it does not reach every master: it is cut off, or was removed
  */
 export async function checkReach(connection: Redis): Promise<void> {
+  // By RESP2 it can ask for nothing.
+  if (connection.mode === "subscriber") {
+    throw new Error("a watch in a Cluster needs HELLO, which its servers do not know");
+  }
   const masters = (await nodesOf(connection)).filter(({ length }) => length > 8);
   const isReached = ([, , flags = "", , , , , link]: string[]) =>
     flags.startsWith("myself") || (link === "connected" && !flags.includes("fail"));
