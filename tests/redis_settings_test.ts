@@ -1,5 +1,7 @@
 /** A Redis store whose server, user or URL is not set up as it needs: a sentence that says so, soon. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { inspect } from "node:util";
 import { json } from "../stores/json/text.ts";
 import { slotOf } from "../stores/redis/cluster.ts";
@@ -141,6 +143,28 @@ testWith(REDIS, "redisStore() watches on a server that does not know HELLO", asy
   const error = await assertRejects(() => other.watch(""), StoreUnavailable);
   assertMatch(error.message, /: a watch in a Cluster needs HELLO, which its servers do not know$/);
   await other.close();
+});
+
+Deno.test("redisStore() says that a server closes each connection", async () => {
+  for (const isAtOnce of [true, false]) {
+    const server = createServer((socket) => {
+      socket.on("error", () => {}); // "close" follows
+      socket.on("data", () => socket.end()); // without a reset, since all is read
+      if (isAtOnce) socket.end();
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as { port: number };
+    for (const scheme of ["redis", "redis+cluster"]) {
+      assertEquals(await problemOf(`${scheme}://127.0.0.1:${port}`), "it closes the connection");
+    }
+    assertEquals(
+      await problemOf(`redis+sentinel://127.0.0.1:${port}/mymaster`),
+      'the Sentinels name no master "mymaster": they close the connection',
+    );
+    const closed = once(server, "close");
+    server.close();
+    await closed;
+  }
 });
 
 /** Returns the rule that docs/SCALING.md gives for a user, of the kind that it is for. */

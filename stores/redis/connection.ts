@@ -7,7 +7,7 @@ import { InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
 import { unref } from "../timers.ts";
 import { type Client, connect, gatherCommands } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
-import { FOREIGN, isRefusal } from "./format.ts";
+import { FOREIGN, hasNoConnection, isRefusal } from "./format.ts";
 import type { Send } from "./scripts.ts";
 import type { RedisUrl } from "./url.ts";
 
@@ -17,10 +17,6 @@ const MAX_REASON = 1000;
 const MIN_REFRESH = 200;
 /** The shortest time between two attempts to leave a replica, in milliseconds: reads wait for each. */
 const MIN_LEAVE = 1000;
-/** What ioredis says of a command without a connection: the reason came as an event. */
-const NO_CONNECTION =
-  /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
-
 /** What a server quotes of a command that it does not know: a password, keys, values. */
 const QUOTED = /,? with args beginning with:.*$/s;
 
@@ -41,7 +37,8 @@ export class Connection {
   /** Whether it is being closed to look for another server: calls wait for the next attempt. */
   #isLeaving = false;
   #lastLeave = -Infinity;
-  #lastError = new Error("not connected yet");
+  /** Until another reason is known, what an end of the first attempt means. */
+  #lastError = new Error("it closes the connection");
   #lastRefresh = 0;
 
   /** @param deadline Of each call, in milliseconds */
@@ -65,7 +62,7 @@ export class Connection {
     // ioredis would go on with database 0.
     if (error.command?.name === "select") this.redis.disconnect(true);
     const reason = error.lastNodeError ?? error;
-    if (!NO_CONNECTION.test(reason.message)) this.#lastError = reason;
+    if (!hasNoConnection(reason)) this.#lastError = reason;
     this.#attempt.resolve();
   }
 
@@ -74,7 +71,7 @@ export class Connection {
     if (message.startsWith("connect ") && !this.#hosts.includes(address)) {
       message = `the Cluster announces ${address}, which cannot be reached: ${message}`;
     } else if (!message.includes(address)) message += ` (${address})`;
-    this.#note(NO_CONNECTION.test(error.message) ? error : new Error(message, { cause: error }));
+    this.#note(hasNoConnection(error) ? error : new Error(message, { cause: error }));
   }
 
   #forgetError(): void {
@@ -198,8 +195,7 @@ export class Connection {
     if (cause instanceof InvalidArgument) return cause;
     // A Cluster's error contains that of the last server.
     const failed = ((cause as { lastNodeError?: unknown }).lastNodeError ?? cause) as Error;
-    const isLost = NO_CONNECTION.test(failed.message);
-    let error: Error & { command?: unknown } = isLost ? this.#lastError : failed;
+    let error: Error & { command?: unknown } = hasNoConnection(failed) ? this.#lastError : failed;
     if (QUOTED.test(error.message)) error = new Error(error.message.replace(QUOTED, ""));
     // ioredis attaches the command to its error: a password, or the values of a session.
     delete error.command;

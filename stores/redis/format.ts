@@ -8,6 +8,10 @@ export const MAX_ENTRY_BYTES = 36 + 15 + 2 + MAX_VALUE_BYTES;
 
 const ENTRY = /^([\da-f-]{36}) (-|\d{1,15}) /;
 
+/** What ioredis says of a command without a connection. */
+const NO_CONNECTION =
+  /^(Connection is closed|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Reached the max retries)/;
+
 /** What to say of a key that has no entry. */
 export const FOREIGN =
   "Cannot read an entry: another program wrote it; give the store's URL a ?prefix= of its own";
@@ -66,4 +70,9 @@ export function isRefusal(error: unknown, code = ""): error is Error {
   if (!(error instanceof ReplyError)) return false;
   const { message } = error as Error;
   return /^[A-Z]+\b/.test(message) && message.startsWith(code);
+}
+
+/** Whether a command had no connection: the reason came as an event. */
+export function hasNoConnection(error: unknown): boolean {
+  return error instanceof Error && NO_CONNECTION.test(error.message);
 }

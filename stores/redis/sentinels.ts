@@ -10,7 +10,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { unref, within } from "../timers.ts";
-import { isRefusal } from "./format.ts";
+import { hasNoConnection, isRefusal } from "./format.ts";
 import type { RedisUrl } from "./url.ts";
 
 /** How long a Sentinel may take to answer, in milliseconds. */
@@ -78,6 +78,7 @@ export function sentinels(
       return { host, port: Number(port), epoch: Number(facts[facts.indexOf("config-epoch") + 1]) };
     } catch (error) {
       const reason = isRefusal(error) ? error : lastErrors.get(client) ?? error;
+      if (hasNoConnection(reason)) throw new Error("they close the connection", { cause: reason });
       if (!isRefusal(reason, "NOAUTH")) throw reason;
       const problem = "they require a password: expected ?sentinelPassword= in the URL";
       throw new Error(problem, { cause: reason });
