@@ -73,18 +73,15 @@ function serversOf(task: Task, config: Config): Server[] {
       port,
       portVariable: "PORT",
       store: inStore ? url : undefined,
-      // A key in the environment cannot be read again from the file.
-      env: { ...isOurs && { KV_URL: url }, ...env },
+      // Its rights are for this kind of session. Otherwise no variable: no file could change it.
+      env: { ...isOurs && { KV_URL: url }, USE_SESSION_STORE: `${inStore}`, ...env },
     };
   };
   if (task === "lesson") {
     return [
-      counter("cookie", PORT, false, { USE_SESSION_STORE: "false" }),
-      counter("store", PORT + 1, true, {
-        USE_SESSION_STORE: "true",
-        // Browsers send a cookie to every port of its host.
-        SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id`,
-      }),
+      counter("cookie", PORT, false),
+      // Browsers send a cookie to every port of its host.
+      counter("store", PORT + 1, true, { SESSION_COOKIE_NAME: `${SESSION_COOKIE_NAME}_id` }),
       kv,
     ];
   }
@@ -129,10 +126,8 @@ async function runServers(task: Task, program: Program): Promise<void> {
   const running = new Set<Running>();
   const kill = () => running.forEach(({ process }) => process.kill("SIGKILL"));
   addEventListener("unload", kill);
-  // By their input: a signal would end one that does not listen yet.
-  onHangUp(() =>
-    running.forEach(({ input }) => input.write(new Uint8Array(1)).catch(console.error))
-  );
+  // By their input: a signal would end one that does not listen yet. One that stops has none.
+  onHangUp(() => running.forEach(({ input }) => input.write(new Uint8Array(1)).catch(() => {})));
   for (const server of servers) {
     const started = spawn(server, task, config);
     running.add(started);
@@ -154,7 +149,7 @@ async function stopAll(servers: Running[]): Promise<void> {
   const left = new Set(servers);
   const timer = setTimeout(() => left.forEach(({ process }) => process.kill()), STOP_GRACE);
   await Promise.all(servers.map(async (server) => {
-    await server.input.close();
+    await server.input.close().catch(() => {}); // it has ended
     await server.end;
     left.delete(server);
   }));

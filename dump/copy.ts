@@ -10,6 +10,7 @@ const WRITTEN = 64;
 const WRITTEN_LENGTH = 256 * 1024;
 /** How long a probe is kept if this program is killed, in seconds: longer than a listing takes. */
 const PROBE_TTL = 600;
+const PROBE = /dump\.ts-[\da-f-]{36}$/;
 
 /**
  * The target of a copy is within the source, which would make copies of copies; or it has entries: what
@@ -61,6 +62,7 @@ export async function copy(
   { prefix, watch, onProgress, onCopied, ...patience }: CopyOptions,
 ): Promise<void> {
   for await (const { key } of entries(to, prefix)) {
+    if (PROBE.test(key)) continue; // of a copy that was killed
     throw new UnfitTarget(`Cannot copy: the target has "${key}" already, and has to be empty`);
   }
   await expectOther(from, to, prefix);
@@ -122,7 +124,10 @@ function lengthOf(found: Found[]): number {
  */
 async function expectOther(from: Store, to: Store, prefix: string): Promise<void> {
   const probe = `${prefix}dump.ts-${crypto.randomUUID()}`;
-  await to.set(probe, json(null), { ttl: PROBE_TTL });
+  await to.set(probe, json(null), { ttl: PROBE_TTL }).catch((cause) => {
+    if (!(cause instanceof InvalidArgument)) throw cause;
+    throw new UnfitTarget("Cannot copy under a prefix of more than 980 bytes", { cause });
+  });
   try {
     let after: string | undefined;
     do {

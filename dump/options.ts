@@ -116,7 +116,9 @@ function parse(args: string[]) {
     if (inlineValue && OPTIONS[name]?.type === "boolean") {
       throw new UsageError(`Cannot read "${shown}": --${name} takes no value`);
     }
-    if (!inlineValue && /^-./.test(value)) {
+    // An empty prefix means all keys; any other option says below what it needs.
+    const isMissing = name === "prefix" && token.value === undefined;
+    if (isMissing || !inlineValue && /^-./.test(value)) {
       throw new UsageError(`--${name} needs a value: one that begins with - follows --${name}=`);
     }
     if (name in given) throw new UsageError(`--${name} is repeated: expected it once`);

@@ -16,7 +16,6 @@ export const HEARTBEAT = 4000;
 const HEADERS = {
   ...GUARD_HEADERS,
   "Content-Type": "text/event-stream",
-  "Cache-Control": "no-cache",
   "Vary": "Accept",
   "X-Accel-Buffering": "no", // nginx would wait for more
 };

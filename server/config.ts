@@ -93,7 +93,7 @@ export const ConfigFile = z.strictObject({
 const Listen = z.object({
   HOST: z.string().transform((host) => host.replace(/^\[(.*)\]$/, "$1"))
     .refine(
-      (host) => isIP(host) || /^[\w.-]+$/.test(host),
+      (host) => isIP(host) && !host.includes("%") || /^\w[\w.-]*$/.test(host),
       "expected a name or an address, no port",
     )
     .default("127.0.0.1"),

@@ -188,6 +188,18 @@ Deno.test("copy() writes into no store that has entries", async () => {
   await to.close();
 });
 
+Deno.test("copy() goes on after one that was killed, and names a prefix that leaves no room", async () => {
+  const [from, to] = [memoryStore(), memoryStore()];
+  await from.set("a", json(1));
+  await to.set(`dump.ts-${crypto.randomUUID()}`, json(null), { ttl: 600 });
+  await copy(from, to, NO_WATCH);
+  assertEquals((await to.get("a"))?.value, "1");
+  const prefix = "p".repeat(981);
+  const error = await assertRejects(() => copy(from, to, { ...NO_WATCH, prefix }), UnfitTarget);
+  assertEquals(error.message, "Cannot copy under a prefix of more than 980 bytes");
+  await Promise.all([from.close(), to.close()]);
+});
+
 Deno.test("copy() names a key that is too long for the target, and counts what it copied", async () => {
   const store = memoryStore();
   const [from, memory] = [memoryStore(), prefixed(store, "counter:")];

@@ -29,7 +29,7 @@ Deno.test("kv() streams the changes under a prefix as server-sent events", async
   const response = await app.request("/?prefix=a", { headers: EVENTS });
   assertEquals(response.status, 200);
   assertEquals(response.headers.get("Content-Type"), "text/event-stream");
-  assertEquals(response.headers.get("Cache-Control"), "no-cache");
+  assertEquals(response.headers.get("Cache-Control"), "no-store");
   const events = eventsOf(response);
   assertMatch(await events.next(), /^event: ready\ndata: \{\}\nid: [\da-f]{8}-0\n\n$/);
   const { revision, expires } = await store.set("a", json("x\ny"), { ttl: 60 });

@@ -329,6 +329,12 @@ Deno.test("sqliteStore() leaves the log of a file that was moved without it", as
   await Deno.writeTextFile(`${path}-wal`, "the last writes");
   const wanted = `its log is there without it: move "${path}-wal" to its file, or delete it`;
   assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
+  await Deno.mkdir(join(directory, "links"));
+  const link = join(directory, "links", "kv.db");
+  await Deno.symlink(path, link);
+  assertThrows(() => sqliteStore(link), StoreUnavailable, wanted);
+  await Deno.create(path).then((file) => file.close());
+  assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
   assertEquals(await Deno.readTextFile(`${path}-wal`), "the last writes");
   assertThrows(() => sqliteStore(directory), StoreUnavailable, "it is not a file");
   await Deno.remove(directory, { recursive: true });

@@ -4,14 +4,15 @@
 import { Buffer } from "node:buffer";
 import {
   closeSync,
-  existsSync,
+  lstatSync,
   openSync,
+  readlinkSync,
   readSync,
   realpathSync,
   statSync,
   writeSync,
 } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { statementsOf } from "./statements.ts";
 import { StoreUnavailable } from "../store.ts";
@@ -82,7 +83,7 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
     const version = versionOf(database);
     if (version < VERSION) database.exec(version === 0 ? TABLES : UPGRADE);
     // Changes nothing, but fails if the file is read-only, for which BEGIN does not look.
-    if (!mustExist) database.exec("DELETE FROM entries WHERE false");
+    if (!mustExist) database.prepare("DELETE FROM entries WHERE false").run();
     // Beside the file that a link points to. Absolute, since the program may change its directory.
     const log = path === ":memory:" ? null : `${realpathSync(path)}-wal`;
     if (log !== null) rewrite(log);
@@ -100,19 +101,19 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
   }
 }
 
-/** @throws {Error} If it is not a file, or is missing, and the log of one is there */
+/** @throws {Error} If it is not a file, or there is none or an empty one, and a log of another */
 function prepareFile(path: string, mustExist: boolean): void {
-  if (mustExist || existsSync(path)) {
-    if (!statSync(path).isFile()) throw new Error("it is not a file");
-    return;
-  }
-  const log = `${path}-wal`;
+  const file = statSync(path, { throwIfNoEntry: mustExist });
+  if (file?.isFile() === false) throw new Error("it is not a file");
+  if (file?.size) return;
+  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink();
+  const log = `${isLink ? resolve(dirname(path), readlinkSync(path)) : path}-wal`;
   if (statSync(log, { throwIfNoEntry: false })?.size) {
     // SQLite would delete it, with the last writes of a file that was moved without it.
     throw new Error(`its log is there without it: move "${log}" to its file, or delete it`);
   }
   // SQLite would let others read it: keys may be session ids. The files beside it get its mode.
-  closeSync(openSync(path, "a", 0o600));
+  if (!file) closeSync(openSync(path, "a", 0o600));
 }
 
 const IS_FULL = ": is the disk full? A store needs 64 KiB to begin";

@@ -263,6 +263,8 @@ Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2
     [["--watch=no", "http://x"], /^Cannot read "--watch=no": --watch takes no value/],
     [["--watch=", "http://x"], /^Cannot read "--watch=": --watch takes no value/],
     [["--prefix", "a", "--prefix=b", ":memory:"], /^--prefix is repeated: expected it once/],
+    [[":memory:", "--prefix"], /^--prefix needs a value/],
+    [["--prefix", "--watch", ":memory:"], /^--prefix needs a value/],
   ];
   for (const [args, message] of wrong) {
     const { code, stdout, stderr } = await dump(...args);
