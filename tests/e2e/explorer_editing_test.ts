@@ -145,7 +145,7 @@ async function addAndEdit(browser: Browser): Promise<void> {
   await page.focus("#edit-save");
   await save();
   await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "1.10", "in 2 days"]]);
-  assertEquals(await text(page, "#status"), "Saved a//b");
+  await eventually("the answer", async () => await text(page, "#status") === "Saved a//b");
 
   await page.click("#add");
   await page.type("#edit-key", "taken");

@@ -392,6 +392,7 @@ async function escaped(browser: Browser): Promise<void> {
     "the value",
     async () => await get(`${kv.url}/a`) === JSON.stringify({ a: value }),
   );
+  await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
   await page.type("#contains", String.raw`a\u200ba`);
   await eventually(
     "an escape",
