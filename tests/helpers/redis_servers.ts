@@ -43,11 +43,11 @@ export async function startRedis(options: ServerOptions = {}): Promise<Server> {
   const host = machine?.address ?? "127.0.0.1";
   const directory = options.directory ?? await Deno.makeTempDir();
   const config = join(directory, `${port}.conf`);
-  const open = machine ? ["protected-mode no"] : [];
+  const isMember = settings.includes("cluster-enabled yes");
   const lines = [
     `port ${port}`,
     `bind ${host}`,
-    ...open,
+    ...machine ? ["protected-mode no"] : isMember ? [`cluster-port ${freePort()}`] : [],
     `dir ${directory}`,
     'save ""',
     ...settings,
@@ -58,10 +58,19 @@ export async function startRedis(options: ServerOptions = {}): Promise<Server> {
   const program = machine
     ? new Program("ip", ["netns", "exec", machine.namespace, ...command])
     : new Program("redis-server", command.slice(1));
-  await eventually(
-    `a server on port ${port}`,
-    async () => until.test(await cli("-h", host, port, "PING")),
-  );
+  const ended = program.exited.then(() => "ended");
+  let answer = "";
+  await eventually(`a server on port ${port}`, async () => {
+    // Another program may have the port, and say nothing.
+    answer = await Promise.race([cli("-h", host, port, "PING"), ended]);
+    return answer === "ended" || until.test(answer);
+  });
+  if (answer === "ended") {
+    const log = await Deno.readTextFile(join(directory, `${port}.log`)).catch(() => "");
+    // Another program was faster to listen on a port that was free.
+    if (/in use/.test(log) && options.port === undefined) return await startRedis(options);
+    throw new Error(`A server on port ${port} has ended:\n${log}${program.output}`);
+  }
   return {
     host,
     port,
@@ -77,11 +86,7 @@ export async function startRedis(options: ServerOptions = {}): Promise<Server> {
 export async function startCluster(): Promise<Servers> {
   const servers = await Promise.all(Array.from({ length: 6 }, () =>
     startRedis({
-      settings: [
-        "cluster-enabled yes",
-        `cluster-port ${freePort()}`,
-        "repl-diskless-sync-delay 0",
-      ],
+      settings: ["cluster-enabled yes", "repl-diskless-sync-delay 0"],
     })));
   const hosts = servers.map(({ port }) => `127.0.0.1:${port}`);
   await cli("--cluster", "create", ...hosts, "--cluster-replicas", "1", "--cluster-yes");
@@ -115,8 +120,7 @@ export async function startClusterOn(options: ClusterOptions): Promise<Servers> 
     "repl-diskless-sync-delay 0",
   ];
   const servers = await Promise.all([...masters, ...replicas].map((machine) => {
-    const port = machine ? [] : [`cluster-port ${freePort()}`];
-    return startRedis({ machine, settings: [...settings, ...port, ...options.settings ?? []] });
+    return startRedis({ machine, settings: [...settings, ...options.settings ?? []] });
   }));
   const ids = await Promise.all(
     servers.map(async (it) => (await cli(it, "CLUSTER", "MYID")).trim()),
