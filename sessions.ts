@@ -55,7 +55,7 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
   /**
    * The name of the session's variable and of its cookie: by default `session`. An app can have
    * several sessions with different names. A cookie of one is never valid for another, even with the
-   * same store or key.
+   * same store or key. Another `cookie.name` alone separates nothing.
    */
   name?: Name;
   /**

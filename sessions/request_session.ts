@@ -25,6 +25,9 @@ export interface SessionSettings<T extends object> {
   isPermanent(data: T | null, was: boolean): boolean;
 }
 
+/** The headers of a response that the session adds to, or replaces. */
+const OF_THE_SESSION = ["vary", "set-cookie", "cache-control"];
+
 type SentCookie = Pick<StoredSession, "cookie" | "ttl">;
 
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
@@ -83,13 +86,7 @@ export class RequestSession<T extends object> implements Session<T> {
       const cookie = await this.#livingCookie();
       const stored = cookie === null ? null : await this.settings.store.load(cookie);
       const data = await this.#parse(stored?.data ?? {});
-      try {
-        this.#take(stored);
-      } catch (error) {
-        // A cookie that Flask has compressed may be too large as ours. It stays valid as it is.
-        if (stored === null || !(error instanceof SessionTooLarge)) throw error;
-        this.#keep(stored);
-      }
+      this.#takeUnchanged(stored);
       return this.#data = data;
     });
   }
@@ -99,11 +96,13 @@ export class RequestSession<T extends object> implements Session<T> {
       const { store, schema } = this.settings;
       if (store.dataInCookie) this.#requireResponse("change");
       let data: T | undefined;
+      let isUnchanged = false;
       const apply = async (stored: unknown): Promise<object | null> => {
         const before = await this.#parse(stored ?? {});
         data = await schema.change(before, change);
         this.#isPermanent = this.settings.isPermanent(data, this.#isPermanent);
-        if (data === before) return null;
+        isUnchanged = data === before;
+        if (isUnchanged) return null;
         return withNote(data, "_permanent", this.#isPermanent || undefined);
       };
       const cookie = await this.#livingCookie();
@@ -115,7 +114,8 @@ export class RequestSession<T extends object> implements Session<T> {
           stored = await store.create(created);
         }
       }
-      this.#take(stored);
+      if (isUnchanged) this.#takeUnchanged(stored);
+      else this.#take(stored);
       return this.#data = data as T;
     });
   }
@@ -127,7 +127,11 @@ export class RequestSession<T extends object> implements Session<T> {
       let stored: StoredSession | null = null;
       try {
         const cookie = await this.#livingCookie();
-        if (cookie !== null) stored = await store.rotate(cookie);
+        if (cookie !== null) {
+          stored = await store.rotate(cookie);
+          // Another request was faster: a cookie from before would replace the one that it sends.
+          if (stored === null) this.#setCookies = [];
+        }
       } catch (error) {
         if (error instanceof RotationUnknown) {
           this.#isPermanent = isPermanent(null, this.#isPermanent);
@@ -167,13 +171,15 @@ export class RequestSession<T extends object> implements Session<T> {
     const { headers = {} } = init;
     // Otherwise finish() sets them.
     const isKnown = this.#lastCall?.isSettled && this.#setCookies.length < 2;
+    const names = Object.keys(headers).map((name) => name.toLowerCase());
     // JavaScript may give Headers, which have no members to copy.
-    const isOther = "Vary" in headers || "Set-Cookie" in headers || Symbol.iterator in headers;
+    const isOther = Symbol.iterator in headers || OF_THE_SESSION.some((it) => names.includes(it));
     if (!isKnown || isOther) return new Response(body, init);
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     // Node's server types a text only if it has no headers.
-    const isTyped = Object.keys(headers).some((name) => name.toLowerCase() === "content-type");
-    if (typeof body === "string" && !isTyped) all["Content-Type"] = "text/plain;charset=UTF-8";
+    if (typeof body === "string" && !names.includes("content-type")) {
+      all["Content-Type"] = "text/plain;charset=UTF-8";
+    }
     this.#response = new Response(body, { ...init, headers: all });
     this.#isFinished = true;
     return this.#response;
@@ -245,6 +251,16 @@ export class RequestSession<T extends object> implements Session<T> {
     if (stored === null) this.#forget();
     else if (stored.renewed || this.#isRenewed) this.#send(stored);
     else this.#keep(stored);
+  }
+
+  /** A cookie that Flask has compressed may be too large as ours. Unless it has to change, it stays. */
+  #takeUnchanged(stored: StoredSession | null): void {
+    try {
+      this.#take(stored);
+    } catch (error) {
+      if (stored === null || !(error instanceof SessionTooLarge)) throw error;
+      this.#keep(stored);
+    }
   }
 
   #keep({ cookie, ttl }: SentCookie): void {

@@ -4,11 +4,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Context, type Handler, Hono } from "hono";
 import { every, except, some } from "hono/combine";
 import { HTTPException } from "hono/http-exception";
+import { methodOverride } from "hono/method-override";
 import { streamText } from "hono/streaming";
 import { timeout } from "hono/timeout";
+import { z } from "zod";
 import { CookieSessionStore, KeyValueSessionStore, type Session, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
+import { testClock } from "./helpers/clock.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 
@@ -61,6 +64,67 @@ Deno.test("sessions() leaves the app's other cookies and Vary alone", async () =
   assertEquals(headers.get("Vary"), "Accept, Cookie");
 });
 
+Deno.test("a login or logout within methodOverride() is not undone by the session around it", async () => {
+  const { now, pass } = testClock();
+  const memory = memoryStore({ now });
+  const schema = z.object({ user: z.string().default("nobody") });
+  for (
+    const store of [
+      new CookieSessionStore(KEY, { now }),
+      new KeyValueSessionStore(memory, { now }),
+    ]
+  ) {
+    const app = new Hono();
+    app.use(sessions({ store, schema }))
+      .use(async (c, next) => {
+        await c.var.session.read();
+        await next();
+      })
+      .use(methodOverride({ app }))
+      .put("/session", async (c) => {
+        await c.var.session.rotate();
+        await c.var.session.update(() => ({ user: "ada" }));
+        return c.text("Welcome");
+      })
+      .delete("/session", async (c) => {
+        await c.var.session.destroy();
+        return c.text("Bye");
+      })
+      .get("/", async (c) => c.text((await c.var.session.read()).user));
+    const browser = new Browser(app);
+    const send = (_method: string) =>
+      browser.request("POST", "/session", { body: new URLSearchParams({ _method }) });
+    const user = async () => await (await browser.request("GET", "/")).text();
+    browser.cookie = (await store.create({ user: "bob" })).cookie;
+    pass(7 * 24 * 60 * 60); // so that the read renews the session
+    assertEquals((await send("PUT")).headers.getSetCookie().length, 1);
+    assertEquals(await user(), "ada");
+    pass(7 * 24 * 60 * 60);
+    assertEquals((await send("DELETE")).headers.getSetCookie().length, 1);
+    assertEquals([browser.cookie, await user()], [null, "nobody"]);
+  }
+  await memory.close();
+});
+
+Deno.test("an app within an app keeps the cookies of both, if their paths differ", async () => {
+  const store = new CookieSessionStore(KEY);
+  const count = (s: { count: number }) => ({ ...s, count: s.count + 1 });
+  const inner = new Hono().basePath("/admin")
+    .use(sessions({ store, schema: Counted, cookie: { path: "/admin" } }))
+    .get("/", async (c) => c.json(await c.var.session.update(count)));
+  const app = new Hono().use(sessions({ store, schema: Counted }))
+    .use(async (c, next) => {
+      await c.var.session.update(count);
+      await next();
+    })
+    .mount("/", inner.fetch);
+  const { headers } = await app.request("/admin");
+  assertEquals(headers.getSetCookie().map((it) => /Path=[^;]*/.exec(it)?.[0]), [
+    "Path=/admin",
+    "Path=/",
+  ]);
+});
+
 Deno.test("a page that asks for the cookie says so to caches", async () => {
   const app = new Hono()
     .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
@@ -98,8 +162,9 @@ Deno.test("session.response() makes the response that the session's headers woul
     ["a Vary alone", { headers: { "Vary": "Accept" } }],
     ["another cookie alone", { headers: { "Set-Cookie": "theme=dark" } }],
     ["the same names in lower case", {
-      headers: { "vary": "Accept", "set-cookie": "theme=dark" },
+      headers: { "vary": "Accept", "set-cookie": "theme=dark", "cache-control": "public" },
     }],
+    ["a cache-control alone", { headers: { "cache-control": "public" } }],
     ["Headers", { headers: ofJavaScript as Record<string, string> }],
   ];
   for (const call of ["none", "read", "update", "destroy"] as const) {

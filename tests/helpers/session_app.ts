@@ -32,6 +32,7 @@ export function testApp(options: Omit<SessionsOptions<object>, "schema">) {
       const body = await c.req.json<Record<string, unknown>>();
       return c.json(await c.var.session.update((s) => ({ ...s, ...body })));
     })
+    .post("/unchanged", async (c) => c.json(await c.var.session.update((s) => s)))
     .post("/rotate", async (c) => {
       await c.var.session.rotate();
       return c.json(await c.var.session.read());
