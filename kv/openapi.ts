@@ -72,94 +72,66 @@ function inQuery(schema: z.ZodObject) {
   const { properties = {}, required = [] } = schemaOf(schema);
   return Object.entries(properties).map(([name, schema]) => {
     const isText = Object(schema).type === "string";
-    const empty = isText ? { allowEmptyValue: true } : {};
+    const empty = isText && { allowEmptyValue: true };
     return { name, in: "query", required: required.includes(name), schema, ...empty };
   });
 }
 
 const TEXT = { type: "string" };
 
+/** A text, whose form JSON Schema cannot say. */
+function text(description: string) {
+  return { ...TEXT, description };
+}
+
 function inHeader(...names: string[]) {
   return names.map((name) => ({ name, in: "header", schema: TEXT }));
 }
 
-const ENTRY_HEADERS = ["ETag", "Expires"];
-
-/** What a body holds, by its media type. */
-type Content = Record<string, object>;
-
-function content(schemas: Content) {
+/** Returns what a body holds, from a schema for each media type. */
+function content(schemas: Record<string, object>) {
   const entries = Object.entries(schemas).map(([type, schema]) => [type, { schema }]);
   return { content: Object.fromEntries(entries) };
 }
 
-function headersOf(names: string[]) {
-  return { headers: Object.fromEntries(names.map((name) => [name, { schema: TEXT }])) };
+function json(name: keyof typeof SCHEMAS) {
+  return { "application/json": ref(name) };
 }
 
-/** A response: how it is described, its content, and its headers. */
-type Expected = [description: string, schemas?: Content | undefined, headers?: string[]];
-
-/** Returns the responses of a method. Errors are alike. */
-function responses(expected: Record<number, Expected>) {
-  const entries = Object.entries(expected).map(([status, [description, schemas, headers]]) => {
-    return [status, {
-      description,
-      ...headers && headersOf(headers),
-      ...schemas && content(schemas),
-    }];
-  });
+function response(description: string, schemas?: Record<string, object>, headers?: string[]) {
   return {
-    ...Object.fromEntries(entries),
-    default: {
-      description: "What is wrong, and what is expected",
-      ...headersOf([
-        "Accept-Encoding",
-        "Allow",
-        ...ENTRY_HEADERS,
-        "Retry-After",
-        "WWW-Authenticate",
-      ]),
-      ...content({ "application/problem+json": ref("Problem") }),
-    },
+    description,
+    ...headers && { headers: Object.fromEntries(headers.map((name) => [name, { schema: TEXT }])) },
+    ...schemas && content(schemas),
   };
 }
 
-const jsonOf = (name: keyof typeof SCHEMAS) => ({ "application/json": ref(name) });
+/** HEAD has the parameters of GET, and its answers without the body. */
+function head(operationId: string, { parameters, responses }: typeof LIST | typeof GET) {
+  const heads = Object.entries(responses).map(([status, { content: _, ...head }]) => {
+    return [status, head];
+  });
+  const summary = "The headers of GET";
+  return { operationId, summary, parameters, responses: Object.fromEntries(heads) };
+}
+
+const ENTRY_HEADERS = ["ETag", "Expires"];
+const ERROR_HEADERS = ["Accept-Encoding", "Allow", "Retry-After", "WWW-Authenticate"];
+/** Every operation may answer with an error. */
+const ERRORS = {
+  default: response("What is wrong, and what is expected", {
+    "application/problem+json": ref("Problem"),
+  }, [...ENTRY_HEADERS, ...ERROR_HEADERS]),
+};
+
 const CONDITIONS = inHeader("If-Match", "If-None-Match");
 const KEY = {
   name: "key",
   in: "path",
   required: true,
   description: "Percent-encoded, slashes too: 1 to 1,024 bytes of UTF-8, but neither . nor ..",
-  schema: { type: "string", minLength: 1 },
+  schema: { ...TEXT, minLength: 1 },
 };
-const NOT_MODIFIED = "Its tag is in If-None-Match";
-
-/** HEAD has the parameters of GET, and its answers without the body. */
-function head(operationId: string, { parameters, responses }: Read) {
-  const heads = Object.entries(responses).map(([status, response]) => {
-    const { content: _, ...head } = response;
-    return [status, head];
-  });
-  return {
-    operationId,
-    summary: "The headers of GET",
-    parameters,
-    responses: Object.fromEntries(heads),
-  };
-}
-
-interface Read {
-  parameters: object[];
-  responses: Record<string, { content?: object }>;
-}
-
-/** A text, whose form JSON Schema cannot say. */
-function text(description: string) {
-  return { type: "string", description };
-}
-
 const LINES = text('Lines of `{"key": value}`, or with `backup` `{"key", "value", "expires"}`');
 
 /** `GET /`. Of backup, health, metrics and openapi, each stands alone. */
@@ -173,8 +145,8 @@ const LIST = {
       .map((parameter) => ({ ...parameter, required: false })),
     ...inHeader("Last-Event-ID"),
   ],
-  responses: responses({
-    200: ["What Accept prefers, or what the query asks for", {
+  responses: {
+    200: response("What Accept prefers, or what the query asks for", {
       "application/json": {
         anyOf: [ref("Page"), ref("Health"), {
           type: "object",
@@ -190,8 +162,9 @@ const LIST = {
       ),
       "text/html": text("A page for browsers"),
       "text/plain": text("With `metrics`: Prometheus' text format"),
-    }, ["Link", "X-Total-Count"]],
-  }),
+    }, ["Link", "X-Total-Count"]),
+    ...ERRORS,
+  },
 };
 
 const SET = {
@@ -213,35 +186,37 @@ const SET = {
       [NDJSON]: LINES,
     }),
   },
-  responses: responses({
-    200: ["What was set, how many lines were restored, or the result of each operation", {
+  responses: {
+    200: response("What was set, how many lines were restored, or the result of each operation", {
       "application/json": {
         anyOf: [ref("Entries"), ref("Restored"), { type: "array", items: ref("Result") }],
       },
-    }],
-  }),
+    }),
+    ...ERRORS,
+  },
 };
 
 const REMOVE = {
   operationId: "removeAll",
   summary: "Removes all keys under a prefix; an empty prefix needs all",
   parameters: inQuery(RemoveQuery),
-  responses: responses({ 200: ["How many keys were removed", jsonOf("Deleted")] }),
+  responses: { 200: response("How many keys were removed", json("Deleted")), ...ERRORS },
 };
 
 const GET = {
   operationId: "get",
   summary: "Returns an entry; null if there is none",
   parameters: CONDITIONS,
-  responses: responses({
-    200: ["The entry", {
-      ...jsonOf("Entries"),
+  responses: {
+    200: response("The entry", {
+      ...json("Entries"),
       "text/plain": text(
         "A string without its quotes, and U+FFFD for half surrogates; other values as JSON",
       ),
-    }, ENTRY_HEADERS],
-    304: [NOT_MODIFIED, undefined, ENTRY_HEADERS],
-  }),
+    }, ENTRY_HEADERS),
+    304: response("Its tag is in If-None-Match", undefined, ENTRY_HEADERS),
+    ...ERRORS,
+  },
 };
 
 const ENTRY = {
@@ -252,38 +227,30 @@ const ENTRY = {
     operationId: "put",
     summary: "Sets a key",
     parameters: [...inQuery(WriteQuery), ...CONDITIONS],
-    requestBody: { required: true, ...content(jsonOf("Value")) },
-    responses: responses({
-      200: ["Replaced another value", jsonOf("Entries"), ENTRY_HEADERS],
-      201: ["Created", jsonOf("Entries"), ENTRY_HEADERS],
-    }),
+    requestBody: { required: true, ...content(json("Value")) },
+    responses: {
+      200: response("Replaced another value", json("Entries"), ENTRY_HEADERS),
+      201: response("Created", json("Entries"), ENTRY_HEADERS),
+      ...ERRORS,
+    },
   },
   patch: {
     operationId: "extend",
     summary: "Extends the life of an entry; its value stays",
     parameters: [...inQuery(TtlQuery), ...CONDITIONS],
-    responses: responses({
-      200: ["The entry, with its new tag and time", jsonOf("Entries"), ENTRY_HEADERS],
-    }),
+    responses: {
+      200: response("The entry, with its new tag and time", json("Entries"), ENTRY_HEADERS),
+      ...ERRORS,
+    },
   },
   delete: {
     operationId: "remove",
     summary: "Removes a key, and returns its value",
     parameters: CONDITIONS,
-    responses: responses({ 200: ["The removed value, or null", jsonOf("Entries")] }),
+    responses: { 200: response("The removed value, or null", json("Entries")), ...ERRORS },
   },
 };
 
-/**
- * Returns the OpenAPI document of the service.
- *
- * @example
- * ```ts
- * import { openApi } from "./openapi.ts";
- *
- * console.log(Object.keys(openApi().paths)); // [ "/", "/{key}" ]
- * ```
- */
 export function openApi() {
   const schemas = Object.entries(SCHEMAS).map(([name, schema]) => [name, schemaOf(schema)]);
   return {
