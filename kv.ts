@@ -55,7 +55,7 @@ import { extend, getJson, getText, put, remove } from "./kv/keys.ts";
 import { list } from "./kv/lists.ts";
 import { metrics } from "./kv/metrics.ts";
 import { openApi } from "./kv/openapi.ts";
-import { byAccept, HealthQuery, MetricsQuery, OpenApiQuery, readQuery } from "./kv/requests.ts";
+import { byAccept, QUERIES, readQuery } from "./kv/requests.ts";
 import { accessOf } from "./kv/tokens.ts";
 import {
   crossSite,
@@ -191,20 +191,20 @@ export function kv(store: Store, options: KvOptions = {}): Hono {
   }
 
   async function health(c: KvContext): Promise<Answer> {
-    readQuery(c, HealthQuery);
+    readQuery(c, QUERIES.health);
     await c.get("access").store.check();
     return jsonAnswer({ status: "ok" });
   }
 
   async function metricsText(c: KvContext): Promise<Answer> {
-    readQuery(c, MetricsQuery);
+    readQuery(c, QUERIES.metrics);
     const { registry } = measured;
     const headers = { ...JSON_HEADERS, "Content-Type": registry.contentType };
     return { status: 200, headers, body: await registry.metrics() };
   }
 
   function description(c: KvContext): Answer {
-    readQuery(c, OpenApiQuery);
+    readQuery(c, QUERIES.openapi);
     return jsonAnswer(openApi());
   }
 

@@ -9,7 +9,7 @@ import { isForm, readForm } from "./forms.ts";
 import { SMALL_BYTES } from "./held.ts";
 import { execute, readOperations } from "./operations.ts";
 import { pause } from "./pace.ts";
-import { expectNoQuery, readQuery, RemoveQuery, WriteQuery } from "./requests.ts";
+import { expectNoQuery, QUERIES, readQuery } from "./requests.ts";
 import { writing } from "./tokens.ts";
 
 /** How many keys `DELETE /?prefix=` removes at once: the store returns the values of all of them. */
@@ -22,7 +22,7 @@ export async function post(c: KvContext): Promise<Answer> {
   if (readConditions(c) !== null) {
     throw badRequest("Cannot set on a condition: PUT the key, or send an array with ifRevision");
   }
-  const { ttl } = readQuery(c, WriteQuery);
+  const { ttl } = readQuery(c, QUERIES.write);
   const type = c.req.header("Content-Type") ?? "";
   const isLines = /^application\/x-ndjson\s*(;|$)/i.test(type);
   if (isLines || isForm(type)) {
@@ -58,7 +58,7 @@ async function set(c: KvContext, values: Map<string, JsonText>, ttl?: number): P
 /** `DELETE /?prefix=`: removes all keys under a prefix. */
 export async function removeAll(c: KvContext): Promise<Answer> {
   const store = writing(c);
-  const { prefix, all } = readQuery(c, RemoveQuery);
+  const { prefix, all } = readQuery(c, QUERIES.remove);
   if (prefix === "" && all === undefined) {
     throw badRequest("Cannot delete everything: expected a prefix, or ?prefix=&all");
   }

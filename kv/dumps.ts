@@ -5,7 +5,7 @@ import type { Store } from "../stores/store.ts";
 import { type Answer, GUARD_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
 import { BODY_TIMEOUT, expectPlain, readChunks } from "./bodies.ts";
 import { pause } from "./pace.ts";
-import { BackupQuery, PrefixQuery, readQuery } from "./requests.ts";
+import { QUERIES, readQuery } from "./requests.ts";
 
 export const NDJSON = "application/x-ndjson";
 /** How many entries are fetched before others have a turn. */
@@ -17,12 +17,12 @@ const HEADERS = { ...GUARD_HEADERS, "Content-Type": NDJSON, "Vary": "Accept" };
 
 /** `GET /` for lines: every entry under a prefix, `{key: value}` a line. */
 export function dump(c: KvContext): Answer {
-  return lines(c, readQuery(c, PrefixQuery).prefix, line);
+  return lines(c, readQuery(c, QUERIES.prefix).prefix, line);
 }
 
 /** `GET /?backup`: every entry under a prefix and its lifetime, `{key, value, expires}` a line. */
 export function backup(c: KvContext): Answer {
-  return lines(c, readQuery(c, BackupQuery).prefix, backupLine);
+  return lines(c, readQuery(c, QUERIES.backup).prefix, backupLine);
 }
 
 function lines(c: KvContext, prefix: string, lineOf: typeof line): Answer {

@@ -6,7 +6,7 @@ import { changeText } from "../stores/wire.ts";
 import { type Answer, GUARD_HEADERS, type KvContext, PIECE_BYTES } from "./answers.ts";
 import { report } from "./errors.ts";
 import { endOfTurn, pause } from "./pace.ts";
-import { PrefixQuery, readQuery } from "./requests.ts";
+import { QUERIES, readQuery } from "./requests.ts";
 
 /** The most streams of changes at one time. */
 export const MAX_WATCHERS = 1000;
@@ -35,7 +35,7 @@ export class Events {
 
   /** `GET /` for events: until the client, the store or the server ends. */
   async watch(c: KvContext): Promise<Answer> {
-    const { prefix } = readQuery(c, PrefixQuery);
+    const { prefix } = readQuery(c, QUERIES.prefix);
     if (this.#count >= MAX_WATCHERS) {
       const message = `Cannot watch: there are ${MAX_WATCHERS} streams of changes`;
       throw new HTTPException(503, { message });

@@ -14,7 +14,7 @@ import {
 } from "./answers.ts";
 import { expectNoBody, readValue } from "./bodies.ts";
 import { matches, noneMatches, readConditions, writeIf } from "./conditions.ts";
-import { expectNoQuery, readKey, readQuery, TtlQuery, WriteQuery } from "./requests.ts";
+import { expectNoQuery, QUERIES, readKey, readQuery } from "./requests.ts";
 import { writing } from "./tokens.ts";
 
 /** `GET /key`: the key and its value as JSON; null if there is no entry. */
@@ -55,7 +55,7 @@ function getting(
 /** `PUT /key`: sets the value. */
 export async function put(c: KvContext): Promise<Answer> {
   const store = writing(c);
-  const { ttl } = readQuery(c, WriteQuery);
+  const { ttl } = readQuery(c, QUERIES.write);
   const key = readKey(c);
   const value = await readValue(c);
   const body = memberText(key, value);
@@ -71,7 +71,7 @@ export async function put(c: KvContext): Promise<Answer> {
 /** `PATCH /key?ttl=`: keeps the value for another time. */
 export async function extend(c: KvContext): Promise<Answer> {
   const store = writing(c);
-  const { ttl } = readQuery(c, TtlQuery);
+  const { ttl } = readQuery(c, QUERIES.extend);
   checkTtl(ttl);
   const key = readKey(c);
   await expectNoBody(c);

@@ -2,13 +2,13 @@
 import { MAX_PAGE, type Page, type Store } from "../stores/store.ts";
 import { type Answer, JSON_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
 import { pause } from "./pace.ts";
-import { ListQuery, readQuery } from "./requests.ts";
+import { QUERIES, readQuery } from "./requests.ts";
 
 const HEADERS = { ...JSON_HEADERS, "Vary": "Accept" };
 
 /** `GET /` for JSON: all keys under a prefix, or a page of them if the query asks for one. */
 export async function list(c: KvContext): Promise<Answer> {
-  const { prefix, limit, after } = readQuery(c, ListQuery);
+  const { prefix, limit, after } = readQuery(c, QUERIES.list);
   const { store } = c.get("access");
   const page = await store.list(prefix, { limit, after });
   if (limit === undefined && after === undefined) {

@@ -6,16 +6,7 @@ import { MAX_OPERATIONS } from "../stores/wire.ts";
 import { MAX_MEMBERS } from "./bodies.ts";
 import { NDJSON } from "./dumps.ts";
 import { OperationSchema } from "./operations.ts";
-import {
-  BackupQuery,
-  HealthQuery,
-  ListQuery,
-  MetricsQuery,
-  OpenApiQuery,
-  RemoveQuery,
-  TtlQuery,
-  WriteQuery,
-} from "./requests.ts";
+import { QUERIES } from "./requests.ts";
 
 const Value = z.unknown().meta({
   description: `Any JSON value, at most ${MAX_VALUE_BYTES} bytes and ${MAX_DEPTH} levels deep`,
@@ -139,8 +130,8 @@ const LIST = {
   operationId: "list",
   summary: "Keys, entries or changes; or a backup, health, metrics or this document",
   parameters: [
-    ...inQuery(ListQuery),
-    ...[BackupQuery.pick({ backup: true }), HealthQuery, MetricsQuery, OpenApiQuery]
+    ...inQuery(QUERIES.list),
+    ...[QUERIES.backup.pick({ backup: true }), QUERIES.health, QUERIES.metrics, QUERIES.openapi]
       .flatMap(inQuery)
       .map((parameter) => ({ ...parameter, required: false })),
     ...inHeader("Last-Event-ID"),
@@ -170,7 +161,7 @@ const LIST = {
 const SET = {
   operationId: "set",
   summary: "Sets several keys, all or none; or restores a dump; or executes an array of operations",
-  parameters: inQuery(WriteQuery),
+  parameters: inQuery(QUERIES.write),
   requestBody: {
     required: true,
     ...content({
@@ -199,7 +190,7 @@ const SET = {
 const REMOVE = {
   operationId: "removeAll",
   summary: "Removes all keys under a prefix; an empty prefix needs all",
-  parameters: inQuery(RemoveQuery),
+  parameters: inQuery(QUERIES.remove),
   responses: { 200: response("How many keys were removed", json("Deleted")), ...ERRORS },
 };
 
@@ -226,7 +217,7 @@ const ENTRY = {
   put: {
     operationId: "put",
     summary: "Sets a key",
-    parameters: [...inQuery(WriteQuery), ...CONDITIONS],
+    parameters: [...inQuery(QUERIES.write), ...CONDITIONS],
     requestBody: { required: true, ...content(json("Value")) },
     responses: {
       200: response("Replaced another value", json("Entries"), ENTRY_HEADERS),
@@ -237,7 +228,7 @@ const ENTRY = {
   patch: {
     operationId: "extend",
     summary: "Extends the life of an entry; its value stays",
-    parameters: [...inQuery(TtlQuery), ...CONDITIONS],
+    parameters: [...inQuery(QUERIES.extend), ...CONDITIONS],
     responses: {
       200: response("The entry, with its new tag and time", json("Entries"), ENTRY_HEADERS),
       ...ERRORS,

@@ -26,24 +26,25 @@ export function only<T extends z.ZodRawShape>(shape: T, kind = "parameter") {
   });
 }
 
+const prefix = z.string().default("");
 const ttl = wholeNumber(1, MAX_TTL, "expected a whole number of seconds");
-export const ListQuery = only({
-  prefix: z.string().default(""),
-  limit: wholeNumber(1, MAX_PAGE).optional(),
-  after: z.string().optional(),
-});
-export const PrefixQuery = only({ prefix: z.string().default("") });
-export const WriteQuery = only({ ttl: ttl.optional() });
-export const TtlQuery = only({ ttl });
 const noValue = z.literal("", "expected no value");
-export const RemoveQuery = only({
-  prefix: z.string("expected one, or ?prefix=&all to delete everything"),
-  all: noValue.optional(),
-});
-export const BackupQuery = only({ prefix: z.string().default(""), backup: noValue });
-export const HealthQuery = only({ health: noValue });
-export const MetricsQuery = only({ metrics: noValue });
-export const OpenApiQuery = only({ openapi: noValue });
+
+/** The parameters of each kind of request. */
+export const QUERIES = {
+  list: only({ prefix, limit: wholeNumber(1, MAX_PAGE).optional(), after: z.string().optional() }),
+  prefix: only({ prefix }),
+  write: only({ ttl: ttl.optional() }),
+  extend: only({ ttl }),
+  remove: only({
+    prefix: z.string("expected one, or ?prefix=&all to delete everything"),
+    all: noValue.optional(),
+  }),
+  backup: only({ prefix, backup: noValue }),
+  health: only({ health: noValue }),
+  metrics: only({ metrics: noValue }),
+  openapi: only({ openapi: noValue }),
+};
 
 export function readKey(c: KvContext): string {
   const { path } = c.get("url");
