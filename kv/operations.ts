@@ -131,9 +131,8 @@ async function* rest(first: string, results: Results): AsyncGenerator<string> {
  */
 class Results {
   readonly #texts: (string | undefined)[];
-  /** The bytes that are counted for each text. */
+  /** The bytes that are counted for each text, and their sum with two brackets. */
   readonly #counts: number[];
-  /** Their sum, and two brackets. */
   #count = 2;
   /** The bytes of the results of writes. */
   #written = 0;
@@ -193,15 +192,13 @@ class Results {
       const text = await this.#call(operation);
       // One for a comma. A UTF-16 unit is at most three bytes of UTF-8.
       const bytes = 1 + (text.length > 1000 ? Buffer.byteLength(text) : 3 * text.length);
-      this.#hold(i, bytes);
+      this.#hold(i, bytes, text);
       if (operation.op !== "get") this.#written += bytes;
-      this.#texts[i] = text;
       if (text.length > SMALL_BYTES) await pause();
     } catch (error) {
       const { status, ...failure } = describe(error);
       report(error);
-      this.#hold(i, 0);
-      this.#texts[i] = failureText(status, failure);
+      this.#hold(i, 0, failureText(status, failure));
     } finally {
       if (operation.op === "delete") deletes.leave();
     }
@@ -229,34 +226,30 @@ class Results {
       const next = this.#texts[this.#taken];
       if (next === undefined) break;
       text += this.#taken === 0 ? next : `,${next}`;
-      this.#forget(this.#taken);
+      this.#hold(this.#taken, 0);
     }
     // Do not hold large entries for a slow client: fetch them again when it reads on.
     const isFull = text.length >= CHUNK_LENGTH;
     this.#atOnce = isFull ? this.#taken - from : Math.min(2 * this.#atOnce, MOST_FETCHED);
     for (let i = this.#taken; isFull && i < this.operations.length; i++) {
-      if (this.operations[i]?.op === "get") this.#forget(i);
+      if (this.operations[i]?.op === "get") this.#hold(i, 0);
     }
     return text;
   }
 
-  #forget(i: number): void {
-    this.#texts[i] = undefined;
-    this.#hold(i, 0);
-  }
-
   /**
-   * Sets the bytes that are counted for a result. Up to {@linkcode SMALL_BYTES} of all results count as
-   * zero.
+   * Sets a result, and the bytes that are counted for it. Up to {@linkcode SMALL_BYTES} of all results
+   * count as zero.
    *
    * @throws {TooMuchHeld}
    */
-  #hold(i: number, bytes: number): void {
+  #hold(i: number, bytes: number, text?: string): void {
     const before = this.#count;
     const after = before - (this.#counts[i] ?? 0) + bytes;
     const more = (after > SMALL_BYTES ? after : 0) - (before > SMALL_BYTES ? before : 0);
     if (more > 0) this.held.keep(more);
     else this.held.drop(-more);
+    this.#texts[i] = text;
     this.#counts[i] = bytes;
     this.#count = after;
   }
