@@ -35,7 +35,7 @@ interface Description {
   status: number;
   detail: string;
   outcome?: "unchanged" | "unknown";
-  line?: number | undefined;
+  line?: number;
   restored?: number;
 }
 
@@ -43,10 +43,8 @@ interface Description {
 export function describe(error: unknown): Description {
   if (error instanceof RestoreStopped) {
     const { restored, line, cause, message } = error;
-    const description = describe(cause);
-    return line === undefined
-      ? { ...description, restored }
-      : { ...description, detail: shortened(message), line, restored };
+    const ofLine = line !== undefined && { detail: shortened(message), line };
+    return { ...describe(cause), ...ofLine, restored };
   }
   if (error instanceof HTTPException) {
     return { status: error.status, detail: shortened(error.message) };
