@@ -42,7 +42,6 @@ export interface Answer {
   readonly body: string | AsyncIterable<string> | null;
 }
 
-/** Answers a request, or throws. */
 export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 
 // ---- Headers and texts ---------------------------------------------------------------------
@@ -60,7 +59,6 @@ export const GUARD_HEADERS = {
 const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
 
-/** Answers with a value's JSON text. */
 export function jsonAnswer(value: unknown, headers: Record<string, string> = JSON_HEADERS): Answer {
   return { status: 200, headers, body: JSON.stringify(value) };
 }
@@ -82,7 +80,6 @@ export function entryHeaders(entry: Entry | null): Record<string, string> {
   return headers;
 }
 
-/** The entity tag of an entry's JSON. */
 export function jsonTag({ revision }: Entry): string {
   return `"${revision}"`;
 }
@@ -102,11 +99,7 @@ export function memberText(key: string, value: JsonText | undefined): string {
 
 // ---- The exit ------------------------------------------------------------------------------
 
-/**
- * Makes the response of an answer.
- *
- * @throws {TooMuchHeld} If there is no room for the text, or for the first part
- */
+/** @throws {TooMuchHeld} If there is no room for the text, or for the first part */
 export function responseOf(
   method: string,
   answer: Answer,

@@ -17,7 +17,6 @@ export const BODY_TIMEOUT = 60_000;
 
 // ---- JSON ----------------------------------------------------------------------------------
 
-/** Reads the value of a `PUT`. */
 export async function readValue(c: KvContext): Promise<JsonText> {
   expectJson(c);
   const value = parseJson(await readBytes(c), (reader) => reader.value());
@@ -42,7 +41,6 @@ export function readMembers(reader: JsonReader): Map<string, JsonText> {
   return values;
 }
 
-/** Reads all of a JSON text. */
 export function parseJson<T>(bytes: Uint8Array<ArrayBuffer>, read: (reader: JsonReader) => T): T {
   try {
     const reader = new JsonReader(bytes);
@@ -65,10 +63,7 @@ export function expectJson(c: KvContext): void {
   throw new HTTPException(415, { message });
 }
 
-/**
- * @param type A `Content-Type`, or all headers of a part
- * @throws {HTTPException} 415 if it names another charset
- */
+/** @throws {HTTPException} 415 if a `Content-Type`, or all headers of a part, names another charset */
 export function expectUtf8(type: string): void {
   const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(type)?.[1] ?? "utf-8";
   if (/^(utf-?8|us-ascii)$/i.test(charset)) return;
@@ -78,12 +73,7 @@ export function expectUtf8(type: string): void {
 
 // ---- Bytes ---------------------------------------------------------------------------------
 
-/**
- * Returns all of the body.
- *
- * @throws {HTTPException} 413 if it is too large, 503 if there is no memory for it; see also
- * {@linkcode readChunks}
- */
+/** @throws {HTTPException} 413 if the body is too large; see also {@linkcode readChunks} */
 export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
   expectPlain(c);
   const length = lengthOf(c);
@@ -141,7 +131,6 @@ export function expectPlain(c: KvContext): void {
   }
 }
 
-/** Returns the length of the body, if the headers state it. */
 function lengthOf(c: KvContext): number | undefined {
   const length = c.req.header("Content-Length");
   if (length === undefined || c.req.header("Transfer-Encoding") !== undefined) return undefined;
@@ -190,10 +179,7 @@ export function tooManyMembers(): HTTPException {
   return tooLarge(`Cannot set more than ${MAX_MEMBERS} keys at once`);
 }
 
-/**
- * @throws {HTTPException} 400 if reading fails: the client went away or sent malformed chunks; 408 if
- * it takes longer than `timeout` milliseconds
- */
+/** @throws {HTTPException} 400 if the client went away or sent malformed chunks, 408 if it is late */
 async function inTime<T>(reading: Promise<T>, timeout: number): Promise<T> {
   try {
     // Most bodies are there already, and a timer costs a tenth of such a request.

@@ -9,7 +9,6 @@ const MAX_TRYING = 5000;
 /** Entity tags as they were sent, or `*`. */
 type Tags = string[] | "*" | null;
 
-/** What the headers of a request require of the current entry. */
 export interface Conditions {
   readonly ifMatch: Tags;
   readonly ifNoneMatch: Tags;
@@ -38,11 +37,7 @@ function readTags(c: KvContext, header: string): Tags {
   return tags;
 }
 
-/**
- * Whether `If-Match` holds. It compares strongly: a weak tag never matches.
- *
- * @param current The tag of the representation; null if there is no entry
- */
+/** Whether `If-Match` holds. It compares strongly: a weak tag never matches. */
 export function matches(tags: Tags, current: string | null): boolean {
   if (tags === null) return true;
   if (current === null) return false;

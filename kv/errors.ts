@@ -21,7 +21,6 @@ const MAX_DETAIL = 1000;
 /** How long a client should wait after a 503, in seconds. */
 const RETRY_AFTER = "1";
 
-/** The error of a request that can never succeed as it is. */
 export function badRequest(message: string, cause?: unknown): HTTPException {
   return new HTTPException(400, { message, cause });
 }
@@ -30,7 +29,6 @@ export function tooLarge(message: string): HTTPException {
   return new HTTPException(413, { message });
 }
 
-/** An error as the client sees it. */
 interface Description {
   status: number;
   detail: string;

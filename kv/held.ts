@@ -24,18 +24,14 @@ export class TooMuchHeld extends Error {
 export class Budget {
   #held = 0;
 
-  /** @param whole What these bytes count for, too */
+  /** @param whole The budget that these bytes count for, too */
   constructor(readonly limit = MAX_HELD_BYTES, readonly whole?: Budget) {}
 
   get held(): number {
     return this.#held;
   }
 
-  /**
-   * Counts more bytes, or fewer.
-   *
-   * @throws {TooMuchHeld} If they do not fit
-   */
+  /** @throws {TooMuchHeld} If the bytes do not fit; fewer than zero always do */
   add(bytes: number): void {
     if (bytes > 0 && this.#held + bytes > this.limit) throw new TooMuchHeld();
     this.whole?.add(bytes);
@@ -43,7 +39,10 @@ export class Budget {
   }
 }
 
-/** The bytes held for one request: what its handler keeps, and the text that is sent. */
+/**
+ * The bytes held for one request: what its handler keeps, and the text that is sent. Without room for
+ * more, counting them throws {@linkcode TooMuchHeld}.
+ */
 export class Held {
   #kept = 0;
   #sent = 0;
@@ -56,11 +55,7 @@ export class Held {
     return this.#kept;
   }
 
-  /**
-   * Counts a body or a result.
-   *
-   * @throws {TooMuchHeld}
-   */
+  /** Counts a body or a result. */
   keep(bytes: number): void {
     this.#count(this.#kept + bytes, this.#sent);
   }
@@ -73,14 +68,11 @@ export class Held {
   /**
    * Counts a text that will be sent, in place of the one before. A write calls this before it writes,
    * so that its answer cannot fail for lack of room.
-   *
-   * @throws {TooMuchHeld}
    */
   send(text: string): void {
     this.#count(this.#kept, text.length > SMALL_BYTES ? Buffer.byteLength(text) : 0);
   }
 
-  /** Releases everything. */
   end(): void {
     this.#count(0, 0);
   }

@@ -10,13 +10,7 @@ import {
   StoreUnavailable,
 } from "../stores/store.ts";
 
-/**
- * Measures a service, from now on. Returns its metrics, and the same store, whose operations are
- * counted.
- *
- * @param watchers Returns the number of streams of changes
- * @param held Returns the bytes held for slow clients
- */
+/** Measures a service. Returns its metrics, and the same store, whose operations are counted. */
 export function metrics(store: Store, watchers: () => number, held: () => number) {
   const { registry, count } = requestMetrics("kv");
   const addOperation = counterOf(registry, {

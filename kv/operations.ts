@@ -59,11 +59,7 @@ export const OperationSchema = z.discriminatedUnion("op", [
   only({ op: z.literal("delete"), key, ifRevision }, "member"),
 ], "expected get, put or delete") satisfies z.ZodType<Operation>;
 
-/**
- * Reads the whole array, before anything is executed.
- *
- * @throws {HTTPException} 400 at the first element that is not an operation
- */
+/** Reads the whole array, before anything is executed. */
 export function readOperations(reader: JsonReader): Operation[] {
   const operations: Operation[] = [];
   reader.array(() => {
@@ -106,10 +102,8 @@ function readValueOf(reader: JsonReader, name: string): JsonText {
 }
 
 /**
- * Executes the operations. Writes to one key take effect in order; a `get` may see any state between
- * the beginning and the end of the array.
- *
- * @returns A JSON array of the results, in the same order
+ * Answers with the result of each operation, in the same order. Writes to one key take effect in order;
+ * a `get` may see any state between the beginning and the end of the array.
  */
 export async function execute(c: KvContext, operations: Operation[]): Promise<Answer> {
   if (operations.length > FIRST_FETCHED) await pause();
@@ -136,7 +130,6 @@ class Results {
   #count = 2;
   /** The bytes of the results of writes. */
   #written = 0;
-  /** How many results were taken. */
   #taken = 0;
   #atOnce = FIRST_FETCHED;
 

@@ -1,4 +1,5 @@
 /** Splits long work into short steps, so that other requests do not wait for its end. */
+
 /** How long large requests may work without a break, all of them together, in milliseconds. */
 const LONGEST_STEP = 20;
 
@@ -55,13 +56,11 @@ export class Turnstile {
     this.#free = atOnce;
   }
 
-  /** Resolves when a place is free. */
   async enter(): Promise<void> {
     if (this.#free > 0) this.#free--;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Frees the place for the next caller. */
   leave(): void {
     const next = this.#waiting.shift();
     if (next) next();

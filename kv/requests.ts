@@ -71,7 +71,6 @@ export function expectNoQuery(c: KvContext): void {
   if (c.get("url").search) throw badRequest("Cannot read the query: expected no parameters");
 }
 
-/** A media type, and what answers with it. */
 type Choice = [type: string, handler: Handler];
 
 /**
@@ -96,7 +95,6 @@ export function byAccept(first: Choice, ...others: Choice[]): Handler {
   };
 }
 
-/** Parses a value that a client sent. */
 export function parseBy<T extends z.ZodType>(schema: T, value: unknown, what: string): z.infer<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;

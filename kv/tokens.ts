@@ -1,7 +1,4 @@
-/**
- * Bearer tokens (RFC 6750), and what each allows. In a browser a token is typed as a password
- * (Basic, RFC 7617).
- */
+/** Bearer tokens (RFC 6750); in a browser a token is typed as a password (Basic, RFC 7617). */
 import { HTTPException } from "hono/http-exception";
 import { auth } from "hono/utils/basic-auth";
 import { createHash, timingSafeEqual } from "node:crypto";
@@ -17,10 +14,8 @@ export interface Access {
 }
 
 /**
- * Returns a function that tells what a request may do.
+ * Returns a function that tells what a request may do: everything, if there is no token of either kind.
  *
- * @param tokens Tokens that allow everything; with none of either kind, no token is needed
- * @param readTokens Tokens that allow reading
  * @throws {TypeError} If a token is empty, or has a character that a `Bearer` header cannot carry
  */
 export function accessOf(
@@ -45,11 +40,7 @@ export function accessOf(
   };
 }
 
-/**
- * Returns the store of a request that writes.
- *
- * @throws {HTTPException} 403 if it may only read
- */
+/** Returns the store of a request that writes. @throws {HTTPException} 403 if it may only read */
 export function writing(c: KvContext): Store {
   const { canWrite, store } = c.get("access");
   if (!canWrite) throw readOnlyToken();
@@ -71,7 +62,7 @@ function digestOf(token: string): Uint8Array {
   return createHash("sha256").update(token).digest();
 }
 
-/** Returns the token that a request has, or "", which is none. */
+/** Returns "" for a request without a token. */
 function tokenOf(request: Request): string {
   const header = request.headers.get("Authorization") ?? "";
   return /^Bearer +([\w.~+/-]+=*) *$/i.exec(header)?.[1] ?? auth(request)?.password ?? "";
