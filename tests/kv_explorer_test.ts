@@ -14,7 +14,7 @@ const [, script = ""] = /<script[^>]*>(.*)<\/script>/s.exec(body) ?? [];
 
 /** The part for browsers without JavaScript. */
 function plain(html: string): string {
-  return /<div id="plain">(.*)<div id="scripted" hidden="">/s.exec(html)?.[1] ?? "";
+  return /<div id="plain">(.*)<div id="scripted" hidden>/s.exec(html)?.[1] ?? "";
 }
 
 test("shows browsers the explorer page, and other clients the keys", async ({ app }) => {
