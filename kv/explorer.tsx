@@ -7,16 +7,15 @@ import bulk from "./explorer/bulk.js" with { type: "text" };
 import dom from "./explorer/dom.js" with { type: "text" };
 import editor from "./explorer/editor.js" with { type: "text" };
 import json from "./explorer/json.js" with { type: "text" };
-import keys from "./explorer/keys.js" with { type: "text" };
 import list from "./explorer/list.js" with { type: "text" };
 import main from "./explorer/main.js" with { type: "text" };
+import marks from "./explorer/marks.js" with { type: "text" };
 import style from "./explorer/page.css" with { type: "text" };
 import html from "./explorer/page.html" with { type: "text" };
-import marks from "./explorer/marks.js" with { type: "text" };
-import question from "./explorer/question.js" with { type: "text" };
 import row from "./explorer/row.js" with { type: "text" };
 import search from "./explorer/search.js" with { type: "text" };
 import service from "./explorer/service.js" with { type: "text" };
+import texts from "./explorer/texts.js" with { type: "text" };
 import { raw } from "hono/html";
 import { Layout, pageHeaders } from "../server/layout.tsx";
 import { MAX_KEY_BYTES, MAX_TTL, StoreUnavailable } from "../stores/store.ts";
@@ -29,7 +28,7 @@ const PLAIN_PAGE = 100;
  * The page's modules as one script within the page, since any path could be a key: each after those
  * that it imports, without `import` and `export`. Their names must not clash.
  */
-const SCRIPT = [dom, keys, json, question, service, search, marks, editor, row, list, bulk, main]
+const SCRIPT = [dom, texts, json, service, search, marks, editor, row, list, bulk, main]
   .map((module) => module.replace(/^import [^;]*;\n/gm, "").replace(/^export /gm, ""))
   .join("\n");
 
@@ -40,7 +39,7 @@ const HEADERS: Record<string, string> = {
   "Cache-Control": "no-store",
   "Vary": "Accept",
 };
-/** Without the line breaks between its tags, which people and tests would read. */
+/** Without the line breaks between tags, which would be part of the texts. */
 const MAIN = html.replace(/>\n\s*</g, "><")
   .replace("MAX_KEY_BYTES", `${MAX_KEY_BYTES}`)
   .replace("MAX_TTL", `${MAX_TTL}`);

@@ -1,10 +1,10 @@
 // @ts-check
 /// <reference lib="dom" />
 /** What concerns many entries: lines to restore, a prefix to delete. */
-import { byId, entryCount, explorer, failed, grouped, say } from "./dom.js";
+import { byId, confirmed, explorer, failed, say } from "./dom.js";
 import { query } from "./list.js";
-import { confirmed } from "./question.js";
 import { countKeys, removeKeys, restore } from "./service.js";
+import { entryCount, grouped } from "./texts.js";
 
 const file = byId("file", HTMLInputElement);
 

@@ -1,6 +1,6 @@
 // @ts-check
 /// <reference lib="dom" />
-/** The page's elements, and texts that people read. */
+/** The page's elements, its dialogs and its messages. */
 
 /**
  * Returns the first element below `root` that a selector finds.
@@ -53,6 +53,34 @@ export function openDialog(dialog) {
   dialog.addEventListener("close", closed, { once: true });
 }
 
+const question = byId("question", HTMLDialogElement);
+const questionText = byId("question-text");
+const yes = byId("question-yes");
+// A browser's own Escape may close the dialog below as well.
+question.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  event.preventDefault();
+  question.close();
+});
+
+/**
+ * Resolves to whether a person wants it.
+ *
+ * @param {string} text
+ * @param {string} action What the button says that does it
+ * @returns {Promise<boolean>}
+ */
+export function confirmed(text, action) {
+  questionText.textContent = text;
+  yes.textContent = action;
+  question.returnValue = "";
+  openDialog(question);
+  const once = { once: true };
+  return new Promise((resolve) => {
+    question.addEventListener("close", () => resolve(question.returnValue === "yes"), once);
+  });
+}
+
 /** How long a message is shown, and an error, in milliseconds. */
 const MESSAGE_TIME = 5_000;
 const ERROR_TIME = 20_000;
@@ -78,11 +106,7 @@ export function say(text, kind = "done") {
   messageTimer = setTimeout(() => status.textContent = "", time);
 }
 
-/**
- * Ends a message, if it is still shown.
- *
- * @param {string} text
- */
+/** Ends a message, if it is still shown. @param {string} text */
 export function unsay(text) {
   if (status.textContent === text) say("");
 }
@@ -90,52 +114,4 @@ export function unsay(text) {
 /** @param {unknown} error */
 export function failed(error) {
   say(error instanceof Error ? error.message : String(error), "error");
-}
-
-/** The units in which a time is given, the longest first, in seconds. */
-const UNITS =
-  /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]);
-
-const relative = new Intl.RelativeTimeFormat("en", { style: "short" });
-const exact = new Intl.DateTimeFormat("en", { dateStyle: "full", timeStyle: "long" });
-const numbers = new Intl.NumberFormat("en");
-
-/** @param {number} count */
-export function grouped(count) {
-  return numbers.format(count);
-}
-
-/** @param {number} count */
-export function entryCount(count) {
-  return count === 1 ? "1 entry" : `${grouped(count)} entries`;
-}
-
-/** The last time that a Date holds. Another program of a Redis may have set a later one. */
-const LAST_TIME = 8.64e15;
-
-/** @param {number} time In milliseconds since 1970 */
-export function dateOf(time) {
-  return new Date(Math.min(time, LAST_TIME));
-}
-
-/** @param {number} time In milliseconds since 1970 */
-export function exactTime(time) {
-  return exact.format(dateOf(time));
-}
-
-/**
- * A time in its unit: the longest that it has two of.
- *
- * @param {number} milliseconds
- */
-export function inUnit(milliseconds) {
-  const seconds = Math.ceil(milliseconds / 1000);
-  const [unit, length] = UNITS.find(([, length]) => seconds >= 2 * length) ?? ["second", 1];
-  return { unit, length, count: Math.round(seconds / length) };
-}
-
-/** @param {number} milliseconds From now */
-export function timeLeft(milliseconds) {
-  const { count, unit } = inUnit(milliseconds);
-  return relative.format(count, unit);
 }

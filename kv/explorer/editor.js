@@ -1,11 +1,10 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that adds an entry, or edits one. */
-import { byId, exactTime, failed, grouped, inUnit, openDialog, say, timeLeft } from "./dom.js";
+import { byId, confirmed, failed, openDialog, say } from "./dom.js";
 import { coloured } from "./json.js";
-import { named, shownKey, unseenEscaped } from "./keys.js";
-import { confirmed } from "./question.js";
 import { change, now, parse } from "./service.js";
+import { exactTime, grouped, inUnit, named, shownKey, timeLeft, unseenEscaped } from "./texts.js";
 
 /** @typedef {import("./service.js").Contents} Contents */
 

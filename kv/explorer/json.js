@@ -1,8 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** JSON as people read it: in colours, and folded. */
-import { grouped } from "./dom.js";
-import { unseenEscaped } from "./keys.js";
+import { grouped, unseenEscaped } from "./texts.js";
 
 /** A string (a name, if a colon follows), a number or a word. A text may end within a string. */
 const TOKEN = /("[^"\\]*(?:\\.[^"\\]*)*"?)(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;

@@ -1,12 +1,12 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The list: a page of the keys under a prefix, or of those that a search has found, as they change. */
-import { byId, entryCount, explorer, failed, grouped, part, say, unsay } from "./dom.js";
-import { named } from "./keys.js";
+import { byId, explorer, failed, part, say, unsay } from "./dom.js";
 import { mark } from "./marks.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
 import { listKeys, operate } from "./service.js";
+import { entryCount, grouped, named } from "./texts.js";
 
 const PAGE_SIZE = 50;
 /** How often the list is fetched again while keys come and go, in milliseconds. */
@@ -92,11 +92,7 @@ function progress(of) {
   else showPosition(rows.size, null);
 }
 
-/**
- * Shows a change of an entry.
- *
- * @param {import("./service.js").Contents & { key: string }} change
- */
+/** Shows a change of an entry. @param {import("./service.js").Contents & { key: string }} change */
 export function received({ key, ...contents }) {
   const row = rows.get(key);
   if (contents.revision === null || search?.matches(key, contents.value) === false) {

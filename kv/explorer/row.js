@@ -1,12 +1,11 @@
 // @ts-check
 /// <reference lib="dom" />
 /** An entry's row: what it shows, and its buttons. */
-import { byId, dateOf, exactTime, failed, focusRow, part, say, timeLeft } from "./dom.js";
+import { byId, confirmed, failed, focusRow, part, say } from "./dom.js";
 import { openEditor } from "./editor.js";
-import { named, SHORT_KEY, shownKey } from "./keys.js";
 import { element, tree } from "./json.js";
-import { confirmed } from "./question.js";
 import { change, KEEPS_DIGITS, now } from "./service.js";
+import { dateOf, exactTime, named, SHORT_KEY, shownKey, timeLeft } from "./texts.js";
 
 const template = byId("entry", HTMLTemplateElement);
 

@@ -1,9 +1,8 @@
 // @ts-check
 /// <reference lib="dom" />
 /** A search for a text in keys and values: it reads every entry under a prefix, in a stream. */
-import { grouped } from "./dom.js";
-import { shownKey } from "./keys.js";
 import { dump, parse } from "./service.js";
+import { grouped, shownKey } from "./texts.js";
 
 /** The most keys that are found. */
 const MOST_FOUND = 10_000;

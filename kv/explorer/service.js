@@ -29,11 +29,7 @@ const { rawJSON } = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON
 /** Older browsers round long numbers: there, a value that is edited could change unseen. */
 export const KEEPS_DIGITS = rawJSON !== undefined;
 
-/**
- * Reads JSON and keeps every digit of its numbers, where the browser can.
- *
- * @param {string} text
- */
+/** Reads JSON and keeps every digit of its numbers, where the browser can. @param {string} text */
 export function parse(text) {
   /** @type {(key: string, value: unknown, context?: { source?: string }) => unknown} */
   const keepDigits = (_, value, context) =>
