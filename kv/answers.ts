@@ -58,6 +58,7 @@ export const GUARD_HEADERS = {
 /** An HTTP date's year has four digits. Another program of a Redis may have set a later time. */
 const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
+const ENTRY_HEADERS = { ...JSON_HEADERS, "Cache-Control": "no-cache", "Vary": "Accept" };
 
 export function jsonAnswer(value: unknown, headers: Record<string, string> = JSON_HEADERS): Answer {
   return { status: 200, headers, body: JSON.stringify(value) };
@@ -65,13 +66,7 @@ export function jsonAnswer(value: unknown, headers: Record<string, string> = JSO
 
 /** The headers of an entry's JSON; without an entry, there is no tag. */
 export function entryHeaders(entry: Entry | null): Record<string, string> {
-  const headers: Record<string, string> = {
-    "Content-Type": "application/json",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": GUARD_HEADERS["Content-Security-Policy"],
-    "Cache-Control": "no-cache",
-    "Vary": "Accept",
-  };
+  const headers: Record<string, string> = { ...ENTRY_HEADERS };
   if (entry === null) return headers;
   headers["ETag"] = jsonTag(entry);
   if (entry.expires !== null) {

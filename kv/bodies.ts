@@ -87,32 +87,29 @@ export async function readBytes(c: KvContext): Promise<Buffer<ArrayBuffer>> {
     return bytes;
   }
   if (length !== undefined && length > MAX_BODY_BYTES) throw bodyTooLarge();
-  let buffer: Buffer<ArrayBuffer> = Buffer.alloc(0);
+  let bytes = new Uint8Array();
   let used = 0;
   const end = performance.now() + BODY_TIMEOUT;
   for await (const chunk of readChunks(c, () => Math.max(0, end - performance.now()))) {
     const needed = used + chunk.length;
     if (needed > (length ?? MAX_BODY_BYTES)) throw bodyTooLarge();
-    if (needed > buffer.length) {
-      const size = Math.min(Math.max(needed, 2 * buffer.length), length ?? MAX_BODY_BYTES);
-      c.get("held").keep(size - buffer.length);
-      const larger = Buffer.alloc(size);
-      buffer.copy(larger, 0, 0, used);
-      buffer = larger;
+    if (needed > bytes.length) {
+      const size = Math.min(Math.max(needed, 2 * bytes.length), length ?? MAX_BODY_BYTES);
+      c.get("held").keep(size - bytes.length);
+      bytes = new Uint8Array(bytes.buffer.transfer(size));
     }
     // Copy the chunk: even a short one is a view of a buffer of 64 KiB.
-    buffer.set(chunk, used);
+    bytes.set(chunk, used);
     used = needed;
   }
-  return buffer.subarray(0, used);
+  return Buffer.from(bytes.buffer, 0, used);
 }
 
 /** @throws {HTTPException} 415 if there is a body. Deno gives a request without one an empty body */
 export async function expectNoBody(c: KvContext): Promise<void> {
-  for await (const chunk of readChunks(c, () => BODY_TIMEOUT)) {
-    if (chunk.length === 0) continue;
-    const message = "Cannot read a body here: expected ?ttl and no body";
-    throw new HTTPException(415, { message });
+  const message = "Cannot read a body here: expected ?ttl and no body";
+  for await (const { length } of readChunks(c)) {
+    if (length > 0) throw new HTTPException(415, { message });
   }
 }
 
@@ -146,7 +143,7 @@ function lengthOf(c: KvContext): number | undefined {
  */
 export async function* readChunks(
   c: KvContext,
-  timeLeft: () => number,
+  timeLeft = () => BODY_TIMEOUT,
 ): AsyncGenerator<Uint8Array> {
   const { body } = c.req.raw;
   if (body === null) return;

@@ -3,7 +3,7 @@ import { entries, LIMITS, restore } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import type { Store } from "../stores/store.ts";
 import { type Answer, GUARD_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
-import { BODY_TIMEOUT, expectPlain, readChunks } from "./bodies.ts";
+import { expectPlain, readChunks } from "./bodies.ts";
 import { pause } from "./pace.ts";
 import { QUERIES, readQuery } from "./requests.ts";
 
@@ -49,6 +49,6 @@ async function* chunks(store: Store, prefix: string, lineOf: typeof line): Async
 export async function restoreBody(c: KvContext, store: Store, ttl?: number): Promise<Answer> {
   expectPlain(c);
   c.get("held").keep(LIMITS.lineBytes + LIMITS.batchBytes);
-  const { restored, expired } = await restore(store, readChunks(c, () => BODY_TIMEOUT), { ttl });
+  const { restored, expired } = await restore(store, readChunks(c), { ttl });
   return jsonAnswer(expired > 0 ? { restored, expired } : { restored });
 }

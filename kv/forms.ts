@@ -50,11 +50,10 @@ function* fieldsOf(bytes: Buffer<ArrayBuffer>): Generator<[string, string]> {
       message: `Cannot read JSON as a form: add the header "Content-Type: ${type}"`,
     });
   }
-  if (occurrences(bytes, AMPERSAND, MAX_MEMBERS).length === MAX_MEMBERS) throw tooManyMembers();
-  const hasByteOrderMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
-  for (let start = hasByteOrderMark ? 3 : 0; start < bytes.length;) {
-    const found = bytes.indexOf(AMPERSAND, start);
-    const end = found === -1 ? bytes.length : found;
+  const ends = occurrences(bytes, AMPERSAND, MAX_MEMBERS);
+  if (ends.length === MAX_MEMBERS) throw tooManyMembers();
+  let start = bytes.toString("latin1", 0, 3) === BYTE_ORDER_MARK ? 3 : 0;
+  for (const end of [...ends, bytes.length]) {
     // An escaped byte takes three.
     if (end - start > 3 * (MAX_KEY_BYTES + MAX_VALUE_BYTES)) throw new ValueTooLarge();
     const field = bytes.subarray(start, end);
