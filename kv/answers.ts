@@ -37,9 +37,9 @@ export interface Answer {
   /**
    * A text, or its parts, requested as fast as the client reads. The first part is awaited before
    * the status is sent, so its failure is an error response; a later failure aborts the connection.
-   * The iterator's `return` is called once, possibly while a `next` is pending.
+   * `return` is called once, possibly while a `next` is pending.
    */
-  readonly body: string | AsyncIterable<string> | null;
+  readonly body: string | AsyncIterator<string> | null;
 }
 
 export type Handler = (c: KvContext) => Answer | Promise<Answer>;
@@ -106,7 +106,7 @@ export function responseOf(
     return new Response(body, { status, headers });
   }
   if (body === null || method === "HEAD") return withoutBody(answer, held);
-  if (typeof body !== "string") return inParts(answer, body[Symbol.asyncIterator](), held);
+  if (typeof body !== "string") return inParts(answer, body, held);
   return new Response(streamOf(body, undefined, held), { status, headers });
 }
 
@@ -114,7 +114,7 @@ export function responseOf(
 async function withoutBody({ status, headers, body }: Answer, held: Held): Promise<Response> {
   held.end();
   if (typeof body !== "string") {
-    await body?.[Symbol.asyncIterator]().return?.();
+    await body?.return?.();
     return new Response(null, { status, headers });
   }
   const length = String(Buffer.byteLength(body));

@@ -51,7 +51,7 @@ export class Events {
     }
   }
 
-  #events(watch: Watch): AsyncIterable<string> {
+  #events(watch: Watch): AsyncIterator<string> {
     const reader = watch.changes.getReader();
     // If the stream has failed, cancelling it rejects with the same error.
     const stop = () => void reader.cancel().catch(() => {});
@@ -59,16 +59,14 @@ export class Events {
     if (this.stopping.aborted) stop();
     const texts = eventTexts(reader, watch);
     return {
-      [Symbol.asyncIterator]: () => ({
-        next: () => texts.next(),
-        // A generator's own `return` would wait for the pending read.
-        return: async () => {
-          this.#count--;
-          this.stopping.removeEventListener("abort", stop);
-          stop();
-          return { done: true, value: undefined };
-        },
-      }),
+      next: () => texts.next(),
+      // A generator's own `return` would wait for the pending read.
+      return: async () => {
+        this.#count--;
+        this.stopping.removeEventListener("abort", stop);
+        stop();
+        return { done: true, value: undefined };
+      },
     };
   }
 }
