@@ -6,7 +6,8 @@ import { tooDeep } from "./text.ts";
 import { JsonTokens } from "./tokens.ts";
 import { type JsonText, MAX_DEPTH, MAX_VALUE_BYTES, ValueTooLarge } from "../store.ts";
 
-const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a, OPEN_ARRAY = 0x5b, OPEN_OBJECT = 0x7b;
+const QUOTE = 0x22, COMMA = 0x2c, COLON = 0x3a;
+const OPEN_ARRAY = 0x5b, CLOSE_ARRAY = 0x5d, OPEN_OBJECT = 0x7b, CLOSE_OBJECT = 0x7d;
 
 /** What is read at most. */
 export const LIMITS = {
@@ -18,8 +19,8 @@ export const LIMITS = {
 };
 
 /**
- * A reader of one JSON text. The text of a value has no white space between tokens, and no escapes
- * of printable characters (`\u00e9`, `\/`).
+ * A reader of one JSON text. Its methods throw a `SyntaxError` at what is not JSON. The text of a value
+ * has no white space between tokens, and no escapes of printable characters (`\u00e9`, `\/`).
  *
  * @example
  * ```ts
@@ -51,28 +52,26 @@ export class JsonReader {
    * Reads an object.
    *
    * @param visit Is called with each name, and has to read the value
-   * @throws {SyntaxError}
    */
   object(visit: (name: string) => void): void {
     this.#tokens.expect(OPEN_OBJECT);
-    if (this.#closes(OPEN_OBJECT)) return;
+    if (this.#tokens.accept(CLOSE_OBJECT)) return;
     do {
       const name = this.string();
       this.#tokens.expect(COLON);
       visit(name);
-    } while (this.#continues(OPEN_OBJECT));
+    } while (this.#continues(CLOSE_OBJECT));
   }
 
   /**
    * Reads an array.
    *
    * @param visit Is called before each element, and has to read it
-   * @throws {SyntaxError}
    */
   array(visit: () => void): void {
     this.#tokens.expect(OPEN_ARRAY);
-    if (this.#closes(OPEN_ARRAY)) return;
-    do visit(); while (this.#continues(OPEN_ARRAY));
+    if (this.#tokens.accept(CLOSE_ARRAY)) return;
+    do visit(); while (this.#continues(CLOSE_ARRAY));
   }
 
   /**
@@ -82,20 +81,19 @@ export class JsonReader {
    */
   string(): string {
     const start = this.#tokens.begin();
-    const isPlain = this.#tokens.readString();
+    this.#tokens.readString();
     const end = this.#tokens.end();
     const { stringBytes } = this.limits;
     if (end - start > stringBytes) {
       throw new SyntaxError(`a string over ${stringBytes} bytes at ${start}`);
     }
-    if (isPlain) return this.#tokens.text(start + 1, end - 1);
-    return JSON.parse(this.#tokens.text(start, end));
+    const text = this.#tokens.text(start + 1, end - 1);
+    return text.includes("\\") ? JSON.parse(`"${text}"`) : text;
   }
 
   /**
    * Reads any value, and returns its compact text.
    *
-   * @throws {SyntaxError}
    * @throws {ValueTooLarge} If the text is over {@linkcode MAX_VALUE_BYTES}
    * @throws {InvalidArgument} If it is nested deeper than {@linkcode MAX_DEPTH}
    */
@@ -107,7 +105,7 @@ export class JsonReader {
     return this.#tokens.text(start, end) as JsonText;
   }
 
-  /** @throws {SyntaxError} If anything but white space is left */
+  /** Expects that only white space is left. */
   end(): void {
     if (this.#tokens.next() !== -1) throw this.#tokens.unexpected();
   }
@@ -116,39 +114,25 @@ export class JsonReader {
   #readValue(depth: number): void {
     const tokens = this.#tokens;
     const byte = tokens.next();
-    if (byte === QUOTE) tokens.readString();
-    else if (byte !== OPEN_OBJECT && byte !== OPEN_ARRAY) tokens.readScalar(byte);
-    else {
-      if (depth === this.limits.depth) throw tooDeep();
-      tokens.read();
-      if (this.#closes(byte)) return;
-      do {
-        if (byte === OPEN_OBJECT) {
-          tokens.readString();
-          tokens.expect(COLON);
-        }
-        this.#readValue(depth + 1);
-      } while (this.#continues(byte));
-    }
-  }
-
-  /** Reads the closing bracket, if it comes next. */
-  #closes(bracket: number): boolean {
-    const isNext = this.#tokens.next() === closing(bracket);
-    if (isNext) this.#tokens.read();
-    return isNext;
+    if (byte === QUOTE) return tokens.readString();
+    if (byte !== OPEN_OBJECT && byte !== OPEN_ARRAY) return tokens.readScalar(byte);
+    if (depth === this.limits.depth) throw tooDeep();
+    const closing = byte === OPEN_OBJECT ? CLOSE_OBJECT : CLOSE_ARRAY;
+    tokens.expect(byte);
+    if (tokens.accept(closing)) return;
+    do {
+      if (byte === OPEN_OBJECT) {
+        tokens.readString();
+        tokens.expect(COLON);
+      }
+      this.#readValue(depth + 1);
+    } while (this.#continues(closing));
   }
 
   /** After an element: reads the comma or the closing bracket, and returns whether another follows. */
-  #continues(bracket: number): boolean {
-    const byte = this.#tokens.next();
-    if (byte !== COMMA && byte !== closing(bracket)) throw this.#tokens.unexpected();
-    this.#tokens.read();
-    return byte === COMMA;
+  #continues(closing: number): boolean {
+    if (this.#tokens.accept(COMMA)) return true;
+    this.#tokens.expect(closing);
+    return false;
   }
-}
-
-/** Returns the closing bracket: in ASCII, the second character after the opening one. */
-function closing(bracket: number): number {
-  return bracket + 2;
 }

@@ -94,30 +94,27 @@ export class JsonTokens {
     return bytes[at] ?? -1;
   }
 
-  /** Reads the byte that `next` has returned. */
-  read(): void {
-    this.#at++;
+  /** Reads this byte, if it comes next. */
+  accept(byte: number): boolean {
+    this.next();
+    return this.#skip(byte);
   }
 
   /** @throws {SyntaxError} If another byte comes next */
   expect(byte: number): void {
-    if (this.next() !== byte) throw this.unexpected();
-    this.#at++;
+    if (!this.accept(byte)) throw this.unexpected();
   }
 
-  /** Reads a string, and returns whether it has no escapes. */
-  readString(): boolean {
+  readString(): void {
     this.expect(QUOTE);
     const bytes = this.#bytes;
-    let isPlain = true;
     for (;;) {
       let at = this.#at;
       let byte = bytes[at] ?? 0;
       while (byte >= SPACE && byte !== QUOTE && byte !== BACKSLASH) byte = bytes[++at] ?? 0;
       this.#at = at;
-      if (this.#skip(QUOTE)) return isPlain;
+      if (this.#skip(QUOTE)) return;
       if (byte !== BACKSLASH) throw this.unexpected();
-      isPlain = false;
       this.#readEscape();
     }
   }
@@ -134,7 +131,7 @@ export class JsonTokens {
   /** Control characters, quotes, backslashes and halves of surrogate pairs stay escaped. */
   #readUnicodeEscape(): void {
     const unit = this.#unit(this.#at);
-    if (unit === -1) {
+    if (unit < 0) {
       this.#at += 2;
       throw this.unexpected();
     }
@@ -147,16 +144,12 @@ export class JsonTokens {
     else this.#replace(6, unit);
   }
 
-  /** Returns the UTF-16 unit of an escape such as `\u00e9`; -1 if there is none at `at`. */
+  /** Returns the UTF-16 unit of an escape such as `\u00e9`; below 0 if there is none at `at`. */
   #unit(at: number): number {
     const bytes = this.#bytes;
     if (bytes[at] !== BACKSLASH || bytes[at + 1] !== LETTER_U) return -1;
     let unit = 0;
-    for (let i = at + 2; i < at + 6; i++) {
-      const digit = hexDigit(bytes[i]);
-      if (digit === -1) return -1;
-      unit = unit << 4 | digit;
-    }
+    for (let i = at + 2; i < at + 6; i++) unit = unit << 4 | hexDigit(bytes[i]);
     return unit;
   }
 
@@ -183,7 +176,7 @@ export class JsonTokens {
     while (isDigit(this.#bytes[this.#at])) this.#at++;
   }
 
-  /** Reads this byte, if it comes next. */
+  /** Reads this byte, if it is the next, without white space before it. */
   #skip(byte: number): boolean {
     const isNext = this.#bytes[this.#at] === byte;
     if (isNext) this.#at++;
