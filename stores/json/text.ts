@@ -81,10 +81,7 @@ function keepDigits(_key: string, value: unknown, context: { source?: string }):
 
 /** ECMAScript's "JSON.parse source text access", which TypeScript's library lacks. */
 const SourceJson = JSON as unknown as {
-  parse(
-    text: string,
-    reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
-  ): unknown;
+  parse(text: string, reviver: typeof keepDigits): unknown;
   rawJSON(text: string): object;
 };
 

@@ -100,8 +100,7 @@ export function connect(target: RedisUrl, deadline: number): Client {
   }
   if (target.kind === "sentinel") {
     const { sentinelUsername, sentinelPassword } = target;
-    const login = { username: sentinelUsername, password: sentinelPassword };
-    const connection = { ...common, ...login };
+    const connection = { ...common, username: sentinelUsername, password: sentinelPassword };
     const asking = { connection, interval: deadline / 2, backOff };
     const { Connector, clients, stop } = sentinels(target, asking);
     const redis = new Redis({ ...options, Connector });

@@ -9,6 +9,8 @@ import { within } from "../timers.ts";
 const SLOTS = 16384;
 /** How many keys are tried to find one on each master: one with a hundredth of the slots is found. */
 const TRIED_KEYS = 500;
+/** What a server that can serve its slots says by CLUSTER INFO. */
+const WORKING = /^cluster_state:ok/m;
 
 /** What makes a connection to a server beside the one that there is. */
 type Server = Pick<Redis, "duplicate">;
@@ -62,7 +64,7 @@ async function checkState(server: Server, timeout: number): Promise<void> {
   connection.on("error", (error) => reason = error);
   try {
     const info = await within(timeout, connection.cluster("INFO"));
-    if (!isWorking(String(info))) {
+    if (!WORKING.test(String(info))) {
       throw new Error("the Cluster is down: its cluster_state is not ok");
     }
   } catch (error) {
@@ -70,11 +72,6 @@ async function checkState(server: Server, timeout: number): Promise<void> {
   } finally {
     connection.disconnect();
   }
-}
-
-/** Whether a server's CLUSTER INFO says that it can serve its slots. */
-function isWorking(info: string): boolean {
-  return /^cluster_state:ok/m.test(info);
 }
 
 /**
@@ -90,7 +87,7 @@ export async function allMasters(cluster: Cluster): Promise<Redis[]> {
   for (const state of states) {
     const count = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(state)?.[1]);
     const hasAll = count("cluster_slots_assigned") === SLOTS && count("cluster_slots_fail") === 0;
-    if (!isWorking(state) || !hasAll || count("cluster_size") !== masters.length) {
+    if (!WORKING.test(state) || !hasAll || count("cluster_size") !== masters.length) {
       throw new Error("not every master of the Cluster is available");
     }
   }

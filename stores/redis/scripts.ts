@@ -8,13 +8,6 @@ import { isExpiry, isPacked, isRefusal, MAX_ENTRY_BYTES } from "./format.ts";
 /** Sends one command to the server. */
 export type Send = (name: string, args: (string | number)[]) => Promise<unknown>;
 
-/** A Lua script, the hash by which the server knows it once it has run, and the array it returns. */
-export interface Script<Done extends unknown[]> {
-  readonly lua: string;
-  readonly hash: string;
-  isDone(values: unknown[]): values is Done;
-}
-
 /**
  * Ends the script, with the entry that is there, unless ARGV[1] is "", "=<its revision>" or, for
  * nothing, "!". Only EXISTS distinguishes nothing from an empty text.
@@ -86,10 +79,11 @@ export const PROBE = script(
   (values): values is [] => values.length === 0,
 );
 
+/** A Lua script, the hash by which the server knows it once it has run, and a check of what it returns. */
 function script<Done extends unknown[]>(
   lua: string,
   isDone: (values: unknown[]) => values is Done,
-): Script<Done> {
+) {
   return { lua, hash: createHash("sha1").update(lua).digest("hex"), isDone };
 }
 
@@ -101,7 +95,7 @@ function script<Done extends unknown[]>(
  */
 export async function runScript<Done extends unknown[]>(
   send: Send,
-  { lua, hash, isDone }: Script<Done>,
+  { lua, hash, isDone }: ReturnType<typeof script<Done>>,
   keys: readonly string[],
   args: readonly string[],
 ): Promise<Done | string | null> {

@@ -187,16 +187,11 @@ function hasCode(code: number): (error: unknown) => boolean {
   return (error) => ((error as { errcode?: number }).errcode ?? 0) % 256 === code;
 }
 
-/** Keeps databases from being closed by the garbage collector. */
-const abandoned: DatabaseSync[] = [];
-
 /**
- * Leaves a database open until `Deno.exit` or `process.exit`; a program that ends without these closes
- * it nonetheless. Closing copies the log into the file, over the pages of a process with another log.
+ * Databases that no garbage collector may close: that would copy the log into the file, over the pages of
+ * a process with another log. A program that ends without `Deno.exit` or `process.exit` does it nonetheless.
  */
-export function abandon(database: DatabaseSync): void {
-  abandoned.push(database);
-}
+export const abandoned: DatabaseSync[] = [];
 
 function identityOf(path: string): string {
   const stat = statSync(path, { throwIfNoEntry: false });

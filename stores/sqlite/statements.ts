@@ -5,12 +5,9 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 const PROBE_SIZE = 64 * 1024;
 
 /** The last revision of all entries, and an entry, of nulls if there is none. */
-export type Row = [
-  last: number,
-  value: string | null,
-  revision: number | null,
-  expires: number | null,
-];
+export type Row =
+  | [last: number, value: string, revision: number, expires: number | null]
+  | [last: number, value: null, revision: null, expires: null];
 /** A key as it is stored. */
 export type KeyRow = { key: Uint8Array };
 

@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { Changes } from "../changes.ts";
 import { checked, checkRevision, expiry } from "../checks.ts";
-import { abandon, openDatabase } from "./database.ts";
+import { abandoned, openDatabase } from "./database.ts";
 import type { KeyRow, Row } from "./statements.ts";
 import type { Sync } from "./syncs.ts";
 import { type Found, transactionsOf } from "./transactions.ts";
@@ -114,7 +114,7 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
 
   function find(key: string): Found<Entry | null> {
     const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
-    if (value === null || written === null) {
+    if (value === null) {
       // No commit after `before` has removed it: the only one is ours, and did not.
       const isUntouched = last === ownCommit && !changed.has(key);
       return { result: null, revision: isUntouched ? before : last };
@@ -240,7 +240,7 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
       await transactions.close();
       await syncs.close();
       if (findReplaced() === null && syncs.failure === undefined) database.close();
-      else abandon(database);
+      else abandoned.push(database);
     },
   });
 }
