@@ -2,7 +2,7 @@
 import { HTTPException } from "hono/http-exception";
 import { type Buffer, isUtf8 } from "node:buffer";
 import { json } from "../stores/json/text.ts";
-import { hexDigit } from "../stores/json/tokens.ts";
+import { hexDigit } from "../stores/json/reader.ts";
 import { type JsonText, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueTooLarge } from "../stores/store.ts";
 import type { KvContext } from "./answers.ts";
 import { expectUtf8, MAX_MEMBERS, readBytes, tooManyMembers } from "./bodies.ts";
