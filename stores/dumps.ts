@@ -80,17 +80,11 @@ export class RestoreStopped extends Error {
   constructor(
     override readonly cause: unknown,
     readonly line: number | undefined,
-    readonly restored = 0,
+    readonly restored: number,
   ) {
     const { message } = cause as Error;
     super(line === undefined ? message : `Cannot restore line ${line}: ${message}`);
   }
-}
-
-/** How many lines were written, and how many left out since their entries have expired. */
-export interface Restored {
-  restored: number;
-  expired: number;
 }
 
 /**
@@ -98,6 +92,7 @@ export interface Restored {
  * `{"key": value}`, or has a lifetime too: `{"key": "a", "value": 1, "expires": null}`.
  *
  * @param dump Bytes in UTF-8, cut anywhere
+ * @returns How many lines were written, and how many left out since their entries have expired
  * @throws {RestoreStopped} At the first line that is not an entry, or if reading or writing fails
  * @throws {InvalidArgument} If the ttl is not one
  */
@@ -105,7 +100,7 @@ export async function restore(
   store: Store,
   dump: AsyncIterable<Uint8Array>,
   { ttl, onProgress = () => {}, now = Date.now, limits = LIMITS }: RestoreOptions = {},
-): Promise<Restored> {
+): Promise<{ restored: number; expired: number }> {
   checkTtl(ttl);
   let batch: Line[] = [];
   let bytes = 0;

@@ -46,8 +46,6 @@ export interface Line {
 
 /** A line is not an entry. */
 export class BadLine extends Error {
-  override readonly name = "BadLine";
-
   /** Takes the number of the line, and what is wrong with it. */
   constructor(readonly line: number, override readonly cause: unknown) {
     super();

@@ -28,15 +28,8 @@ export interface SubscribeOptions {
   failed(cause: Error): Error;
 }
 
-/** One connection that receives changes. */
-export interface Subscription {
-  /** Every later write will be received. */
-  readonly changes: Changes;
-  /** Ends the watches if changes may be missed. Returns whether they go on. */
-  test(): Promise<boolean>;
-  /** Ends the watches without an error, and the connection. */
-  close(): Promise<void>;
-}
+/** One connection that receives every later change. */
+export type Subscription = Awaited<ReturnType<typeof listen>>;
 
 /** Listens with the options of `redis`; in a Cluster, on any server that reaches every master. */
 export async function subscribe(
@@ -59,7 +52,7 @@ async function listen(
   server: Redis,
   check: (connection: Redis) => Promise<void>,
   { channel, prefix, interval, until, failed }: SubscribeOptions,
-): Promise<Subscription> {
+) {
   const changes = new Changes();
   // Without a reconnection, which would hide that changes were missed.
   const connection = server.duplicate({ lazyConnect: true, retryStrategy: () => null });
@@ -71,6 +64,7 @@ async function listen(
     if (name.startsWith(prefix) && isKey(key)) changes.add(key);
   });
 
+  /** Ends the watches if changes may be missed. Returns whether they go on. */
   async function test(): Promise<boolean> {
     try {
       await within(interval, check(connection));
@@ -110,7 +104,8 @@ async function listen(
   return {
     changes,
     test,
-    async close() {
+    /** Ends the watches without an error, and the connection. */
+    async close(): Promise<void> {
       changes.end();
       clearInterval(timer);
       await disconnect(connection);

@@ -43,19 +43,13 @@ handler.dispatch = function (take) {
   }
 };
 
-/** The connection to the server, or to all servers of a Cluster. */
-export interface Client {
-  readonly redis: Redis | Cluster;
-  /** Closes it, and the connections to Sentinels. */
-  close(): Promise<void>;
-}
-
 /**
- * Connects in the background; a connection that is lost is made again.
+ * Connects to the server, or to all of a Cluster, in the background; a connection that is lost is made
+ * again. The function that is returned closes it, and the connections to Sentinels.
  *
  * @param deadline Of calls, in milliseconds: Sentinels are asked for the master twice in that time
  */
-export function connect(target: RedisUrl, deadline: number): Client {
+export function connect(target: RedisUrl, deadline: number) {
   const { hosts, path, username, password, database, tls } = target;
   const backOff = (attempt: number) => Math.min(25 * 2 ** attempt, MAX_BACK_OFF);
   const timeout = Math.min(deadline, CONNECT_TIMEOUT);

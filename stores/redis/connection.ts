@@ -5,7 +5,7 @@
 import { Cluster, Command, type Redis } from "ioredis";
 import { InvalidArgument, StoreFull, StoreUnavailable } from "../store.ts";
 import { unref } from "../timers.ts";
-import { type Client, connect, gatherCommands } from "./client.ts";
+import { connect, gatherCommands } from "./client.ts";
 import { Deadlines } from "./deadlines.ts";
 import { FOREIGN, hasNoConnection, isRefusal } from "./format.ts";
 import type { Send } from "./scripts.ts";
@@ -26,7 +26,7 @@ const NO_PASSWORD = "it requires a password: expected user:password@ in the URL"
 export class Connection {
   readonly redis: Redis | Cluster;
   readonly #hosts: string[];
-  readonly #client: Client;
+  readonly #client: ReturnType<typeof connect>;
   readonly #deadlines: Deadlines;
   readonly #beforeCommand: () => void;
   readonly #timer: ReturnType<typeof setInterval>;

@@ -89,8 +89,7 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
     if (log !== null) rewrite(log);
     database.exec("COMMIT");
     const sql = statementsOf(database); // fails if a table or a column is missing
-    if (log === null) return { database, sql, syncs: new Syncs(null), findReplaced: () => null };
-    const paths = [resolve(path), log, log.replace(/wal$/, "shm")];
+    const paths = log === null ? [] : [resolve(path), log, log.replace(/wal$/, "shm")];
     const opened = paths.map(identityOf);
     const findReplaced = () => paths.find((path, i) => opened[i] !== identityOf(path)) ?? null;
     return { database, sql, syncs: new Syncs(log, sync), findReplaced };
