@@ -117,10 +117,8 @@ function lengthOf(found: Found[]): number {
 }
 
 /**
- * Finds out whether the source reads what is written to the target. URLs do not tell: a service may
- * serve a file, and add a prefix of its own. Listing the keys takes a few percent of the copy's time.
- *
- * @throws {UnfitTarget} If it does
+ * Fails if the source reads what is written to the target. URLs do not tell: a service may serve a
+ * file, and add a prefix of its own. Listing the keys takes a few percent of the copy's time.
  */
 async function expectOther(from: Store, to: Store, prefix: string): Promise<void> {
   const probe = `${prefix}dump.ts-${crypto.randomUUID()}`;
@@ -146,11 +144,7 @@ async function expectOther(from: Store, to: Store, prefix: string): Promise<void
   }
 }
 
-/**
- * Makes a store have what was found, and counts what it does.
- *
- * @throws {UnfitTarget} If the store does not take a key
- */
+/** Makes a store have what was found, and counts what it does. */
 async function write(
   to: Store,
   found: Found[],
@@ -177,9 +171,7 @@ async function write(
 
 /**
  * Yields the keys that changed, whenever there are any: take some off. They are collected from now on,
- * each once, also while there is no time to copy them.
- *
- * @throws {unknown} If the watch fails
+ * each once, also while there is no time to copy them, until the watch ends or fails.
  */
 function changedKeys(changes: ReadableStream<Change>): AsyncGenerator<Set<string>> {
   const keys = new Set<string>();

@@ -16,11 +16,7 @@ export interface Patience {
   now?(): number;
 }
 
-/**
- * Reads from a store, again and again while it is unavailable.
- *
- * @throws {StoreUnavailable} If that takes over a minute
- */
+/** Reads from a store, repeatedly while it is unavailable, for up to a minute. */
 export async function outlasting<T>(
   read: () => Promise<T>,
   { tell, sleep = delay, now = () => performance.now() }: Patience,
@@ -40,8 +36,6 @@ export async function outlasting<T>(
 /**
  * Returns the changes of a store. After a short outage it resumes; after a restart, the changes since
  * are no longer known, and the stream fails with `ChangesLost`.
- *
- * @throws {StoreUnavailable} If the watch cannot begin
  */
 export async function changesOf(
   store: Store,

@@ -1,10 +1,8 @@
 /** The query of a store's URL. */
 
 /**
- * Returns the parameters of a query by their names, decoded.
+ * Returns the parameters of a query without its `?`, decoded, by the names that the store knows.
  *
- * @param query Without its `?`
- * @param names Of the parameters that the store knows
  * @throws {TypeError} With what was expected
  */
 export function parseQuery<Name extends string>(

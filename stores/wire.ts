@@ -86,12 +86,7 @@ function contentsText(entry: Entry | null): string {
 
 // ---- How the client reads it ---------------------------------------------------------------
 
-/**
- * Reads the answers to an array of operations.
- *
- * @param operations The kind and the key of each operation that was sent
- * @throws {UnexpectedAnswer} If the text is not their answers
- */
+/** @throws {UnexpectedAnswer} If the text is not the answers to the operations that were sent */
 export function readAnswers(
   text: string,
   operations: readonly Pick<Operation, "op" | "key">[],
@@ -115,11 +110,7 @@ function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
   return { status, written: { revision, expires } };
 }
 
-/**
- * Reads the body of an error response.
- *
- * @throws {UnexpectedAnswer} If the text is something else
- */
+/** @throws {UnexpectedAnswer} If the text is not the body of an error response */
 export function readFailure(status: number, text: string): Failure {
   try {
     const problem = parse(text);

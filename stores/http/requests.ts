@@ -45,11 +45,7 @@ export class Requests {
     this.#headers = { Authorization: `Bearer ${token}` };
   }
 
-  /**
-   * Sends a request and reads the text of its answer.
-   *
-   * @param read May throw an {@linkcode UnexpectedAnswer}
-   */
+  /** Sends a request. Its answer is for `read`, which may throw an {@linkcode UnexpectedAnswer}. */
   async call<T>(
     path: string,
     read: (text: string) => T,
@@ -152,11 +148,7 @@ export function overFetch(service: URL, fetch: typeof globalThis.fetch): Transpo
   };
 }
 
-/**
- * Reads the text of a response.
- *
- * @throws {UnexpectedAnswer} If it is over `limit` bytes; the rest is not read
- */
+/** @throws {UnexpectedAnswer} If the text is over `limit` bytes; the rest is not read */
 export async function readText({ body }: Incoming, limit = MAX_TEXT_BYTES): Promise<string> {
   const decoder = new TextDecoder();
   let bytes = 0;

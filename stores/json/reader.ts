@@ -79,11 +79,7 @@ export class JsonReader {
     do visit(); while (this.#continues(CLOSE_ARRAY));
   }
 
-  /**
-   * Reads a name or a short string, and returns it unescaped.
-   *
-   * @throws {SyntaxError} Also if it is over 64 KiB
-   */
+  /** Reads a name or a short string, of 64 KiB at most, and returns it unescaped. */
   string(): string {
     const start = this.#beginText();
     this.#readString();

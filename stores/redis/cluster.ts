@@ -74,11 +74,7 @@ async function checkState(server: Server, timeout: number): Promise<void> {
   }
 }
 
-/**
- * Returns the masters, which have all keys of the Cluster.
- *
- * @throws {Error} If one is down or not known here, or no server has some slot
- */
+/** Returns the masters. Fails unless they have all keys: one may be down, or not known here. */
 export async function allMasters(cluster: Cluster): Promise<Redis[]> {
   const masters = cluster.nodes("master");
   // Without any, nobody would say how many there are.
@@ -95,10 +91,8 @@ export async function allMasters(cluster: Cluster): Promise<Redis[]> {
 }
 
 /**
- * Returns keys, one on each master that has keys with this prefix and many slots: with a {tag} in
- * the prefix, on the only one.
- *
- * @param end With which the keys end
+ * Returns keys that end with `end`, one on each master that has keys with this prefix and many slots:
+ * with a {tag} in the prefix, on the only one.
  */
 export function keysOnMasters(cluster: Cluster, prefix: string, end: string): string[] {
   const keys = new Map<string | undefined, string>();
@@ -109,12 +103,7 @@ export function keysOnMasters(cluster: Cluster, prefix: string, end: string): st
   return [...keys.values()];
 }
 
-/**
- * Checks that a server receives what is published on any master.
- *
- * @param connection To that server
- * @throws {Error} If it does not reach every master: it is cut off, or was removed
- */
+/** @throws {Error} If a server may miss what is published on a master: it is cut off, or removed */
 export async function checkReach(connection: Redis): Promise<void> {
   // By RESP2 it can ask for nothing.
   if (connection.mode === "subscriber") {

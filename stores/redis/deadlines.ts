@@ -15,12 +15,7 @@ export class Deadlines {
   /** @param timeout Of each call, in milliseconds */
   constructor(readonly timeout: number) {}
 
-  /**
-   * Runs a call to its end, or to its deadline.
-   *
-   * @param run Gets a function that returns whether the deadline has passed
-   * @param late Returns the error of a call that takes too long
-   */
+  /** Runs a call to its end, or to its deadline, when `late` returns its error. */
   run<T>(run: (isLate: () => boolean) => Promise<T>, late: () => Error): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     const until = performance.now() + this.timeout;

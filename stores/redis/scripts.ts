@@ -79,7 +79,7 @@ export const PROBE = script(
   (values): values is [] => values.length === 0,
 );
 
-/** A Lua script, the hash by which the server knows it once it has run, and a check of what it returns. */
+/** A Lua script, the hash by which the server knows it once it has run, and a check of its array. */
 function script<Done extends unknown[]>(
   lua: string,
   isDone: (values: unknown[]) => values is Done,

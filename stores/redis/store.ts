@@ -112,11 +112,7 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
     return decode(key, packed);
   }
 
-  /**
-   * Returns the changes that are received since the first watch.
-   *
-   * @param until When the caller gets an error instead, by `performance.now()`
-   */
+  /** Returns the changes received since the first watch; after `until` (`performance.now()`), fails. */
   async function receivedChanges(until: number): Promise<Changes> {
     const current = subscription;
     const isOver = current !== undefined && !await current.then((it) => it.test(), () => false);

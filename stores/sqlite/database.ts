@@ -154,11 +154,7 @@ function untilUnlocked(statement: StatementSync) {
   }
 }
 
-/**
- * Returns the version of the file's tables; 0 where there are none.
- *
- * @throws {Error} If they are not ours, or those of a newer program
- */
+/** Returns the version of the tables, or 0: there are none. Fails if they are not ours, or too new. */
 function versionOf(database: DatabaseSync): number {
   const { tables, application, version } = database.prepare(
     `SELECT count(*) AS tables, application_id AS application, user_version AS version
@@ -187,8 +183,9 @@ function hasCode(code: number): (error: unknown) => boolean {
 }
 
 /**
- * Databases that no garbage collector may close: that would copy the log into the file, over the pages of
- * a process with another log. A program that ends without `Deno.exit` or `process.exit` does it nonetheless.
+ * Databases that the garbage collector must not close: that would copy the log into the file, over the
+ * pages of a process with another log. A program that ends without `Deno.exit` or `process.exit` closes
+ * them nonetheless.
  */
 export const abandoned: DatabaseSync[] = [];
 

@@ -95,11 +95,7 @@ export function transactionsOf(
     });
   }
 
-  /**
-   * Runs `run` in a write transaction, and rolls that back.
-   *
-   * @throws {StoreFull | StoreUnavailable} If that fails, or writes do
-   */
+  /** Runs `run` in a write transaction, and rolls that back. Fails as a write would. */
   async function check(run: () => void): Promise<void> {
     try {
       await locked(() => {
