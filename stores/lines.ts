@@ -71,9 +71,7 @@ export async function* linesOf(
       throw new BadLine(number, new ValueTooLarge(`it is over ${longest} bytes`));
     }
     if (needed > line.length) {
-      const longer = Buffer.alloc(Math.min(Math.max(needed, 2 * line.length), longest));
-      line.copy(longer, 0, 0, length);
-      line = longer;
+      line = Buffer.concat([line], Math.min(Math.max(needed, 2 * line.length), longest));
     }
     line.set(part, length);
     length = needed;

@@ -23,12 +23,12 @@ interface EngineEntry {
   watchesOthers: boolean;
 }
 
-const MEMORY: EngineEntry = withPrefix({
+const MEMORY: EngineEntry = {
   check() {},
   open: async () => (await import("./memory.ts")).memoryStore(),
   watchesOthers: false,
-});
-const SQLITE: EngineEntry = withPrefix({
+};
+const SQLITE: EngineEntry = {
   check(url) {
     const path = pathOf(url);
     if (path === "") throw new TypeError("expected the path of a file");
@@ -40,8 +40,8 @@ const SQLITE: EngineEntry = withPrefix({
   open: async (url, options) =>
     (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),
   watchesOthers: false,
-});
-const HTTP: EngineEntry = withPrefix({
+};
+const HTTP: EngineEntry = {
   check(url) {
     const parsed = URL.parse(url);
     if (parsed === null) throw new TypeError("expected a host after the scheme");
@@ -52,7 +52,7 @@ const HTTP: EngineEntry = withPrefix({
   },
   open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
   watchesOthers: true,
-});
+};
 const REDIS: EngineEntry = {
   check: parseRedisUrl,
   open: async (url) => (await import("./redis/store.ts")).redisStore(url),
@@ -104,8 +104,12 @@ const ENGINES = new Map([
 export async function openStore(url: string, options: OpenOptions = {}): Promise<Store> {
   const engine = engineOf(url);
   const problem = storeUrlProblem(url);
-  if (engine && problem === null) return await engine.open(url, options);
-  throw new InvalidArgument("url", `Cannot open the store "${withoutPassword(url)}": ${problem}`);
+  if (engine === undefined || problem !== null) {
+    throw new InvalidArgument("url", `Cannot open the store "${withoutPassword(url)}": ${problem}`);
+  }
+  const { address, prefix } = splitPrefix(url, engine);
+  const store = await engine.open(address, options);
+  return prefix === "" ? store : prefixed(store, prefix);
 }
 
 /** Returns what is wrong with a store's URL, or null. */
@@ -117,7 +121,7 @@ export function storeUrlProblem(url: string): string | null {
     return `expected ${first}, a file, ${others.join(", ")} or ${last}`;
   }
   try {
-    engine.check(url);
+    engine.check(splitPrefix(url, engine).address);
     return null;
   } catch (error) {
     return (error as TypeError).message;
@@ -146,20 +150,9 @@ function pathOf(url: string): string {
   return url.replace(/^sqlite:/, "");
 }
 
-/** Takes `?prefix=` off the URL, for an engine that does not read it itself. */
-function withPrefix(engine: EngineEntry): EngineEntry {
-  return {
-    ...engine,
-    check: (url) => engine.check(splitPrefix(url).address),
-    async open(url, options) {
-      const { address, prefix } = splitPrefix(url);
-      const store = await engine.open(address, options);
-      return prefix === "" ? store : prefixed(store, prefix);
-    },
-  };
-}
-
-function splitPrefix(url: string): { address: string; prefix: string } {
+/** Takes `?prefix=` off the URL, unless the engine reads it itself. */
+function splitPrefix(url: string, engine: EngineEntry): { address: string; prefix: string } {
+  if (engine === REDIS) return { address: url, prefix: "" };
   const [, address = url, query = ""] = /^([^?]*)\?(.*)$/s.exec(url) ?? [];
   return { address, prefix: parseQuery(query, ["prefix"]).prefix ?? "" };
 }

@@ -52,8 +52,7 @@ export async function listPage(
   timeout: number,
 ): Promise<Page> {
   const end = performance.now() + timeout;
-  const servers = await findServers(redis);
-  const listing = listingOf(start, servers);
+  const { masters, listing } = await findServers(redis, start);
   const position = after === undefined ? FIRST : parse(after, listing, start);
   const pattern = `${start.replace(/[*?[\]\\]/g, "\\$&")}*`;
   const met = new Set(position.met);
@@ -63,9 +62,9 @@ export async function listPage(
   let { server, scan } = position;
   let count = limit;
   while (keys.length < limit && performance.now() < end) {
-    const node = servers[server]?.node;
-    if (node === undefined) break;
-    const reply = await node.scan(scan, "MATCH", pattern, "COUNT", count);
+    const master = masters[server];
+    if (master === undefined) break;
+    const reply = await master.scan(scan, "MATCH", pattern, "COUNT", count);
     const [next, names] = checkScan(reply, start);
     const found = new Map(names.map((name) => [fingerprint(name), name]));
     const fresh = [...found].filter(([mark]) => !met.has(mark)).map(([, name]) => name);
@@ -83,11 +82,11 @@ export async function listPage(
     const enough = names.length === 0 ? 2 * count : (limit - keys.length) * count / names.length;
     count = Math.min(Math.ceil(enough), MAX_SCAN);
   }
-  if (redis instanceof Cluster && listingOf(start, await findServers(redis)) !== listing) {
+  if (redis instanceof Cluster && (await findServers(redis, start)).listing !== listing) {
     throw new Error("the Cluster has moved slots from one master to another");
   }
   const ahead = keys.splice(limit);
-  const isLast = ahead.length === 0 && server === servers.length;
+  const isLast = ahead.length === 0 && server === masters.length;
   const last = [...met].slice(-REMEMBERED);
   return { keys, next: isLast ? null : format(listing, { server, scan, met: last, ahead }) };
 }
@@ -132,20 +131,19 @@ function parseAhead(rest: string, start: string): string[] | null {
   }
 }
 
-/** A master to list, and what changes if its keys are no longer the same to SCAN. */
-interface ListedServer {
-  state: string;
-  node: Redis;
-}
-
-/** Returns the masters in the order of the ids of their processes, which are new at each start. */
-async function findServers(redis: Redis | Cluster): Promise<ListedServer[]> {
+/**
+ * Returns the masters in the order of the ids of their processes, which are new at each start, and what
+ * identifies a listing: it changes if the keys of a master are no longer the same to SCAN.
+ */
+async function findServers(redis: Redis | Cluster, start: string) {
   const nodes = redis instanceof Cluster ? await findMasters(redis) : [redis];
   const servers = await Promise.all(nodes.map(async (node) => {
     const slots = redis instanceof Cluster ? slotsOf(node) : "";
     return { state: (await Promise.all([runOf(node), slots])).join(" "), node };
   }));
-  return servers.sort((a, b) => a.state < b.state ? -1 : 1);
+  servers.sort((a, b) => a.state < b.state ? -1 : 1);
+  const listing = fingerprint(JSON.stringify([start, ...servers.map(({ state }) => state)]));
+  return { masters: servers.map(({ node }) => node), listing };
 }
 
 /** Returns the masters that have all keys, also those that ioredis does not know yet, or no longer. */
@@ -158,11 +156,6 @@ async function findMasters(cluster: Cluster): Promise<Redis[]> {
     await new Promise((done) => cluster.refreshSlotsCache(done));
     return await allMasters(cluster);
   }
-}
-
-/** Returns what identifies a listing. */
-function listingOf(start: string, servers: readonly ListedServer[]): string {
-  return fingerprint(JSON.stringify([start, ...servers.map(({ state }) => state)]));
 }
 
 /** Ids of connections, for servers whose process id may not be asked for: none outlives its process. */
