@@ -18,7 +18,6 @@ export class Changes {
   #forgotten = 0;
   #end: { error?: Error } | null = null;
 
-  /** @param kept How many changes back a watch can be resumed, at least */
   constructor(readonly kept = MAX_CHANGES) {}
 
   /** Notes that `key` was written or removed. */

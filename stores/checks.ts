@@ -35,10 +35,8 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-/** The arguments of a call that are checked. */
-interface Arguments {
+interface Arguments extends TtlOption {
   keys?: Iterable<string>;
-  ttl?: number | undefined;
   prefix?: string;
   limit?: number;
 }

@@ -44,9 +44,8 @@ export interface Line {
   ttl: number | undefined;
 }
 
-/** A line is not an entry. */
+/** A line is not an entry: its number, and what is wrong with it. */
 export class BadLine extends Error {
-  /** Takes the number of the line, and what is wrong with it. */
   constructor(readonly line: number, override readonly cause: unknown) {
     super();
   }
@@ -137,7 +136,6 @@ function backedUp(members: [string, JsonText][], now: () => number): Omit<Line, 
   return { key: JSON.parse(key), value, ttl };
 }
 
-/** The members of the object in a line. */
 function membersOf(text: Uint8Array<ArrayBuffer>): [string, JsonText][] {
   const members: [string, JsonText][] = [];
   try {

@@ -22,14 +22,12 @@ export class SortedEntries {
     return this.#chunks.map((chunk) => chunk.length);
   }
 
-  /** Returns the entry under a key, or null. */
   get(key: string): Entry | null {
     const { chunk, index } = this.#find(key);
     const entry = chunk[index];
     return entry?.key === key ? entry : null;
   }
 
-  /** Adds an entry, or replaces the one under its key. */
   set(entry: Entry): void {
     const { chunk, index, at } = this.#find(entry.key);
     if (chunk[index]?.key === entry.key) {
@@ -43,7 +41,6 @@ export class SortedEntries {
     }
   }
 
-  /** Removes the entry under a key, if there is one. */
   delete(key: string): void {
     const { chunk, index, at } = this.#find(key);
     if (chunk[index]?.key !== key) return;

@@ -84,22 +84,22 @@ export class Requests {
     if (STORE_ERRORS.some((type) => cause instanceof type)) return cause;
     if (cause instanceof UnexpectedAnswer) {
       const what = `is not a key-value service: it answered ${cause.message}`;
-      return this.#unavailable(what, "unknown", cause);
+      return this.unavailable(what, "unknown", cause);
     }
     if (cause instanceof NotSent) {
-      return this.#unavailable(`cannot be reached: ${cause.message}`, "unchanged", cause);
+      return this.unavailable(`cannot be reached: ${cause.message}`, "unchanged", cause);
     }
     // NotCapable: Deno was not given the network, which says nothing about the service.
     if (!(cause instanceof Error) || cause.name === "NotCapable") return cause;
     const what = cause.name === "TimeoutError" ? "did not answer in time" : "cut the connection";
-    return this.#unavailable(what, "unknown", cause);
+    return this.unavailable(what, "unknown", cause);
   }
 
   /** Returns the error for a response other than a 200, or throws an {@linkcode UnexpectedAnswer}. */
   refused(status: number, text: string, mistake?: RequestOptions["mistake"]): Error {
     if (status === 401) {
       const wanted = "Authorization" in this.#headers ? "another token" : "a token";
-      return this.#unavailable(`requires ${wanted}: set ${this.tokenName}`, "unchanged");
+      return this.unavailable(`requires ${wanted}: set ${this.tokenName}`, "unchanged");
     }
     const failure = readFailure(status, text);
     return mistake?.status === status
@@ -112,15 +112,10 @@ export class Requests {
     if (status === 507) return new StoreFull(`${this.#service}: ${detail}`);
     // An internal error may have come after the write.
     const usual = status < 500 ? "unchanged" : "unknown";
-    return this.#unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
+    return this.unavailable(`answered ${status}: ${detail}`, outcome ?? usual);
   }
 
-  /** Returns the error for a call that could not be sent in time. */
-  late(): StoreUnavailable {
-    return this.#unavailable("did not answer in time", "unchanged");
-  }
-
-  #unavailable(what: string, outcome: StoreUnavailable["outcome"], cause?: unknown) {
+  unavailable(what: string, outcome: StoreUnavailable["outcome"], cause?: unknown) {
     return new StoreUnavailable(`${this.#service} ${what}`, { cause, outcome });
   }
 }

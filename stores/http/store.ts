@@ -80,7 +80,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   // A call waits to be sent, then for its answer: half of the deadline for each.
   const timeout = deadline / 2;
   const requests = new Requests(url, token, timeout, transport, options.tokenName);
-  const common = { send, timeout, late: () => requests.late(), ...hasSockets ? {} : ALONE };
+  const late = () => requests.unavailable("did not answer in time", "unchanged");
+  const common = { send, timeout, late, ...hasSockets ? {} : ALONE };
   const reads = new Batches({ requests: 4, operations: 100, ...common });
   const writes = new Batches({ requests: 1, operations: 400, ...common });
   const watches = new Set<AbortController>();
