@@ -16,10 +16,7 @@ export interface RequestOptions {
   /** The longest answer that is read, in bytes. */
   readonly limit?: number;
   /** A status that means that this argument of the caller is wrong. */
-  readonly mistake?: {
-    readonly status: number;
-    readonly argument: InvalidArgument["argument"];
-  } | undefined;
+  readonly mistake?: { status: number; argument: InvalidArgument["argument"] } | undefined;
 }
 
 export class Requests {

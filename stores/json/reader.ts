@@ -26,7 +26,7 @@ export const LIMITS = {
 };
 
 /**
- * A reader of one JSON text. Its methods throw a `SyntaxError` at what is not JSON.
+ * A reader of one JSON text. It throws a `SyntaxError` at what is not JSON.
  *
  * @example
  * ```ts
@@ -45,10 +45,7 @@ export class JsonReader {
   #end = 0;
   #pending = 0;
 
-  /**
-   * @param bytes The text, which is overwritten
-   * @throws {SyntaxError} If it is not UTF-8
-   */
+  /** @param bytes The text in UTF-8, which is overwritten */
   constructor(bytes: Uint8Array<ArrayBuffer>, readonly limits = LIMITS) {
     if (!isUtf8(bytes)) throw new SyntaxError("expected UTF-8");
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -83,7 +80,7 @@ export class JsonReader {
   string(): string {
     const start = this.#beginText();
     this.#readString();
-    const end = this.#endText();
+    const end = this.#drop(0);
     const { stringBytes } = this.limits;
     if (end - start > stringBytes) {
       throw new SyntaxError(`a string over ${stringBytes} bytes at ${start}`);
@@ -101,7 +98,7 @@ export class JsonReader {
   value(): JsonText {
     const start = this.#beginText();
     this.#readValue(0);
-    const end = this.#endText();
+    const end = this.#drop(0);
     if (end - start > this.limits.valueBytes) throw new ValueTooLarge();
     return this.#bytes.toString("utf8", start, end) as JsonText;
   }
@@ -258,22 +255,16 @@ export class JsonReader {
     return this.#end = this.#pending = this.#at;
   }
 
-  /** Returns the position after the compacted text. */
-  #endText(): number {
-    this.#drop(0);
-    return this.#end;
-  }
-
-  /** Leaves the next bytes out of the compacted text. */
-  #drop(count: number): void {
+  /** Leaves the next bytes out of the compacted text, and returns where that ends. */
+  #drop(count: number): number {
     const bytes = this.#bytes;
     const at = this.#at;
     let end = this.#end;
     let pending = this.#pending;
     if (end === pending) end = at;
     else while (pending < at) bytes[end++] = bytes[pending++] as number;
-    this.#end = end;
     this.#pending = this.#at = at + count;
+    return this.#end = end;
   }
 
   /** Replaces the next bytes by a character. */
