@@ -35,8 +35,6 @@ const PROGRESS_AFTER = 1000;
 const PROGRESS_EVERY = 200;
 
 class UnreadableFile extends Error {
-  override readonly name = "UnreadableFile";
-
   constructor(path: string, cause: unknown) {
     const why = (cause as Error).message.replace(/: open '.*'$/s, "");
     super(`Cannot read "${withoutPassword(path)}": ${why}`, { cause });

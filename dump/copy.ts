@@ -16,9 +16,7 @@ const PROBE = /dump\.ts-[\da-f-]{36}$/;
  * The target of a copy is within the source, which would make copies of copies; or it has entries: what
  * was removed from the source would stay; or it does not take a key.
  */
-export class UnfitTarget extends Error {
-  override readonly name = "UnfitTarget";
-}
+export class UnfitTarget extends Error {}
 
 /** A copy that stopped early. What it has written stays. */
 export class CopyStopped extends Error {

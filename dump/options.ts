@@ -34,9 +34,7 @@ export interface Options {
   to: string | undefined;
 }
 
-export class UsageError extends Error {
-  override readonly name = "UsageError";
-}
+export class UsageError extends Error {}
 
 const OPTIONS: Record<string, { type: "string" | "boolean"; short?: string }> = {
   prefix: { type: "string" },
