@@ -40,9 +40,8 @@ export class DataSchema<T extends object> {
         return after(migrated, (result) => fitting(result, () => "what migrate gave"));
       }
       const hint =
-        "text that is not a JSON object: Flask stores NaN and Infinity, which JSON lacks";
-      const what = typeof stored === "string" ? `what is stored, ${hint},` : "what is stored";
-      return fitting(result, () => what);
+        "(text that is not a JSON object, as NaN of Flask, or over 64 KiB when inflated)";
+      return fitting(result, () => `what is stored${typeof stored === "string" ? ` ${hint}` : ""}`);
     });
   }
 
