@@ -18,11 +18,11 @@
  *
  * @module
  */
-import { type Context, Hono } from "hono";
-import { HTTPException } from "hono/http-exception";
+import { Hono } from "hono";
 import { z } from "zod";
-import { COUNTER_HEADERS, counterPage, errorPage, unreadablePage } from "./counter/page.tsx";
+import { failed, notFound } from "./counter/errors.tsx";
 import { operation } from "./counter/operation.ts";
+import { COUNTER_HEADERS, counterPage } from "./counter/page.tsx";
 import { type Config, ConfigError } from "./server/config.ts";
 import { methodsOf, sameOriginOnly } from "./server/guards.ts";
 import { run } from "./server/program.ts";
@@ -30,21 +30,13 @@ import { serve } from "./server/serve.ts";
 import {
   CookieSessionStore,
   KeyValueSessionStore,
-  SessionDataInvalid,
   sessions,
   type SessionsOptions,
-  type SessionStore,
-  SessionUnavailable,
 } from "./sessions.ts";
 import { withoutPassword } from "./stores/open.ts";
-import { StoreFull } from "./stores/store.ts";
 
 /** What a counter's session holds. Of a Flask app's session, the other keys stay as they are. */
 const CounterSession = z.looseObject({ count: z.number().int().default(0) });
-
-/** How soon a page that says "Temporarily unavailable" is loaded again, in seconds. */
-const RETRY_SECONDS = 5;
-const TRY_AGAIN = { href: "./", action: "Try again" };
 
 /** What {@linkcode counter} takes. */
 export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> {
@@ -87,78 +79,29 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
     .onError(failed);
 }
 
-// ---- What else it answers --------------------------------------------------------------------
-
-function notFound(c: Context, allowed: string): Response {
-  const href = "../".repeat(c.req.path.split("/").slice(2).length) || "./";
-  const title = allowed ? "Not allowed" : "Not found";
-  const message = allowed
-    ? `Cannot ${c.req.method} here: expected ${allowed}.`
-    : "There is no page at this address.";
-  const html = errorPage({ title, message, href, action: "To the counter" });
-  return c.body(html, allowed ? 405 : 404, {
-    ...COUNTER_HEADERS,
-    ...allowed && { Allow: allowed },
-  });
-}
-
-function failed(error: Error, c: Context): Response {
-  if (error instanceof SessionUnavailable) return unavailable(error, c);
-  if (error instanceof SessionDataInvalid) {
-    console.error(`counter: ${error.message}`);
-    return c.body(unreadablePage({}), 500, COUNTER_HEADERS);
-  }
-  const status = error instanceof HTTPException ? error.status : 500;
-  if (status === 500) console.error(error);
-  const message = status === 500 ? "An internal error. It was logged." : `${error.message}.`;
-  const html = errorPage({ title: "That failed", message, ...TRY_AGAIN });
-  return c.body(html, status, COUNTER_HEADERS);
-}
-
-function unavailable({ cause }: SessionUnavailable, c: Context): Response {
-  console.error(`counter: ${(cause as Error).message}`);
-  const problem = cause instanceof StoreFull ? "is full" : "is unavailable";
-  const isReset = c.req.method === "POST";
-  const message = isReset
-    ? `Your session was not reset: the store that keeps it ${problem}.`
-    : `Your count is safe, but the store that keeps it ${problem}. ` +
-      `This page tries again every ${RETRY_SECONDS} seconds.`;
-  const next = isReset ? { href: "./", action: "To the counter" } : TRY_AGAIN;
-  const html = errorPage({ title: "Temporarily unavailable", message, ...next });
-  return c.body(html, 503, {
-    ...COUNTER_HEADERS,
-    "Retry-After": "1",
-    // For browsers, without a script; relative, for a path prefix.
-    ...!isReset && { "Refresh": `${RETRY_SECONDS}; url=./` },
-  });
-}
-
 // ---- The program -----------------------------------------------------------------------------
 
-/**
- * Returns the counter that the configuration describes.
- *
- * @throws {ConfigError} If the cookie's name and attributes break their rules
- */
-function configured(config: Config, store: SessionStore, check?: () => Promise<void>) {
+/** The counter with the cookie that the configuration describes. */
+function configured(config: Config, options: CounterOptions) {
   const cookie = {
     name: config.SESSION_COOKIE_NAME,
-    ...config.SESSION_COOKIE_DOMAIN && { domain: config.SESSION_COOKIE_DOMAIN },
+    domain: config.SESSION_COOKIE_DOMAIN || undefined,
     path: config.SESSION_COOKIE_PATH,
     secure: config.SESSION_COOKIE_SECURE,
     sameSite: config.SESSION_COOKIE_SAMESITE,
     partitioned: config.SESSION_COOKIE_PARTITIONED,
   };
-  const { TRUST_PROXY: trustProxy, KV_URL: kvUrl } = config;
   try {
-    return counter({ store, cookie, trustProxy, kvUrl, ...check && { check } });
+    return counter({ ...options, cookie, trustProxy: config.TRUST_PROXY });
   } catch (cause) {
+    // The name and the attributes break a rule of cookies together.
     if (!(cause instanceof TypeError)) throw cause;
     throw new ConfigError(cause.message, { cause });
   }
 }
 
 if (import.meta.main) {
+  // One for all readings of the configuration: sessions outlive a SIGHUP.
   const randomKey = crypto.randomUUID();
   await run("counter", (program) =>
     serve(program, {
@@ -166,17 +109,17 @@ if (import.meta.main) {
       health: "/health",
       logPaths: ["/", "/reset", "/health", "/metrics"],
       async make(config, open) {
-        const { KV_URL, KV_TOKEN, SECRET_KEY = randomKey, SESSION_COOKIE_ENCRYPT } = config;
+        const { KV_URL, KV_TOKEN, SECRET_KEY = randomKey } = config;
         const lifetimes = {
           lifetime: config.PERMANENT_SESSION_LIFETIME,
-          ...config.SESSION_ABSOLUTE_LIFETIME &&
-            { absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME },
+          absoluteLifetime: config.SESSION_ABSOLUTE_LIFETIME,
         };
         if (config.USE_SESSION_STORE) {
           const kvStore = await open(KV_URL, { token: KV_TOKEN[0] });
           const hashIds = config.HASH_SESSION_IDS;
           const store = new KeyValueSessionStore(kvStore, { ...lifetimes, hashIds });
-          const { fetch } = configured(config, store, () => kvStore.check());
+          const check = () => kvStore.check();
+          const { fetch } = configured(config, { store, check, kvUrl: KV_URL });
           return { fetch, about: `sessions in ${withoutPassword(KV_URL)}` };
         }
         if (SECRET_KEY === randomKey) {
@@ -189,11 +132,11 @@ if (import.meta.main) {
           ...lifetimes,
           fallbacks: config.SECRET_KEY_FALLBACKS,
           digest: config.SESSION_COOKIE_DIGEST,
-          encrypt: SESSION_COOKIE_ENCRYPT,
+          encrypt: config.SESSION_COOKIE_ENCRYPT,
         });
-        const { fetch } = configured(config, store);
-        const kind = store.dataInCookie === "encrypted" ? "an encrypted cookie" : "a signed cookie";
-        return { fetch, about: `sessions in ${kind}` };
+        const { fetch } = configured(config, { store });
+        const kind = store.dataInCookie === "encrypted" ? "an encrypted" : "a signed";
+        return { fetch, about: `sessions in ${kind} cookie` };
       },
     }));
 }

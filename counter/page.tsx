@@ -133,31 +133,11 @@ function CounterPage({ texts, words, link }: CounterPageProps) {
   );
 }
 
-function ResetForm({ action }: { action: string }) {
+/** The button that ends the session. */
+export function ResetForm({ action }: { action: string }) {
   return (
     <form method="post" action="reset">
       <button type="submit" class="outlined">{action}</button>
     </form>
   );
 }
-
-/** Returns the HTML of a page that says what went wrong, and what to do. */
-export const errorPage = template(
-  ["title", "message", "href", "action"],
-  ({ title, message, href, action }) => (
-    <Layout title={title} style={style}>
-      <h1>{title}</h1>
-      <p role="alert">{message}</p>
-      <a class="button" href={href}>{action}</a>
-    </Layout>
-  ),
-);
-
-/** The page of a visitor whose session cannot be read: loading it again would fail again. */
-export const unreadablePage = template([], () => (
-  <Layout title="That failed" style={style}>
-    <h1>That failed</h1>
-    <p role="alert">What is in your session is not a count, so it cannot go on.</p>
-    <ResetForm action="Begin a new session" />
-  </Layout>
-));

@@ -9,7 +9,7 @@ export interface CookieOptions {
   /** By default the session's name, `session`. */
   name?: string;
   /** By default none: only the host that set the cookie receives it. */
-  domain?: string;
+  domain?: string | undefined;
   /** By default `/`. */
   path?: string;
   /** By default `auto`: if the request came by https. */
@@ -154,9 +154,7 @@ function isHttps({ url, headers }: Request, trustProxy: boolean): boolean {
 }
 
 /** Returns the attributes as they follow a value: "; HttpOnly; SameSite=Lax; Path=/". */
-function attributesOf(
-  options: Omit<NamedOptions, "domain"> & { secure: boolean; domain?: string | undefined },
-): string {
+function attributesOf(options: NamedOptions & { secure: boolean }): string {
   const { name, path = "/", sameSite = "Lax", partitioned = false, secure, domain } = options;
   const fixed = { path, sameSite, partitioned, secure, httpOnly: true, ...domain && { domain } };
   const headers = new Headers();

@@ -10,7 +10,7 @@ export interface LifetimeOptions {
   /** Seconds after which an unused session ends: by default 31 days, as in Flask. */
   lifetime?: number;
   /** Seconds after which a session ends even if it is in use: by default never. */
-  absoluteLifetime?: number;
+  absoluteLifetime?: number | undefined;
   /** The clock, in milliseconds since 1970. */
   now?: () => number;
 }
