@@ -14,7 +14,7 @@ import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } fr
 import { checkOptions } from "./options.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
 import type { SessionStore, StoredSession } from "./session_store.ts";
-import { type CookieCodec, type ReadText, Signer } from "./signature.ts";
+import { type CookieCodec, type ReadText, secretBytes, Signer } from "./signature.ts";
 
 /** Flask's salt. The cookie of a session with another name has that name in it. */
 const SALT = "cookie-session";
@@ -88,8 +88,9 @@ export class CookieSessionStore implements SessionStore {
     this.#lifetimes = new Lifetimes(options, lifetimeOf);
     this.lifetime = this.#lifetimes.longest;
     this.now = this.#lifetimes.clock;
-    const signer = new Signer(secretKey, { salt, digest, fallbacks });
-    const cipher = new Cipher(secretKey, salt, fallbacks);
+    const secrets = [secretKey, ...fallbacks].map(secretBytes);
+    const signer = new Signer(secrets, salt, digest);
+    const cipher = new Cipher(secrets, salt);
     const codecs = {
       "false": [signer],
       "read-encrypted": [signer, cipher],

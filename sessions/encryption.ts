@@ -18,7 +18,6 @@ import {
   MAX_COOKIE_LENGTH,
   numberOf,
   type ReadText,
-  secretBytes,
 } from "./signature.ts";
 
 /** What the key is for (RFC 5869, `info`), so that it differs from the one that signs. */
@@ -33,18 +32,12 @@ export class Cipher implements CookieCodec {
   readonly #name: Uint8Array;
 
   /**
+   * @param secrets The first one encrypts; the texts of all are read
    * @param name Of the session
-   * @param fallbacks Older keys, whose texts are still read
-   * @throws {TypeError} If a key is too short
    */
-  constructor(
-    secretKey: string | Uint8Array,
-    name: string,
-    fallbacks: readonly (string | Uint8Array)[],
-  ) {
-    this.#keys = [secretKey, ...fallbacks].map((key) =>
-      hkdf(sha256, secretBytes(key), undefined, UTF8.encode(PURPOSE), KEY_BYTES)
-    );
+  constructor(secrets: Uint8Array[], name: string) {
+    const info = UTF8.encode(PURPOSE);
+    this.#keys = secrets.map((secret) => hkdf(sha256, secret, undefined, info, KEY_BYTES));
     this.#name = UTF8.encode(name);
   }
 

@@ -24,14 +24,6 @@ export const encode: (bytes: Uint8Array) => string = "toBase64" in Uint8Array.pr
   ? (bytes) => bytes.toBase64({ alphabet: "base64url", omitPadding: true })
   : (bytes) => encodeBase64Url(bytes.slice().buffer).replaceAll("=", "");
 
-/** How texts are signed. */
-export interface SignatureOptions {
-  salt: string;
-  digest: keyof typeof DIGESTS;
-  /** Older keys, whose signatures are still accepted. */
-  fallbacks: readonly (string | Uint8Array)[];
-}
-
 /** Makes cookies that nobody without the key can make. */
 export interface CookieCodec {
   /** @param now Seconds since 1970 */
@@ -50,9 +42,9 @@ export interface ReadText {
 export class Signer implements CookieCodec {
   readonly #keys: Sign[];
 
-  /** @throws {TypeError} If a key is shorter than {@linkcode MIN_SECRET_LENGTH} */
-  constructor(secretKey: string | Uint8Array, { salt, digest, fallbacks }: SignatureOptions) {
-    this.#keys = [secretKey, ...fallbacks].map((key) => prepareKey(key, salt, DIGESTS[digest]));
+  /** @param secrets The first one signs; the signatures of all are accepted */
+  constructor(secrets: Uint8Array[], salt: string, digest: keyof typeof DIGESTS) {
+    this.#keys = secrets.map((secret) => prepareKey(secret, salt, DIGESTS[digest]));
   }
 
   write(text: string, now: number): string {
@@ -80,12 +72,8 @@ type Sign = (text: string) => string;
  * The HMAC takes in the key once. Each signature continues from a copy of that state, which costs
  * half; all copy into one object, which saves another third.
  */
-function prepareKey(
-  secretKey: string | Uint8Array,
-  salt: string,
-  digest: typeof sha1 | typeof sha256,
-): Sign {
-  const state = hmac.create(digest, hmac(digest, secretBytes(secretKey), UTF8.encode(salt)));
+function prepareKey(secret: Uint8Array, salt: string, digest: typeof sha1 | typeof sha256): Sign {
+  const state = hmac.create(digest, hmac(digest, secret, UTF8.encode(salt)));
   const copy = state.clone();
   return (text) => encode(state._cloneInto(copy).update(bytesOf(text)).digest());
 }
