@@ -46,7 +46,7 @@ export type { SessionEntries } from "./sessions/rotation.ts";
 export { StoreFull, StoreUnavailable } from "./stores/store.ts";
 export type { LifetimeOf, LifetimeOptions } from "./sessions/lifetimes.ts";
 export type { ResponseBody, Session, SessionResponseInit } from "./sessions/session.ts";
-export type { SessionStore, StoredSession } from "./sessions/session_store.ts";
+export type { DataChange, SessionStore, StoredSession } from "./sessions/session_store.ts";
 
 /** What {@linkcode sessions} takes. */
 export interface SessionsOptions<T extends object, Name extends string = "session"> {

@@ -13,7 +13,7 @@ import { Cipher } from "./encryption.ts";
 import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } from "./lifetimes.ts";
 import { checkOptions } from "./options.ts";
 import { CLOCK_TOLERANCE, readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
-import type { SessionStore, StoredSession } from "./session_store.ts";
+import type { DataChange, SessionStore, StoredSession } from "./session_store.ts";
 import { type CookieCodec, type ReadText, secretBytes, Signer } from "./signature.ts";
 
 /** Flask's salt. The cookie of a session with another name has that name in it. */
@@ -120,10 +120,7 @@ export class CookieSessionStore implements SessionStore {
     return this.#write({ data, created: this.#lifetimes.now(), isDated: true });
   }
 
-  async update(
-    cookie: string,
-    change: (data: unknown) => Promise<object | null>,
-  ): Promise<StoredSession | null> {
+  async update(cookie: string, change: DataChange): Promise<StoredSession | null> {
     const session = await this.#verify(cookie);
     if (session === null) return null;
     const data = await change(session.record.data);

@@ -22,7 +22,7 @@ import { LIFETIME_OPTIONS, type LifetimeOf, type LifetimeOptions, Lifetimes } fr
 import { checkMethods, checkOptions } from "./options.ts";
 import { checkMoved, moveEntry, type SessionEntries } from "./rotation.ts";
 import { readRecord, type SessionRecord, writeRecord } from "./session_record.ts";
-import type { SessionStore, StoredSession } from "./session_store.ts";
+import type { DataChange, SessionStore, StoredSession } from "./session_store.ts";
 
 /** How long an update is tried while other writers are faster, in milliseconds. */
 const MAX_TRYING = 5000;
@@ -134,10 +134,7 @@ export class KeyValueSessionStore implements SessionStore {
     }
   }
 
-  async update(
-    id: string,
-    change: (data: unknown) => Promise<object | null>,
-  ): Promise<StoredSession | null> {
+  async update(id: string, change: DataChange): Promise<StoredSession | null> {
     const key = this.#keyOf(id);
     if (key === null) return null;
     // In turn within this process: in parallel they would only conflict with each other.
@@ -211,7 +208,7 @@ export class KeyValueSessionStore implements SessionStore {
     id: string,
     key: string,
     entry: Entry | null,
-    change: (data: unknown) => Promise<object | null>,
+    change: DataChange,
     isCached: boolean,
   ): Promise<StoredSession | null> {
     if (entry === null) {

@@ -15,6 +15,9 @@ export interface StoredSession {
   readonly renewed: boolean;
 }
 
+/** Returns the new data, given what is stored; null keeps that. */
+export type DataChange = (data: unknown) => Promise<object | null>;
+
 /**
  * Where sessions are kept. `sessions()` calls it; handlers use {@linkcode Session}.
  *
@@ -46,10 +49,7 @@ export interface SessionStore {
    * newer data if another request was faster, and decides nothing on outdated data. It never brings
    * back a session that was destroyed meanwhile. Only a store with `dataInCookie` is exempt.
    */
-  update(
-    cookie: string,
-    change: (data: unknown) => Promise<object | null>,
-  ): Promise<StoredSession | null>;
+  update(cookie: string, change: DataChange): Promise<StoredSession | null>;
   /**
    * Moves the session to a new cookie and ends the old one. Returns null also if another request
    * has just done so.
