@@ -102,10 +102,11 @@ const Listen = z.object({
   LOG: z.enum(LOG_MODES, "expected events, requests or json").default("events"),
 });
 
-/** The environment variables that are read. */
-export const SETTINGS = ["APP_CONFIG", ...Object.keys({ ...ConfigFile.shape, ...Listen.shape })];
-
 export type Config = z.infer<typeof ConfigFile> & z.infer<typeof Listen>;
+
+const SCHEMAS = Object.entries<z.ZodType>({ ...ConfigFile.shape, ...Listen.shape });
+/** The environment variables that are read. */
+export const SETTINGS = ["APP_CONFIG", ...SCHEMAS.map(([key]) => key)];
 
 export function configFile(environment: Record<string, string> = Deno.env.toObject()): string {
   return environment["APP_CONFIG"] || DEFAULT_FILE;
@@ -133,18 +134,16 @@ export class ConfigError extends Error {
  * ```
  */
 export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
-  const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""));
-  if (wrapped.length > 0) {
-    const lines = wrapped.map((key) => `environment: ${key} is ${shown(key, environment[key])}`);
-    throw new ConfigError(lines.map((line) => `${line}: ${WITHOUT_QUOTES}`).join("\n"));
-  }
+  const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""))
+    .map((key) => `environment: ${key} is ${shown(key, environment[key])}: ${WITHOUT_QUOTES}`);
+  if (wrapped.length > 0) throw new ConfigError(wrapped.join("\n"));
   const path = configFile(environment);
   const file = readFile(path, path !== DEFAULT_FILE);
   const problems = Object.keys(file)
     .filter((key) => !Object.hasOwn(ConfigFile.shape, key))
     .map((key) => `${path}: ${unknownKey(key)}`);
   const config: Record<string, unknown> = {};
-  for (const [key, schema] of Object.entries({ ...ConfigFile.shape, ...Listen.shape })) {
+  for (const [key, schema] of SCHEMAS) {
     const text = environment[key] || undefined;
     const value = text === undefined ? file[key] : fromText(text, schema);
     const result = schema.safeParse(value);
@@ -156,14 +155,16 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
       problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
     }
   }
-  const { KV_TOKEN, KV_READ_TOKEN } = config as Config;
-  if (problems.length === 0 && KV_READ_TOKEN.length > 0 && KV_TOKEN.length === 0) {
-    problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
-  }
-  if (problems.length === 0 && KV_READ_TOKEN.some((token) => KV_TOKEN.includes(token))) {
-    problems.push("KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another");
-  }
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
+  const { KV_TOKEN, KV_READ_TOKEN } = config as Config;
+  if (KV_READ_TOKEN.length > 0 && KV_TOKEN.length === 0) {
+    throw new ConfigError("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
+  }
+  if (KV_READ_TOKEN.some((token) => KV_TOKEN.includes(token))) {
+    throw new ConfigError(
+      "KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another",
+    );
+  }
   return config as Config;
 }
 
@@ -175,38 +176,29 @@ function unknownKey(key: string): string {
 }
 
 function readFile(path: string, required: boolean): Record<string, unknown> {
-  let text: string;
   try {
+    const { isFile, size } = Deno.statSync(path);
+    // A pipe would wait silently for its writer, and a device may never end.
+    if (!isFile) throw new Error("expected a regular file");
+    if (size > MAX_FILE_BYTES) throw new Error(`expected ${MAX_FILE_BYTES} bytes at most`);
     // Otherwise each invalid byte would become the same character, in a secret too.
-    text = new TextDecoder("utf-8", { fatal: true }).decode(readBytes(path));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(Deno.readFileSync(path));
+    const value: unknown = JSON.parse(text);
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw new Error("expected a JSON object");
+    }
+    return value as Record<string, unknown>;
   } catch (cause) {
-    if (cause instanceof ConfigError) throw cause;
     if (!required && cause instanceof Deno.errors.NotFound) return {};
-    const problem = cause instanceof TypeError ? "expected UTF-8" : (cause as Error).message;
-    throw new ConfigError(`Cannot read "${path}": ${problem}`, { cause });
+    throw new ConfigError(`Cannot read "${path}": ${problemOf(cause as Error)}`, { cause });
   }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    // V8 quotes the text around the error, which may be a secret.
-    const problem = (cause as Error).message.replace(/, (\.{3})?"[^]*$/, "");
-    throw new ConfigError(`Cannot read "${path}": expected JSON: ${problem}`, { cause });
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ConfigError(`Cannot read "${path}": expected a JSON object`);
-  }
-  return value as Record<string, unknown>;
 }
 
-/** Reads a regular file: a pipe would wait silently for its writer, and a device may never end. */
-function readBytes(path: string): Uint8Array {
-  const { isFile, size } = Deno.statSync(path);
-  if (!isFile) throw new ConfigError(`Cannot read "${path}": expected a regular file`);
-  if (size > MAX_FILE_BYTES) {
-    throw new ConfigError(`Cannot read "${path}": expected ${MAX_FILE_BYTES} bytes at most`);
-  }
-  return Deno.readFileSync(path);
+function problemOf(error: Error): string {
+  if (error instanceof TypeError) return "expected UTF-8";
+  if (!(error instanceof SyntaxError)) return error.message;
+  // V8 quotes the text around the error, which may be a secret.
+  return `expected JSON: ${error.message.replace(/, (\.{3})?"[^]*$/, "")}`;
 }
 
 /**

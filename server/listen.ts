@@ -1,7 +1,6 @@
 /** How a server listens and stops. */
 import { setTimeout as delay } from "node:timers/promises";
 import { ConfigError } from "./config.ts";
-import { type LogMode, logRequests } from "./log.ts";
 import { printWarnings, type Program, stopSignal } from "./program.ts";
 
 /** How long a stopping server waits for the requests under way, in milliseconds. */
@@ -10,24 +9,22 @@ const STOP_GRACE = 10_000;
 const LISTEN_AGAIN_AFTER = 100;
 const LISTEN_AGAIN_WITHIN = 5000;
 
-export interface ListenOptions {
+interface Address {
   hostname: string;
   port: number;
+}
+
+interface ListenOptions extends Address {
   /** What the server serves, for the line that gives its address. */
   about?: string;
-  /** By default events only. */
-  log?: LogMode;
-  /** The paths that a line about a request may show; by default `/`. */
-  logPaths?: string[];
   /**
    * Called when the server begins to stop: ends the responses that would go on forever. It accepts
    * requests until this resolves, for {@linkcode STOP_GRACE} at most: Deno 2.9 lets no body be read once
    * a server shuts down, https://github.com/denoland/deno/issues/36809
    */
-  onStop?: () => void | Promise<void>;
+  onStop?: () => Promise<void>;
 }
 
-type Address = Pick<ListenOptions, "hostname" | "port">;
 type Server = Deno.HttpServer<Deno.NetAddr>;
 
 /**
@@ -43,12 +40,10 @@ type Server = Deno.HttpServer<Deno.NetAddr>;
 export async function listen(
   program: Program,
   handler: Deno.ServeHandler,
-  options: ListenOptions,
+  { hostname, port, about, onStop }: ListenOptions,
 ): Promise<void> {
-  const { hostname, port, about, log = "events", logPaths = ["/"], onStop } = options;
-  const logged = log === "events" ? handler : logRequests(handler, logPaths);
   const stop = stopSignal(program);
-  let server: Server | null = serve(logged, { hostname, port }, program);
+  let server: Server | null = serve(handler, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
   console.log(shownUrl(address) + (about ? ` (${about})` : ""));
   printWarnings(program.warnings);
@@ -65,7 +60,7 @@ export async function listen(
     if (!failure) break;
     console.error(`${failure.message}: closing idle connections`);
     close(server);
-    server = await listenAgain(() => serve(logged, address, program), stop);
+    server = await listenAgain(() => serve(handler, address, program), stop);
   }
   console.log("stopping");
   const timeUp = delay(STOP_GRACE, undefined, { ref: false });

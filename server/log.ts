@@ -5,10 +5,8 @@
 import { unref } from "../stores/timers.ts";
 import { splitUrl } from "./guards.ts";
 
-/** The values of `LOG`. */
+/** The values of `LOG`: what is printed, and in which format. */
 export const LOG_MODES = ["events", "requests", "json"] as const;
-/** What is printed, and in which format. */
-export type LogMode = typeof LOG_MODES[number];
 
 /** Characters that control a terminal, end a line, or change the direction of text. */
 const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
@@ -92,7 +90,7 @@ export class Repeats {
  * @param name Begins every line
  * @param prefix Is removed from the beginning of a message
  */
-export function logAs(name: string, prefix: string, mode: LogMode): void {
+export function logAs(name: string, prefix: string, mode: typeof LOG_MODES[number]): void {
   const repeats = new Repeats();
   for (const method of ["log", "info", "warn", "error"] as const) {
     const write = console[method].bind(console);

@@ -5,6 +5,7 @@ import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { type Config, readConfig } from "./config.ts";
 import { splitUrl } from "./guards.ts";
 import { listen } from "./listen.ts";
+import { logRequests } from "./log.ts";
 import { onHangUp, printProblem, printWarnings, type Program } from "./program.ts";
 
 /** The keys that SIGHUP changes; of a store's URL, its password. */
@@ -32,7 +33,7 @@ export interface Service {
   port: number;
   /** The path and query of the health check, which is never refused. */
   health: string;
-  /** The paths that a line about a request may show. */
+  /** The paths that a line about a request may show: by default `/`. */
   logPaths?: string[];
   /** Makes the server. Its store, if any, is opened by `open`, and closed when it is not needed. */
   make(config: Config, open: typeof openStore): Promise<Served>;
@@ -55,7 +56,7 @@ interface Opened {
  * @throws {ConfigError} If the configuration is invalid, or the server cannot listen
  */
 export async function serve(program: Program, service: Service): Promise<void> {
-  const { port, health, logPaths, make } = service;
+  const { port, health, logPaths = ["/"], make } = service;
   let config = readConfig();
   let current = await begin(config);
   let reloading = Promise.resolve();
@@ -65,12 +66,10 @@ export async function serve(program: Program, service: Service): Promise<void> {
   const answered = Promise.withResolvers<void>();
   onHangUp(() => reloading = reloading.then(reload));
   if (current.opened) tellIfUnavailable(current.opened).catch(console.error);
-  await listen(program, handle, {
+  await listen(program, config.LOG === "events" ? handle : logRequests(handle, logPaths), {
     hostname: config.HOST,
     port: config.PORT ?? port,
-    log: config.LOG,
     about: current.about,
-    ...logPaths && { logPaths },
     onStop: async () => {
       isStopping = true;
       current.onStop?.();
