@@ -4,25 +4,7 @@ import type { Child } from "hono/jsx";
 import { html, raw } from "hono/html";
 import { escapeToBuffer } from "hono/utils/html";
 import { createHash } from "node:crypto";
-
-/** Light and dark by the system's colours; nothing is fetched from anywhere. */
-const STYLE = `
-  :root { color-scheme: light dark; --accent: light-dark(#0b57d0, #a8c7fa); }
-  body { margin: 0; min-height: 100vh; display: grid; place-items: center;
-    font: 1rem/1.5 system-ui, sans-serif; background: light-dark(#f6f7f9, #14161a); }
-  main { box-sizing: border-box; width: min(31rem, 90vw); padding: 2.5rem; border-radius: 1rem;
-    text-align: center; background: light-dark(#fff, #1e2127); box-shadow: 0 1px 4px #0003; }
-  h1 { margin: 0 0 .5rem; font-size: clamp(1.75rem, 8vw, 2.5rem); line-height: 1.2;
-    font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-  p { margin: .5rem 0; color: light-dark(#444, #bbb); }
-  button, .button { margin-top: 1.5rem; padding: .6rem 1.6rem; border: 1px solid transparent;
-    border-radius: 2rem; font: inherit; cursor: pointer; display: inline-block; text-decoration: none;
-    background: var(--accent); color: light-dark(#fff, #062e6f); }
-  button:hover, .button:hover { filter: brightness(1.1); }
-  .outlined { color: var(--accent); background: transparent; border-color: currentcolor; }
-  :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
-  code { font-size: .9em; overflow-wrap: anywhere; }
-`;
+import shared from "./layout.css" with { type: "text" };
 
 function hash(text: string): string {
   return `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
@@ -38,7 +20,7 @@ interface PageAssets {
 export function pageHeaders({ style, script }: PageAssets): Record<string, string> {
   const policy = [
     "default-src 'none'",
-    `style-src ${hash(STYLE)} ${hash(style)}`,
+    `style-src ${hash(shared)} ${hash(style)}`,
     ...script
       ? [
         `script-src ${hash(script)}`,
@@ -93,7 +75,7 @@ export function Layout(
         <meta name="viewport" content="width=device-width, initial-scale=1" />
         <link rel="icon" href="data:," />
         <title>{title}</title>
-        <style>{raw(STYLE)}</style>
+        <style>{raw(shared)}</style>
         <style>{raw(style)}</style>
         {script && <script type="module">{raw(script)}</script>}
       </head>
