@@ -9,6 +9,7 @@
  * All packages run with the rights of their process. What a package can reach is what its files import
  * of Node's modules: a new release that reaches for more shows here.
  */
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 /** Licences that ask for no more than their text. MPL-2.0, of axe-core, is for tests only. */
@@ -34,8 +35,9 @@ interface Lock {
 const lock: Lock = JSON.parse(await Deno.readTextFile("deno.lock"));
 const locked = lock.npm;
 const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).output();
-/** Where Deno keeps packages. */
 const { npmCache } = JSON.parse(new TextDecoder().decode(stdout));
+/** Where Deno keeps the packages of each registry. */
+const registries = Array.from(Deno.readDirSync(npmCache), ({ name }) => join(npmCache, name));
 
 /** The packages that the library needs, with theirs. */
 const needed = new Set<string>();
@@ -45,7 +47,7 @@ const rows: string[] = [];
 let refused = 0;
 for (const id of Object.keys(locked).sort()) {
   const [, name = "", version = ""] = /^(.[^@]*)@([^_]+)/.exec(id) ?? [];
-  const { licence, bytes, reached } = await read(name, version);
+  const { licence, bytes, reached } = read(name, version);
   const isNeeded = needed.has(id);
   const allowed = isNeeded ? LICENCES : [...LICENCES, ...FOR_TESTS];
   if (!allowed.includes(licence)) {
@@ -75,33 +77,20 @@ function need(specifier: string): void {
   for (const dependency of locked[id]?.dependencies ?? []) need(dependency);
 }
 
-async function read(name: string, version: string) {
-  for await (const registry of Deno.readDir(npmCache)) {
-    const root = join(npmCache, registry.name, name, version);
-    const manifest = await Deno.readTextFile(join(root, "package.json")).catch((error) => {
-      if (error instanceof Deno.errors.NotFound) return null;
-      throw error;
-    });
-    if (manifest === null) continue;
-    const reached = new Set<string>();
-    let bytes = 0;
-    for await (const file of filesOf(root)) {
-      bytes += (await Deno.stat(file)).size;
-      if (!/\.[cm]?js$/.test(file)) continue;
-      for (const [, module = ""] of (await Deno.readTextFile(file)).matchAll(REACHING)) {
-        reached.add(module.replace("/promises", ""));
-      }
+function read(name: string, version: string) {
+  const root = registries.map((it) => join(it, name, version)).find((it) => existsSync(it));
+  if (root === undefined) throw new Error(`${name} ${version} is not installed: deno install`);
+  const reached = new Set<string>();
+  let bytes = 0;
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    bytes += statSync(path).size;
+    if (!/\.[cm]?js$/.test(path)) continue;
+    for (const [, module = ""] of readFileSync(path, "utf8").matchAll(REACHING)) {
+      reached.add(module.replace("/promises", ""));
     }
-    const { license } = JSON.parse(manifest);
-    return { licence: String(license), bytes, reached: [...reached].sort() };
   }
-  throw new Error(`${name} ${version} is not installed: deno install`);
-}
-
-async function* filesOf(directory: string): AsyncGenerator<string> {
-  for await (const { name, isFile } of Deno.readDir(directory)) {
-    const path = join(directory, name);
-    if (isFile) yield path;
-    else yield* filesOf(path);
-  }
+  const { license } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  return { licence: String(license), bytes, reached: [...reached].sort() };
 }
