@@ -4,32 +4,25 @@
  */
 
 declare module "@std/assert" {
-  type ErrorClass<E extends Error> = abstract new (...args: never[]) => E;
+  type Class<T> = abstract new (...args: never[]) => T;
 
   export class AssertionError extends Error {}
-  /** @throws {AssertionError} If `expr` is falsy */
   export function assert(expr: unknown, msg?: string): asserts expr;
-  /** @throws {AssertionError} If the values are not deeply equal */
   export function assertEquals<T>(actual: T, expected: T, msg?: string): void;
-  /** @throws {AssertionError} If the values are deeply equal */
   export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void;
-  /** @throws {AssertionError} If `actual` does not match */
   export function assertMatch(actual: string, expected: RegExp, msg?: string): void;
-  /** @throws {AssertionError} If `actual` does not contain `expected` */
   export function assertStringIncludes(actual: string, expected: string, msg?: string): void;
-  /** @throws {AssertionError} If `actual` matches */
   export function assertNotMatch(actual: string, expected: RegExp, msg?: string): void;
-  /** @throws {AssertionError} If `actual` is not an instance of `expectedType` */
-  export function assertInstanceOf<E>(
+  export function assertInstanceOf<T>(
     actual: unknown,
-    expectedType: abstract new (...args: never[]) => E,
+    expectedType: Class<T>,
     msg?: string,
-  ): asserts actual is E;
+  ): asserts actual is T;
   /** Returns the error that the promise rejects with. */
   export function assertRejects(fn: () => PromiseLike<unknown>, msg?: string): Promise<unknown>;
   export function assertRejects<E extends Error>(
     fn: () => PromiseLike<unknown>,
-    errorClass: ErrorClass<E>,
+    errorClass: Class<E>,
     msgIncludes?: string,
     msg?: string,
   ): Promise<E>;
@@ -37,7 +30,7 @@ declare module "@std/assert" {
   export function assertThrows(fn: () => unknown, msg?: string): unknown;
   export function assertThrows<E extends Error>(
     fn: () => unknown,
-    errorClass: ErrorClass<E>,
+    errorClass: Class<E>,
     msgIncludes?: string,
     msg?: string,
   ): E;
