@@ -118,20 +118,9 @@ export class ConfigError extends Error {
 }
 
 /**
- * Reads the configuration file and the environment.
+ * Returns every key with its value or default. Without `APP_CONFIG`, a missing file means the defaults.
  *
- * @param environment The environment variables
- * @returns Every key with its value or default
- * @throws {ConfigError} With a line for each key that is invalid or unknown, or if the file named by
- * `APP_CONFIG` cannot be read. Without `APP_CONFIG`, a missing file means the defaults
- *
- * @example
- * ```ts
- * import { readConfig } from "./config.ts";
- *
- * const config = readConfig({ USE_SESSION_STORE: "true" });
- * console.log(config.USE_SESSION_STORE, config.KV_URL); // true http://localhost:5100
- * ```
+ * @throws {ConfigError} If keys are invalid or unknown, a line for each; or if the file cannot be read
  */
 export function readConfig(environment: Record<string, string> = Deno.env.toObject()): Config {
   const wrapped = SETTINGS.filter((key) => WRAPPED.test(environment[key] ?? ""))

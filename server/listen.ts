@@ -45,7 +45,9 @@ export async function listen(
   const stop = stopSignal(program);
   let server: Server | null = serve(handler, { hostname, port }, program);
   const address = { hostname, port: server.addr.port };
-  console.log(shownUrl(address) + (about ? ` (${about})` : ""));
+  // For the default address, the URL that the documentation names.
+  const shown = hostPort(hostname === "127.0.0.1" ? "localhost" : hostname, address.port);
+  console.log(`http://${shown}` + (about ? ` (${about})` : ""));
   printWarnings(program.warnings);
   /** Servers that answer their last requests: the one that stops, and those that failed before. */
   const closing = new Set<Promise<void>>();
@@ -69,11 +71,7 @@ export async function listen(
   await Promise.race([Promise.all(closing), timeUp]);
 }
 
-/**
- * Listens as soon as it is possible again; resolves to null if the server is to stop.
- *
- * @param sleep Waits for a time in milliseconds
- */
+/** Listens as soon as it is possible again; resolves to null if the server is to stop. */
 export async function listenAgain<T>(
   serve: () => T,
   stop: Promise<null>,
@@ -106,11 +104,6 @@ function listenProblem(cause: unknown, { hostname, port }: Address, program: Pro
       `or choose another port: ${program.startOn(other)}`;
   }
   return `Cannot listen on ${hostPort(hostname, port)}: ${(cause as Error).message}`;
-}
-
-/** The URL to open: for the default address, the one that the documentation names. */
-function shownUrl({ hostname, port }: Address): string {
-  return `http://${hostPort(hostname === "127.0.0.1" ? "localhost" : hostname, port)}`;
 }
 
 /** The part of a URL before its path: an IPv6 address is in brackets. */

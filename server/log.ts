@@ -11,16 +11,7 @@ export const LOG_MODES = ["events", "requests", "json"] as const;
 /** Characters that control a terminal, end a line, or change the direction of text. */
 const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
 
-/**
- * Escapes unprintable characters as JSON does: others may have put them into a key or a message.
- *
- * @example
- * ```ts
- * import { printable } from "./log.ts";
- *
- * console.log(printable("a\nb\x1b[2J")); // a\u000ab\u001b[2J
- * ```
- */
+/** Escapes unprintable characters as JSON does: others may have put them into a key or a message. */
 export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (it) => `\\u${it.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
@@ -50,10 +41,9 @@ const MAX_REPEATS = 100;
  * how often it occurred in each interval; and when it has stopped.
  */
 export class Repeats {
-  /** Counts one more occurrence, by the error's text. */
+  /** By the error's text. */
   readonly #counters = new Map<string, () => void>();
 
-  /** @param interval In milliseconds */
   constructor(readonly interval = REPEAT_INTERVAL) {}
 
   /** Counts or prints one occurrence. */

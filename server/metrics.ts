@@ -8,10 +8,8 @@ export const BUCKETS = [0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5
   .map((milliseconds) => milliseconds / 1000);
 
 /**
- * Measures the requests of a server, from now on. Its `registry` holds the metrics, and takes others.
- *
- * @param server Begins the names of the metrics
- * @param now The clock of the durations, in milliseconds
+ * Measures the requests of a server, from now on. The names of its metrics begin with `server`; its
+ * `registry` holds them, and takes others.
  */
 export function requestMetrics(server: string, now = () => performance.now()) {
   const registry = new Registry();
@@ -32,11 +30,7 @@ export function requestMetrics(server: string, now = () => performance.now()) {
   });
   return {
     registry,
-    /**
-     * Counts a request and its duration, up to the headers of its response.
-     *
-     * @param begun When it began, by the same clock
-     */
+    /** Counts a request, and the time from `begun`, by the same clock, to its response's headers. */
     count(requestMethod: string, status: number, begun: number): void {
       const method = METHODS.includes(requestMethod) ? requestMethod : "other";
       add(`${method} ${status}`);

@@ -1,21 +1,10 @@
-/** Finds the setting that a misspelled name means. */
 import { closestString } from "@std/text/closest-string";
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 
 /** Shorter names, such as LOG and HOST, are too close to other programs' variables. */
 const MIN_LENGTH = 5;
 
-/**
- * Returns the setting that a name differs from in one or two letters, or in its case.
- *
- * @example
- * ```ts
- * import { meant } from "./misspelled.ts";
- *
- * console.log(meant("SECERT_KEY", ["SECRET_KEY", "KV_URL"])); // SECRET_KEY
- * console.log(meant("LANG", ["SECRET_KEY", "KV_URL"])); // undefined
- * ```
- */
+/** Returns the setting that a name differs from in one or two letters, or in its case. */
 export function meant(name: string, settings: string[]): string | undefined {
   if (settings.includes(name)) return undefined;
   const setting = closestString(name, settings.filter((it) => it.length >= MIN_LENGTH));

@@ -5,19 +5,12 @@ import { parseRedisUrl } from "../stores/redis/url.ts";
 import { ConfigError, SETTINGS } from "./config.ts";
 import { hostPort } from "./listen.ts";
 
-/** The network and files that a server uses. */
-export interface Used {
+interface Used {
   hostname: string;
   port: number;
   config: string;
   /** The URL of its store, if it has one. */
   store?: string | undefined;
-}
-
-/** What a store needs: hosts, or any host; and files, to read and write. */
-interface Needs {
-  hosts?: string[] | "any";
-  files?: string[];
 }
 
 /** Returns the flags of `deno run` for a server. */
@@ -36,7 +29,8 @@ export function permissionsOf({ hostname, port, config, store }: Used): string[]
   ];
 }
 
-function needsOf(store: string): Needs {
+/** The hosts that a store needs, and the files, to read and write. */
+function needsOf(store: string): { hosts?: string[] | "any"; files?: string[] } {
   if (/^:memory:(\?|$)/.test(store)) return {};
   const [scheme = "sqlite:"] = /^[a-z][a-z0-9+.-]+:/i.exec(store) ?? [];
   if (scheme === "sqlite:") {

@@ -167,7 +167,6 @@ function asksFor(target: string, { url }: Request): boolean {
   return target === (search === null ? `/${path}` : `/${path}?${search}`);
 }
 
-/** Refuses a request: nothing was done. */
 function refusal(detail: string): Response {
   const problem = { title: "Service Unavailable", status: 503, detail, outcome: "unchanged" };
   const headers = { "Content-Type": "application/problem+json", "Retry-After": "1" };

@@ -242,7 +242,6 @@ export class KeyValueSessionStore implements SessionStore {
     return this.#lifetimes.secondsLeft(record) > 0 ? record : null;
   }
 
-  /** Returns the session, renewed if it is time. */
   async #use(id: string, entry: Entry, record: SessionRecord): Promise<StoredSession> {
     const ttl = this.#ttlOf(entry);
     if (this.#lifetimes.needsRenewal(record, ttl ?? 0)) {

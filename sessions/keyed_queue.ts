@@ -1,4 +1,3 @@
-/** Runs the tasks of each key one after the other. */
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 

@@ -18,10 +18,7 @@ export interface SessionRecord {
   readonly text?: string;
 }
 
-/**
- * When the session was created, if there is an absolute lifetime; the key that a rotation moves it to;
- * whether its cookie is permanent.
- */
+/** When it was created; the key that a rotation moves it to; whether its cookie is permanent. */
 type Note = "_created" | "_moving" | "_permanent";
 /** How far the clock of another machine may be ahead, in seconds. */
 export const CLOCK_TOLERANCE = 60;
@@ -82,7 +79,6 @@ export function withNote<Data>(data: Data, name: Note, note: unknown): Data {
   return note === undefined ? data : { ...data, [name]: note };
 }
 
-/** Whether a value is an object with named members. */
 function isRecord(data: unknown): data is Record<string, unknown> {
   return typeof data === "object" && data !== null && !Array.isArray(data);
 }
