@@ -15,14 +15,11 @@ export const COUNTER_HEADERS = {
 };
 
 /** What a response did, which the page shows. */
-export interface Load {
+interface Load {
   data: { count: number };
   setCookie: string;
   url: string;
 }
-
-const TEXTS = ["count", "start", "marked", "end", "holds", "change"] as const;
-type Texts = Record<typeof TEXTS[number], string>;
 
 /** What the page says of a cookie that holds the session. */
 const SIGNED = {
@@ -57,9 +54,7 @@ const ID = {
 export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: Load) => string {
   const words = dataInCookie === "encrypted" ? ENCRYPTED : dataInCookie ? SIGNED : ID;
   const link = dataInCookie ? undefined : linkTo(kvUrl);
-  const render = (link?: string) =>
-    template(TEXTS, (texts) => <CounterPage texts={texts} words={words} link={link} />);
-  const [page, pageWithLink] = [render(), render(link)];
+  const [page, pageWithLink] = [render(words), render(words, link)];
   return ({ data, setCookie, url }) => {
     const { count } = data;
     // The session or its id, and after it the signature.
@@ -87,49 +82,46 @@ function linkTo(kvUrl: string): string | undefined {
   return url.origin + url.pathname + url.search;
 }
 
-interface CounterPageProps {
-  texts: Texts;
-  words: typeof SIGNED | typeof ID | typeof ENCRYPTED;
-  link: string | undefined;
-}
-
-function CounterPage({ texts, words, link }: CounterPageProps) {
-  return (
-    <Layout title={`Count: ${texts.count}`} style={style} mainId="counter">
-      <h1>Count: {texts.count}</h1>
-      <p>Kept in {words.keptIn}</p>
-      <div class="actions">
-        <a class="button" href="./">Count again</a>
-        <ResetForm action="Reset" />
-      </div>
-      <section aria-labelledby="response">
-        <h2 id="response">What this response did</h2>
-        <dl>
-          <dt>It sent this header, which the developer tools show under Network</dt>
-          <dd>
-            <code>
-              Set-Cookie: {texts.start}
-              <mark>{texts.marked}</mark>
-              {texts.end}
-            </code>
-          </dd>
-          <dt>{words.marked}</dt>
-          {words !== ENCRYPTED && (
+function render(words: typeof SIGNED | typeof ID | typeof ENCRYPTED, link?: string) {
+  return template(
+    ["count", "start", "marked", "end", "holds", "change"],
+    ({ count, start, marked, end, holds, change }) => (
+      <Layout title={`Count: ${count}`} style={style} mainId="counter">
+        <h1>Count: {count}</h1>
+        <p>Kept in {words.keptIn}</p>
+        <div class="actions">
+          <a class="button" href="./">Count again</a>
+          <ResetForm action="Reset" />
+        </div>
+        <section aria-labelledby="response">
+          <h2 id="response">What this response did</h2>
+          <dl>
+            <dt>It sent this header, which the developer tools show under Network</dt>
             <dd>
-              <code>{texts.holds}</code>
+              <code>
+                Set-Cookie: {start}
+                <mark>{marked}</mark>
+                {end}
+              </code>
             </dd>
-          )}
-          {words.note && <dd>{words.note}</dd>}
-          {link && (
-            <dd>
-              <a href={link}>See what the store holds</a>
-            </dd>
-          )}
-          <dt>Since your last load</dt>
-          <dd>{texts.change}</dd>
-        </dl>
-      </section>
-    </Layout>
+            <dt>{words.marked}</dt>
+            {words !== ENCRYPTED && (
+              <dd>
+                <code>{holds}</code>
+              </dd>
+            )}
+            {words.note && <dd>{words.note}</dd>}
+            {link && (
+              <dd>
+                <a href={link}>See what the store holds</a>
+              </dd>
+            )}
+            <dt>Since your last load</dt>
+            <dd>{change}</dd>
+          </dl>
+        </section>
+      </Layout>
+    ),
   );
 }
 
