@@ -92,9 +92,10 @@ export class SessionCookie {
     return values;
   }
 
-  /** Whether the response to this request sets the cookie with `Secure`. */
-  isSecure(request: Request): boolean {
-    return this.#secure === "auto" ? isHttps(request, this.#trustProxy) : this.#secure;
+  /** Returns the texts for the response to a request: those of `auto` follow from its scheme. */
+  textsFor(request: Request): CookieTexts {
+    const isSecure = this.#secure === "auto" ? isHttps(request, this.#trustProxy) : this.#secure;
+    return isSecure ? this.#secureTexts : this.#plainTexts;
   }
 
   /**
@@ -103,34 +104,27 @@ export class SessionCookie {
    * @param maxAge Seconds, or null: until the browser is closed
    * @throws {SessionTooLarge} If a browser would drop the cookie
    */
-  header(value: string, isSecure: boolean, maxAge: number | null): string {
+  header(value: string, { attributes }: CookieTexts, maxAge: number | null): string {
     const age = maxAge === null ? "" : `; Max-Age=${maxAge}`;
-    const header = `${this.name}=${value}${age}${this.#texts(isSecure).attributes}`;
+    const header = `${this.name}=${value}${age}${attributes}`;
     if (header.length <= MAX_COOKIE_BYTES) return header;
     const size = `${header.length} bytes, expected ${MAX_COOKIE_BYTES} at most`;
     throw new SessionTooLarge(`Cannot keep the session in its cookie: ${size}`);
   }
-
-  /**
-   * Returns the `Set-Cookie` headers that remove the cookie, also if it was set without the domain
-   * or the path that it has now.
-   */
-  clearingHeaders(isSecure: boolean): readonly string[] {
-    return this.#texts(isSecure).clearing;
-  }
-
-  #texts(isSecure: boolean): CookieTexts {
-    return isSecure ? this.#secureTexts : this.#plainTexts;
-  }
 }
 
-type CookieTexts = ReturnType<typeof textsOf>;
+/** What the headers of a cookie have in common. */
+export interface CookieTexts {
+  /** As they follow a value: "; HttpOnly; SameSite=Lax; Path=/". */
+  readonly attributes: string;
+  /**
+   * The headers that clear the cookie at every path, domain and partition where it may have been set:
+   * to a browser each is another cookie, which would still log in.
+   */
+  readonly clearing: readonly string[];
+}
 
-/**
- * Clears the cookie at every path, domain and partition where it may have been set: to a browser each
- * is another cookie, which would still log in.
- */
-function textsOf(options: NamedOptions & { secure: boolean }) {
+function textsOf(options: NamedOptions & { secure: boolean }): CookieTexts {
   const { name } = options;
   const places = [options, { ...options, path: "/" }]
     .flatMap((it) => [it, { ...it, domain: undefined }])
@@ -153,7 +147,6 @@ function isHttps({ url, headers }: Request, trustProxy: boolean): boolean {
   return /^(https|wss)$/i.test(forwarded ?? url.slice(0, url.indexOf(":")));
 }
 
-/** Returns the attributes as they follow a value: "; HttpOnly; SameSite=Lax; Path=/". */
 function attributesOf(options: NamedOptions & { secure: boolean }): string {
   const { name, path = "/", sameSite = "Lax", partitioned = false, secure, domain } = options;
   const fixed = { path, sameSite, partitioned, secure, httpOnly: true, ...domain && { domain } };

@@ -2,7 +2,7 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { Context } from "hono";
-import type { SessionCookie } from "./cookie_header.ts";
+import type { CookieTexts, SessionCookie } from "./cookie_header.ts";
 import { type DataSchema, freeze } from "./data_schema.ts";
 import { appError, RotationUnknown, SessionRotated, SessionTooLarge } from "./errors.ts";
 import {
@@ -34,7 +34,7 @@ type SentCookie = Pick<StoredSession, "cookie" | "ttl">;
 export class RequestSession<T extends object> implements Session<T> {
   // Read at once: a WebSocket's request can no longer be read, nor that of a stream that was left.
   readonly #sentCookies: readonly string[];
-  readonly #isSecure: boolean;
+  readonly #cookieTexts: CookieTexts;
   /** The cookies that may name the session: as the browser sent them, then as they were set. */
   #cookies: readonly string[];
   /** Those that were left out when one was found living. They end with it. */
@@ -58,7 +58,7 @@ export class RequestSession<T extends object> implements Session<T> {
   constructor(readonly settings: SessionSettings<T>, request: Request) {
     this.#sentCookies = settings.cookie.values(request.headers.get("Cookie"));
     this.#cookies = this.#sentCookies;
-    this.#isSecure = settings.cookie.isSecure(request);
+    this.#cookieTexts = settings.cookie.textsFor(request);
   }
 
   get cookie(): string | null {
@@ -154,7 +154,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   destroy(): Promise<void> {
     return this.#call(async () => {
-      const { store, cookie } = this.settings;
+      const { store } = this.settings;
       if (store.dataInCookie) this.#requireResponse("destroy");
       // Each of them, also after one that has just moved to another id.
       const ends = await Promise.allSettled([
@@ -163,7 +163,7 @@ export class RequestSession<T extends object> implements Session<T> {
       ]);
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
-      if (!this.#isFinished) this.#setCookies = cookie.clearingHeaders(this.#isSecure);
+      if (!this.#isFinished) this.#setCookies = this.#cookieTexts.clearing;
     });
   }
 
@@ -277,7 +277,7 @@ export class RequestSession<T extends object> implements Session<T> {
   /** @throws {SessionTooLarge} If a browser would drop the cookie */
   #send(stored: SentCookie): void {
     const maxAge = this.#isPermanent ? stored.ttl : null;
-    const header = this.settings.cookie.header(stored.cookie, this.#isSecure, maxAge);
+    const header = this.settings.cookie.header(stored.cookie, this.#cookieTexts, maxAge);
     this.#keep(stored);
     if (!this.#isFinished) this.#setCookies = [header];
   }
