@@ -5,11 +5,7 @@ import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 
 const NO_STORE = { "Cache-Control": "no-store" };
 
-/**
- * Measures every request, and answers `GET /health` and `GET /metrics`.
- *
- * @param check Rejects if sessions cannot be kept
- */
+/** Measures every request, and answers `GET /metrics`, and `GET /health` by `check`. */
 export function operation(check: () => Promise<unknown>): Hono {
   const { registry, count } = requestMetrics("counter");
   /** The check under way, shared: each would be a request of its own to a service. */

@@ -45,12 +45,7 @@ const ID = {
   changed: " in the store. The cookie is the same.",
 };
 
-/**
- * Returns what makes the HTML of a load.
- *
- * @param store Decides what the page says of its cookie
- * @param kvUrl Where the store is: a browser on the same machine gets a link to its page
- */
+/** Returns what makes the HTML of a load, with a link to a store on the browser's own machine. */
 export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: Load) => string {
   const words = dataInCookie === "encrypted" ? ENCRYPTED : dataInCookie ? SIGNED : ID;
   const link = dataInCookie ? undefined : linkTo(kvUrl);
@@ -125,7 +120,6 @@ function render(words: typeof SIGNED | typeof ID | typeof ENCRYPTED, link?: stri
   );
 }
 
-/** The button that ends the session. */
 export function ResetForm({ action }: { action: string }) {
   return (
     <form method="post" action="reset">

@@ -1,10 +1,6 @@
 /**
- * Lists every package of `deno.lock`: its licence, its size, and what of the machine it can reach.
- * Fails where a licence is not one of {@linkcode LICENCES}.
- *
- * ```sh
- * deno task packages
- * ```
+ * `deno task packages`: lists every package of `deno.lock`, its licence, its size, and what of the
+ * machine it can reach. Fails where a licence is not one of {@linkcode LICENCES}.
  *
  * All packages run with the rights of their process. What a package can reach is what its files import
  * of Node's modules: a new release that reaches for more shows here.

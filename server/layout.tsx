@@ -40,12 +40,7 @@ export function pageHeaders({ style, script }: PageAssets): Record<string, strin
   };
 }
 
-/**
- * Renders a page once. Returns a function that fills in texts, which it escapes.
- *
- * @param names The names of the texts
- * @param page Renders the page with a mark in place of each text
- */
+/** Renders a page once, with marks for its texts. Returns a function that fills them in, escaped. */
 export function template<Name extends string>(
   names: readonly Name[],
   page: (texts: Record<Name, string>) => unknown,

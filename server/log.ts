@@ -75,10 +75,7 @@ export class Repeats {
 /**
  * Makes `console` print log lines, for the rest of the process. The lines of a message after its
  * first one, as of a stack trace, are indented, so that no message can imitate another. An error that
- * occurs repeatedly is counted instead of printed.
- *
- * @param name Begins every line
- * @param prefix Is removed from the beginning of a message
+ * occurs repeatedly is counted instead of printed. Every line begins with `name`, in place of `prefix`.
  */
 export function logAs(name: string, prefix: string, mode: typeof LOG_MODES[number]): void {
   const repeats = new Repeats();
@@ -113,11 +110,7 @@ export function logAs(name: string, prefix: string, mode: typeof LOG_MODES[numbe
   }
 }
 
-/**
- * Logs each request that `handler` answers: its method, path and status, and how long it took.
- *
- * @param paths The paths that may be printed. Any other may hold a key, and is printed as `/…`
- */
+/** Logs each request. A path that is not one of `paths` may hold a key, and is printed as `/…`. */
 export function logRequests(handler: Deno.ServeHandler, paths: string[]): Deno.ServeHandler {
   return async function logged(request, info) {
     const start = performance.now();

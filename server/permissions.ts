@@ -57,11 +57,7 @@ function addresses(host: string): string[] {
   return port === undefined ? [host] : [host, `127.0.0.1${port}`, `[::1]${port}`];
 }
 
-/**
- * Returns the file that a path leads to by links: SQLite keeps its other files beside that one.
- *
- * @throws {ConfigError} If Deno opens no file there
- */
+/** Returns the file that a path leads to by links: SQLite keeps its other files beside that one. */
 function withoutLinks(path: string): string {
   try {
     return realpathSync(path);

@@ -39,8 +39,6 @@ export interface Program {
  * Runs an entry file's program, then ends the process. An error that a person can fix (in the
  * configuration, the address, the store) is printed as a sentence. Any other error is internal, and
  * is printed with its stack. Either way the exit code is 1.
- *
- * @param task The program's task in `deno.json`, which its log lines begin with
  */
 export async function run(task: string, main: (program: Program) => Promise<void>): Promise<void> {
   const isChild = Deno.args[0] === CHILD;

@@ -42,7 +42,6 @@ export class SessionCookie {
 
   /**
    * @param maxAge The longest `Max-Age` that will be asked for, in seconds
-   * @param trustProxy Whether to trust the headers in which a proxy gives the scheme
    * @throws {TypeError} If the name or an attribute is invalid
    */
   constructor(options: NamedOptions, maxAge: number, trustProxy: boolean) {

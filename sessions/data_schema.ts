@@ -126,10 +126,7 @@ function invalid(change: unknown, problem: string): SessionDataInvalid {
   return new SessionDataInvalid(`The session's data, what ${quoted(change)} gave, ${problem}`);
 }
 
-/**
- * @param what Names what was validated
- * @throws {SessionDataInvalid} If it does not fit
- */
+/** @throws {SessionDataInvalid} If what was validated does not fit */
 function fitting<T>(result: Result<T>, what: () => string): T {
   if (result.issues === undefined) return result.value;
   const problems = result.issues.map(({ path = [], message }) => {

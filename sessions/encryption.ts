@@ -31,10 +31,7 @@ export class Cipher implements CookieCodec {
   readonly #keys: Uint8Array[];
   readonly #name: Uint8Array;
 
-  /**
-   * @param secrets The first one encrypts; the texts of all are read
-   * @param name Of the session
-   */
+  /** @param secrets The first one encrypts; the texts of all are read */
   constructor(secrets: Uint8Array[], name: string) {
     const info = UTF8.encode(PURPOSE);
     this.#keys = secrets.map((secret) => hkdf(sha256, secret, undefined, info, KEY_BYTES));

@@ -52,11 +52,7 @@ export class Lifetimes {
     return seconds;
   }
 
-  /**
-   * Seconds after which a session ends if it is not used.
-   *
-   * @throws {TypeError} If the app's function returns something else
-   */
+  /** @throws {TypeError} If the app's function returns something else than such seconds */
   idle({ data }: SessionRecord): number {
     return typeof this.#idle === "number" ? this.#idle : checkSeconds(this.#idle(data));
   }

@@ -26,11 +26,7 @@ export function checkOptions<Options extends object>(
   }
 }
 
-/**
- * @param methods The methods that the value must have
- * @param wanted What the error says was expected
- * @throws {TypeError} If a method is missing
- */
+/** @throws {TypeError} If a value that is to keep sessions lacks a method */
 export function checkMethods(value: unknown, methods: readonly string[], wanted: string): void {
   const object = Object(value);
   if (methods.every((method) => typeof object[method] === "function")) return;

@@ -7,11 +7,7 @@ const typesTextLate = () =>
 /** Not known before the first request: a worker makes no response earlier. */
 let isTypedLate: boolean | undefined;
 
-/**
- * Returns the headers of a response whose request used its session.
- *
- * @param setCookie The header of a session that was modified or destroyed, or null
- */
+/** The headers of a response whose request used its session. Only a modified one has a cookie to set. */
 export function sessionHeaders(setCookie: string | null): Record<string, string> {
   if (setCookie === null) return { "Vary": "Cookie" };
   return { "Vary": "Cookie", "Set-Cookie": setCookie, "Cache-Control": "no-store" };

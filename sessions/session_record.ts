@@ -26,8 +26,6 @@ export const CLOCK_TOLERANCE = 60;
 /**
  * Reads what was stored. Text that is not JSON becomes the data as it is, for the schema to reject
  * or for `migrate` to convert: a Flask app may store a NaN, say.
- *
- * @param now Seconds since 1970
  */
 export function readRecord(text: string, now: number): SessionRecord {
   let data: unknown;
