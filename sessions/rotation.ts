@@ -35,11 +35,7 @@ export interface Move {
   readonly cookie: string;
   /** Writes the session of an entry under the new key. */
   copy(entry: Entry): Promise<StoredSession>;
-  /**
-   * Notes in the old entry where it moves to.
-   *
-   * @throws {RevisionConflict} If it has changed
-   */
+  /** Notes in the old entry where it moves to. Throws a RevisionConflict if it has changed. */
   mark(entry: Entry): Promise<Entry>;
 }
 
@@ -50,17 +46,15 @@ export interface Move {
  * @throws {RotationUnknown} If the entry may be gone, and the session lives under the new key
  */
 export async function moveEntry(store: SessionEntries, move: Move): Promise<StoredSession | null> {
-  let isMoved = false;
+  // If this fails, too, the copy ends by itself.
+  const deleteCopy = () => Promise.allSettled([store.delete(move.to)]);
   try {
     const moved = await tryMove(store, move);
-    isMoved = moved !== null;
+    if (moved === null) await deleteCopy();
     return moved;
   } catch (error) {
-    isMoved = error instanceof RotationUnknown;
+    if (!(error instanceof RotationUnknown)) await deleteCopy();
     throw error;
-  } finally {
-    // If this fails, too, the copy ends by itself.
-    if (!isMoved) await Promise.allSettled([store.delete(move.to)]);
   }
 }
 
