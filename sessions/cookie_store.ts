@@ -19,6 +19,9 @@ import { type CookieCodec, type ReadText, secretBytes, Signer } from "./signatur
 /** Flask's salt. The cookie of a session with another name has that name in it. */
 const SALT = "cookie-session";
 
+/** Browsers send no longer cookies; such a text is not verified. */
+const MAX_COOKIE_LENGTH = 4096;
+
 /** What {@linkcode CookieSessionStore} takes beside the key. */
 export interface CookieSessionOptions extends LifetimeOptions {
   /** Older keys, whose cookies are still accepted. */
@@ -171,6 +174,7 @@ export class CookieSessionStore implements SessionStore {
   }
 
   async #read(cookie: string): Promise<ReadText | null> {
+    if (cookie.length > MAX_COOKIE_LENGTH) return null;
     for (const codec of this.#codecs) {
       const read = await codec.read(cookie);
       if (read === null) continue;

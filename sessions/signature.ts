@@ -11,8 +11,6 @@ import { decodeBase64Url, encodeBase64Url } from "hono/utils/encode";
 
 /** The shortest secret key, in characters or bytes. */
 export const MIN_SECRET_LENGTH = 16;
-/** Browsers send no longer cookies; such a text is not verified. */
-export const MAX_COOKIE_LENGTH = 4096;
 /** The most bytes of a decompressed payload: a cookie of 4 KiB could hold 4 MiB of zeros. */
 const MAX_INFLATED_BYTES = 64 * 1024;
 const DIGESTS = { sha1, sha256 };
@@ -54,7 +52,6 @@ export class Signer implements CookieCodec {
   }
 
   async read(cookie: string): Promise<ReadText | null> {
-    if (cookie.length > MAX_COOKIE_LENGTH) return null;
     const [, signed, payload, time, given] = /^((\.?[\w-]+)\.([\w-]+))\.([\w-]+)$/.exec(cookie) ??
       [];
     if (!signed || !payload || !time || !given) return null;
