@@ -28,6 +28,7 @@ import {
 import { hostPort } from "./server/listen.ts";
 import { permissionsOf } from "./server/permissions.ts";
 import { CHILD, onHangUp, printWarnings, type Program, run, stopSignal } from "./server/program.ts";
+import { within } from "./stores/timers.ts";
 
 /** How long a server may take to stop, in milliseconds: more than it gives itself. */
 const STOP_GRACE = 12_000;
@@ -146,14 +147,11 @@ async function runServers(task: Task, program: Program): Promise<void> {
 
 /** Ends the servers' input, which stops them, and waits for their end. */
 async function stopAll(servers: Running[]): Promise<void> {
-  const left = new Set(servers);
-  const timer = setTimeout(() => left.forEach(({ process }) => process.kill()), STOP_GRACE);
-  await Promise.all(servers.map(async (server) => {
-    await server.input.close().catch(() => {}); // it has ended
-    await server.end;
-    left.delete(server);
+  await Promise.all(servers.map(async ({ process, input, end }) => {
+    input.close().catch(() => {}); // it has ended
+    await within(STOP_GRACE, end, () => process.kill());
+    await end;
   }));
-  clearTimeout(timer);
 }
 
 if (import.meta.main) {
