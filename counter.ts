@@ -24,7 +24,7 @@ import { failed, notFound } from "./counter/errors.tsx";
 import { operation } from "./counter/operation.ts";
 import { COUNTER_HEADERS, counterPage } from "./counter/page.tsx";
 import { type Config, ConfigError } from "./server/config.ts";
-import { methodsOf, sameOriginOnly } from "./server/guards.ts";
+import { sameOriginOnly } from "./server/guards.ts";
 import { run } from "./server/program.ts";
 import { serve } from "./server/serve.ts";
 import {
@@ -75,13 +75,13 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
       await c.get("session").destroy();
       return c.redirect("./", 303);
     })
-    .notFound((c) => notFound(c, methodsOf(app, c.req.path)))
+    .notFound((c) => notFound(c, app))
     .onError(failed);
 }
 
 // ---- The program -----------------------------------------------------------------------------
 
-/** The counter with the cookie that the configuration describes. */
+/** Returns the counter with the cookie that the configuration describes. */
 function configured(config: Config, options: CounterOptions) {
   const cookie = {
     name: config.SESSION_COOKIE_NAME,

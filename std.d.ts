@@ -18,7 +18,6 @@ declare module "@std/assert" {
     expectedType: Class<T>,
     msg?: string,
   ): asserts actual is T;
-  /** Returns the error that the promise rejects with. */
   export function assertRejects(fn: () => PromiseLike<unknown>, msg?: string): Promise<unknown>;
   export function assertRejects<E extends Error>(
     fn: () => PromiseLike<unknown>,
@@ -26,7 +25,6 @@ declare module "@std/assert" {
     msgIncludes?: string,
     msg?: string,
   ): Promise<E>;
-  /** Returns the error that is thrown. */
   export function assertThrows(fn: () => unknown, msg?: string): unknown;
   export function assertThrows<E extends Error>(
     fn: () => unknown,

@@ -1,7 +1,8 @@
 /** @jsxImportSource hono/jsx */
 /** The counter's answers to what goes wrong: pages that say what to do. */
-import type { Context } from "hono";
+import type { Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { methodsOf } from "../server/guards.ts";
 import { Layout, template } from "../server/layout.tsx";
 import { SessionDataInvalid, SessionUnavailable } from "../sessions.ts";
 import { StoreFull } from "../stores/store.ts";
@@ -12,8 +13,8 @@ import { COUNTER_HEADERS, ResetForm } from "./page.tsx";
 const RETRY_SECONDS = 5;
 const TRY_AGAIN = { href: "./", action: "Try again" };
 
-/** @param allowed The methods that the address has, or "" */
-export function notFound(c: Context, allowed: string): Response {
+export function notFound(c: Context, app: Pick<Hono, "routes">): Response {
+  const allowed = methodsOf(app, c.req.path);
   const href = "../".repeat(c.req.path.split("/").slice(2).length) || "./";
   const title = allowed ? "Not allowed" : "Not found";
   const message = allowed

@@ -31,8 +31,7 @@ export function readRecord(text: string, now: number): SessionRecord {
   let data: unknown;
   try {
     data = JSON.parse(text);
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
+  } catch {
     return { data: text, created: now, isDated: false };
   }
   const { note: created, others: dated } = splitNote(data, "_created");
