@@ -81,22 +81,18 @@ export function logAs(name: string, prefix: string, mode: typeof LOG_MODES[numbe
   const repeats = new Repeats();
   for (const method of ["log", "info", "warn", "error"] as const) {
     const write = console[method].bind(console);
-    const print = (line: string) => {
+    const level = method === "log" ? "info" : method;
+    const print = (message: string, event?: unknown) => {
+      const time = new Date().toISOString();
+      const fields = event instanceof RequestEvent ? event : { message };
+      const begin = mode === "requests" ? `${name}: ${time}` : `${name}:`;
+      const line = mode === "json"
+        ? printable(JSON.stringify({ time, level, program: name, ...fields }))
+        : `${begin} ${message.split("\n").map(printable).join("\n    ")}`;
       try {
         write(line);
       } catch {
         // Without room for the log, a line is lost: no request, and not the server.
-      }
-    };
-    const level = method === "log" ? "info" : method;
-    const printMessage = (message: string, event?: unknown) => {
-      const time = new Date().toISOString();
-      if (mode === "json") {
-        const fields = event instanceof RequestEvent ? event : { message };
-        print(printable(JSON.stringify({ time, level, program: name, ...fields })));
-      } else {
-        const begin = mode === "requests" ? `${name}: ${time}` : `${name}:`;
-        print(`${begin} ${message.split("\n").map(printable).join("\n    ")}`);
       }
     };
     console[method] = (...values: unknown[]) => {
@@ -104,8 +100,8 @@ export function logAs(name: string, prefix: string, mode: typeof LOG_MODES[numbe
         typeof it === "string" || it instanceof RequestEvent ? `${it}` : Deno.inspect(it)
       ).join(" ");
       const message = text.startsWith(prefix) ? text.slice(prefix.length) : text;
-      if (method === "error") repeats.add(message, printMessage);
-      else printMessage(message, values[0]);
+      if (method === "error") repeats.add(message, print);
+      else print(message, values[0]);
     };
   }
 }
