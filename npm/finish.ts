@@ -30,19 +30,14 @@ const PROGRAM = /^if \(import\.meta\.main\) \{\n[^]*?\n\}/m;
 const TEXT_IMPORT = /import (\w+) from "(\.[^"]+)" with (\{\s*type: "text"\s*\});/g;
 
 /** The import map's names, with the package's path of each: `deno-std/http/cookie.js`. */
-const paths = new Map(
-  Object.entries(project.imports).map(([name, target]) => [
-    name,
-    target.replace(/^npm:\/?/, "").replace(/(?<!^)@[^/]+/, ""),
-  ]),
-);
+const paths = new Map<string, string>();
 /** The versions that the import map asks for, by package. */
-const versions = new Map(
-  Object.values(project.imports).map((target) => {
-    const [, name = "", version = ""] = /^npm:\/?(.+?)@([^/]+)/.exec(target) ?? [];
-    return [name, version];
-  }),
-);
+const versions = new Map<string, string>();
+for (const [name, target] of Object.entries(project.imports)) {
+  const [, id = "", version = "", path = ""] = /^npm:\/?(.+?)@([^/]+)(.*)/.exec(target) ?? [];
+  paths.set(name, id + path);
+  versions.set(id, version);
+}
 
 /** The files of the package, by their paths, from those that `deno pack` wrote. */
 function finish(packed: Map<string, string>): Map<string, string> {
