@@ -77,7 +77,7 @@ function linkTo(kvUrl: string): string | undefined {
   return url.origin + url.pathname + url.search;
 }
 
-function render(words: typeof SIGNED | typeof ID | typeof ENCRYPTED, link?: string) {
+function render(words: typeof SIGNED | typeof ID, link?: string) {
   return template(
     ["count", "start", "marked", "end", "holds", "change"],
     ({ count, start, marked, end, holds, change }) => (
