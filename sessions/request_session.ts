@@ -86,7 +86,7 @@ export class RequestSession<T extends object> implements Session<T> {
       const cookie = await this.#livingCookie();
       const stored = cookie === null ? null : await this.settings.store.load(cookie);
       const data = await this.#parse(stored?.data ?? {});
-      this.#takeUnchanged(stored);
+      this.#take(stored, true);
       return this.#data = data;
     });
   }
@@ -114,8 +114,7 @@ export class RequestSession<T extends object> implements Session<T> {
           stored = await store.create(created);
         }
       }
-      if (isUnchanged) this.#takeUnchanged(stored);
-      else this.#take(stored);
+      this.#take(stored, isUnchanged);
       return this.#data = data as T;
     });
   }
@@ -247,18 +246,14 @@ export class RequestSession<T extends object> implements Session<T> {
   }
 
   /** Takes over the session that a call has returned. */
-  #take(stored: StoredSession | null): void {
-    if (stored === null) this.#forget();
-    else if (stored.renewed || this.#isRenewed) this.#send(stored);
-    else this.#keep(stored);
-  }
-
-  /** A cookie that Flask has compressed may be too large as ours. Unless it has to change, it stays. */
-  #takeUnchanged(stored: StoredSession | null): void {
+  #take(stored: StoredSession | null, isUnchanged: boolean): void {
+    if (stored === null) return this.#forget();
+    if (!stored.renewed && !this.#isRenewed) return this.#keep(stored);
     try {
-      this.#take(stored);
+      this.#send(stored);
     } catch (error) {
-      if (stored === null || !(error instanceof SessionTooLarge)) throw error;
+      // A cookie that Flask has compressed may be too large as ours. Unless it has to change, it stays.
+      if (!isUnchanged || !(error instanceof SessionTooLarge)) throw error;
       this.#keep(stored);
     }
   }
