@@ -6,6 +6,9 @@ import { QUERIES, readQuery } from "./requests.ts";
 
 const HEADERS = { ...JSON_HEADERS, "Vary": "Accept" };
 
+/** The longest `Link`, in bytes: proxies and clients limit the headers of a response. */
+const MAX_LINK = 7 * 1024;
+
 /** `GET /` for JSON: all keys under a prefix, or a page of them if the query asks for one. */
 export async function list(c: KvContext): Promise<Answer> {
   const { prefix, limit, after } = readQuery(c, QUERIES.list);
@@ -19,7 +22,8 @@ export async function list(c: KvContext): Promise<Answer> {
   if (page.next !== null) {
     const next = new URLSearchParams({ prefix, limit: `${limit ?? MAX_PAGE}`, after: page.next });
     // Relative: a proxy may serve this under a path of its own.
-    headers["Link"] = `<?${next}>; rel="next"`;
+    const link = `<?${next}>; rel="next"`;
+    if (link.length <= MAX_LINK) headers["Link"] = link;
   }
   const total = prefix === "" ? await store.count?.() : undefined;
   if (total !== undefined) headers["X-Total-Count"] = String(total);

@@ -146,7 +146,8 @@ export interface Watch {
 
 /**
  * An entry that changed. It is read when the change is delivered, so several changes of one key in
- * quick succession may all show the last. Expiry is not reported: the entry's `expires` tells it.
+ * quick succession may all show the last; SQLite reports a key once for each transaction. Expiry is
+ * not reported: the entry's `expires` tells it.
  */
 export interface Change {
   /** Names this change, to resume from. */

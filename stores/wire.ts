@@ -16,6 +16,8 @@ export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
 /** How much of an error's detail is kept, in characters: each failed call is logged with it. */
 const MAX_DETAIL = 1000;
+/** The longest revision, in characters. Ours have 36 at most. */
+const MAX_REVISION = 200;
 /** The last time that a `Date` can hold, in milliseconds since 1970 (ECMAScript, section 21.4.1.1). */
 const MAX_TIME = 8.64e15;
 
@@ -52,8 +54,14 @@ export function putText(
   { ttl, ifRevision }: TtlOption & RevisionOption,
 ): string {
   const seconds = ttl === undefined ? "" : `,"ttl":${ttl}`;
-  const condition = ifRevision === undefined ? "" : `,"ifRevision":${JSON.stringify(ifRevision)}`;
+  const revision = JSON.stringify(readable(ifRevision) ?? null);
+  const condition = ifRevision === undefined ? "" : `,"ifRevision":${revision}`;
   return `{"op":"put","key":${JSON.stringify(key)}${seconds}${condition},"value":${value}}`;
+}
+
+/** Cuts off a revision that a service would not read: no entry has one as long. */
+export function readable(ifRevision: RevisionOption["ifRevision"]): typeof ifRevision {
+  return typeof ifRevision === "string" ? ifRevision.slice(0, 2 * MAX_REVISION) : ifRevision;
 }
 
 // ---- What the service answers --------------------------------------------------------------
@@ -160,9 +168,10 @@ function entryOf(key: string, contents: unknown): Entry | null {
   }
 }
 
-/** Whether an entity tag can carry it (RFC 9110, section 8.8.3). Ours have 36 characters at most. */
+/** Whether an entity tag can carry it (RFC 9110, section 8.8.3). */
 function isRevision(revision: unknown): revision is string {
-  return typeof revision === "string" && /^[\x21\x23-\x7e]{1,200}$/.test(revision);
+  return typeof revision === "string" && revision.length <= MAX_REVISION &&
+    /^[\x21\x23-\x7e]+$/.test(revision);
 }
 
 /** Whether it is a time that a `Date` can hold, or null. */

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { Buffer } from "node:buffer";
+import { kv } from "../kv.ts";
 import { json, parseJson } from "../stores/json/text.ts";
 import { entries, LIMITS, restore, RestoreStopped } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
@@ -17,6 +18,7 @@ import {
   type Store,
   StoreFull,
 } from "../stores/store.ts";
+import { answeredBy } from "./helpers/http_store.ts";
 
 // ---- Reading -------------------------------------------------------------------------------
 
@@ -187,11 +189,17 @@ Deno.test("restore() stops at the first key that is too long for the prefix of i
   const [long, longer] = ["L", "M"].map((it) => it.repeat(MAX_KEY_BYTES - 1));
   const lines = ['{"a": 1}', `{"key": "b", "value": 2, "expires": ${NOW + 9000}}`, '{"a": 3}']
     .concat(`{"${long}": 1}`, '{"b": 4}', `{"${longer}": 1}`, `{"${long}": 2}`);
-  for (const batchLines of [1, 2, 7, 1000]) {
+  for (
+    const [isRemote, batchLines] of [1, 2, 7, 1000].flatMap((n) => [[true, n], [false, n]] as const)
+  ) {
     const memory = memoryStore({ now: () => NOW });
+    const service = kv(prefixed(memory, "p:"));
+    const store = isRemote
+      ? answeredBy(async (url, init) => await service.request(url, init)).store
+      : prefixed(memory, "p:");
     const error = await assertRejects(
       () =>
-        restore(prefixed(memory, "p:"), new Blob([lines.join("\n")]).stream(), {
+        restore(store, new Blob([lines.join("\n")]).stream(), {
           now: () => NOW,
           limits: { ...LIMITS, batchLines },
         }),

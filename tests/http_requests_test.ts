@@ -4,7 +4,15 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
-import { InvalidArgument, MAX_VALUE_BYTES, StoreFull, StoreUnavailable } from "../stores/store.ts";
+import { prefixed } from "../stores/prefix.ts";
+import {
+  InvalidArgument,
+  MAX_KEY_BYTES,
+  MAX_VALUE_BYTES,
+  RevisionConflict,
+  StoreFull,
+  StoreUnavailable,
+} from "../stores/store.ts";
 import {
   answeredBy,
   CALLS,
@@ -192,6 +200,51 @@ Deno.test("httpStore() reports a cursor that the service rejects as the caller's
   await store.close();
 });
 
+Deno.test("httpStore() reports what is too long for the service's own prefix as the caller's mistake", async () => {
+  const memory = memoryStore();
+  const app = kv(prefixed(memory, "p:"));
+  const { store } = answeredBy(async (url, init) => await app.request(url, init));
+  const long = "k".repeat(MAX_KEY_BYTES - 1);
+  for (
+    const [argument, call] of [
+      ["key", () => store.get(long)],
+      ["key", () => store.set(long, json(1))],
+      ["key", () => store.setAll(new Map([["a", json(1)], [long, json(1)]]))],
+      ["key", () => store.delete(long)],
+      ["prefix", () => store.list(long)],
+      ["prefix", () => store.watch(long)],
+    ] as const
+  ) {
+    const error = await assertRejects(call, InvalidArgument, "over 1024 bytes");
+    assertEquals(error.argument, argument);
+  }
+  assertEquals((await memory.list("")).keys, []);
+  await store.close();
+  await memory.close();
+});
+
+Deno.test("httpStore() takes a revision of any length for one that is not there", async () => {
+  const memory = memoryStore();
+  const app = kv(memory);
+  const { store, urls } = answeredBy(async (url, init) => await app.request(url, init));
+  for (const ifRevision of ["", "x".repeat(300), "x".repeat(100_000)]) {
+    const [set, conflict, removal] = await Promise.allSettled([
+      store.set("a", json(1)),
+      store.set("b", json(1), { ifRevision }),
+      store.delete("c", { ifRevision }),
+    ]);
+    assertEquals(set.status, "fulfilled");
+    for (const it of [conflict, removal]) {
+      assert(it.status === "rejected" && it.reason instanceof RevisionConflict, it.status);
+    }
+  }
+  await store.set("b", json(2), { ifRevision: null });
+  assertEquals((await memory.list("")).keys, ["a", "b"]);
+  assertEquals(urls.length, 4);
+  await store.close();
+  await memory.close();
+});
+
 Deno.test("httpStore() names KV_TOKEN where the service requires a token, or another", async () => {
   const below = memoryStore();
   const app = kv(below, { tokens: ["secret-token"] });
@@ -246,8 +299,11 @@ Deno.test("httpStore() does not know the outcome of an internal error", async ()
 Deno.test("httpStore() knows that a rejected write changed nothing", async () => {
   for (const status of [400, 403, 405, 415]) {
     const { store } = answeredBy(() => problem(status));
-    for (const [, call] of CALLS) {
-      await isUnavailable(call(store), "unchanged", new RegExp(`answered ${status}: a detail$`));
+    for (const [name, call] of CALLS) {
+      // The others send only what they have checked.
+      const isMistake = status === 400 && ["list", "setAll"].includes(name);
+      if (isMistake) await assertRejects(() => call(store), InvalidArgument, "a detail");
+      else await isUnavailable(call(store), "unchanged", RegExp(`answered ${status}: a detail$`));
     }
     await store.close();
   }
@@ -255,10 +311,12 @@ Deno.test("httpStore() knows that a rejected write changed nothing", async () =>
 
 Deno.test("httpStore() passes on no more than 1,000 characters of an error", async () => {
   const detail = "x".repeat(100_000);
-  const { store } = answeredBy(() => Response.json([{ status: 400, detail }]));
-  const error = await assertRejects(() => store.get("a"), StoreUnavailable);
-  assert(error.message.length < 1100);
-  await store.close();
+  for (const status of [400, 403]) {
+    const { store } = answeredBy(() => Response.json([{ status, detail }]));
+    const error = await assertRejects(() => store.get("a"), Error);
+    assert(error.message.length < 1100);
+    await store.close();
+  }
 });
 
 Deno.test("httpStore() tells a full store from a body that is too large", async () => {

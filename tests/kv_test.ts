@@ -63,6 +63,17 @@ test("lists page by page, by next and by Link", async ({ app, store }) => {
   assertEquals(seen, names);
 });
 
+test("leaves out a Link that a proxy would not pass on", async ({ store }) => {
+  const linkTo = async (next: string) => {
+    const app = kv({ ...store, list: () => Promise.resolve({ keys: ["a"], next }) });
+    const response = await app.request("/?limit=1");
+    assertEquals(await response.json(), { keys: ["a"], next });
+    return response.headers.get("Link")?.length;
+  };
+  assertEquals(await linkTo("a".repeat(7000)), 7037);
+  assertEquals(await linkTo("a".repeat(8000)), undefined);
+});
+
 test("says how many entries there are, with a page of all of them", async ({ app, store }) => {
   await store.setAll(new Map(["a", "b", "c"].map((key) => [key, json(1)])));
   const total = async (path: string) => (await app.request(path)).headers.get("X-Total-Count");

@@ -1,6 +1,8 @@
 /** A Redis store whose server or connection fails: it never hangs, and never reports a false success. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
+import { kv } from "../kv.ts";
+import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
 import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
@@ -38,6 +40,36 @@ testWith(
     proxy.heal();
     await eventually("a store that works", works(store));
     assertEquals((await store.get("a"))?.value, "2", "unknown: it was done");
+  },
+);
+
+testWith(
+  REDIS,
+  "a slow listing of a rare prefix goes on page by page, also through a service",
+  async () => {
+    await using server = await startRedis();
+    await using proxy = new Proxy(server.port);
+    await cli(server.port, "EVAL", "for i = 1, 100000 do redis.call('SET', 'o' .. i, 1) end", "0");
+    const deadline = 2 * DEADLINE;
+    await using store = open(`redis://127.0.0.1:${proxy.port}?prefix=mine:`, deadline);
+    await store.setAll(new Map(["a", "b"].map((key) => [key, json(1)])));
+    await using service = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      kv(store).fetch,
+    );
+    const client = httpStore(`http://127.0.0.1:${service.addr.port}`, { deadline });
+    await client.check();
+    proxy.late = 300;
+    const keys: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = await client.list("", { after });
+      keys.push(...page.keys);
+      after = page.next ?? undefined;
+    } while (after !== undefined);
+    assertEquals(keys.sort(), ["a", "b"]);
+    proxy.heal();
+    await client.close();
   },
 );
 

@@ -10,13 +10,16 @@ const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable]
 /** The longest answer that is read by default, in bytes: the echo of a body, with escapes. */
 const MAX_TEXT_BYTES = 2 * MAX_BODY_BYTES;
 
+/** Which argument of a call a status blames. */
+type Mistakes = { readonly [status in 400 | 413]?: InvalidArgument["argument"] };
+
 /** One request, with a body a `POST` of JSON. */
 export interface RequestOptions {
   readonly body?: string;
   /** The longest answer that is read, in bytes. */
   readonly limit?: number;
-  /** A status that means that this argument of the caller is wrong. */
-  readonly mistake?: { status: number; argument: InvalidArgument["argument"] } | undefined;
+  /** The caller's arguments that are wrong if a status says so. */
+  readonly mistakes?: Mistakes;
 }
 
 export class Requests {
@@ -46,7 +49,7 @@ export class Requests {
   async call<T>(
     path: string,
     read: (text: string) => T,
-    { body, limit, mistake }: RequestOptions = {},
+    { body, limit, mistakes }: RequestOptions = {},
   ): Promise<T> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -54,7 +57,7 @@ export class Requests {
     try {
       const response = await this.send(path, { headers, body, signal: deadline.signal });
       const text = await readText(response, limit);
-      if (response.status !== 200) throw this.refused(response.status, text, mistake);
+      if (response.status !== 200) throw this.refused(response.status, text, mistakes);
       return read(text);
     } catch (cause) {
       throw this.failed(cause);
@@ -93,19 +96,18 @@ export class Requests {
   }
 
   /** Returns the error for a response other than a 200, or throws an {@linkcode UnexpectedAnswer}. */
-  refused(status: number, text: string, mistake?: RequestOptions["mistake"]): Error {
+  refused(status: number, text: string, mistakes?: Mistakes): Error {
     if (status === 401) {
       const wanted = "Authorization" in this.#headers ? "another token" : "a token";
       return this.unavailable(`requires ${wanted}: set ${this.tokenName}`, "unchanged");
     }
-    const failure = readFailure(status, text);
-    return mistake?.status === status
-      ? new InvalidArgument(mistake.argument, failure.detail)
-      : this.notDone(status, failure);
+    return this.notDone(status, readFailure(status, text), mistakes);
   }
 
   /** Returns the error for a request, or one operation, that the service did not do. */
-  notDone(status: number, { detail, outcome }: Failure): Error {
+  notDone(status: number, { detail, outcome }: Failure, mistakes: Mistakes = {}): Error {
+    const argument = status === 400 || status === 413 ? mistakes[status] : undefined;
+    if (argument !== undefined) return new InvalidArgument(argument, detail);
     if (status === 507) return new StoreFull(`${this.#service}: ${detail}`);
     // An internal error may have come after the write.
     const usual = status < 500 ? "unchanged" : "unknown";

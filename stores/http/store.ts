@@ -26,6 +26,7 @@ import {
   LEFT_OUT,
   type Operation,
   putText,
+  readable,
   readAnswers,
   readEcho,
   readPage,
@@ -109,7 +110,8 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
   async function operate(operation: Pick<Operation, "op" | "key">, text: string) {
     const batches = operation.op === "get" ? reads : writes;
     const answer = await batches.operate(operation, text);
-    if ("failure" in answer) throw requests.notDone(answer.status, answer.failure);
+    // The service may put a prefix before the key, which is then too long.
+    if ("failure" in answer) throw requests.notDone(answer.status, answer.failure, { 400: "key" });
     if (answer.status === 412 && "entry" in answer) {
       throw new RevisionConflict(operation.key, answer.entry);
     }
@@ -135,19 +137,19 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
       const members = Array.from(values, ([key, value]) => `${JSON.stringify(key)}:${value}`);
       const body = `{${members.join(",")}}`;
       const path = ttl === undefined ? "/" : `/?ttl=${ttl}`;
-      const mistake = { status: 413, argument: "value" } as const;
+      const mistakes = { 400: "key", 413: "value" } as const;
       const read = (text: string) => readEcho(text, keys);
-      await writes.request(() => requests.call(path, read, { body, mistake }));
+      await writes.request(() => requests.call(path, read, { body, mistakes }));
     },
 
-    delete: (key, { ifRevision }) => find({ op: "delete", key, ifRevision }),
+    delete: (key, { ifRevision }) => find({ op: "delete", key, ifRevision: readable(ifRevision) }),
 
     list(prefix, { after, limit }) {
       const query = new URLSearchParams({ prefix, limit: String(limit) });
       if (after !== undefined) query.set("after", after);
-      // Only the service's own store knows its cursors.
-      const mistake = after === undefined ? undefined : { status: 400, argument: "after" } as const;
-      const request = () => requests.call(`/?${query}`, readPage, { mistake });
+      // Only the service's own store knows its cursors, and how long its own prefix is.
+      const mistakes = { 400: after === undefined ? "prefix" : "after" } as const;
+      const request = () => requests.call(`/?${query}`, readPage, { mistakes });
       return reads.request(request).catch(failRead);
     },
 
@@ -165,7 +167,7 @@ export function httpStore(url: string, options: HttpOptions = {}): Store {
         const response = await requests.send(path, { headers, signal });
         if (response.status === 410 && since !== undefined) throw new ChangesLost(since);
         if (response.status !== 200) {
-          throw requests.refused(response.status, await readText(response));
+          throw requests.refused(response.status, await readText(response), { 400: "prefix" });
         }
         const options = { stop, idleTimeout, failed, isClosed: () => isClosed };
         return await readChanges(response, options);

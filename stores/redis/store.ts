@@ -164,7 +164,8 @@ export function redisStore(url: string, { deadline = DEADLINE }: RedisOptions = 
 
     async list(keyPrefix, { after, limit }) {
       const start = prefix + keyPrefix;
-      const run = () => listPage(connection.redis, start, after, limit, deadline / 2);
+      // The client of a service waits half of its deadline for a page.
+      const run = () => listPage(connection.redis, start, after, limit, deadline / 4);
       const { keys, next } = await connection.call(run, "unchanged");
       // The entry under the prefix itself has no key here.
       return { keys: keys.map((key) => key.slice(prefix.length)).filter(isKey), next };
