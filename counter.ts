@@ -122,12 +122,6 @@ if (import.meta.main) {
           const { fetch } = configured(config, { store, check, kvUrl: KV_URL });
           return { fetch, about: `sessions in ${withoutPassword(KV_URL)}` };
         }
-        if (SECRET_KEY === randomKey) {
-          program.warnings.push(
-            "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
-              "To make a key: deno eval 'console.log(crypto.randomUUID())'",
-          );
-        }
         const store = new CookieSessionStore(SECRET_KEY, {
           ...lifetimes,
           fallbacks: config.SECRET_KEY_FALLBACKS,
@@ -135,6 +129,12 @@ if (import.meta.main) {
           encrypt: config.SESSION_COOKIE_ENCRYPT,
         });
         const { fetch } = configured(config, { store });
+        if (SECRET_KEY === randomKey) {
+          program.warnings.push(
+            "SECRET_KEY is not set; using a random key. Counts will be lost on restart. " +
+              "To make a key: deno eval 'console.log(crypto.randomUUID())'",
+          );
+        }
         const kind = store.dataInCookie === "encrypted" ? "an encrypted" : "a signed";
         return { fetch, about: `sessions in ${kind} cookie` };
       },

@@ -1,7 +1,7 @@
 /** The command line of `dump.ts`. */
 import { parseArgs } from "node:util";
 import { checkTtl } from "../stores/checks.ts";
-import { watchesOthers, withoutPassword } from "../stores/open.ts";
+import { isRemote, withoutPassword } from "../stores/open.ts";
 import { type Format, FORMATS } from "./formats.ts";
 
 export const USAGE = `Usage: dump.ts [options] URL
@@ -86,7 +86,7 @@ export function readOptions(args: string[]): Options | "help" {
   if (watch && (format === "json" || format === "backup")) {
     throw new UsageError("--watch has no end: expected --format lines or table");
   }
-  if (watch && !watchesOthers(url)) {
+  if (watch && !isRemote(url)) {
     const why = "a file does not report other programs' changes";
     throw new UsageError(`--watch needs a service or Redis: ${why}`);
   }

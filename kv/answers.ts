@@ -5,8 +5,8 @@
  */
 import type { Context } from "hono";
 import { Buffer } from "node:buffer";
-import type { UrlParts } from "../server/guards.ts";
-import type { Entry, JsonText } from "../stores/store.ts";
+import { GUARD_HEADERS, type UrlParts } from "../server/guards.ts";
+import { ChangesLost, type Entry, type JsonText, StoreUnavailable } from "../stores/store.ts";
 import { unref } from "../stores/timers.ts";
 import { type Held, SMALL_BYTES, TooMuchHeld } from "./held.ts";
 import { pause } from "./pace.ts";
@@ -46,15 +46,6 @@ export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 
 // ---- Headers and texts ---------------------------------------------------------------------
 
-/**
- * Prevents browsers from running or framing a response, whatever type they guess, and caches from
- * keeping it, as some would in spite of an `Authorization` (RFC 9111, section 3.5).
- */
-export const GUARD_HEADERS = {
-  "Cache-Control": "no-store",
-  "X-Content-Type-Options": "nosniff",
-  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-};
 /** An HTTP date's year has four digits. Another program of a Redis may have set a later time. */
 const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
@@ -157,7 +148,7 @@ function streamOf(
   function startTimer(controller: ReadableStreamDefaultController<Uint8Array>): void {
     timer = unref(setTimeout(() => {
       end();
-      controller.error(new Error("The client reads nothing"));
+      controller.error(withoutStack(new Error("The client reads nothing")));
     }, STALL_TIMEOUT));
   }
 
@@ -188,9 +179,7 @@ function streamOf(
         }
       } catch (error) {
         end();
-        // Deno logs the error of a body with its stack.
-        if (error instanceof TooMuchHeld) error.stack = error.message;
-        throw error;
+        throw OUTSIDE.some((type) => error instanceof type) ? withoutStack(error) : error;
       }
       if (isOver) return;
       const piece = rest.subarray(0, PIECE_BYTES);
@@ -200,4 +189,13 @@ function streamOf(
     },
     cancel: end,
   }, { highWaterMark: 0 });
+}
+
+/** Errors of a body that are no fault of this program. */
+const OUTSIDE = [TooMuchHeld, StoreUnavailable, ChangesLost];
+
+/** Deno logs the error of a body with its stack, many times while a store is down. */
+function withoutStack(error: unknown): unknown {
+  if (error instanceof Error) error.stack = error.message;
+  return error;
 }

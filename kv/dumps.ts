@@ -1,8 +1,9 @@
 /** Dumps of the service as newline-delimited JSON, one entry a line, and restoring them. */
+import { GUARD_HEADERS } from "../server/guards.ts";
 import { entries, LIMITS, restore } from "../stores/dumps.ts";
 import { backupLine, line } from "../stores/lines.ts";
 import type { Store } from "../stores/store.ts";
-import { type Answer, GUARD_HEADERS, jsonAnswer, type KvContext } from "./answers.ts";
+import { type Answer, jsonAnswer, type KvContext } from "./answers.ts";
 import { expectPlain, readChunks } from "./bodies.ts";
 import { pause } from "./pace.ts";
 import { QUERIES, readQuery } from "./requests.ts";

@@ -1,6 +1,7 @@
 /** Errors as clients see them: `application/problem+json`, RFC 9457. */
 import { HTTPException } from "hono/http-exception";
 import { STATUS_CODES } from "node:http";
+import { GUARD_HEADERS } from "../server/guards.ts";
 import { printable } from "../server/log.ts";
 import { RestoreStopped } from "../stores/dumps.ts";
 import {
@@ -11,7 +12,7 @@ import {
   StoreUnavailable,
   ValueTooLarge,
 } from "../stores/store.ts";
-import { type Answer, entryHeaders, GUARD_HEADERS, memberText } from "./answers.ts";
+import { type Answer, entryHeaders, memberText } from "./answers.ts";
 import { type Held, TooMuchHeld } from "./held.ts";
 
 /** RFC 9110's names of the statuses; Node has an older one. */

@@ -144,16 +144,14 @@ export function readConfig(environment: Record<string, string> = Deno.env.toObje
       problems.push(`${origin}: ${key} is ${shown(key, value)}: ${wanted}`);
     }
   }
+  const { KV_TOKEN, KV_READ_TOKEN = [] } = config as Partial<Config>;
+  if (KV_TOKEN?.length === 0 && KV_READ_TOKEN.length > 0) {
+    problems.push("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
+  }
+  if (KV_READ_TOKEN.some((token) => KV_TOKEN?.includes(token))) {
+    problems.push("KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another");
+  }
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
-  const { KV_TOKEN, KV_READ_TOKEN } = config as Config;
-  if (KV_READ_TOKEN.length > 0 && KV_TOKEN.length === 0) {
-    throw new ConfigError("KV_READ_TOKEN is set: expected KV_TOKEN to be set as well");
-  }
-  if (KV_READ_TOKEN.some((token) => KV_TOKEN.includes(token))) {
-    throw new ConfigError(
-      "KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another",
-    );
-  }
   return config as Config;
 }
 

@@ -1,6 +1,16 @@
-/** The checks that a request must pass. */
+/** The checks that a request must pass, and the headers that guard its response. */
 import type { Hono, MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
+
+/**
+ * Prevents browsers from running or framing a response, whatever type they guess, and caches from
+ * keeping it, as some would in spite of an `Authorization` (RFC 9111, section 3.5).
+ */
+export const GUARD_HEADERS = {
+  "Cache-Control": "no-store",
+  "X-Content-Type-Options": "nosniff",
+  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+};
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i;
 

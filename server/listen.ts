@@ -91,10 +91,16 @@ export async function listenAgain<T>(
 /** @throws {ConfigError} If the server cannot listen */
 function serve(handler: Deno.ServeHandler, address: Address, program: Program): Server {
   try {
-    return Deno.serve({ ...address, onListen() {} }, handler);
+    return Deno.serve({ ...address, onListen() {}, onError: failed }, handler);
   } catch (cause) {
     throw new ConfigError(listenProblem(cause, address, program), { cause });
   }
+}
+
+/** Logs the error that ended a response in its middle: Deno's own log would not know `LOG`. */
+function failed(error: unknown): Response {
+  console.error(error instanceof Error ? error.stack : error);
+  return new Response(null, { status: 500 });
 }
 
 function listenProblem(cause: unknown, { hostname, port }: Address, program: Program): string {

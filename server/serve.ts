@@ -1,9 +1,9 @@
 /** Serves by the configuration, and reads its tokens, keys and passwords again on SIGHUP. */
 import { setTimeout as delay } from "node:timers/promises";
-import { openStore, withoutPassword } from "../stores/open.ts";
+import { isRemote, openStore, withoutPassword } from "../stores/open.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { type Config, readConfig } from "./config.ts";
-import { splitUrl } from "./guards.ts";
+import { GUARD_HEADERS, splitUrl } from "./guards.ts";
 import { listen } from "./listen.ts";
 import { logRequests } from "./log.ts";
 import { onHangUp, printProblem, printWarnings, type Program } from "./program.ts";
@@ -43,7 +43,9 @@ interface Opened {
   url: string;
   token: string | undefined;
   store: Store;
-  /** How many requests may use it; not counted for a local one. */
+  /** Whether it has a password or a token that could change. Any other is never opened again. */
+  isRemote: boolean;
+  /** How many requests may use it; not counted unless it is remote. */
   requests: number;
 }
 
@@ -83,10 +85,12 @@ export async function serve(program: Program, service: Service): Promise<void> {
   async function begin(config: Config, before?: Opened) {
     let opened: Opened | undefined;
     const served = await make(config, async (url, { token } = {}) => {
-      const isSame = before?.url === url && (before.token === token || isLocal(url));
-      opened = isSame
-        ? before
-        : { url, token, store: await openStore(url, { token }), requests: 0 };
+      const isSame = before?.url === url && (before.token === token || !before.isRemote);
+      if (isSame) opened = before;
+      else {
+        const store = await openStore(url, { token });
+        opened = { url, token, store, isRemote: isRemote(url), requests: 0 };
+      }
       return opened.store;
     });
     return { ...served, opened: opened as Opened | undefined };
@@ -99,7 +103,7 @@ export async function serve(program: Program, service: Service): Promise<void> {
     if (isRead && reads >= MAX_WAITING) {
       return refusal("Too many requests are under way: try again");
     }
-    if (opened && !isLocal(opened.url)) {
+    if (opened?.isRemote) {
       opened.requests++;
       const end = () => {
         opened.requests--;
@@ -115,6 +119,23 @@ export async function serve(program: Program, service: Service): Promise<void> {
     } finally {
       if (isRead) reads--;
       else if (--others === 0 && isStopping) answered.resolve();
+    }
+  }
+
+  /** Logs why a store is unavailable, also on a second try: both servers may have just started. */
+  async function tellIfUnavailable(opened: Opened): Promise<void> {
+    for (const isLast of [false, true]) {
+      try {
+        await opened.store.get("health");
+        return;
+      } catch (error) {
+        if (isStopping || opened !== current.opened) return;
+        if (!(error instanceof StoreUnavailable)) throw error;
+        if (isLast) {
+          console.error(`${withoutPassword(opened.url)} is unavailable: ${error.message}`);
+        }
+      }
+      await delay(SECOND_TRY, undefined, { ref: false });
     }
   }
 
@@ -155,12 +176,6 @@ function withoutLength(response: Response): Response {
   return new Response(new ReadableStream({ start: (stream) => stream.close() }), response);
 }
 
-/** Whether a store has no password or token that could change, so that it is never opened again. */
-function isLocal(url: string): boolean {
-  // A URL of http needs no slashes.
-  return !/^(https?|redis[a-z+]*):/.test(url);
-}
-
 function asksFor(target: string, { url }: Request): boolean {
   if (!url.includes(target)) return false; // as most, without splitting each URL twice
   const { path, search } = splitUrl(url);
@@ -169,7 +184,8 @@ function asksFor(target: string, { url }: Request): boolean {
 
 function refusal(detail: string): Response {
   const problem = { title: "Service Unavailable", status: 503, detail, outcome: "unchanged" };
-  const headers = { "Content-Type": "application/problem+json", "Retry-After": "1" };
+  const type = "application/problem+json";
+  const headers = { ...GUARD_HEADERS, "Content-Type": type, "Retry-After": "1" };
   return new Response(JSON.stringify(problem), { status: 503, headers });
 }
 
@@ -186,18 +202,4 @@ function readAgain(before: Config): { now: Config; changed: string[]; later: str
   const values = changed.map((key) => [key, after[key as keyof Config]]);
   const later = differing.filter((key) => !changed.includes(key));
   return { now: { ...before, ...Object.fromEntries(values) }, changed, later };
-}
-
-/** Logs why a store is unavailable, unless it is available on a second try: both servers may start. */
-async function tellIfUnavailable({ store, url }: Opened): Promise<void> {
-  for (const isLast of [false, true]) {
-    try {
-      await store.get("health");
-      return;
-    } catch (error) {
-      if (!(error instanceof StoreUnavailable)) throw error;
-      if (isLast) console.error(`${withoutPassword(url)} is unavailable: ${error.message}`);
-    }
-    await delay(SECOND_TRY, undefined, { ref: false });
-  }
 }

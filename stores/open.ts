@@ -19,14 +19,14 @@ interface EngineEntry {
   /** @throws {TypeError} With what a URL should be instead */
   check(url: string): void;
   open(url: string, options: OpenOptions): Promise<Store>;
-  /** Whether `watch` reports what other programs write. */
-  watchesOthers: boolean;
+  /** Whether it is on a server: `watch` reports what other programs write, and its login may change. */
+  isRemote: boolean;
 }
 
 const MEMORY: EngineEntry = {
   check() {},
   open: async () => (await import("./memory.ts")).memoryStore(),
-  watchesOthers: false,
+  isRemote: false,
 };
 const SQLITE: EngineEntry = {
   check(url) {
@@ -39,7 +39,7 @@ const SQLITE: EngineEntry = {
   },
   open: async (url, options) =>
     (await import("./sqlite/store.ts")).sqliteStore(pathOf(url), options),
-  watchesOthers: false,
+  isRemote: false,
 };
 const HTTP: EngineEntry = {
   check(url) {
@@ -51,12 +51,12 @@ const HTTP: EngineEntry = {
     if (url.includes("#")) throw new TypeError("expected nothing after the path except ?prefix=");
   },
   open: async (url, options) => (await import("./http/store.ts")).httpStore(url, options),
-  watchesOthers: true,
+  isRemote: true,
 };
 const REDIS: EngineEntry = {
   check: parseRedisUrl,
   open: async (url) => (await import("./redis/store.ts")).redisStore(url),
-  watchesOthers: true,
+  isRemote: true,
 };
 
 const ENGINES = new Map([
@@ -128,9 +128,9 @@ export function storeUrlProblem(url: string): string | null {
   }
 }
 
-/** Whether the `watch` of the store that a URL names reports what other programs write. */
-export function watchesOthers(url: string): boolean {
-  return engineOf(url)?.watchesOthers ?? false;
+/** Whether the store that a URL names is on a server. */
+export function isRemote(url: string): boolean {
+  return engineOf(url)?.isRemote ?? false;
 }
 
 /** Returns a store's URL as it may be shown: `redis://ann:***@host`. Other text is returned as it is. */

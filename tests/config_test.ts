@@ -194,6 +194,10 @@ Deno.test("readConfig() rejects a key that needs another one, and names it", asy
   assertEquals(await problems(JSON.stringify(same)), [
     "KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another",
   ]);
+  assertEquals(await problems(JSON.stringify({ ...same, SECRET_KEY: "short" })), [
+    "SECRET_KEY is a string of 5 characters: expected at least 16 characters",
+    "KV_READ_TOKEN has a token of KV_TOKEN, which can write: expected another",
+  ]);
   const valid = { ...file, KV_TOKEN: "a-token-that-also-writes" };
   assertEquals(await problems(JSON.stringify(valid)), []);
 });

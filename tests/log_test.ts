@@ -1,5 +1,5 @@
 /** What the servers print. */
-import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { printable, Repeats } from "../server/log.ts";
 import { PROJECT, runToEnd, startServer, testWith } from "./helpers/programs.ts";
@@ -125,6 +125,29 @@ Deno.test("LOG=json prints every line as JSON", async () => {
   const { method, path, status, ms, level } = lines[2];
   assertEquals([method, path, status, typeof ms, level], ["GET", "/", 200, "number", "info"]);
   assertEquals(lines[3].message, "stopping");
+});
+
+Deno.test("LOG=json prints why a response ended in its middle as JSON, too", async () => {
+  await using below = await startServer("kv.ts", { env: { DBM: ":memory:" } });
+  await using kv = await startServer("kv.ts", { env: { LOG: "json", DBM: below.url } });
+  const headers = { "Content-Type": "application/json" };
+  const body = JSON.stringify("x".repeat(900_000));
+  for (let i = 0; i < 40; i++) {
+    const put = await fetch(`${below.url}/${i}`, { method: "PUT", headers, body });
+    await put.body?.cancel();
+  }
+  const dump = await fetch(kv.url, { headers: { Accept: "application/x-ndjson" } });
+  const reader = dump.body?.getReader();
+  await reader?.read();
+  below.program.signal("SIGKILL");
+  await below.program.exited;
+  await assertRejects(async () => {
+    while (!(await reader?.read())?.done);
+  });
+  await kv.program.stop();
+  const lines = kv.program.output.trimEnd().split("\n").map((line) => JSON.parse(line));
+  const errors = lines.filter(({ level }) => level === "error");
+  assertMatch(errors.map(({ message }) => message).join(), /^http:\S+ (cannot|cut) [^\n]*$/);
 });
 
 /** What a program with this code prints. */

@@ -119,7 +119,12 @@ async function putUntilRefused(url: string, writer: string, onAnswer: (key: stri
       return;
     }
     const answer = await response.text();
-    if (answer.includes("The server is stopping")) return;
+    if (answer.includes("The server is stopping")) {
+      const guards = ["X-Content-Type-Options", "Cache-Control"].map((it) =>
+        response.headers.get(it)
+      );
+      return assertEquals(guards, ["nosniff", "no-store"]);
+    }
     assertEquals(response.status, 201, answer);
     onAnswer(key);
   }
