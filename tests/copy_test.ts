@@ -8,6 +8,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { prefixed } from "../stores/prefix.ts";
 import { ChangesLost, type Store, StoreUnavailable } from "../stores/store.ts";
 import { eventually } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const NO_WATCH: CopyOptions = {
   prefix: "",
@@ -148,7 +149,7 @@ Deno.test("copy() has few large values on their way at a time, in both passes", 
 Deno.test("copy() writes nothing if its source would read the copy", async () => {
   const cases = [["", "", ""], ["", "x:", ""], ["a:", "a:x:", ""], ["", "x:", "x"]] as const;
   for (const [source, target, prefix] of cases) {
-    const store = memoryStore();
+    await using store = scoped(memoryStore());
     const [from, to] = [prefixed(store, source), prefixed(store, target)];
     const isSame = source === target;
     if (!isSame) await from.setAll(new Map([["k1", json(1)], ["xk", json(2)]]));
@@ -158,20 +159,18 @@ Deno.test("copy() writes nothing if its source would read the copy", async () =>
       await assertRejects(copying, UnfitTarget, "Cannot copy a store into itself");
     }
     assertEquals(await contents(store), before);
-    await store.close();
   }
 });
 
 Deno.test("copy() copies within a store what its source does not read again", async () => {
   const cases = [["a:", "b:", ""], ["", "old:", "user:"]] as const;
   for (const [source, target, prefix] of cases) {
-    const store = memoryStore();
+    await using store = scoped(memoryStore());
     const [from, to] = [prefixed(store, source), prefixed(store, target)];
     await from.set("user:ann", json(1));
     await copy(from, to, { ...NO_WATCH, prefix });
     const expected = [[`${source}user:ann`, "1"], [`${target}user:ann`, "1"]] as const;
     assertEquals(await contents(store), new Map(expected));
-    await store.close();
   }
 });
 
@@ -201,7 +200,7 @@ Deno.test("copy() goes on after one that was killed, and names a prefix that lea
 });
 
 Deno.test("copy() names a key that is too long for the target, and counts what it copied", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const [from, memory] = [memoryStore(), prefixed(store, "counter:")];
   // Later than the one that fails.
   const to: Store = {
@@ -222,7 +221,6 @@ Deno.test("copy() names a key that is too long for the target, and counts what i
   assert(error.cause instanceof UnfitTarget);
   assertEquals([error.copied, (await memory.list("")).keys], [2, ["a", "z"]]);
   await from.close();
-  await store.close();
 });
 
 Deno.test("copy() counts what has expired by its own clock apart", async () => {

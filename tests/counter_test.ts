@@ -7,6 +7,7 @@ import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors, logged } from "./helpers/captured_errors.ts";
 import { startServer } from "./helpers/programs.ts";
 import { Browser } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 function cookieCounter() {
   const store = new CookieSessionStore("a secret key for tests alone");
@@ -102,7 +103,7 @@ Deno.test("counter() says of an encrypted cookie what it cannot show", async () 
 });
 
 Deno.test("counter() shows the id that its response sets, and what the store keeps", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const browser = new Browser(
     counter({ store: new KeyValueSessionStore(memory) }),
   );
@@ -117,11 +118,10 @@ Deno.test("counter() shows the id that its response sets, and what the store kee
   assertStringIncludes(text, `Set-Cookie: ${response.headers.get("Set-Cookie")}`);
   assertStringIncludes(text, (await memory.get(id))?.value ?? "");
   assertStringIncludes(text, "went from 1 to 2 in the store. The cookie is the same.");
-  await memory.close();
 });
 
 Deno.test("counter() links to the store's page only in browsers on this machine", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const app = counter({ store, kvUrl: "http://localhost:5100/" });
   const link = /<a href="http:\/\/localhost:5100\/">/;
@@ -135,7 +135,6 @@ Deno.test("counter() links to the store's page only in browsers on this machine"
     const html = await textOf(counter({ store, kvUrl }).request("http://localhost:5000/"));
     assertNotMatch(html, /See what the store holds/, kvUrl);
   }
-  await memory.close();
 });
 
 Deno.test("counter() allows nothing of another origin in its page", async () => {
@@ -177,7 +176,7 @@ Deno.test("counter() rejects another site's form, and serves clients that are no
 });
 
 Deno.test("counter() says that the store is unavailable, and tries again by itself", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const gone = async () => {
     throw new StoreUnavailable("http://10.0.0.1:5100 cannot be reached", { outcome: "unchanged" });
   };
@@ -201,11 +200,10 @@ Deno.test("counter() says that the store is unavailable, and tries again by itse
   const reset = await app.request("/reset", { method: "POST", headers });
   assertEquals([reset.status, reset.headers.get("Refresh")], [503, null]);
   assertMatch(await textOf(reset), /Your session was not reset: the store .* is unavailable\./);
-  await memory.close();
 });
 
 Deno.test("counter() says that the store is full", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const full = async () => {
     throw new StoreFull("/var/lib/kv.db is full");
   };
@@ -215,11 +213,10 @@ Deno.test("counter() says that the store is full", async () => {
   assertMatch(logged.end(), /^counter: \/var\/lib\/kv\.db is full$/m);
   assertEquals(response.status, 503);
   assertMatch(await textOf(response), /Your count is safe, but the store that keeps it is full/);
-  await memory.close();
 });
 
 Deno.test("counter() answers a broken session with a page, and logs it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const id = crypto.randomUUID();
   await memory.set(id, json({ count: "many" }));
   const app = counter({ store: new KeyValueSessionStore(memory) });
@@ -232,11 +229,10 @@ Deno.test("counter() answers a broken session with a page, and logs it", async (
   assertEquals((await memory.get(id))?.value, '{"count":"many"}');
   // Loading it again would fail again.
   assertMatch(text, /<form method="post" action="reset">.*Begin a new session/);
-  await memory.close();
 });
 
 Deno.test("counter() logs an internal error, and does not show it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const broken = {
     ...memory,
     get() {
@@ -254,7 +250,6 @@ Deno.test("counter() logs an internal error, and does not show it", async () => 
   assertEquals(errors, "RangeError: a defect");
   assertStringIncludes(text, "An internal error. It was logged.");
   assertNotMatch(text, /a defect/);
-  await memory.close();
 });
 
 Deno.test("counter() answers other paths with a page and counts nothing", async () => {
@@ -276,7 +271,7 @@ Deno.test("counter.ts answers a CONNECT, whose address has no path", async () =>
 });
 
 Deno.test("counter() answers health checks and metrics without a session, and counts requests", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = counter({ store: new KeyValueSessionStore(store) });
   for (let i = 0; i < 20; i++) {
     const response = await app.request("/health", { headers: { Cookie: "session=x" } });
@@ -295,7 +290,6 @@ Deno.test("counter() answers health checks and metrics without a session, and co
   assertMatch(text, /^counter_requests_total\{method="other",status="404"\} 1$/m);
   assertMatch(text, /^counter_request_duration_seconds_count\{method="GET"\} 21$/m);
   assertEquals(await store.count?.(), 1);
-  await store.close();
 });
 
 Deno.test("counter() answers health checks at one time by one check of the store", async () => {
@@ -319,7 +313,7 @@ Deno.test("counter() fails a health check while its store is unavailable, and sa
   const unavailable = async () => {
     throw new StoreUnavailable("The disk is gone", { outcome: "unchanged" });
   };
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = counter({ store: new KeyValueSessionStore({ ...memory, get: unavailable }) });
   let status = 0;
   const errors = await logged(async () => {
@@ -331,5 +325,4 @@ Deno.test("counter() fails a health check while its store is unavailable, and sa
   assertEquals(status, 503);
   assertMatch(errors, /The disk is gone/);
   assertMatch(await (await app.request("/metrics")).text(), /status="503"\} 1$/m);
-  await memory.close();
 });

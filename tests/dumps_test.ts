@@ -19,6 +19,7 @@ import {
   StoreFull,
 } from "../stores/store.ts";
 import { answeredBy } from "./helpers/http_store.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 // ---- Reading -------------------------------------------------------------------------------
 
@@ -32,7 +33,7 @@ Deno.test("entries() gives every entry once, for any sizes, pages and limits", a
   });
   await fc.assert(
     fc.asyncProperty(run, async ({ lengths, page, fetched, fetchedLength }) => {
-      const memory = memoryStore();
+      await using memory = scoped(memoryStore());
       const values = lengths.map((length, i) => [`k${10 + i}`, json("x".repeat(length))] as const);
       await memory.setAll(new Map(values));
       let gets: JsonText[] = [];
@@ -59,7 +60,6 @@ Deno.test("entries() gives every entry once, for any sizes, pages and limits", a
         gets = [];
       }
       assertEquals(seen, values.map(([key, value]) => [key, value]));
-      await memory.close();
     }),
     { numRuns: 200 },
   );
@@ -67,7 +67,7 @@ Deno.test("entries() gives every entry once, for any sizes, pages and limits", a
 });
 
 Deno.test("entries() skips what is removed meanwhile", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   await memory.setAll(new Map([["a", json(1)], ["b", json(2)]]));
   const store: Store = {
     ...memory,
@@ -80,7 +80,6 @@ Deno.test("entries() skips what is removed meanwhile", async () => {
   const seen: string[] = [];
   for await (const { key } of entries(store)) seen.push(key);
   assertEquals(seen, ["b"]);
-  await memory.close();
 });
 
 // ---- Restoring -----------------------------------------------------------------------------
@@ -192,7 +191,7 @@ Deno.test("restore() stops at the first key that is too long for the prefix of i
   for (
     const [isRemote, batchLines] of [1, 2, 7, 1000].flatMap((n) => [[true, n], [false, n]] as const)
   ) {
-    const memory = memoryStore({ now: () => NOW });
+    await using memory = scoped(memoryStore({ now: () => NOW }));
     const service = kv(prefixed(memory, "p:"));
     const store = isRemote
       ? answeredBy(async (url, init) => await service.request(url, init)).store
@@ -210,12 +209,11 @@ Deno.test("restore() stops at the first key that is too long for the prefix of i
     const found = await Promise.all(["p:a", "p:b"].map((key) => memory.get(key)));
     assertEquals(found.map((entry) => entry?.value), [json(3), json(2)]);
     assertEquals((await memory.list("")).keys, ["p:a", "p:b"]);
-    await memory.close();
   }
 });
 
 Deno.test("restore() gives the ttl to lines without a lifetime only", async () => {
-  const store = memoryStore({ now: () => NOW });
+  await using store = scoped(memoryStore({ now: () => NOW }));
   const dump = [
     '{"plain": 1}',
     '{"key": "forever", "value": 2, "expires": null}',
@@ -229,20 +227,18 @@ Deno.test("restore() gives the ttl to lines without a lifetime only", async () =
   const expiries: (number | null)[] = [];
   for await (const { expires } of entries(store)) expiries.push(expires);
   assertEquals(expiries, [null, NOW + 60_000, NOW + 7000]);
-  await store.close();
 });
 
 Deno.test("restore() keeps the longest ttl of a clock that was ahead", async () => {
-  const store = memoryStore({ now: () => NOW });
+  await using store = scoped(memoryStore({ now: () => NOW }));
   const expires = NOW + (MAX_TTL + 5) * 1000;
   const line = JSON.stringify({ key: "k", value: 1, expires });
   await restore(store, new Blob([line]).stream(), { now: () => NOW });
   assertEquals((await store.get("k"))?.expires, NOW + MAX_TTL * 1000);
-  await store.close();
 });
 
 Deno.test("restore() restores the lines that share a chunk with one that is not UTF-8", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const dump = [Buffer.from('{"a": 1}\n{"b": 2}\n{"\xff": 3}\n{"c": 4}\n', "latin1")];
   const error = await assertRejects(
     () => restore(store, ReadableStream.from(dump)),
@@ -250,7 +246,6 @@ Deno.test("restore() restores the lines that share a chunk with one that is not 
   );
   assertMatch(error.message, /^Cannot restore line 3: .*expected UTF-8/);
   assertEquals([error.restored, (await store.list("")).keys], [2, ["a", "b"]]);
-  await store.close();
 });
 
 const NOT_AN_ENTRY =
@@ -292,17 +287,16 @@ Deno.test("restore() names a line that is too long, too deep or not an entry", a
     [deep, /^Cannot restore line 2: .* deeper than 500 levels/],
   ];
   for (const [bad, message] of cases) {
-    const store = memoryStore();
+    await using store = scoped(memoryStore());
     const dump = new Blob([`{"a": 1}\n${bad}\n{"c": 3}`]).stream();
     const error = await assertRejects(() => restore(store, dump), RestoreStopped);
     assertMatch(error.message, message);
     assertEquals((await store.list("")).keys, ["a"]);
-    await store.close();
   }
 });
 
 Deno.test("restore() writes one batch after another, and stops when its store fails", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const written: number[] = [];
   const store: Store = {
     ...memory,
@@ -325,7 +319,6 @@ Deno.test("restore() writes one batch after another, and stops when its store fa
   assertEquals([error.line, error.restored], [undefined, 2000]);
   assertEquals([written, progress], [[1000, 1000], [1000, 2000]]);
   await assertRejects(() => restore(store, new Blob().stream(), { ttl: 0 }), InvalidArgument);
-  await memory.close();
 });
 
 /** Yields the bytes in pieces of this length. */

@@ -11,6 +11,7 @@ import { CookieSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { JSON_TYPE, put, readProblem, test } from "./helpers/kv_app.ts";
 import { startServer } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 test("rejects cross-site requests", async ({ app, store }) => {
   const cases: Record<string, string>[] = [
@@ -115,7 +116,7 @@ Deno.test("sameOriginOnly() compares Origin with the host that a trusted proxy f
 });
 
 Deno.test("counter() and kv() take the forwarded host only behind a trusted proxy", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new CookieSessionStore("a secret key of 16 characters or more");
   const headers = {
     Host: "localhost",
@@ -130,7 +131,6 @@ Deno.test("counter() and kv() take the forwarded host only behind a trusted prox
     const written = await kv(memory, options).request("/a", put("1", headers));
     assertEquals(written.status, options.trustProxy ? 201 : 403);
   }
-  await memory.close();
 });
 
 Deno.test("counter.ts and kv.ts trust a proxy if TRUST_PROXY says so", async () => {

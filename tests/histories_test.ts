@@ -6,6 +6,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { type Entry, type Store, StoreUnavailable } from "../stores/store.ts";
 import { slowStore } from "./helpers/faulty_stores.ts";
 import { type Call, recorded, violations } from "./helpers/histories.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** Makes a history: each call begins after the one before has ended, unless it says otherwise. */
 function history(...calls: Partial<Call>[]): Call[] {
@@ -133,9 +134,8 @@ const clients = fc.array(fc.array(fc.nat(99), { minLength: 20, maxLength: 40 }),
 Deno.test("violations() accepts what a store in memory answers to four clients", async () => {
   await fc.assert(
     fc.asyncProperty(clients, async (choices) => {
-      const memory = memoryStore();
+      await using memory = scoped(memoryStore());
       assertEquals(violations(await historyOf(slowStore(memory), choices)), []);
-      await memory.close();
     }),
     { numRuns: 50 },
   );
@@ -194,12 +194,11 @@ for (const [name, defective] of Object.entries(DEFECTS)) {
     let refused = 0;
     await fc.assert(
       fc.asyncProperty(clients, async (choices) => {
-        const memory = memoryStore();
+        await using memory = scoped(memoryStore());
         let calls = 0;
         const store = defective(slowStore(memory), () => ++calls % 5 === 0);
         if (violations(await historyOf(store, choices)).length > 0) refused++;
         await new Promise((resolve) => setTimeout(resolve, 3));
-        await memory.close();
       }),
       { numRuns: 20 },
     );

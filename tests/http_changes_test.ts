@@ -9,6 +9,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { ChangesLost, StoreUnavailable } from "../stores/store.ts";
 import { answeredBy, hang, isUnavailable, PATIENT, problem } from "./helpers/http_store.ts";
 import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const READY = "event: ready\nid: x-1\ndata: {}\n\n";
 
@@ -69,9 +70,14 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
 });
 
 Deno.test("httpStore() resumes a watch after any number of changes under other prefixes", async () => {
-  const memory = memoryStore();
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
-  const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT });
+  await using memory = scoped(memoryStore());
+  await using server = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    kv(memory).fetch,
+  );
+  await using store = scoped(
+    httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT }),
+  );
   const watch = await store.watch("quiet:");
   const start = watch.position();
   const reader = watch.changes.getReader();
@@ -85,9 +91,6 @@ Deno.test("httpStore() resumes a watch after any number of changes under other p
   const change = await again.changes.getReader().read();
   assertEquals(change.value?.key, "quiet:a");
   await assertRejects(() => store.watch("quiet:", { since: start }), ChangesLost);
-  await store.close();
-  await server.shutdown();
-  await memory.close();
 });
 
 Deno.test("httpStore() ends a watch with an error if the service falls silent", async () => {
@@ -103,10 +106,13 @@ Deno.test("httpStore() ends a watch with an error if the service falls silent", 
 });
 
 Deno.test("httpStore() closes the connection of each watch that ends", async () => {
-  const memory = memoryStore();
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, kv(memory).fetch);
+  await using memory = scoped(memoryStore());
+  await using server = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    kv(memory).fetch,
+  );
   const url = `http://127.0.0.1:${server.addr.port}`;
-  const store = httpStore(url, { deadline: PATIENT });
+  await using store = scoped(httpStore(url, { deadline: PATIENT }));
   for (let i = 0; i < 500; i++) {
     const reader = (await store.watch("")).changes.getReader();
     await store.set("a", json(i));
@@ -116,9 +122,6 @@ Deno.test("httpStore() closes the connection of each watch that ends", async () 
   await eventually("a service without watchers", async () => {
     return /^kv_watchers 0$/m.test(await (await fetch(`${url}/?metrics`)).text());
   });
-  await store.close();
-  await server.shutdown();
-  await memory.close();
 });
 
 Deno.test("httpStore() does not take a slow reader of a watch for a silent service", async () => {

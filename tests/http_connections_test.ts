@@ -10,6 +10,7 @@ import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { CALLS, isUnavailable, PATIENT } from "./helpers/http_store.ts";
 import { freePort, runToEnd } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** The answer to one `get`, with letters of one to four bytes. */
 const ANSWER = '[{"status":200,"value":"aé€😀","revision":"r","expires":null}]';
@@ -151,9 +152,9 @@ Deno.test("httpStore() takes no other text for HTTP", async () => {
 });
 
 Deno.test("httpStore() uses one connection for calls one after another, and five at most at a time", async () => {
-  const below = memoryStore();
+  await using below = scoped(memoryStore());
   const connections = new Set<number>();
-  const server = Deno.serve(
+  await using server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     (request, { remoteAddr }) => {
       connections.add(remoteAddr.port);
@@ -161,7 +162,9 @@ Deno.test("httpStore() uses one connection for calls one after another, and five
     },
   );
   const app = kv(below);
-  const store = httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT });
+  await using store = scoped(
+    httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT }),
+  );
   for (let i = 0; i < 20; i++) await store.set("a", json(i));
   assertEquals(connections.size, 1);
   const calls = Array.from({ length: 2000 }, (_, i) => [
@@ -171,9 +174,6 @@ Deno.test("httpStore() uses one connection for calls one after another, and five
   ]);
   await Promise.all(calls.flat());
   assertEquals(connections.size, 5);
-  await store.close();
-  await server.shutdown();
-  await below.close();
 });
 
 Deno.test("a request that has ended before its connection is there is not sent", async () => {
@@ -188,7 +188,7 @@ Deno.test("a request that has ended before its connection is there is not sent",
 });
 
 Deno.test("httpStore() leaves no watch when it closes as the watch's connection is made", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = kv(memory);
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
   const { port } = server.addr;
@@ -201,16 +201,15 @@ Deno.test("httpStore() leaves no watch when it closes as the watch's connection 
     other.destroy();
     await watching.catch((error) => assertEquals(error.message, "The store is closed"));
   }
-  await memory.close();
 });
 
 Deno.test("httpStore() goes on with a service that was restarted between two calls", async () => {
-  const below = memoryStore();
+  await using below = scoped(memoryStore());
   const serve = (port: number) =>
     Deno.serve({ hostname: "127.0.0.1", port, onListen() {} }, kv(below).fetch);
   let server = serve(0);
   const { port } = server.addr;
-  const store = httpStore(`http://127.0.0.1:${port}`, { deadline: PATIENT });
+  await using store = scoped(httpStore(`http://127.0.0.1:${port}`, { deadline: PATIENT }));
   for (let i = 0; i < 10; i++) {
     await Promise.all([store.set("a", json(i)), store.get("a"), store.list("")]);
     await server.shutdown();
@@ -219,13 +218,11 @@ Deno.test("httpStore() goes on with a service that was restarted between two cal
     server = serve(port);
   }
   assertEquals((await store.get("a"))?.value, "9");
-  await store.close();
   await server.shutdown();
-  await below.close();
 });
 
 Deno.test("httpStore() names why a service cannot be reached, and that nothing was sent", async () => {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
     throw new Error("it got a request");
   });
   const cases: [string, RegExp][] = [
@@ -235,19 +232,20 @@ Deno.test("httpStore() names why a service cannot be reached, and that nothing w
     ["https://nothing.invalid", /no such host$/],
   ];
   for (const [url, reason] of cases) {
-    const store = httpStore(url, { deadline: PATIENT });
+    await using store = scoped(httpStore(url, { deadline: PATIENT }));
     const message = new RegExp(`^${url} cannot be reached: ${reason.source}`);
     for (const [, call] of CALLS) await isUnavailable(call(store), "unchanged", message);
-    await store.close();
   }
-  await server.shutdown();
 });
 
 Deno.test("httpStore() goes through no proxy, and names the one that it does not use", async () => {
-  const below = memoryStore();
-  const service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(below).fetch);
+  await using below = scoped(memoryStore());
+  await using service = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    kv(below).fetch,
+  );
   const proxied: string[] = [];
-  const proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+  await using proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     proxied.push(request.url);
     return new Response();
   });
@@ -284,8 +282,6 @@ Deno.test("httpStore() goes through no proxy, and names the one that it does not
   const failures = reasons.map((reason) => `${reason}\nunchanged ${reason}\nundefined\n`);
   assertEquals(stdout, `a,b\na,b\n${failures.join("")}`, stderr);
   assertEquals(proxied, []);
-  await Promise.all([service.shutdown(), proxy.shutdown()]);
-  await below.close();
 });
 
 Deno.test("httpStore() refuses a token that no header can carry", async () => {

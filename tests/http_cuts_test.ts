@@ -10,6 +10,7 @@ import { CUTS, CuttingProxy } from "./helpers/cutting_proxy.ts";
 import { CALLS, PATIENT, READS } from "./helpers/http_store.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { Browser, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** A service behind a proxy that cuts, and how many calls its store has executed. */
 async function cuttable() {
@@ -48,7 +49,7 @@ for (const [transport, options] of Object.entries(TRANSPORTS)) {
       const { proxy, executed, below } = service;
       for (const cut of CUTS) {
         for (const isReused of [false, true]) {
-          const store = httpStore(proxy.url, { ...options, deadline: PATIENT });
+          await using store = scoped(httpStore(proxy.url, { ...options, deadline: PATIENT }));
           await below.set("a", json(0));
           if (isReused) await store.list("");
           const before = executed[name as keyof typeof executed];
@@ -68,7 +69,6 @@ for (const [transport, options] of Object.entries(TRANSPORTS)) {
             assertEquals(error.outcome, "unknown", where);
           }
           for (const [, other] of CALLS) await other(store);
-          await store.close();
         }
       }
     });

@@ -25,12 +25,13 @@ import {
   WRITES,
 } from "./helpers/http_store.ts";
 import { freePort } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 // ---- A service that is not there -----------------------------------------------------------
 
 Deno.test("httpStore() says that a stopped service cannot be reached", async () => {
   const url = `http://127.0.0.1:${freePort()}`;
-  const store = httpStore(url, { deadline: PATIENT });
+  await using store = scoped(httpStore(url, { deadline: PATIENT }));
   for (const [, call] of CALLS) {
     await isUnavailable(
       call(store),
@@ -38,17 +39,19 @@ Deno.test("httpStore() says that a stopped service cannot be reached", async () 
       new RegExp(`^${url} cannot be reached: .*refused`),
     );
   }
-  await store.close();
 });
 
 Deno.test("httpStore() ends calls to a hanging service within the deadline", async () => {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
-    await request.text();
-    const body = new ReadableStream({
-      start: (controller) => controller.enqueue(new TextEncoder().encode('[{"status":200,')),
-    });
-    return new Response(body, { headers: { "Content-Type": "application/json" } });
-  });
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      await request.text();
+      const body = new ReadableStream({
+        start: (controller) => controller.enqueue(new TextEncoder().encode('[{"status":200,')),
+      });
+      return new Response(body, { headers: { "Content-Type": "application/json" } });
+    },
+  );
   const url = `http://127.0.0.1:${server.addr.port}`;
   const open = [
     () => answeredBy(hang, { deadline: HANG_DEADLINE }).store,
@@ -57,13 +60,11 @@ Deno.test("httpStore() ends calls to a hanging service within the deadline", asy
   // A store for each call, so that they all hang at once.
   await Promise.all(open.flatMap((openStore) =>
     CALLS.map(async ([name, call]) => {
-      const store = openStore();
+      await using store = scoped(openStore());
       const outcome = READS.some(([read]) => read === name) ? "unchanged" : "unknown";
       await isUnavailable(call(store), outcome, /did not answer in time$/);
-      await store.close();
     })
   ));
-  await server.shutdown();
 });
 
 Deno.test("httpStore() does not know the outcome of a write whose connection is cut", async () => {
@@ -74,14 +75,13 @@ Deno.test("httpStore() does not know the outcome of a write whose connection is 
   ];
   for (const text of halves) {
     await using server = rawServer(text);
-    const store = httpStore(server.url, { deadline: PATIENT });
+    await using store = scoped(httpStore(server.url, { deadline: PATIENT }));
     for (const [, call] of READS) {
       await isUnavailable(call(store), "unchanged", /cut the connection$/);
     }
     for (const [, call] of WRITES) {
       await isUnavailable(call(store), "unknown", /cut the connection$/);
     }
-    await store.close();
   }
 });
 
@@ -119,10 +119,13 @@ Deno.test("httpStore() says that another server is not a key-value service", asy
 });
 
 Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", async () => {
-  const below = memoryStore();
-  const service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(below).fetch);
+  await using below = scoped(memoryStore());
+  await using service = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    kv(below).fetch,
+  );
   const { port } = service.addr;
-  const redirecting = Deno.serve(
+  await using redirecting = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     () => Response.redirect(`http://127.0.0.1:${port}/`, 307),
   );
@@ -138,9 +141,6 @@ Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", as
   }
   assertEquals((await below.list("")).keys, []);
   await store.close();
-  await redirecting.shutdown();
-  await service.shutdown();
-  await below.close();
 });
 
 Deno.test("httpStore() gives no call the answer to another", async () => {
@@ -246,7 +246,7 @@ Deno.test("httpStore() takes a revision of any length for one that is not there"
 });
 
 Deno.test("httpStore() names KV_TOKEN where the service requires a token, or another", async () => {
-  const below = memoryStore();
+  await using below = scoped(memoryStore());
   const app = kv(below, { tokens: ["secret-token"] });
   const answer = async (url: string, init: RequestInit) => await app.request(url, init);
   for (const token of [undefined, "wrong"]) {
@@ -260,7 +260,6 @@ Deno.test("httpStore() names KV_TOKEN where the service requires a token, or ano
   const { store } = answeredBy(answer, { token: "secret-token" });
   for (const [, call] of CALLS) await call(store);
   await store.close();
-  await below.close();
 });
 
 Deno.test("httpStore() passes on the outcome that a 503 states", async () => {
@@ -401,13 +400,12 @@ Deno.test("httpStore() does not believe the length of an answer in chunks", asyn
   const limit = 1024 * 1024;
   const chunk = `${limit.toString(16)}\r\n${" ".repeat(limit)}\r\n`;
   await using server = rawServer(head + chunk.repeat(3));
-  const store = httpStore(server.url, { deadline: PATIENT });
+  await using store = scoped(httpStore(server.url, { deadline: PATIENT }));
   await isUnavailable(store.get("a"), "unchanged", /it answered more than \d+ bytes$/);
-  await store.close();
 });
 
 Deno.test("httpStore() works again as soon as the service does", async () => {
-  const below = memoryStore();
+  await using below = scoped(memoryStore());
   const app = kv(below);
   let up = false;
   const { store } = answeredBy(async (url, init) =>
@@ -417,7 +415,6 @@ Deno.test("httpStore() works again as soon as the service does", async () => {
   up = true;
   for (const [, call] of CALLS) await call(store);
   await store.close();
-  await below.close();
 });
 
 /** A listener that reads one request from each connection, sends a text and closes it. */

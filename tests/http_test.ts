@@ -9,6 +9,7 @@ import { sqliteStore } from "../stores/sqlite/store.ts";
 import { InvalidArgument, RevisionConflict, StoreUnavailable } from "../stores/store.ts";
 import { openWithClock, servedStore, storeConformance } from "./conformance/store.ts";
 import { answeredBy, CALLS, gated, isUnavailable, PATIENT } from "./helpers/http_store.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 storeConformance("httpStore over kv() in memory", {
   ordered: true,
@@ -66,9 +67,8 @@ Deno.test("httpStore() sends requests under the path of its URL", async () => {
     return Promise.reject(new Error("not sent"));
   };
   for (const url of ["http://localhost/kv", "http://localhost/kv//"]) {
-    const store = httpStore(url, { fetch, deadline: PATIENT });
+    await using store = scoped(httpStore(url, { fetch, deadline: PATIENT }));
     for (const [, call] of CALLS) await assertRejects(() => call(store), StoreUnavailable);
-    await store.close();
   }
   const expected = ["/", "/?prefix=&limit=1000", "/", "/", "/"];
   assertEquals(urls, [...expected, ...expected].map((path) => `http://localhost/kv${path}`));

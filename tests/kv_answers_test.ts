@@ -6,6 +6,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { post, put, readProblem, test } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -71,7 +72,7 @@ Deno.test("kv() leaves nothing open and fetches nothing for a HEAD request", asy
 });
 
 Deno.test("kv() answers a failure of the first part of a body with its status", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   await memory.setAll(new Map(["a", "b"].map((key) => [key, json(1)])));
   const fail = () => Promise.reject(new StoreUnavailable("gone", { outcome: "unchanged" }));
   const requests: [Partial<Store>, string, RequestInit][] = [
@@ -87,18 +88,16 @@ Deno.test("kv() answers a failure of the first part of a body with its status", 
       await readProblem(response);
     });
   }
-  await memory.close();
 });
 
 Deno.test("kv() sends a date of HTTP for an entry that lives longer than dates last", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   await memory.set("a", json(1));
   for (const expires of [253402300800000, 9e18]) {
     const get = async () => ({ key: "a", value: json(1), revision: "r", expires });
     const { headers } = await kv({ ...memory, get }).request("/a");
     assertEquals(headers.get("Expires"), "Fri, 31 Dec 9999 23:59:59 GMT");
   }
-  await memory.close();
 });
 
 test("takes any path but the root for a key, whatever its name", async ({ app }) => {

@@ -5,6 +5,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** A store whose every call fails. */
 function failingStore(error: Error): Store {
@@ -99,7 +100,7 @@ Deno.test("kv() logs no control character that a client has sent", async () => {
 });
 
 Deno.test("kv() quotes a part of a long text that a client has sent, from both ends", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const long = "x".repeat(50_000);
   const form = { "Content-Type": "application/x-www-form-urlencoded" };
@@ -120,5 +121,4 @@ Deno.test("kv() quotes a part of a long text that a client has sent, from both e
     assert(detail.length <= 1001, `${detail.length}`);
     assertMatch(detail, /^Cannot .*x…x/);
   }
-  await store.close();
 });

@@ -8,6 +8,7 @@ import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";
 import { eventually, startServer } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 
@@ -50,7 +51,7 @@ Deno.test("kv() streams the changes under a prefix as server-sent events", async
 });
 
 Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const first = eventsOf(await app.request("/", { headers: EVENTS }));
   const id = /^id: (.*)$/m.exec(await first.next())?.[1] ?? "";
@@ -66,11 +67,10 @@ Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one",
   const gone = await app.request("/", { headers: unknown });
   assertEquals(gone.status, 410);
   assertMatch((await readProblem(gone)).detail, /^Cannot watch since "00000000-7": /);
-  await store.close();
 });
 
 Deno.test("kv() says every 4 seconds where a stream is, past the changes of other keys", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const timers = globalThis as { setTimeout: unknown };
   const { setTimeout } = globalThis;
@@ -91,11 +91,10 @@ Deno.test("kv() says every 4 seconds where a stream is, past the changes of othe
   } finally {
     timers.setTimeout = setTimeout;
   }
-  await store.close();
 });
 
 Deno.test("kv() answers HEAD for a stream without starting one", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   for (let i = 0; i < 3; i++) {
     const head = await app.request("/", { method: "HEAD", headers: EVENTS });
@@ -103,11 +102,10 @@ Deno.test("kv() answers HEAD for a stream without starting one", async () => {
     assertEquals(head.headers.get("Content-Type"), "text/event-stream");
   }
   assertMatch(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
-  await store.close();
 });
 
 Deno.test("kv() allows MAX_WATCHERS streams, even if all start at once", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const watching = Array.from(
     { length: MAX_WATCHERS },
@@ -123,11 +121,10 @@ Deno.test("kv() allows MAX_WATCHERS streams, even if all start at once", async (
   const next = await app.request("/", { headers: EVENTS });
   assertEquals(next.status, 200);
   for (const { body } of [next, ...others]) await body?.cancel();
-  await store.close();
 });
 
 Deno.test("kv() frees the place of a watcher whose stream fails, and logs one line", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const failing: Store = {
     ...store,
     async watch(...args) {
@@ -145,7 +142,6 @@ Deno.test("kv() frees the place of a watcher whose stream fails, and logs one li
   assertEquals(log, "kv: gone");
   const metrics = await (await app.request("/?metrics")).text();
   assertMatch(metrics, /^kv_watchers 0$/m);
-  await store.close();
 });
 
 Deno.test("kv.ts streams to an EventSource, and can be stopped meanwhile", async () => {
@@ -175,7 +171,7 @@ Deno.test("kv.ts streams to an EventSource, and can be stopped meanwhile", async
 });
 
 Deno.test("kv() keeps no timer for a client that leaves as a change is sent", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
   const address = { hostname: "127.0.0.1", port: server.addr.port };
@@ -197,5 +193,4 @@ Deno.test("kv() keeps no timer for a client that leaves as a change is sent", as
   }
   const metrics = async () => await (await app.request("/?metrics")).text();
   await eventually("no stream", async () => /^kv_watchers 0$/m.test(await metrics()));
-  await store.close();
 });

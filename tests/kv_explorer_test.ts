@@ -5,6 +5,7 @@ import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { StoreUnavailable } from "../stores/store.ts";
 import { test } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const HTML = { headers: { Accept: "text/html,application/xhtml+xml,*/*;q=0.8" } };
 const empty = memoryStore();
@@ -61,7 +62,7 @@ test("has no dead control without JavaScript, and keeps a prefix no field holds"
 });
 
 Deno.test("kv() shows the page while the store is unavailable, with status 503", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const gone = () => Promise.reject(new StoreUnavailable("gone", { outcome: "unchanged" }));
   const page = await kv({ ...store, list: gone }).request("/", HTML);
   assertEquals(page.status, 503);
@@ -69,7 +70,6 @@ Deno.test("kv() shows the page while the store is unavailable, with status 503",
   const html = await page.text();
   assertMatch(plain(html), /The store is unavailable\./);
   assertMatch(html, /<script type="module">/);
-  await store.close();
 });
 
 Deno.test("the explorer joins its modules into one script, without imports and exports", () => {

@@ -9,6 +9,7 @@ import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
 import { eventually } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const MIB = 1024 * 1024;
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -164,7 +165,7 @@ Deno.test("kv() writes nothing that it has no room to answer, and says so", asyn
 });
 
 Deno.test("kv() returns the value of each delete of an array, or does not do it", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const value = json("x".repeat(MIB - 2));
   const keys = Array.from({ length: 256 }, (_, i) => `k${i}`);
   await store.setAll(new Map(keys.map((key) => [key, value])));
@@ -186,7 +187,6 @@ Deno.test("kv() returns the value of each delete of an array, or does not do it"
       for (const answer of both) assert(answer?.status === 200 || answer?.outcome === "unchanged");
     }
   }
-  await store.close();
 });
 
 Deno.test("kv() counts the current entry that comes with a 412", async () => {

@@ -7,6 +7,7 @@ import { json } from "../stores/json/text.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("kv() reports its own health and its store's", async () => {
   const store = memoryStore();
@@ -110,7 +111,7 @@ Deno.test("kv() counts requests and store operations for Prometheus", async () =
 });
 
 Deno.test("kv() measures how long requests take, in seconds", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = kv({
     ...memory,
     async get(key) {
@@ -122,5 +123,4 @@ Deno.test("kv() measures how long requests take, in seconds", async () => {
   const text = await (await app.request("/?metrics")).text();
   const sum = /^kv_request_duration_seconds_sum\{method="HEAD"\} (\S+)$/m.exec(text)?.[1];
   assert(Number(sum) > 0.04 && Number(sum) < 5, sum);
-  await memory.close();
 });

@@ -6,6 +6,7 @@ import { kv } from "../kv.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { MAX_PAGE, MAX_TTL } from "../stores/store.ts";
 import { readProblem } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 type Described = { content?: Record<string, { schema: object }>; headers?: object };
 
@@ -33,18 +34,17 @@ async function documentOf(app: ReturnType<typeof kv>): Promise<Document> {
 }
 
 Deno.test("kv() serves a valid OpenAPI 3.1 document", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const validator = new Validator();
   const { valid, errors } = await validator.validate({ ...await documentOf(app) });
   assert(valid, JSON.stringify(errors));
   assertEquals(validator.version, "3.1");
   assertEquals((await app.request("/?openapi=1")).status, 400);
-  await store.close();
 });
 
 Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI document", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const { paths, components } = await documentOf(app);
   const shapes = { $defs: components.schemas };
@@ -105,11 +105,10 @@ Deno.test("kv() responds with the statuses, types and schemas of its OpenAPI doc
     });
     z.fromJSONSchema(schema).parse(answer);
   }
-  await store.close();
 });
 
 Deno.test("kv() describes parameters and operations for who generates a client", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   const { paths } = await documentOf(app);
   const operations = Object.entries(paths).flatMap(([path, { parameters: _, ...methods }]) =>
@@ -135,5 +134,4 @@ Deno.test("kv() describes parameters and operations for who generates a client",
   for (const body of [paths["/"]?.["get"]?.responses["200"], paths["/"]?.["post"]?.requestBody]) {
     assertEquals(Object(body?.content?.["application/x-ndjson"]?.schema).type, "string");
   }
-  await store.close();
 });

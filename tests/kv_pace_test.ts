@@ -6,6 +6,7 @@ import { pause, Turnstile } from "../kv/pace.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { cpuTime } from "./helpers/cpu_time.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** Keeps the thread busy. */
 function work(milliseconds: number): void {
@@ -138,7 +139,7 @@ async function largestStep(work: Promise<unknown>, progress: () => number): Prom
 
 Deno.test("kv() lets others go on while many clients watch many changes", async () => {
   const [clients, changes] = [100, 1000];
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const app = kv(store);
   let seen = 0;
   const watching = Array.from({ length: clients }, async () => {
@@ -159,12 +160,11 @@ Deno.test("kv() lets others go on while many clients watch many changes", async 
   const step = await largestStep(all, () => seen);
   assertEquals(seen, clients * (changes + 1));
   assert(step < clients * changes / 4, `${step} events without a break`);
-  await store.close();
 });
 
 for (const type of ["application/json", "application/x-ndjson"]) {
   Deno.test(`kv() lets others go on while many clients list all keys as ${type}`, async () => {
-    const store = memoryStore();
+    await using store = scoped(memoryStore());
     const app = kv(store);
     const names = Array.from({ length: 20_000 }, (_, i) => `k${String(i).padStart(5, "0")}`);
     await store.setAll(new Map(names.map((name) => [name, json(1)])));
@@ -175,6 +175,5 @@ for (const type of ["application/json", "application/x-ndjson"]) {
     });
     const step = await largestStep(Promise.all(lists), () => read);
     assert(step < read / 4, `${step} of ${read} bytes without a break`);
-    await store.close();
   });
 }

@@ -5,6 +5,7 @@ import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { JsonText, Store } from "../stores/store.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const KEYS = ["a", "b", "ab", "b/"].flatMap((start) =>
   Array.from({ length: 8 }, (_, i) => `${start}${"é".repeat(i % 2)}${i}`)
@@ -23,7 +24,7 @@ Deno.test("kv() lists, dumps and deletes as a sorted Map does, for pages of any 
   const calls = fc.array(call, { maxLength: 12, size: "max" });
   await fc.assert(
     fc.asyncProperty(calls, fc.integer({ min: 1, max: 7 }), async (calls, longest) => {
-      const memory = memoryStore();
+      await using memory = scoped(memoryStore());
       const store: Store = {
         ...memory,
         list(prefix, { after, limit = longest } = {}) {
@@ -81,7 +82,6 @@ Deno.test("kv() lists, dumps and deletes as a sorted Map does, for pages of any 
         }
       }
       assertEquals((await memory.list("")).keys, [...model.keys()].sort());
-      await memory.close();
     }),
     { numRuns: 150 },
   );

@@ -4,6 +4,7 @@ import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const TOKENS = { tokens: ["secret-token", "next-token"], readTokens: ["reading-token"] };
 const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
@@ -101,12 +102,11 @@ test("refuses a write by a read token before its body is read", async ({ app }) 
 }, TOKENS);
 
 Deno.test("kv() refuses a token that is empty, or that no header can carry", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   for (const token of ["", "two words", "tökén"]) {
     for (const options of [{ tokens: ["secret-token", token] }, { readTokens: [token] }]) {
       const error = assertThrows(() => kv(store, options), TypeError);
       assertMatch(error.message, /^Cannot accept a token of \d characters .*: expected letters, /);
     }
   }
-  await store.close();
 });

@@ -5,6 +5,7 @@ import type { Store } from "../stores/store.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
 import { compareWithMap } from "./conformance/store_model.ts";
 import { testClock } from "./helpers/clock.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 storeConformance("memoryStore", {
   ordered: true,
@@ -12,16 +13,15 @@ storeConformance("memoryStore", {
 });
 
 Deno.test("memoryStore() lists every key, however many came since the last listing", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const keys = Array.from({ length: 40_001 }, (_, i) => String(i).padStart(5, "0"));
   for (const key of keys) await store.set(key, json(1));
   assertEquals(await allKeys(store), keys);
-  await store.close();
 });
 
 Deno.test("memoryStore() never shows an entry that had expired, whatever the clock does", async () => {
   const { now, pass } = testClock();
-  const store = memoryStore({ now });
+  await using store = scoped(memoryStore({ now }));
   await store.set("a", json(1), { ttl: 60 });
   pass(61);
   assertEquals(await store.get("a"), null);
@@ -29,12 +29,11 @@ Deno.test("memoryStore() never shows an entry that had expired, whatever the clo
   assertEquals(await store.get("a"), null);
   assertEquals(await allKeys(store), []);
   assertEquals((await store.set("a", json(2), { ttl: 60, ifRevision: null })).created, true);
-  await store.close();
 });
 
 Deno.test("memoryStore() answers others while it lists and sweeps what has expired", async () => {
   const { now, pass } = testClock();
-  const store = memoryStore({ now, step: 100, sweepInterval: 0 });
+  await using store = scoped(memoryStore({ now, step: 100, sweepInterval: 0 }));
   await store.setAll(new Map(Array.from({ length: 10_000 }, (_, i) => [`k${i}`, json(i)])), {
     ttl: 60,
   });
@@ -54,7 +53,6 @@ Deno.test("memoryStore() answers others while it lists and sweeps what has expir
   assertEquals(await listing, ["last"]);
   const numbers = new Set(counts).size;
   assert(numbers > 10, `${numbers} numbers of entries were seen: a sweep removes a few at a time`);
-  await store.close();
 });
 
 Deno.test("memoryStore() is a Map with lifetimes, for any calls and jumps of the clock", async () => {

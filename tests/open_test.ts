@@ -5,21 +5,26 @@ import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { openStore } from "../stores/open.ts";
 import { InvalidArgument } from "../stores/store.ts";
-import { runToEnd } from "./helpers/programs.ts";
+import { runToEnd, temporaryDirectory } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("openStore() opens what a URL names", async () => {
-  const directory = await Deno.makeTempDir();
-  for (const url of [":memory:", join(directory, "a.db"), `sqlite:${join(directory, "b.db")}`]) {
-    const store = await openStore(url);
+  await using directory = await temporaryDirectory();
+  for (
+    const url of [
+      ":memory:",
+      join(directory.path, "a.db"),
+      `sqlite:${join(directory.path, "b.db")}`,
+    ]
+  ) {
+    await using store = scoped(await openStore(url));
     await store.set("a", json(1));
     assertEquals((await store.get("a"))?.value, "1");
-    await store.close();
   }
-  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+  assertEquals([...Deno.readDirSync(directory.path)].map(({ name }) => name).sort(), [
     "a.db",
     "b.db",
   ]);
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("openStore() names the URL that it cannot open, and what is expected", async () => {
@@ -76,10 +81,13 @@ Deno.test("openStore() says what is wrong with a Redis URL without its password"
 });
 
 Deno.test("openStore() puts the prefix of its URL before every key", async () => {
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "a.db");
-  const memory = memoryStore();
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(memory).fetch);
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "a.db");
+  await using memory = scoped(memoryStore());
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    kv(memory).fetch,
+  );
   for (const url of [file, `sqlite:${file}`, `http://127.0.0.1:${server.addr.port}`]) {
     const [whole, part] = [await openStore(url), await openStore(`${url}?prefix=a%26%3A`)];
     await part.set("k", json(1));
@@ -89,10 +97,7 @@ Deno.test("openStore() puts the prefix of its URL before every key", async () =>
     for (const store of [whole, part]) await store.close();
   }
   await (await openStore(":memory:?prefix=a:")).close();
-  await server.shutdown();
-  await memory.close();
-  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name), ["a.db"]);
-  await Deno.remove(directory, { recursive: true });
+  assertEquals([...Deno.readDirSync(directory.path)].map(({ name }) => name), ["a.db"]);
 });
 
 Deno.test("openStore() rejects a parameter that means nothing", async () => {
@@ -111,9 +116,9 @@ Deno.test("openStore() rejects a parameter that means nothing", async () => {
 });
 
 Deno.test("openStore() keeps no program alive that forgets to close its store", async () => {
-  const directory = await Deno.makeTempDir();
+  await using directory = await temporaryDirectory();
   const module = JSON.stringify(import.meta.resolve("../stores/open.ts"));
-  for (const url of [":memory:", join(directory, "kv.db"), "http://127.0.0.1:1"]) {
+  for (const url of [":memory:", join(directory.path, "kv.db"), "http://127.0.0.1:1"]) {
     const code = `
       import { openStore } from ${module};
       await openStore(${JSON.stringify(url)});
@@ -127,5 +132,4 @@ Deno.test("openStore() keeps no program alive that forgets to close its store", 
     ]);
     assertEquals([exitCode, stdout], [0, "the end\n"], url);
   }
-  await Deno.remove(directory, { recursive: true });
 });

@@ -5,6 +5,7 @@ import { prefixed } from "../stores/prefix.ts";
 import { RevisionConflict, type Store, StoreUnavailable } from "../stores/store.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
 import { CALLS } from "./helpers/http_store.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 storeConformance("prefixed()", {
   ordered: true,
@@ -13,7 +14,7 @@ storeConformance("prefixed()", {
 });
 
 Deno.test("prefixed() ends the watch of its store with its own", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const ended = Promise.withResolvers<void>();
   const store: Store = {
     ...memory,
@@ -25,7 +26,6 @@ Deno.test("prefixed() ends the watch of its store with its own", async () => {
   const { changes } = await prefixed(store, "a:").watch("");
   await changes.cancel();
   await ended.promise;
-  await memory.close();
 });
 
 Deno.test("prefixed() fails where its store does", async () => {

@@ -5,7 +5,13 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
-import { eventually, freePort, startServer, testWith } from "./helpers/programs.ts";
+import {
+  eventually,
+  freePort,
+  startServer,
+  temporaryDirectory,
+  testWith,
+} from "./helpers/programs.ts";
 import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";
 import { cli, REDIS, startClusterOn, startRedis } from "./helpers/redis_servers.ts";
 
@@ -206,10 +212,10 @@ testWith(
     await using store = open(`redis://127.0.0.1:${port}`);
     assertEquals(await outcome(store.set("a", json(1))), "unchanged");
     const settings = ["appendonly yes", "appendfsync always"];
-    const directory = await Deno.makeTempDir();
+    await using directory = await temporaryDirectory();
     let next: string | null;
     {
-      await using _server = await startRedis({ port, directory, settings });
+      await using _server = await startRedis({ port, directory: directory.path, settings });
       await eventually("a store that works", works(store));
       await store.setAll(new Map(Array.from({ length: 50 }, (_, i) => [`k${i}`, json(i)])));
       next = (await store.list("k", { limit: 10 })).next;
@@ -217,21 +223,20 @@ testWith(
     }
     assertEquals(await outcome(store.get("k1"), 200), "unchanged");
     {
-      await using _server = await startRedis({ port, directory, settings });
+      await using _server = await startRedis({ port, directory: directory.path, settings });
       await eventually("a store that works", works(store));
       assertEquals((await store.get("k49"))?.value, "49");
       // The new process has another order of the keys: continuing would miss some.
       await assertRejects(() => store.list("k", { after: next }), InvalidArgument);
     }
-    await Deno.remove(directory, { recursive: true });
   },
 );
 
 testWith(REDIS, "redisStore() fails at once while the server is loading its data", async () => {
-  const directory = await Deno.makeTempDir();
+  await using directory = await temporaryDirectory();
   const port = freePort();
   {
-    await using server = await startRedis({ port, directory });
+    await using server = await startRedis({ port, directory: directory.path });
     await using store = open(`redis://127.0.0.1:${server.port}`);
     await store.setAll(new Map(Array.from({ length: 2000 }, (_, i) => [`k${i}`, json(i)])));
     await cli(port, "SAVE");
@@ -239,7 +244,12 @@ testWith(REDIS, "redisStore() fails at once while the server is loading its data
   // Microseconds for each key: four seconds.
   const settings = ["key-load-delay 2000", "loading-process-events-interval-bytes 1024"];
   {
-    await using _server = await startRedis({ port, directory, settings, until: /LOADING/ });
+    await using _server = await startRedis({
+      port,
+      directory: directory.path,
+      settings,
+      until: /LOADING/,
+    });
     await using store = open(`redis://127.0.0.1:${port}`);
     const write = store.set("a", json(1));
     assertEquals(await outcome(write, 0), "unchanged");
@@ -247,7 +257,6 @@ testWith(REDIS, "redisStore() fails at once while the server is loading its data
     await eventually("a store that works", works(store));
     assertEquals((await store.get("k1999"))?.value, "1999");
   }
-  await Deno.remove(directory, { recursive: true });
 });
 
 testWith(REDIS, "redisStore() closes in time, whatever the server does", async () => {

@@ -17,6 +17,7 @@ import {
   startRedis,
   startSentinels,
 } from "./helpers/redis_servers.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** How soon an operator gets to know what is wrong, in milliseconds. */
 const SOON = 2000;
@@ -113,14 +114,13 @@ testWith(REDIS, "redisStore() shows nothing that a server quotes of a command", 
   await using cluster = await startClusterOn({ masters: [undefined, undefined], settings });
   for (const hosts of [`redis://${alone.host}:${alone.port}`, `redis+cluster://${cluster.hosts}`]) {
     for (const [url, name] of [[hosts, "evalsha"], [hosts.replace("//", "//:secret@"), "auth"]]) {
-      const store = redisStore(`${url}`);
+      await using store = scoped(redisStore(`${url}`));
       const error = await assertRejects(
         () => store.set("secret", json("secret")),
         StoreUnavailable,
       );
       assertMatch(error.message, new RegExp(`: ERR unknown command .${name}.$`));
       assert(!/secret/.test(inspect(error, { depth: 9 })), inspect(error, { depth: 9 }));
-      await store.close();
     }
   }
 });
@@ -138,11 +138,10 @@ testWith(REDIS, "redisStore() watches on a server that does not know HELLO", asy
   }
   await store.close();
   await using cluster = await startClusterOn({ masters: [undefined, undefined], settings });
-  const other = redisStore(`redis+cluster://${cluster.hosts}`);
+  await using other = scoped(redisStore(`redis+cluster://${cluster.hosts}`));
   await other.set("a", json(1));
   const error = await assertRejects(() => other.watch(""), StoreUnavailable);
   assertMatch(error.message, /: a watch in a Cluster needs HELLO, which its servers do not know$/);
-  await other.close();
 });
 
 Deno.test("redisStore() says that a server closes each connection", async () => {

@@ -13,7 +13,14 @@ import {
   storeConformance,
   type TestStore,
 } from "./conformance/store.ts";
-import { eventually, freePort, isInstalled, runToEnd, testWith } from "./helpers/programs.ts";
+import {
+  eventually,
+  freePort,
+  isInstalled,
+  runToEnd,
+  temporaryDirectory,
+  testWith,
+} from "./helpers/programs.ts";
 import { works } from "./helpers/redis_faults.ts";
 import {
   cli,
@@ -25,6 +32,7 @@ import {
   startRedis,
   startSentinels,
 } from "./helpers/redis_servers.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 let alone: Server, cluster: Servers;
 let prefixes = 0;
@@ -146,7 +154,7 @@ testWith(
 
 testWith(REDIS, "redisStore() reports what is written on any server of the Cluster", async () => {
   await using writing = await openTestStore(clusterUrl());
-  const watcher = redisStore(`${clusterUrl()}?prefix=test${prefixes - 1}:`, patient);
+  await using watcher = scoped(redisStore(`${clusterUrl()}?prefix=test${prefixes - 1}:`, patient));
   const { changes } = await watcher.watch("");
   const keys = Array.from({ length: 100 }, (_, i) => `k${i}`);
   await writing.store.setAll(new Map(keys.map((key) => [key, json(1)])));
@@ -155,7 +163,6 @@ testWith(REDIS, "redisStore() reports what is written on any server of the Clust
     left.delete(key);
     if (left.size === 0) break;
   }
-  await watcher.close();
 });
 
 testWith(
@@ -179,8 +186,8 @@ testWith(
 );
 
 testWith(REDIS, "redisStore() reaches a server by the path of its socket", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "a redis.sock");
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, "a redis.sock");
   await using server = await startRedis({
     settings: [`unixsocket "${path}"`, "requirepass secret1"],
   });
@@ -190,11 +197,9 @@ testWith(REDIS, "redisStore() reaches a server by the path of its socket", async
   const login = ["-a", "secret1", "--no-auth-warning", "-n", "3"];
   assertEquals(await cli(server.port, ...login, "KEYS", "*"), "a:k\n");
   await store.close();
-  const missing = redisStore(`redis+unix://${encodeURI(path)}x`, patient);
+  await using missing = scoped(redisStore(`redis+unix://${encodeURI(path)}x`, patient));
   const error = await assertRejects(() => missing.get("k"), StoreUnavailable);
   assert(error.message.startsWith(`Cannot use Redis at "${path}x": `), error.message);
-  await missing.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
 testWith(REDIS, "redisStore() closed while it connects leaves no timer behind", async () => {
@@ -238,7 +243,7 @@ testWith(REDIS, "redisStore() uses no other database if it cannot select its own
       [`ann:pw@${host}/3`, /permission/],
     ] as const
   ) {
-    const store = redisStore(`redis://${url}`, patient);
+    await using store = scoped(redisStore(`redis://${url}`, patient));
     for (let i = 0; i < 3; i++) {
       const error = await assertRejects(() => store.set("a", json(1)), StoreUnavailable);
       assertEquals(error.outcome, "unchanged");
@@ -246,7 +251,6 @@ testWith(REDIS, "redisStore() uses no other database if it cannot select its own
       await delay(100);
     }
     await assertRejects(() => store.watch(""), StoreUnavailable);
-    await store.close();
   }
   assertEquals(await cli(server.port, "DBSIZE"), "0\n");
 });
@@ -272,8 +276,8 @@ testWith(
   [...REDIS, "openssl"],
   "redisStore() requires a certificate that it can trust, and tells TLS from its absence",
   async () => {
-    const directory = await Deno.makeTempDir();
-    const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(directory, name));
+    await using directory = await temporaryDirectory();
+    const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(directory.path, name));
     const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
     const { code, stderr } = await runToEnd("openssl", [
       ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],
@@ -303,12 +307,10 @@ testWith(
       [`rediss://127.0.0.1:${plain.port}`]: /TIMEDOUT; if it has no TLS, write redis, not rediss$/,
     };
     for (const [url, expected] of Object.entries(mixedUp)) {
-      const store = redisStore(url);
+      await using store = scoped(redisStore(url));
       const error = await assertRejects(() => store.get("a"), StoreUnavailable);
       assertMatch(error.message, expected);
-      await store.close();
     }
-    await Deno.remove(directory, { recursive: true });
   },
 );
 
@@ -495,9 +497,8 @@ testWith(
     await using server = await startRedis({ settings });
     const host = `127.0.0.1:${server.port}`;
     for (const login of [":secret1@", "ann:p%2540ss@"]) {
-      const store = redisStore(`redis://${login}${host}/2`, patient);
+      await using store = scoped(redisStore(`redis://${login}${host}/2`, patient));
       await store.set("a", json(1));
-      await store.close();
     }
     assertEquals(
       await cli(server.port, "-a", "secret1", "--no-auth-warning", "-n", "2", "DBSIZE"),
@@ -505,7 +506,7 @@ testWith(
     );
     for (const login of ["", ":wrong-one@", "ann:wrong-one@"]) {
       for (const scheme of ["redis", "redis+cluster"]) {
-        const store = redisStore(`${scheme}://${login}${host}`, patient);
+        await using store = scoped(redisStore(`${scheme}://${login}${host}`, patient));
         const error = await assertRejects(() => store.get("a"));
         assert(error instanceof StoreUnavailable);
         const reason = login === ""
@@ -513,7 +514,6 @@ testWith(
           : /^Cannot use Redis at "127.0.0.1:\d+": WRONGPASS/;
         assertMatch(error.message, reason);
         assert(!inspect(error, { depth: 9 }).includes("wrong-one"), inspect(error, { depth: 9 }));
-        await store.close();
       }
     }
   },
@@ -559,7 +559,7 @@ testWith(
   async () => {
     for (const url of [aloneUrl(), clusterUrl()]) {
       await using opened = await openTestStore(url);
-      const same = redisStore(`${url}?prefix=test${prefixes - 1}:`, patient);
+      await using same = scoped(redisStore(`${url}?prefix=test${prefixes - 1}:`, patient));
       await opened.store.setAll(new Map(Array.from({ length: 40 }, (_, i) => [`k${i}`, json(i)])));
       const first = await opened.store.list("k", { limit: 15 });
       assert(first.next);
@@ -587,14 +587,13 @@ testWith(
         undefined,
         "another prefix",
       );
-      await same.close();
     }
   },
 );
 
 testWith(REDIS, "redisStore() lists no part of a Cluster whose slots move", async () => {
   await using moving = await startClusterOn({ masters: [undefined, undefined, undefined] });
-  const store = redisStore(`redis+cluster://${moving.hosts}`, patient);
+  await using store = scoped(redisStore(`redis+cluster://${moving.hosts}`, patient));
   await store.setAll(new Map(Array.from({ length: 1000 }, (_, i) => [`k${i}`, json(i)])));
   const [from, to] = moving.servers as [Server, Server];
   const [fromId, toId] = await Promise.all(
@@ -625,7 +624,6 @@ testWith(REDIS, "redisStore() lists no part of a Cluster whose slots move", asyn
   await moved;
   await assertRejects(() => store.list("", { after: first.next ?? "" }), InvalidArgument);
   assertEquals((await allKeys(store)).length, 1000);
-  await store.close();
 });
 
 async function allKeys(store: Store): Promise<string[]> {

@@ -6,6 +6,7 @@ import { KeyValueSessionStore } from "../sessions/key_value_store.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { testClock } from "./helpers/clock.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("KeyValueSessionStore counts exactly, for any calls of two apps with any caches", async () => {
   const happened = { cached: 0, evicted: 0, outdated: 0, ended: 0 };
@@ -21,7 +22,7 @@ Deno.test("KeyValueSessionStore counts exactly, for any calls of two apps with a
       caches,
       fc.array(call, { maxLength: 60, size: "max" }),
       async (caches, calls) => {
-        const memory = memoryStore();
+        await using memory = scoped(memoryStore());
         let [gets, sets] = [0, 0];
         const store: Store = {
           ...memory,
@@ -69,7 +70,6 @@ Deno.test("KeyValueSessionStore counts exactly, for any calls of two apps with a
           const data = count === undefined ? undefined : { count };
           for (const app of apps) assertEquals((await app.load(id))?.data, data);
         }
-        await memory.close();
       },
     ),
     { numRuns: 300 },

@@ -23,6 +23,7 @@ import { testClock } from "./helpers/clock.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 sessionsConformance("CookieSessionStore", {
   open: (options) => ({
@@ -88,7 +89,7 @@ Deno.test("CookieSessionStore refuses a key that is too short", () => {
 });
 
 Deno.test("both session stores refuse an invalid lifetime", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   for (const lifetime of [0, -1, 1.5, NaN, Infinity, 401 * 86400]) {
     assertMatch(
       String(assertThrows(() => new CookieSessionStore(KEY, { lifetime }))),
@@ -99,7 +100,6 @@ Deno.test("both session stores refuse an invalid lifetime", async () => {
     await assertRejects(() => each.create({}), TypeError, "expected whole seconds");
   }
   for (const lifetime of [1, 400 * 86400]) new CookieSessionStore(KEY, { lifetime });
-  await memory.close();
 });
 
 Deno.test("a session too large for a cookie is an error with its size, and stays", async () => {
@@ -187,7 +187,7 @@ Deno.test("CookieSessionStore cannot do what needs a server: an old cookie count
 
 Deno.test("an absolute lifetime ends a session from before it was set, even if it is only read", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const limited = { absoluteLifetime: 100, now };
   for (
     const [before, store] of [
@@ -201,7 +201,6 @@ Deno.test("an absolute lifetime ends a session from before it was set, even if i
     pass(101);
     assertEquals(await store.load(loaded?.cookie ?? ""), null);
   }
-  await memory.close();
 });
 
 /** What a browser sends that has both cookies, in the order of their creation. */

@@ -16,6 +16,7 @@ import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, KEY, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 /** The error of an update that returns `data`. */
 async function refusal(
@@ -64,7 +65,7 @@ Deno.test("update refuses what JSON does not give back as it is, with its path",
 });
 
 Deno.test("both stores keep data that is nested 500 levels deep, and refuse it one level deeper", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   for (const store of [new KeyValueSessionStore(memory), new CookieSessionStore(KEY)]) {
     let list: unknown = [];
     for (let level = 2; level < 500; level++) list = [list];
@@ -73,16 +74,14 @@ Deno.test("both stores keep data that is nested 500 levels deep, and refuse it o
     assert(error instanceof SessionDataInvalid, String(error));
     assertMatch(error.message, /nested over 500 levels/);
   }
-  await memory.close();
 });
 
 Deno.test("both stores refuse the name under which they note the creation", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   for (const store of [new KeyValueSessionStore(memory), new CookieSessionStore(KEY)]) {
     const create = () => store.create({ _created: "2020-01-01" });
     await assertRejects(create, SessionDataInvalid, 'Cannot keep "_created" in a session');
   }
-  await memory.close();
 });
 
 Deno.test("update keeps what JSON gives back", async () => {
@@ -91,11 +90,10 @@ Deno.test("update keeps what JSON gives back", async () => {
   const nested = { a: JSON.parse("[".repeat(499) + "]".repeat(499)) };
   assertEquals(await refusal(new CookieSessionStore(KEY), nested), undefined);
   // An object that looks like any note of the store's is data like other data.
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const { cookie } = await store.create({ _rotated: true });
   assertEquals((await store.load(cookie))?.data, { _rotated: true });
-  await memory.close();
 });
 
 Deno.test("data that does not fit names the path, the schema's words and the app's code", async () => {
@@ -109,7 +107,7 @@ Deno.test("data that does not fit names the path, the schema's words and the app
 });
 
 Deno.test("update that returns its argument stores nothing and sends nothing", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const counting = countingStore(memory);
   for (const store of [new KeyValueSessionStore(counting), new CookieSessionStore(KEY)]) {
     const app = testApp({ store }).post("/same", async (c) => {
@@ -125,11 +123,10 @@ Deno.test("update that returns its argument stores nothing and sends nothing", a
     assertEquals([browser.setCookie, counting.writes], [null, 0]);
     assertEquals(browser.cookie, cookie);
   }
-  await memory.close();
 });
 
 Deno.test("update that returns its argument has seen what other processes stored", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
   const { cookie } = await here.create({ messages: [] });
   await there.update(cookie, () => Promise.resolve({ messages: ["Saved"] }));
@@ -140,7 +137,6 @@ Deno.test("update that returns its argument has seen what other processes stored
   };
   assertEquals((await here.update(cookie, same))?.data, { messages: ["Saved"] });
   assertEquals(seen.at(-1), { messages: ["Saved"] });
-  await memory.close();
 });
 
 const Items = z.object({ items: z.array(z.string()).default([]) });
@@ -311,7 +307,7 @@ Deno.test("a migrate that fails is a SessionDataInvalid with its error as the ca
 });
 
 Deno.test("a creation time that is not one, or lies in the future, counts from now", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
   for (const created of ["yesterday", null, 1.5, {}, 9e15, Date.now() / 1000 + 3600]) {
     const id = crypto.randomUUID();
@@ -320,19 +316,17 @@ Deno.test("a creation time that is not one, or lies in the future, counts from n
     assertEquals(loaded?.data, { count: 1 }, String(created));
     assert((loaded?.ttl ?? 0) <= 100, String(created));
   }
-  await memory.close();
 });
 
 Deno.test("a creation time of another machine's clock, a minute ahead at most, is kept", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });
   const id = crypto.randomUUID();
   await memory.set(id, json({ count: 1, _created: Math.floor(now() / 1000) + 60 }));
   assertEquals((await store.load(id))?.ttl, 160);
   pass(159);
   assertEquals((await store.load(id))?.ttl, 1);
-  await memory.close();
 });
 
 Deno.test("a store of one's own needs get, set and delete only", async () => {
@@ -350,11 +344,10 @@ Deno.test("a store of one's own needs get, set and delete only", async () => {
 });
 
 Deno.test("a change that throws changes nothing", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const { cookie } = await store.create({ count: 1 });
   const fail = () => Promise.reject(new RangeError("no"));
   await assertRejects(() => store.update(cookie, fail), RangeError);
   assertEquals((await store.load(cookie))?.data, { count: 1 });
-  await memory.close();
 });

@@ -20,6 +20,7 @@ import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore, countingStore, slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, testApp, withMemory } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -53,7 +54,7 @@ Deno.test("KeyValueSessionStore keeps the data under the id, and the cookie hold
   }));
 
 Deno.test("KeyValueSessionStore asks its store nothing for a cookie that is not an id", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let calls = 0;
   const store = new KeyValueSessionStore(storeWith(memory, () => calls++));
   const version1 = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
@@ -64,11 +65,10 @@ Deno.test("KeyValueSessionStore asks its store nothing for a cookie that is not 
     await store.destroy(cookie);
   }
   assertEquals(calls, 0);
-  await memory.close();
 });
 
 Deno.test("KeyValueSessionStore forgets a session that was ended or moved, and writes nothing for it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const counting = countingStore(memory);
   const store = new KeyValueSessionStore(counting);
   const [ended, moved] = [await store.create({ count: 1 }), await store.create({ count: 2 })];
@@ -78,11 +78,10 @@ Deno.test("KeyValueSessionStore forgets a session that was ended or moved, and w
   assertEquals(await store.update(ended.cookie, () => Promise.resolve({})), null);
   await assertRejects(() => store.update(moved.cookie, () => Promise.resolve({})), SessionRotated);
   assertEquals(counting.writes, 0);
-  await memory.close();
 });
 
 Deno.test("an absolute lifetime leaves values that are not objects as they are", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100 });
   for (const value of ["5", "[1,2]", "[12345678901234567890]", '"text"', "null"]) {
     const id = crypto.randomUUID();
@@ -90,19 +89,17 @@ Deno.test("an absolute lifetime leaves values that are not objects as they are",
     await store.load(id);
     assertEquals((await memory.get(id))?.value, value);
   }
-  await memory.close();
 });
 
 Deno.test("an absolute lifetime counts from the first read if the creation time is invalid", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 100, now });
   const id = crypto.randomUUID();
   await memory.set(id, json({ count: 1, _created: "yesterday" }), { ttl: store.lifetime });
   assertEquals((await store.load(id))?.data, { count: 1 });
   pass(101);
   assertEquals(await store.load(id), null);
-  await memory.close();
 });
 
 Deno.test("KeyValueSessionStore shares a session that another program has written", () =>
@@ -143,7 +140,7 @@ Deno.test("both session stores keep the digits of numbers that JavaScript rounds
 });
 
 Deno.test("a new session that a proxy writes twice is an error that shows nothing of it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const set: typeof memory.set = async (...args) => {
     await memory.set(...args);
     return await memory.set(...args);
@@ -159,7 +156,6 @@ Deno.test("a new session that a proxy writes twice is an error that shows nothin
   const shown = inspect(errors, { depth: 9 });
   assertMatch(shown, /A new session was written twice/);
   assertNotMatch(shown, new RegExp(`${id}|"count"`));
-  await memory.close();
 });
 
 Deno.test("a session too large for a store is an error, and stays", () =>
@@ -195,7 +191,7 @@ Deno.test("update over a store keeps all of 200 parallel updates", () =>
   }));
 
 Deno.test("update over a store lets one session have 250 calls at once", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const { cookie } = await store.create({ count: 0 });
   const other = await store.create({ count: 0 });
@@ -206,7 +202,6 @@ Deno.test("update over a store lets one session have 250 calls at once", async (
   assertEquals((await store.update(other.cookie, count))?.data, { count: 1 });
   await Promise.all(updates);
   assertEquals((await store.update(cookie, count))?.data, { count: MAX_TASKS + 1 });
-  await memory.close();
 });
 
 Deno.test("update over a store is exact over several processes' stores", async () => {
@@ -227,7 +222,7 @@ Deno.test("update over a store is exact over several processes' stores", async (
 });
 
 Deno.test("an update that is overtaken tries again at once, with the entry that was faster", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const elsewhere = new KeyValueSessionStore(memory);
   const { cookie } = await elsewhere.create({ count: 0 });
   const increment = async (data: unknown) => ({ count: Counted.parse(data).count + 1 });
@@ -252,11 +247,10 @@ Deno.test("an update that is overtaken tries again at once, with the entry that 
     timers.setTimeout = setTimeout;
   }
   assertEquals(calls, ["get", ...Array(20).fill("set")]);
-  await memory.close();
 });
 
 Deno.test("an update that refuses what another process has changed meanwhile is tried on that", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const [one, other] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
   const { cookie } = await one.create({ count: 0 });
   await other.update(cookie, () => Promise.resolve({ count: 1 }));
@@ -267,11 +261,10 @@ Deno.test("an update that refuses what another process has changed meanwhile is 
   };
   assertEquals((await one.update(cookie, take))?.data, { count: 0 });
   assertMatch(String(await assertRejects(() => one.update(cookie, take))), /nothing left/);
-  await memory.close();
 });
 
 Deno.test("a destroyed session is not brought back by an update under way", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const [here, there] = [0, 1].map(() => testApp({ store: new KeyValueSessionStore(memory) }));
   const browser = new Browser(here as ReturnType<typeof testApp>);
   for (let i = 0; i < 50; i++) {
@@ -287,12 +280,11 @@ Deno.test("a destroyed session is not brought back by an update under way", asyn
     assertEquals(await memory.get(id), null);
     assertEquals(await (await here?.request("/read", { headers }))?.json(), { count: 0 });
   }
-  await memory.close();
 });
 
 Deno.test("an update during which the session's absolute lifetime ends creates a new one", async () => {
   const clock = testClock();
-  const memory = memoryStore(clock);
+  await using memory = scoped(memoryStore(clock));
   const store = new KeyValueSessionStore(memory, { absoluteLifetime: 10, now: clock.now });
   const app = testApp({ store }).post("/slow", async (c) => {
     return c.json(
@@ -308,11 +300,10 @@ Deno.test("an update during which the session's absolute lifetime ends creates a
   clock.pass(9);
   assertEquals(await browser.post("/slow"), { count: 1 });
   assertNotEquals(browser.cookie, cookie);
-  await memory.close();
 });
 
 Deno.test("a page costs one call to the store in the steady state", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let calls = 0;
   const count = () => {
     calls++;
@@ -336,11 +327,10 @@ Deno.test("a page costs one call to the store in the steady state", async () => 
   assertEquals(calls, 1);
   await browser.post("/count");
   assertEquals(calls, 2);
-  await memory.close();
 });
 
 Deno.test("KeyValueSessionStore reads first after an update that met another process", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const others = new KeyValueSessionStore(memory);
   const calls: string[] = [];
   let isMet = false;
@@ -370,5 +360,4 @@ Deno.test("KeyValueSessionStore reads first after an update that met another pro
     "create; conflict and update; the others",
   );
   assertEquals((await others.load(cookie))?.data, { n: 4 });
-  await memory.close();
 });

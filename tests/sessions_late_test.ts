@@ -14,9 +14,10 @@ import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("a stream reads its session afresh, and changes it on a store", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = testApp({ store: new KeyValueSessionStore(memory) }).get("/stream", async (c) => {
     const { session } = c.var;
     await session.read();
@@ -34,11 +35,10 @@ Deno.test("a stream reads its session afresh, and changes it on a store", async 
   assertEquals(await response.text(), "2 12");
   assertEquals(response.headers.get("Set-Cookie"), null);
   assertEquals(await browser.get("/read"), { count: 12 });
-  await memory.close();
 });
 
 Deno.test("a session can be ended after the response, and not be created again", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let late: Session<{ count: number }> | undefined;
   const app = testApp({ store: new KeyValueSessionStore(memory) }).get("/late", (c) => {
     late = c.var.session;
@@ -53,7 +53,6 @@ Deno.test("a session can be ended after the response, and not be created again",
   assertMatch(String(await assertRejects(update)), /Cannot create the session, its cookie can no/);
   assertEquals((await memory.list("")).keys, []);
   assertEquals(await late?.read(), { count: 0 });
-  await memory.close();
 });
 
 Deno.test("a signed cookie cannot be removed after the response", async () => {
@@ -83,7 +82,7 @@ Deno.test("a call that follows one which nobody awaits is done before the header
 });
 
 Deno.test("a call that nobody awaits and that fails after the response is logged, and ends nothing", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let isBroken = false;
   const stores = [
     new CookieSessionStore(KEY),
@@ -107,11 +106,10 @@ Deno.test("a call that nobody awaits and that fails after the response is logged
     isBroken = false;
     assertEquals(await browser.get("/read"), { count: 1 });
   }
-  await memory.close();
 });
 
 Deno.test("reading in onError, after a call that nobody awaited has failed, leaves the first error", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let isBroken = false;
   const store = new KeyValueSessionStore(brokenStore(memory, () => isBroken));
   const seen: unknown[] = [];
@@ -131,5 +129,4 @@ Deno.test("reading in onError, after a call that nobody awaited has failed, leav
   const response = await app.request("/");
   assertEquals([response.status, await response.text()], [503, "0"]);
   assertEquals(seen.map((error) => error instanceof SessionUnavailable), [true]);
-  await memory.close();
 });

@@ -16,13 +16,14 @@ import { logged } from "./helpers/captured_errors.ts";
 import { countingStore } from "./helpers/faulty_stores.ts";
 import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const MINUTES = 60_000;
 
 for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
   Deno.test(`a session in use is renewed, and seldom, where the store's clock is ${ahead} ms ahead`, async () => {
     const { now, pass } = testClock();
-    const memory = memoryStore({ now: () => now() + ahead });
+    await using memory = scoped(memoryStore({ now: () => now() + ahead }));
     const counting = countingStore(memory);
     const lifetime = 600;
     const { cookie } = await new KeyValueSessionStore(memory, { lifetime, now }).create({ a: 1 });
@@ -35,14 +36,13 @@ for (const ahead of [-15 * MINUTES, 15 * MINUTES]) {
     assert(writes >= 10 && writes <= 21, `${writes} writes in 20 minutes`);
     pass(601);
     assertEquals(await store.load(cookie), null);
-    await memory.close();
   });
 }
 
 for (const kind of KINDS) {
   Deno.test(`reading renews at most once in a tenth of the lifetime, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
-    const memory = memoryStore({ now });
+    await using memory = scoped(memoryStore({ now }));
     const store = sessionStore(kind, memory, { lifetime: 100, now });
     const browser = new Browser(testApp({ store }));
     await browser.post("/count");
@@ -53,7 +53,6 @@ for (const kind of KINDS) {
       if (browser.setCookie !== null) renewals++;
     }
     assertEquals(renewals, 2);
-    await memory.close();
   });
 }
 
@@ -76,7 +75,7 @@ for (const kind of KINDS) {
 for (const kind of KINDS) {
   Deno.test(`an app without an absolute lifetime keeps the start of a session, in a ${kind}`, async () => {
     const { now, pass } = testClock();
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory, { absoluteLifetime: 10, now });
     const other = sessionStore(kind, memory, { now });
     const { cookie } = await store.create({ count: 1 });
@@ -86,7 +85,6 @@ for (const kind of KINDS) {
     assertEquals((await store.load(updated?.cookie ?? ""))?.data, { count: 2 });
     pass(1);
     assertEquals(await store.load(updated?.cookie ?? ""), null);
-    await memory.close();
   });
 }
 
@@ -108,7 +106,7 @@ const Remembered = z.object({
 for (const kind of KINDS) {
   Deno.test(`"remember me" follows from a session's data, kept in a ${kind}`, async () => {
     const { now, pass } = testClock();
-    const memory = memoryStore({ now });
+    await using memory = scoped(memoryStore({ now }));
     const store = sessionStore(kind, memory, { now });
     const app = new Hono()
       .use(sessions({
@@ -150,13 +148,12 @@ for (const kind of KINDS) {
     assertEquals(await remembered.get("/read"), { user: "ada", remember: true });
     pass(3001);
     assertEquals(await remembered.get("/read"), { user: "", remember: false });
-    await memory.close();
   });
 }
 
 for (const kind of KINDS) {
   Deno.test(`permanent and lifetime that return a promise are an error, kept in a ${kind}`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory);
     const later = () => Promise.reject(new Error("no database"));
     const options: [Partial<SessionsOptions<object>>, RegExp][] = [
@@ -179,13 +176,12 @@ for (const kind of KINDS) {
       assertMatch(errors, message);
     }
     assertEquals((await memory.list("")).keys, []);
-    await memory.close();
   });
 }
 
 for (const kind of KINDS) {
   Deno.test(`a lifetime follows from data as migrate converts it, or says why not, kept in a ${kind}`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory);
     const { cookie } = await store.create({ remembered: 1 });
     const schema = z.strictObject({ remember: z.boolean().default(false) });
@@ -206,7 +202,6 @@ for (const kind of KINDS) {
       await seconds({ migrate: late }),
       /Cannot wait for the schema or migrate: a lifetime/,
     );
-    await memory.close();
   });
 }
 
@@ -221,7 +216,7 @@ Deno.test("a lifetime of its own needs a store that can give one", () => {
 });
 
 Deno.test("a permanent session is stored as Flask stores it, and Flask's stays permanent", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const ours = new Browser(testApp({ store, permanent: true }));
   await ours.post("/count");
@@ -244,7 +239,6 @@ Deno.test("a permanent session is stored as Flask stores it, and Flask's stays p
   signed.cookie = flaskCookie(btoa('{"_permanent":true,"count":1}').replaceAll("=", ""), 5, KEY);
   assertEquals(await signed.post("/count"), { count: 2 });
   assertMatch(signed.setCookie ?? "", /Max-Age=2678400/);
-  await memory.close();
 });
 
 for (
@@ -280,7 +274,7 @@ for (
 for (const kind of KINDS) {
   Deno.test(`session.expires is by the store's clock, as of the last call, kept in a ${kind}`, async () => {
     let time = 1e12;
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory, { lifetime: 100, now: () => time });
     const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
       await c.var.session.update((s) => ({ ...s, count: 1 }));
@@ -288,6 +282,5 @@ for (const kind of KINDS) {
       return c.json(c.var.session.expires);
     });
     assertEquals(await (await app.request("/")).json(), new Date(1e12 + 100_000).toISOString());
-    await memory.close();
   });
 }

@@ -11,12 +11,13 @@ import { captureErrors } from "./helpers/captured_errors.ts";
 import { testClock } from "./helpers/clock.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, KINDS, sessionStore, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const Prefs = z.object({ theme: z.string().default("light") });
 
 for (const kind of KINDS) {
   Deno.test(`two sessions of one app are independent, kept in a ${kind}`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory);
     const app = new Hono()
       .use(sessions({ store, schema: Counted }))
@@ -43,13 +44,12 @@ for (const kind of KINDS) {
     );
     const strange = await app.request("/", { headers: { Cookie: swapped.join("; ") } });
     assertEquals(await strange.json(), { count: 1, theme: "light!" });
-    await memory.close();
   });
 }
 
 for (const kind of KINDS) {
   Deno.test(`a cookie of one session is not one of another with the same data, kept in a ${kind}`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store = sessionStore(kind, memory);
     const app = new Hono()
       .use(sessions({ store, schema: Counted }))
@@ -71,12 +71,11 @@ for (const kind of KINDS) {
     const swapped = cookies.replace("session=", "x=").replace("other=", "session=")
       .replace("x=", "other=");
     assertEquals(await counts(swapped), [0, 0]);
-    await memory.close();
   });
 }
 
 Deno.test("a second session has the settings of its store", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const hashed = new KeyValueSessionStore(memory, { hashIds: true, lifetime: 100 }).named("prefs");
   const { cookie, ttl } = await hashed.create({ count: 1 });
   assertEquals([ttl, (await memory.list("")).keys.join().includes(cookie)], [100, false]);
@@ -85,7 +84,6 @@ Deno.test("a second session has the settings of its store", async () => {
   const old = new CookieSessionStore("an older key of the tests").named("prefs");
   assertEquals((await signed.create({ count: 1 })).ttl, 100);
   assertEquals((await signed.load((await old.create({ count: 2 })).cookie))?.data, { count: 2 });
-  await memory.close();
 });
 
 Deno.test("a second session needs a store that keeps it apart", () => {
@@ -159,7 +157,7 @@ Deno.test("two sessions of one name are an error at the first request", async ()
 
 for (const kind of KINDS) {
   Deno.test(`of two cookies of one name the living one is used, kept in a ${kind}`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const app = testApp({ store: sessionStore(kind, memory) });
     const owner = new Browser(app);
     await owner.post("/count");
@@ -176,7 +174,6 @@ for (const kind of KINDS) {
       }
     }
     assertEquals((await memory.list("")).keys.length, kind === "store" ? 1 : 0);
-    await memory.close();
   });
 }
 
@@ -190,7 +187,7 @@ function readingFirst(memory: Store) {
 }
 
 Deno.test("a logout ends the sessions of all cookies that the browser sent", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = readingFirst(memory);
   for (const path of ["/destroy", "/logout"]) {
     const [one, two] = [new Browser(app), new Browser(app)];
@@ -201,7 +198,6 @@ Deno.test("a logout ends the sessions of all cookies that the browser sent", asy
     assertEquals((await app.request(path, { method: "POST", headers })).status, 303);
     assertEquals((await memory.list("")).keys, [], path);
   }
-  await memory.close();
 });
 
 Deno.test("a cookie whose name begins with what a browser does not trim is another one", async () => {
@@ -217,19 +213,18 @@ Deno.test("a cookie whose name begins with what a browser does not trim is anoth
 });
 
 Deno.test("a logout finds its session behind many cookies that are the same", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const { cookie } = await store.create({ count: 1 });
   const headers = { Cookie: `${"session=x; ".repeat(20)}session=${cookie}` };
   const response = await testApp({ store }).request("/destroy", { method: "POST", headers });
   assertEquals(response.status, 303);
   assertEquals(await store.load(cookie), null);
-  await memory.close();
 });
 
 Deno.test("a permanent session found among several cookies is renewed in the browser, too", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const store = new KeyValueSessionStore(memory, { lifetime: 1000, now });
   const app = testApp({ store, permanent: true });
   const browser = new Browser(app);
@@ -239,11 +234,10 @@ Deno.test("a permanent session found among several cookies is renewed in the bro
   const response = await app.request("/read", { headers });
   assertEquals(await response.json(), { count: 1 });
   assertMatch(response.headers.get("Set-Cookie") ?? "", /; Max-Age=1000;/);
-  await memory.close();
 });
 
 Deno.test("a logout ends the living session also after an id that was rotated away", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = testApp({ store: new KeyValueSessionStore(memory) });
   const [rotated, living] = [new Browser(app), new Browser(app)];
   for (const browser of [rotated, living]) await browser.post("/count");
@@ -251,11 +245,10 @@ Deno.test("a logout ends the living session also after an id that was rotated aw
   await rotated.post("/rotate");
   assertEquals((await app.request("/destroy", { method: "POST", headers })).status, 409);
   assertEquals(await memory.get(living.cookie ?? ""), null);
-  await memory.close();
 });
 
 Deno.test("a logout after a read takes no offence at an id that was rotated away", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = readingFirst(memory);
   for (const rotatedFirst of [true, false]) {
     const [rotated, living] = [new Browser(app), new Browser(app)];
@@ -268,11 +261,10 @@ Deno.test("a logout after a read takes no offence at an id that was rotated away
     assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=; Max-Age=0/);
     assertEquals(await memory.get(living.cookie ?? ""), null);
   }
-  await memory.close();
 });
 
 Deno.test("an id that was rotated away, beside the living one, is not used", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = testApp({ store: new KeyValueSessionStore(memory) });
   const browser = new Browser(app);
   await browser.post("/count");
@@ -280,11 +272,10 @@ Deno.test("an id that was rotated away, beside the living one, is not used", asy
   await browser.post("/rotate");
   const headers = { Cookie: `session=${old}; session=${browser.cookie}` };
   assertEquals(await (await app.request("/read", { headers })).json(), { count: 1 });
-  await memory.close();
 });
 
 Deno.test("of two ids that were both rotated away none begins a new session", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = testApp({ store: new KeyValueSessionStore(memory) });
   const browsers = [new Browser(app), new Browser(app)];
   for (const browser of browsers) await browser.post("/count");
@@ -292,11 +283,10 @@ Deno.test("of two ids that were both rotated away none begins a new session", as
   for (const browser of browsers) await browser.post("/rotate");
   const response = await app.request("/count", { method: "POST", headers });
   assertEquals([response.status, response.headers.get("Set-Cookie")], [409, null]);
-  await memory.close();
 });
 
 Deno.test("of a hundred cookies of one name only a few cost a call to the store", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let calls = 0;
   const store = new KeyValueSessionStore(storeWith(memory, () => calls++));
   const cookies = Array.from({ length: 100 }, () => `session=${crypto.randomUUID()}`);
@@ -304,11 +294,10 @@ Deno.test("of a hundred cookies of one name only a few cost a call to the store"
   const response = await testApp({ store }).request("/read", { headers });
   assertEquals(await response.json(), { count: 0 });
   assert(calls > 0 && calls <= 16, `${calls} calls`);
-  await memory.close();
 });
 
 Deno.test("a session says what was sent, what will be, which one it is and until when", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory, { lifetime: 100 });
   const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
     const { session } = c.var;
@@ -329,11 +318,10 @@ Deno.test("a session says what was sent, what will be, which one it is and until
   assertEquals(handle, createHash("sha256").update(id).digest("hex"));
   const seconds = (Date.parse(String(expires)) - Date.now()) / 1000;
   assert(seconds > 95 && seconds <= 100, `${seconds}`);
-  await memory.close();
 });
 
 Deno.test("a session has no handle and no end before a call has found it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
   const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
     await c.var.session.read().catch(() => {});
@@ -341,11 +329,10 @@ Deno.test("a session has no handle and no end before a call has found it", async
   });
   const headers = { Cookie: `session=${crypto.randomUUID()}` };
   assertEquals(await (await app.request("/", { headers })).json(), [null, null]);
-  await memory.close();
 });
 
 Deno.test("a session in a signed cookie has no handle, and rotation changes a store's", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   for (const store of [new CookieSessionStore(KEY), new KeyValueSessionStore(memory)]) {
     const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
       const { session } = c.var;
@@ -361,5 +348,4 @@ Deno.test("a session in a signed cookie has no handle, and rotation changes a st
     if (store instanceof CookieSessionStore) assertEquals([first, second], [null, null]);
     else assertNotEquals(first, second);
   }
-  await memory.close();
 });

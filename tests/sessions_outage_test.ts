@@ -5,6 +5,7 @@ import { KeyValueSessionStore } from "../sessions.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { assertUnavailable, Browser, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 type Fetch = typeof fetch;
 const refused = () =>
@@ -30,7 +31,7 @@ const OUTAGES: Record<string, Fetch> = {
 
 for (const [what, outage] of Object.entries(OUTAGES)) {
   Deno.test(`while the service ${what}, each request is a 503, and afterwards everything works as before`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const service = kv(memory);
     const well: Fetch = async (url, init) => await service.request(String(url), init);
     let now = well;
@@ -51,6 +52,5 @@ for (const [what, outage] of Object.entries(OUTAGES)) {
     assertEquals(await browser.post("/count"), { count: 4 }, "no acknowledged count is lost");
     assertEquals(browser.cookie, id);
     await store.close();
-    await memory.close();
   });
 }

@@ -5,6 +5,7 @@ import { KeyValueSessionStore } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { Browser, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const PROCESSES = 3;
 const step = fc.record({
@@ -41,7 +42,7 @@ function scheduledStore(store: Store, scheduler: fc.Scheduler): Store {
 Deno.test("no order of updates, rotations and resets loses an update or brings a session back", async () => {
   await fc.assert(
     fc.asyncProperty(fc.scheduler(), fc.array(step, { maxLength: 8 }), async (scheduler, steps) => {
-      const memory = memoryStore();
+      await using memory = scoped(memoryStore());
       const first = new Browser(testApp({ store: new KeyValueSessionStore(memory) }));
       await first.post("/count");
       const id = first.cookie ?? "";
@@ -76,7 +77,6 @@ Deno.test("no order of updates, rotations and resets loses an update or brings a
       for (const { cookie, count } of answers) {
         if (count !== null && cookie !== id) assertEquals(count, 1);
       }
-      await memory.close();
     }),
     { numRuns: 300, interruptAfterTimeLimit: 60_000 },
   );

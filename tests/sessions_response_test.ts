@@ -14,11 +14,12 @@ import { captureErrors } from "./helpers/captured_errors.ts";
 import { testClock } from "./helpers/clock.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 type Counter = Session<{ count: number }>;
 
 Deno.test("an update that nobody awaited and that fails is the request's error", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
   const app = new Hono().use(sessions({ store, schema: Counted })).get("/", (c) => {
     c.var.session.update((s) => ({ ...s, count: 5 }));
@@ -28,11 +29,10 @@ Deno.test("an update that nobody awaited and that fails is the request's error",
   const response = await app.request("/");
   assertEquals(response.status, 503);
   assertEquals(response.headers.get("Retry-After"), "1");
-  await memory.close();
 });
 
 Deno.test("a call that nobody awaited and that failed early is the request's error, not the end of the process", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
   const app = new Hono().use(sessions({ store, schema: Counted }))
     .get("/forgotten", async (c) => {
@@ -47,7 +47,6 @@ Deno.test("a call that nobody awaited and that failed early is the request's err
     });
   assertEquals((await app.request("/forgotten")).status, 503);
   assertEquals(await (await app.request("/awaited-late")).text(), "failed");
-  await memory.close();
 });
 
 Deno.test("sessions() leaves the app's other cookies and Vary alone", async () => {
@@ -135,7 +134,7 @@ Deno.test("a page that asks for the cookie says so to caches", async () => {
 });
 
 Deno.test("a stream that reads the session after its headers says so to caches", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = new Hono()
     .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
     .get("/stream", (c) =>
@@ -148,7 +147,6 @@ Deno.test("a stream that reads the session after its headers says so to caches",
   assertEquals(stream.headers.get("Vary"), "Cookie");
   assertEquals(await stream.text(), "0");
   assertEquals((await app.request("/text")).headers.get("Vary"), null);
-  await memory.close();
 });
 
 Deno.test("session.response() makes the response that the session's headers would be set on", async () => {

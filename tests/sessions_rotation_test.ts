@@ -9,6 +9,7 @@ import { MAX_VALUE_BYTES, type Store, StoreFull, StoreUnavailable } from "../sto
 import { testClock } from "./helpers/clock.ts";
 import { slowStore, storeWith } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, testApp, withMemory } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("rotate ends the old id: it gives no data, and its requests are asked to try again", () =>
   withMemory(async (app, memory) => {
@@ -42,7 +43,7 @@ Deno.test("a reset under an id that was rotated away leaves the answer to the ne
   }));
 
 Deno.test("rotate loses no update that comes between, and no destroy", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let between: (() => Promise<unknown>) | null = null;
   const store: Store = {
     ...memory,
@@ -65,7 +66,6 @@ Deno.test("rotate loses no update that comes between, and no destroy", async () 
   between = async () => await elsewhere.request("/destroy", { method: "POST", headers: rotated });
   assertEquals(await browser.post("/rotate"), { count: 0 });
   assertEquals(await sessionKeys(memory), []);
-  await memory.close();
 });
 
 /** The keys of a store that are no tombstones. */
@@ -96,7 +96,7 @@ function appWithLogin(store: KeyValueSessionStore) {
 }
 
 Deno.test("a login that was sent twice works, though the browser drops the first answer", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const browser = new Browser(appWithLogin(new KeyValueSessionStore(memory)));
   await browser.post("/basket");
   const planted = new Browser(browser.app);
@@ -112,11 +112,10 @@ Deno.test("a login that was sent twice works, though the browser drops the first
     409,
     "who planted the id learns nothing",
   );
-  await memory.close();
 });
 
 Deno.test("rotate under an id that has just moved begins an empty session under a new id", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const app = testApp({ store: new KeyValueSessionStore(memory) }).post("/login", async (c) => {
     await c.var.session.rotate();
     return c.json(await c.var.session.update((s) => ({ ...s, count: s.count + 1 })));
@@ -133,22 +132,20 @@ Deno.test("rotate under an id that has just moved begins an empty session under 
   const twice = { Cookie: `session=${old}; session=${old}` };
   const again = await app.request("/login", { method: "POST", headers: twice });
   assertEquals(await again.json(), { count: 1 });
-  await memory.close();
 });
 
 Deno.test("of two rotations at once one succeeds, and the other leaves no copy", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const [here, there] = [new KeyValueSessionStore(memory), new KeyValueSessionStore(memory)];
   const { cookie } = await here.create({ count: 1 });
   const [first, second] = await Promise.all([here.rotate(cookie), there.rotate(cookie)]);
   assertEquals([first?.data, second], [{ count: 1 }, null]);
   const keys = [`${cookie}.rotated`, first?.cookie];
   assertEquals(new Set((await memory.list("")).keys), new Set(keys));
-  await memory.close();
 });
 
 Deno.test("a request whose session is rotated meanwhile gets no cookie, even after its own update", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const elsewhere = new KeyValueSessionStore(memory);
   const app = new Hono()
     .use(sessions({ store: new KeyValueSessionStore(memory), schema: Counted }))
@@ -162,7 +159,6 @@ Deno.test("a request whose session is rotated meanwhile gets no cookie, even aft
   const response = await app.request(`/${cookie}`, { headers: { Cookie: `session=${cookie}` } });
   assertEquals(response.status, 409);
   assertEquals(response.headers.get("Set-Cookie"), null);
-  await memory.close();
 });
 
 Deno.test("of two logins at once, the one that lost sends no cookie from before", async () => {
@@ -186,7 +182,7 @@ Deno.test("of two logins at once, the one that lost sends no cookie from before"
 
 Deno.test("reading does not send the cookie again if the session is rotated meanwhile", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const other = new KeyValueSessionStore(memory, { lifetime: 100, now });
   const rotating = {
     ...memory,
@@ -201,13 +197,12 @@ Deno.test("reading does not send the cookie again if the session is rotated mean
   const loaded = await new KeyValueSessionStore(rotating, { lifetime: 100, now }).load(cookie);
   assertEquals([loaded?.cookie, loaded?.renewed], [cookie, false]);
   assertEquals(loaded?.data, { count: 1 });
-  await memory.close();
 });
 
 Deno.test("a rotation whose outcome is unknown loses no session", async () => {
   for (const isDone of [true, false]) {
     const options = isDone ? { permanent: true } : {};
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     const store: Store = {
       ...memory,
       async delete(key) {
@@ -229,7 +224,6 @@ Deno.test("a rotation whose outcome is unknown loses no session", async () => {
       assertEquals(browser.setCookie?.includes("Max-Age"), isDone, path);
       assertEquals(await browser.get("/read"), { count: 5 }, path);
     }
-    await memory.close();
   }
 });
 
@@ -241,7 +235,7 @@ Deno.test("a rotation that is cut off is logged without the new id", () => {
 });
 
 Deno.test("a request that waits behind a failed rotation does not get its new id", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const begun = Promise.withResolvers<void>();
   const cut = Promise.withResolvers<void>();
   const store: Store = {
@@ -265,12 +259,11 @@ Deno.test("a request that waits behind a failed rotation does not get its new id
   assertEquals(other.setCookie, null);
   assertEquals((await rotation).status, 503);
   assertNotEquals(browser.cookie, other.cookie);
-  await memory.close();
 });
 
 Deno.test("an id that was rotated away is a 409 for ten seconds, then an unknown one", async () => {
   const { now, pass } = testClock();
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const store = new KeyValueSessionStore(memory, { now });
   const { cookie } = await store.create({ count: 5 });
   await store.rotate(cookie);
@@ -278,11 +271,10 @@ Deno.test("an id that was rotated away is a 409 for ten seconds, then an unknown
   await assertRejects(() => store.load(cookie), SessionRotated);
   pass(1);
   assertEquals(await store.load(cookie), null);
-  await memory.close();
 });
 
 Deno.test("a rotation of a session that is destroyed meanwhile leaves no copy", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const { cookie } = await new KeyValueSessionStore(memory).create({ count: 5 });
   let calls = 0;
   const store = storeWith(slowStore(memory), async () => {
@@ -290,12 +282,11 @@ Deno.test("a rotation of a session that is destroyed meanwhile leaves no copy", 
   });
   assertEquals(await new KeyValueSessionStore(store).rotate(cookie), null);
   assertEquals(await sessionKeys(memory), []);
-  await memory.close();
 });
 
 for (const failing of [1, 2, 3, 4, 5]) {
   Deno.test(`a rotation whose call ${failing} fails leaves the session where it was, and the next one works`, async () => {
-    const memory = memoryStore();
+    await using memory = scoped(memoryStore());
     let calls = 0;
     const gone = storeWith(memory, () => {
       // What it would remove stays, too.
@@ -310,14 +301,13 @@ for (const failing of [1, 2, 3, 4, 5]) {
     const next = await elsewhere.rotate(cookie);
     assertEquals(next?.data, { count: 5 }, "at once, since nothing has moved");
     await assertRejects(() => elsewhere.load(cookie), SessionRotated);
-    await memory.close();
   });
 }
 
 for (const isDone of [true, false]) {
   Deno.test(`a session whose rotation was cut off (${isDone ? "" : "not "}done) outlives an outage of its lifetime`, async () => {
     const { now, pass } = testClock();
-    const memory = memoryStore({ now });
+    await using memory = scoped(memoryStore({ now }));
     let calls = 0;
     const cut = storeWith(memory, () => calls++);
     cut.delete = async (key) => {
@@ -335,12 +325,11 @@ for (const isDone of [true, false]) {
     const after = new Browser(testApp({ store }));
     after.cookie = browser.cookie;
     assertEquals(await after.get("/read"), { count: 5 });
-    await memory.close();
   });
 }
 
 Deno.test("a rotation that cannot copy a late update leaves the session where it was, with it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const elsewhere = new KeyValueSessionStore(memory);
   const { cookie } = await elsewhere.create({ count: 5 });
   let calls = 0;
@@ -355,11 +344,10 @@ Deno.test("a rotation that cannot copy a late update leaves the session where it
   assertEquals(browser.cookie, cookie);
   assertEquals(await browser.get("/read"), { count: 6 });
   assertEquals(await sessionKeys(memory), [cookie]);
-  await memory.close();
 });
 
 Deno.test("destroy ends the copy of a rotation that was cut off, or is under way", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const cut = storeWith(memory, () => {});
   cut.delete = () => Promise.reject(new StoreUnavailable("cut", { outcome: "unknown" }));
   const { cookie } = await new KeyValueSessionStore(memory).create({ count: 5 });
@@ -368,31 +356,28 @@ Deno.test("destroy ends the copy of a rotation that was cut off, or is under way
   await new KeyValueSessionStore(memory).destroy(cookie);
   assertEquals(await new KeyValueSessionStore(memory).load(rotated.cookie), null);
   assertEquals(await sessionKeys(memory), []);
-  await memory.close();
 });
 
 Deno.test("rotate moves the largest session that can be stored", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const data = { text: "x".repeat(MAX_VALUE_BYTES - '{"text":""}'.length) };
   const { cookie } = await store.create(data);
   const rotated = await store.rotate(cookie);
   assertEquals(rotated?.data, data);
   await assertRejects(() => store.load(cookie), SessionRotated);
-  await memory.close();
 });
 
 Deno.test("rotate is five calls", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const { cookie } = await new KeyValueSessionStore(memory).create({ count: 0 });
   let calls = 0;
   await new KeyValueSessionStore(storeWith(memory, () => calls++)).rotate(cookie);
   assertEquals(calls, 5);
-  await memory.close();
 });
 
 Deno.test("destroy is one call, and rotate fifteen at most, whatever other processes do", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const elsewhere = new KeyValueSessionStore(memory);
   const { cookie } = await elsewhere.create({ count: 0 });
   let calls = 0;
@@ -407,11 +392,10 @@ Deno.test("destroy is one call, and rotate fifteen at most, whatever other proce
   calls = 0;
   await here.destroy(rotated?.cookie ?? "");
   assertEquals(calls, 1);
-  await memory.close();
 });
 
 Deno.test("a rotation for which there is no room leaves no copy", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store: Store = {
     ...memory,
     async set(key, value, options) {
@@ -423,11 +407,10 @@ Deno.test("a rotation for which there is no room leaves no copy", async () => {
   const sessionStore = new KeyValueSessionStore(slowStore(store));
   await assertRejects(() => sessionStore.rotate(cookie), StoreFull);
   assertEquals(await sessionKeys(memory), [cookie]);
-  await memory.close();
 });
 
 Deno.test("a store that throws at once fails a rotation, and ends no process", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const { cookie } = await new KeyValueSessionStore(memory).create({ count: 1 });
   const store = new KeyValueSessionStore({
     get: (key) => memory.get(key),
@@ -439,5 +422,4 @@ Deno.test("a store that throws at once fails a rotation, and ends no process", a
   await assertRejects(() => store.rotate(cookie), TypeError, "not a promise");
   await delay(0); // what nobody handles ends the test
   assertEquals((await memory.get(cookie))?.value, '{"count":1}');
-  await memory.close();
 });

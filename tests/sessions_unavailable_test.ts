@@ -7,9 +7,10 @@ import { type Store, StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { testClock } from "./helpers/clock.ts";
 import { brokenStore, storeWith } from "./helpers/faulty_stores.ts";
 import { assertUnavailable, Browser, Counted, testApp } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 Deno.test("an unavailable store is a 503, and the session and its cookie stay", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let broken = false;
   const store = brokenStore(memory, () => broken);
   const browser = new Browser(testApp({ store: new KeyValueSessionStore(store) }));
@@ -18,11 +19,10 @@ Deno.test("an unavailable store is a 503, and the session and its cookie stay", 
   await assertUnavailable(browser);
   broken = false;
   assertEquals(await browser.post("/count"), { count: 6 });
-  await memory.close();
 });
 
 Deno.test("a store that is full is a 503, and the session and its cookie stay", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let full = false;
   const store = storeWith(memory, () => {
     if (full) throw new StoreFull("There is no room");
@@ -36,12 +36,11 @@ Deno.test("a store that is full is a 503, and the session and its cookie stay", 
   assertEquals(response.headers.get("Set-Cookie"), null);
   full = false;
   assertEquals(await browser.post("/count"), { count: 2 });
-  await memory.close();
 });
 
 Deno.test("a session can be read from a store that is full, though it is to be renewed", async () => {
   const clock = testClock();
-  const memory = memoryStore(clock);
+  await using memory = scoped(memoryStore(clock));
   const store = {
     ...memory,
     async set(): Promise<never> {
@@ -55,11 +54,10 @@ Deno.test("a session can be read from a store that is full, though it is to be r
   const loaded = await new KeyValueSessionStore(store, limits).load(cookie);
   assertEquals([loaded?.cookie, loaded?.renewed], [cookie, false]);
   assertEquals(loaded?.data, { count: 1 });
-  await memory.close();
 });
 
 Deno.test("updates that wait behind one whose store is unavailable fail with it", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   let calls = 0;
   let broken = false;
   const store: Store = {
@@ -79,11 +77,10 @@ Deno.test("updates that wait behind one whose store is unavailable fail with it"
   );
   assertEquals(new Set(answers.map(({ status }) => status)), new Set([503]));
   assertEquals(calls, 1);
-  await memory.close();
 });
 
 Deno.test("read can be told to go on without a session", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(brokenStore(memory, () => true));
   const app = new Hono().use(sessions({ store, schema: Counted })).get("/", async (c) => {
     const data = await c.var.session.read().catch(() => null);
@@ -93,5 +90,4 @@ Deno.test("read can be told to go on without a session", async () => {
   const response = await app.request("/", { headers });
   assertEquals(response.status, 200);
   assertEquals(await response.json(), null);
-  await memory.close();
 });

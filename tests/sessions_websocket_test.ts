@@ -6,6 +6,7 @@ import { KeyValueSessionStore, type Session, sessions } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { Counted } from "./helpers/session_app.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 type Counting = Session<{ count: number }>;
 
@@ -42,7 +43,7 @@ async function serving(
   ) => Promise<void>,
   { trustProxy, before }: { trustProxy: boolean; before?: (session: Counting) => Promise<unknown> },
 ): Promise<void> {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const store = new KeyValueSessionStore(memory);
   const { promise, resolve } = Promise.withResolvers<string[]>();
   const app = new Hono()
@@ -72,7 +73,6 @@ async function serving(
     });
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
   await check(`http://127.0.0.1:${server.addr.port}`, store, memory, promise);
-  await memory.close();
 }
 
 for (const trustProxy of [false, true]) {

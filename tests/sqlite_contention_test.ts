@@ -3,12 +3,14 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import type { Score } from "./helpers/contender.ts";
+import { temporaryDirectory } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 for (const contenders of [2, 4, 8]) {
   Deno.test(`sqliteStore() gives each of ${contenders} writers of one key its share`, async () => {
-    const directory = await Deno.makeTempDir();
-    const path = join(directory, "kv.db");
-    const store = sqliteStore(path);
+    await using directory = await temporaryDirectory();
+    const path = join(directory.path, "kv.db");
+    await using store = scoped(sqliteStore(path));
     const url = import.meta.resolve("./helpers/contender.ts");
     const workers = Array.from(
       { length: contenders },
@@ -31,7 +33,5 @@ for (const contenders of [2, 4, 8]) {
     // processors for, it depends on who gets one.
     assert(least >= total / contenders / 10, JSON.stringify(scores));
     for (const worker of workers) worker.terminate();
-    await store.close();
-    await Deno.remove(directory, { recursive: true });
   });
 }

@@ -6,6 +6,7 @@ import { sqliteStore } from "../stores/sqlite/store.ts";
 import { MAX_VALUE_BYTES, type Store } from "../stores/store.ts";
 import { testClock } from "./helpers/clock.ts";
 import { temporaryDirectory, testWith } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const COUNT = 24;
 const KEYS = Array.from({ length: COUNT }, (_, i) => `key${i}`);
@@ -29,20 +30,19 @@ const WRITES: [string, (store: Store, key: string) => Promise<unknown>][] = [
 ];
 for (const [verb, write] of WRITES) {
   Deno.test(`sqliteStore() answers others while it ${verb} large values`, async () => {
-    const store = sqliteStore(":memory:");
+    await using store = scoped(sqliteStore(":memory:"));
     await store.setAll(ENTRIES);
     let done = 0;
     const writes = KEYS.map((key) => write(store, key).catch(() => {}).then(() => done++));
     const turns = await turnsUntil(store, () => done === COUNT);
     assert(turns >= COUNT / 4, `${turns} turns of the event loop for ${COUNT} MiB`);
     await Promise.all(writes);
-    await store.close();
   });
 }
 
 Deno.test("sqliteStore() answers others while it sweeps large values", async () => {
   const clock = testClock();
-  const store = sqliteStore(":memory:", { now: clock.now, sweepInterval: 1 });
+  await using store = scoped(sqliteStore(":memory:", { now: clock.now, sweepInterval: 1 }));
   await store.setAll(ENTRIES, { ttl: 1 });
   clock.pass(2);
   const counts = new Set<number>();
@@ -52,7 +52,6 @@ Deno.test("sqliteStore() answers others while it sweeps large values", async () 
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert(counts.size >= COUNT / 4, `there were ${[...counts]} entries`);
-  await store.close();
 });
 
 testWith(
@@ -66,18 +65,17 @@ testWith(
     await full.close();
     const bytesRead = () =>
       Number(/rchar: (\d+)/.exec(Deno.readTextFileSync("/proc/self/io"))?.[1]);
-    const store = sqliteStore(path);
+    await using store = scoped(sqliteStore(path));
     const before = bytesRead();
     assertEquals((await store.list("")).keys.length, COUNT);
     const read = bytesRead() - before;
     assert(read < MAX_VALUE_BYTES, `${read} bytes were read`);
-    await store.close();
   },
 );
 
 Deno.test("sqliteStore() skips a few thousand expired entries in a page of a listing, not all", async () => {
   const clock = testClock();
-  const store = sqliteStore(":memory:", { now: clock.now, sweepInterval: 1_000_000 });
+  await using store = scoped(sqliteStore(":memory:", { now: clock.now, sweepInterval: 1_000_000 }));
   const expiring = Array.from({ length: 5000 }, (_, i) => [`k${10_000 + i}`, json(i)] as const);
   await store.setAll(new Map(expiring), { ttl: 1 });
   await store.setAll(new Map([["a", json(1)], ["l", json(1)], ["z", json(1)]]));
@@ -90,12 +88,11 @@ Deno.test("sqliteStore() skips a few thousand expired entries in a page of a lis
     after = next ?? undefined;
   } while (after !== undefined);
   assertEquals(pages, [["a"], [], ["l", "z"]]);
-  await store.close();
 });
 
 Deno.test("sqliteStore() never shows an entry that had expired, whatever the clock does", async () => {
   const { now, pass } = testClock();
-  const store = sqliteStore(":memory:", { now, sweepInterval: 1_000_000 });
+  await using store = scoped(sqliteStore(":memory:", { now, sweepInterval: 1_000_000 }));
   await store.set("a", json(1), { ttl: 60 });
   pass(61);
   assertEquals(await store.get("a"), null);
@@ -107,11 +104,10 @@ Deno.test("sqliteStore() never shows an entry that had expired, whatever the clo
   assertEquals((await store.get("a"))?.value, "2");
   pass(1);
   assertEquals(await store.get("a"), null, "a new entry expires in its time");
-  await store.close();
 });
 
 Deno.test("sqliteStore() answers reads that come together with a check and with writes", async () => {
-  const store = sqliteStore(":memory:");
+  await using store = scoped(sqliteStore(":memory:"));
   await store.set("a", json(1));
   for (let i = 0; i < 20; i++) {
     const read = async (microtasks: number) => {
@@ -126,5 +122,4 @@ Deno.test("sqliteStore() answers reads that come together with a check and with 
     ]);
     assert(entries.every((entry) => entry?.value === "1"));
   }
-  await store.close();
 });

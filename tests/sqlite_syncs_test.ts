@@ -15,6 +15,7 @@ import {
   temporaryDirectory,
   testWith,
 } from "./helpers/programs.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const WRITER = ["set", "setAll", "delete", "conflict", "get", "list", "count", "watch"];
 const READER = ["get", "list", "count"];
@@ -96,12 +97,11 @@ Deno.test("sqliteStore() writes a log again that it finds: a sync of it may have
 
   const log = await Deno.readFile(`${left}-wal`);
   await Deno.utime(`${left}-wal`, 0, 0);
-  const reopened = sqliteStore(left);
+  await using reopened = scoped(sqliteStore(left));
   const { mtime } = await Deno.stat(`${left}-wal`);
   assert(mtime !== null && mtime.getTime() > 0);
   assertEquals(await Deno.readFile(`${left}-wal`), log);
   assertEquals((await reopened.get("a"))?.value, "1");
-  await reopened.close();
 });
 
 // The clock stands still, or was set back: revisions are then counted from the last one of the file.
@@ -115,7 +115,7 @@ Deno.test("sqliteStore() syncs a removal whose revision one of its own would hav
   };
   let syncs = 0;
   const sync = () => Promise.resolve(void syncs++);
-  const store = sqliteStore(path, { now, sync });
+  await using store = scoped(sqliteStore(path, { now, sync }));
   await store.set("k", json(1), { ttl: 60 });
   // The fourth look at the clock, in the second write, fails both: the first one has got a revision.
   ticks = 3;
@@ -135,7 +135,6 @@ Deno.test("sqliteStore() syncs a removal whose revision one of its own would hav
   assertEquals(syncs, before + 1);
   slow.resolve();
   await removal;
-  await store.close();
   await other.close();
 });
 

@@ -13,10 +13,11 @@ import { json, parseJson } from "../stores/json/text.ts";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import { StoreFull, StoreUnavailable } from "../stores/store.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
-import { eventually, PROJECT, runToEnd } from "./helpers/programs.ts";
+import { eventually, PROJECT, runToEnd, temporaryDirectory } from "./helpers/programs.ts";
 import { openWithClock, storeConformance } from "./conformance/store.ts";
 import { compareWithMap } from "./conformance/store_model.ts";
 import { testClock } from "./helpers/clock.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 storeConformance("sqliteStore in memory", {
   ordered: true,
@@ -37,25 +38,29 @@ storeConformance("sqliteStore on disk", {
   },
 });
 
-Deno.test("sqliteStore() keeps entries, ttls and revisions from one run to the next", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+/** Registers a test with the path of a store's file, in a directory of its own. */
+function test(name: string, run: (path: string, directory: string) => Promise<void>): void {
+  Deno.test(name, async () => {
+    await using directory = await temporaryDirectory();
+    await run(join(directory.path, "kv.db"), directory.path);
+  });
+}
+
+test("sqliteStore() keeps entries, ttls and revisions from one run to the next", async (path) => {
   const first = sqliteStore(path);
   const a = await first.set("a", json({ count: 1 }), { ttl: 100 });
   const b = await first.set("b", json(1));
   await first.delete("b");
   await first.close();
-  const second = sqliteStore(path);
+  await using second = scoped(sqliteStore(path));
   const { created: _, ...entry } = a;
   assertEquals(await second.get("a"), entry);
   assertNotEquals((await second.set("b", json(1))).revision, b.revision);
-  await second.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("sqliteStore() reuses no revision after its file was restored from a copy", async () => {
-  const directory = await Deno.makeTempDir();
-  const [path, copy] = ["kv.db", "copy.db"].map((name) => join(directory, name)) as [
+  await using directory = await temporaryDirectory();
+  const [path, copy] = ["kv.db", "copy.db"].map((name) => join(directory.path, name)) as [
     string,
     string,
   ];
@@ -63,9 +68,8 @@ Deno.test("sqliteStore() reuses no revision after its file was restored from a c
   const revisions: string[] = [];
   const write = async () => {
     now++; // in one millisecond there may be many writes
-    const store = sqliteStore(path, { now: () => now });
+    await using store = scoped(sqliteStore(path, { now: () => now }));
     for (let i = 0; i < 20; i++) revisions.push((await store.set("a", json(i))).revision);
-    await store.close();
   };
   await write();
   await Deno.copyFile(path, copy);
@@ -75,37 +79,27 @@ Deno.test("sqliteStore() reuses no revision after its file was restored from a c
   await Deno.remove(path);
   await write();
   assertEquals(new Set(revisions).size, 80, `${revisions}`);
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() keeps its file readable after a clock that was centuries ahead", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() keeps its file readable after a clock that was centuries ahead", async (path) => {
   const ahead = sqliteStore(path, { now: () => Date.UTC(2300) });
   const { revision } = await ahead.set("a", json(1));
   await ahead.close();
-  const store = sqliteStore(path);
+  await using store = scoped(sqliteStore(path));
   assertEquals((await store.get("a"))?.revision, revision);
   assertNotEquals((await store.set("a", json(2), { ifRevision: revision })).revision, revision);
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() checks conditions across two stores on one file", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() checks conditions across two stores on one file", async (path) => {
   const stores = [sqliteStore(path), sqliteStore(path)] as const;
   const { revision } = await stores[0].set("a", json(1));
   assertEquals((await stores[1].set("a", json(2), { ifRevision: revision })).value, "2");
   await assertRejects(() => stores[0].set("a", json(3), { ifRevision: revision }));
   assertEquals((await stores[0].get("a"))?.value, "2");
   for (const store of stores) await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() waits for another process that creates the same file", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() waits for another process that creates the same file", async (path) => {
   const code = `
     import { DatabaseSync, StatementSync } from "node:sqlite";
     self.onmessage = ({ data }) => {
@@ -142,12 +136,9 @@ Deno.test("sqliteStore() waits for another process that creates the same file", 
   await store.close();
   worker.terminate();
   URL.revokeObjectURL(url);
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() finishes pending writes before it closes, even if they fail", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() finishes pending writes before it closes, even if they fail", async (path) => {
   const store = sqliteStore(path);
   const writing = store.set("a", json(1));
   await store.close();
@@ -160,14 +151,11 @@ Deno.test("sqliteStore() finishes pending writes before it closes, even if they 
     blocked.close(),
   ]);
   other.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() sweeps expired entries from the file", async (path) => {
   const clock = testClock();
-  const store = sqliteStore(path, { now: clock.now, sweepInterval: 5 });
+  await using store = scoped(sqliteStore(path, { now: clock.now, sweepInterval: 5 }));
   await store.setAll(new Map(Array.from({ length: 1200 }, (_, i) => [`k${i}`, json(i)])), {
     ttl: 1,
   });
@@ -179,17 +167,13 @@ Deno.test("sqliteStore() sweeps expired entries from the file", async () => {
   assertEquals((count.get() as { n: number }).n, 1);
   assertEquals(await store.count?.(), 1);
   database.close();
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() goes back with a clock that was ahead, but shows no expired entry again", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() goes back with a clock that was ahead, but shows no expired entry again", async (path) => {
   const clock = testClock();
   const { now } = testClock();
-  const store = sqliteStore(path, { now: clock.now, sweepInterval: 5 });
-  const other = sqliteStore(path, { now });
+  await using store = scoped(sqliteStore(path, { now: clock.now, sweepInterval: 5 }));
+  await using other = scoped(sqliteStore(path, { now }));
   await other.set("seen expired", json(1), { ttl: 60 });
   clock.pass(3600);
   assertEquals(await store.get("seen expired"), null);
@@ -200,9 +184,6 @@ Deno.test("sqliteStore() goes back with a clock that was ahead, but shows no exp
   await other.set("b", json(2), { ttl: 60 });
   await delay(50); // some sweeps
   for (const each of [store, other]) assertEquals((await each.get("b"))?.value, "2");
-  await store.close();
-  await other.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("sqliteStore() stops a sweep under way when it is closed", async () => {
@@ -246,16 +227,14 @@ const OLDER = [
 ];
 
 for (const version of [1, 2, 3]) {
-  Deno.test(`sqliteStore() opens a file of version ${version} and keeps its entries`, async () => {
-    const directory = await Deno.makeTempDir();
-    const path = join(directory, "kv.db");
+  test(`sqliteStore() opens a file of version ${version} and keeps its entries`, async (path) => {
     const made = new DatabaseSync(path);
     for (const part of OLDER.slice(0, version)) made.exec(part);
     made.exec(`PRAGMA user_version = ${version}`);
     made.close();
     const kept = version < 3 ? 1 : 2;
     for (const added of [0, 1]) {
-      const store = sqliteStore(path);
+      await using store = scoped(sqliteStore(path));
       assertEquals(await store.count?.(), kept + added);
       const value = json(parseJson("1.10"));
       assertEquals(await store.get("a"), { key: "a", value, revision: "6", expires: null });
@@ -263,15 +242,11 @@ for (const version of [1, 2, 3]) {
       assert(Number((await store.set(`new${added}`, json(1))).revision) > 7);
       assertEquals(await store.count?.(), kept + added + 1);
       assertEquals((await store.list("")).keys.slice(-1), [`new${added}`]);
-      await store.close();
     }
-    await Deno.remove(directory, { recursive: true });
   });
 }
 
-Deno.test("sqliteStore() creates files that only their owner may read, and keeps a mode that was set", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() creates files that only their owner may read, and keeps a mode that was set", async (path) => {
   for (const mode of [0o600, 0o640]) {
     const store = sqliteStore(path);
     await store.set("a", json(1));
@@ -281,67 +256,62 @@ Deno.test("sqliteStore() creates files that only their owner may read, and keeps
     await store.close();
     await Deno.chmod(path, 0o640);
   }
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() says that it may lack the right to create a file", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() says that it may lack the right to create a file", async (path) => {
   await sqliteStore(path).close();
   await Deno.mkdir(`${path}-wal`);
   assertThrows(() => sqliteStore(path), StoreUnavailable, "file, or create one beside it: is the");
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("sqliteStore() rejects a file that is not a store, and does not change it", async () => {
-  const directory = await Deno.makeTempDir();
-  const textFile = join(directory, "text");
+  await using directory = await temporaryDirectory();
+  const textFile = join(directory.path, "text");
   await Deno.writeTextFile(textFile, "a text of a person\n".repeat(100));
-  const foreign = join(directory, "foreign.db");
+  const foreign = join(directory.path, "foreign.db");
   const database = new DatabaseSync(foreign);
   database.exec("CREATE TABLE mine (a)");
   database.close();
-  const newer = join(directory, "newer.db");
+  const newer = join(directory.path, "newer.db");
   await sqliteStore(newer).close();
   const edit = new DatabaseSync(newer);
   edit.exec("PRAGMA user_version = 99");
   edit.close();
-  const damaged = join(directory, "damaged.db");
+  const damaged = join(directory.path, "damaged.db");
   await sqliteStore(damaged).close();
   const damage = new DatabaseSync(damaged);
   damage.exec("DROP TABLE totals");
   damage.close();
-  const missing = join(directory, "no", "kv.db");
-  for (const path of [textFile, foreign, newer, damaged, directory, missing]) {
+  const missing = join(directory.path, "no", "kv.db");
+  for (const path of [textFile, foreign, newer, damaged, directory.path, missing]) {
     const before = path === textFile || path === foreign ? await Deno.readFile(path) : null;
     const error = assertThrows(() => sqliteStore(path), StoreUnavailable);
     assert(error.message.startsWith(`Cannot open the store "${path}": `), error.message);
     if (before) assertEquals(await Deno.readFile(path), before);
   }
   const open = await runToEnd("ls", ["-l", `/proc/${Deno.pid}/fd`]); // empty but on Linux
-  assert(!open.stdout.includes(directory), open.stdout);
-  await Deno.remove(directory, { recursive: true });
+  assert(!open.stdout.includes(directory.path), open.stdout);
 });
 
-Deno.test("sqliteStore() leaves the log of a file that was moved without it", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  await Deno.writeTextFile(`${path}-wal`, "the last writes");
-  const wanted = `its log is there without it: move "${path}-wal" to its file, or delete it`;
-  assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
-  await Deno.mkdir(join(directory, "links"));
-  const link = join(directory, "links", "kv.db");
-  await Deno.symlink(path, link);
-  assertThrows(() => sqliteStore(link), StoreUnavailable, wanted);
-  await Deno.create(path).then((file) => file.close());
-  assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
-  assertEquals(await Deno.readTextFile(`${path}-wal`), "the last writes");
-  assertThrows(() => sqliteStore(directory), StoreUnavailable, "it is not a file");
-  await Deno.remove(directory, { recursive: true });
-});
+test(
+  "sqliteStore() leaves the log of a file that was moved without it",
+  async (path, directory) => {
+    await Deno.writeTextFile(`${path}-wal`, "the last writes");
+    const wanted = `its log is there without it: move "${path}-wal" to its file, or delete it`;
+    assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
+    await Deno.mkdir(join(directory, "links"));
+    const link = join(directory, "links", "kv.db");
+    await Deno.symlink(path, link);
+    assertThrows(() => sqliteStore(link), StoreUnavailable, wanted);
+    await Deno.create(path).then((file) => file.close());
+    assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
+    assertEquals(await Deno.readTextFile(`${path}-wal`), "the last writes");
+    assertThrows(() => sqliteStore(directory), StoreUnavailable, "it is not a file");
+  },
+);
 
 Deno.test("sqliteStore() commits the writes of one turn together", async () => {
-  const store = sqliteStore(":memory:");
+  await using store = scoped(sqliteStore(":memory:"));
   const { run } = StatementSync.prototype;
   let commits = 0;
   StatementSync.prototype.run = function (...values) {
@@ -357,11 +327,10 @@ Deno.test("sqliteStore() commits the writes of one turn together", async () => {
     StatementSync.prototype.run = run;
   }
   assertEquals(commits, 1);
-  await store.close();
 });
 
 Deno.test("sqliteStore() reports a failed commit as unknown, and a full disk as full", async () => {
-  const store = sqliteStore(":memory:");
+  await using store = scoped(sqliteStore(":memory:"));
   await store.set("a", json(1));
   const { run } = StatementSync.prototype;
   const SQLITE_FULL = 13;
@@ -381,13 +350,10 @@ Deno.test("sqliteStore() reports a failed commit as unknown, and a full disk as 
     assertEquals((await store.get("a"))?.value, "1");
   }
   await store.set("a", json(3));
-  await store.close();
 });
 
-Deno.test("sqliteStore() fails its check if the file is damaged so that every call fails", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  const store = sqliteStore(path);
+test("sqliteStore() fails its check if the file is damaged so that every call fails", async (path) => {
+  await using store = scoped(sqliteStore(path));
   const other = new DatabaseSync(path);
   for (const damage of ["UPDATE totals SET revision = 9223372036854775807", "DELETE FROM totals"]) {
     await store.check();
@@ -398,14 +364,10 @@ Deno.test("sqliteStore() fails its check if the file is damaged so that every ca
     other.exec("DELETE FROM totals; INSERT INTO totals SELECT * FROM kept; DROP TABLE kept");
   }
   other.close();
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() acknowledges no write once its file was deleted or replaced", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  const store = sqliteStore(path);
+test("sqliteStore() acknowledges no write once its file was deleted or replaced", async (path) => {
+  await using store = scoped(sqliteStore(path));
   await store.set("a", json(1));
   for (const file of [path, `${path}-wal`, `${path}-shm`]) {
     await Deno.rename(file, `${file}.moved`);
@@ -418,28 +380,22 @@ Deno.test("sqliteStore() acknowledges no write once its file was deleted or repl
     await Deno.rename(`${file}.moved`, file);
     await store.set("a", json(3));
   }
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("sqliteStore() opens a link to its file, and notices that the log beside that is gone", async () => {
-  const directory = await Deno.makeTempDir();
-  const [link, file] = [join(directory, "link.db"), join(directory, "there", "kv.db")];
-  await Deno.mkdir(join(directory, "there"));
+  await using directory = await temporaryDirectory();
+  const [link, file] = [join(directory.path, "link.db"), join(directory.path, "there", "kv.db")];
+  await Deno.mkdir(join(directory.path, "there"));
   await Deno.symlink(file, link);
-  const store = sqliteStore(link);
+  await using store = scoped(sqliteStore(link));
   await store.set("a", json(1));
   assertEquals((await store.get("a"))?.value, "1");
   await Deno.rename(`${file}-wal`, `${file}.moved`);
   await assertRejects(() => store.set("a", json(2)), StoreUnavailable, "was deleted or replaced");
   await Deno.rename(`${file}.moved`, `${file}-wal`);
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() does not close over the writes of a process with another log", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() does not close over the writes of a process with another log", async (path) => {
   const value = json("x".repeat(1000));
   const store = sqliteStore(path);
   for (let i = 0; i < 100; i++) await store.set(`a${i}`, value);
@@ -454,13 +410,10 @@ Deno.test("sqliteStore() does not close over the writes of a process with anothe
   await store.close();
   const { stdout, stderr } = await other("console.log(await store.count());");
   assertEquals([stdout, stderr], ["400\n", ""]);
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() serves other calls while another process has locked the file", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  const store = sqliteStore(path);
+test("sqliteStore() serves other calls while another process has locked the file", async (path) => {
+  await using store = scoped(sqliteStore(path));
   await store.set("a", json(1));
   const other = new DatabaseSync(path);
   other.exec("BEGIN IMMEDIATE");
@@ -470,15 +423,11 @@ Deno.test("sqliteStore() serves other calls while another process has locked the
   other.exec("COMMIT");
   assertEquals((await write).value, "2");
   other.close();
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() counts a lifetime from the write, however long that waited for its turn", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() counts a lifetime from the write, however long that waited for its turn", async (path) => {
   const { now, pass } = testClock();
-  const store = sqliteStore(path, { now });
+  await using store = scoped(sqliteStore(path, { now }));
   const other = new DatabaseSync(path);
   other.exec("BEGIN IMMEDIATE");
   const writes = [
@@ -490,14 +439,10 @@ Deno.test("sqliteStore() counts a lifetime from the write, however long that wai
   other.close();
   await Promise.all(writes);
   for (const key of ["a", "b"]) assertEquals((await store.get(key))?.expires, now() + 1000);
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() lets a process that waits write before its own next turn", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
-  const store = sqliteStore(path);
+test("sqliteStore() lets a process that waits write before its own next turn", async (path) => {
+  await using store = scoped(sqliteStore(path));
   const other = new DatabaseSync(path);
   let time = performance.now();
   Object.defineProperty(performance, "now", { value: () => time, configurable: true });
@@ -527,13 +472,9 @@ Deno.test("sqliteStore() lets a process that waits write before its own next tur
     Reflect.deleteProperty(performance, "now");
   }
   other.close();
-  await store.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() says that it is unavailable to a check that it was closed under", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() says that it is unavailable to a check that it was closed under", async (path) => {
   const store = sqliteStore(path);
   const other = new DatabaseSync(path);
   other.exec("BEGIN IMMEDIATE");
@@ -541,12 +482,9 @@ Deno.test("sqliteStore() says that it is unavailable to a check that it was clos
   await store.close();
   assertEquals((await assertRejects(() => checking, StoreUnavailable)).outcome, "unchanged");
   other.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("sqliteStore() ends a read that waits for a sync before it closes", async () => {
-  const directory = await Deno.makeTempDir();
-  const path = join(directory, "kv.db");
+test("sqliteStore() ends a read that waits for a sync before it closes", async (path) => {
   const [writer, reader] = [sqliteStore(path), sqliteStore(path)];
   let time = performance.now();
   // Every step takes long, so that syncs run in a thread.
@@ -563,11 +501,10 @@ Deno.test("sqliteStore() ends a read that waits for a sync before it closes", as
     Reflect.deleteProperty(performance, "now");
   }
   await writer.close();
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("sqliteStore() reads again while the file is locked, and fails at once if it is damaged", async () => {
-  const store = sqliteStore(":memory:");
+  await using store = scoped(sqliteStore(":memory:"));
   await store.set("a", json(1));
   const { get } = StatementSync.prototype;
   const SQLITE_BUSY_RECOVERY = 261;
@@ -589,11 +526,10 @@ Deno.test("sqliteStore() reads again while the file is locked, and fails at once
       StatementSync.prototype.get = get;
     }
   }
-  await store.close();
 });
 
 Deno.test("sqliteStore() answers those who lost before the one who won, so that they come first next", async () => {
-  const store = sqliteStore(":memory:");
+  await using store = scoped(sqliteStore(":memory:"));
   const { revision } = await store.set("a", json(0));
   const answered: string[] = [];
   const write = (name: string) =>
@@ -602,7 +538,6 @@ Deno.test("sqliteStore() answers those who lost before the one who won, so that 
     });
   await Promise.all(["won", "lost first", "lost last"].map(write));
   assertEquals(answered, ["lost first", "lost last", "won"]);
-  await store.close();
 });
 
 /** Lets the calls that wait for the next turn of the event loop go on. */
@@ -614,8 +549,7 @@ Deno.test("sqliteStore() is a Map with lifetimes, for any calls, pages and trans
   const clock = testClock();
   // Each listing looks at three entries a page, and each transaction has one or two writes.
   const limits = { scanned: 3, transactionBytes: 5000, sweepInterval: 1 };
-  const store = sqliteStore(":memory:", { now: clock.now, ...limits });
+  await using store = scoped(sqliteStore(":memory:", { now: clock.now, ...limits }));
   const reached = await compareWithMap(store, clock, true);
   for (const [what, times] of Object.entries(reached)) assert(times > 100, `${what}: ${times}`);
-  await store.close();
 });

@@ -9,6 +9,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { redisStore } from "../stores/redis/store.ts";
 import { testWith } from "./helpers/programs.ts";
 import { cli, REDIS, startRedis } from "./helpers/redis_servers.ts";
+import { scoped } from "./helpers/scoped.ts";
 
 const KEY = "a secret key of both versions";
 const NOW = 1_800_000_000_000;
@@ -33,7 +34,7 @@ Deno.test("two versions read and write the same signed and encrypted cookies", a
 });
 
 Deno.test("two versions find the same entries of sessions", async () => {
-  const memory = memoryStore({ now });
+  await using memory = scoped(memoryStore({ now }));
   const id = "2eb8d128-fbc6-4830-ad63-c12653a55203";
   const key = "d1802a48231d75083d129e699f770c9f26458bdc7058fddbcf6aae54eb83bf8c";
   const text = json({ ...DATA, _created: NOW / 1000 });
@@ -52,12 +53,11 @@ Deno.test("two versions find the same entries of sessions", async () => {
   const { cookie } = await plain.create(DATA);
   assertMatch(cookie, /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/);
   assertEquals((await memory.get(`prefs:${cookie}`))?.value, text);
-  await memory.close();
 });
 
 testWith(REDIS, "two versions read and write the same entries of Redis", async () => {
   await using redis = await startRedis();
-  const store = redisStore(`redis://127.0.0.1:${redis.port}/0?prefix=p:`);
+  await using store = scoped(redisStore(`redis://127.0.0.1:${redis.port}/0?prefix=p:`));
   await cli(redis.port, "SET", "p:old", '0f6b2c1e-6d0e-4a57-9f55-d2f7e1b0a001 - {"count":1}');
   await cli(
     redis.port,
@@ -79,5 +79,4 @@ testWith(REDIS, "two versions read and write the same entries of Redis", async (
   await store.set("brief", json(DATA), { ttl: 60 });
   assertMatch(await cli(redis.port, "GET", "p:new"), /^[\w-]{36} - \{"count":1\}\n$/);
   assertMatch(await cli(redis.port, "GET", "p:brief"), /^[\w-]{36} \d{13} \{"count":1\}\n$/);
-  await store.close();
 });

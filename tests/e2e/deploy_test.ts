@@ -20,12 +20,13 @@ import {
   temporaryDirectory,
   testWith,
 } from "../helpers/programs.ts";
+import { scoped } from "../helpers/scoped.ts";
 
 const page = await Deno.readTextFile(join(PROJECT, "docs/DEPLOY.md"));
 
 testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two servers", async () => {
-  const directory = await Deno.makeTempDir();
-  const [app, data] = [join(directory, "app"), join(directory, "data")];
+  await using directory = await temporaryDirectory();
+  const [app, data] = [join(directory.path, "app"), join(directory.path, "data")];
   await copyProject(app);
   const text = await Deno.readTextFile(join(PROJECT, "Containerfile"));
   const steps = [...text.matchAll(/^([A-Z]+) (.*)$/gm)].map(([, name = "", rest = ""]) => {
@@ -58,7 +59,7 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
     ["DENO_DIR=/srv/counter/.deno ", ""],
     ["/srv/counter", app],
     ["KV_TOKEN=…", `KV_TOKEN=${"t".repeat(32)}`],
-    ["/var/backups", directory],
+    ["/var/backups", directory.path],
     ["5100", `${kvPort}`],
   ];
   const commands = replaceAll(block("--format backup") + block("--restore"), replaced);
@@ -69,19 +70,18 @@ testWith(["deno"], "DEPLOY.md has a container file whose steps lead to two serve
 
   const failed = await runToEnd("sh", ["-ec", replaceAll(block("--format backup"), replaced)]);
   assertEquals(failed.code, 1);
-  const backup = join(directory, "kv.backup");
+  const backup = join(directory.path, "kv.backup");
   assertEquals(await Deno.readTextFile(backup), '{"key": "a", "value": 1, "expires": null}\n');
   assertEquals((await Deno.stat(backup)).mode, 0o100600);
-  await Deno.remove(directory, { recursive: true });
 });
 
 testWith(
   ["systemd-analyze"],
   "DEPLOY.md has a unit that systemd accepts, with the rating that it names",
   async () => {
-    const directory = await Deno.makeTempDir();
+    await using directory = await temporaryDirectory();
     const unit = replaceAll(block("counter@.service"), [["/usr/bin/deno", Deno.execPath()]]);
-    const file = join(directory, "counter@start.service");
+    const file = join(directory.path, "counter@start.service");
     await Deno.writeTextFile(file, unit);
     const { code, stdout, stderr } = await runToEnd("systemd-analyze", ["verify", file]);
     assertEquals({ code, output: stdout + stderr }, { code: 0, output: "" });
@@ -90,7 +90,6 @@ testWith(
     const [, named] = /rates the unit ([\d.]+) of 10/.exec(page) ?? [];
     // Other versions of systemd count a little differently.
     assert(Number(rating) <= Number(named) + 0.5, security.stdout);
-    await Deno.remove(directory, { recursive: true });
   },
 );
 
@@ -236,7 +235,7 @@ interface Site {
 /** Registers a test of both servers behind an nginx, all with the settings on the page. */
 function testWithNginx(promise: string, run: (site: Site) => Promise<void>): void {
   testWith(["nginx", "openssl"], `DEPLOY.md has an nginx that ${promise}`, async () => {
-    const directory = await Deno.makeTempDir();
+    await using directory = await temporaryDirectory();
     const KV_TOKEN = "t".repeat(32);
     const SECRET_KEY = "s".repeat(32);
     const KV_READ_TOKEN = "r".repeat(32);
@@ -246,9 +245,9 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
     const KV_URL = kv.url;
     await using counter = await startServer("counter.ts", { config: { ...config, KV_URL } });
 
-    const certificate = join(directory, "counter.pem");
+    const certificate = join(directory.path, "counter.pem");
     const files: [string, string][] = [
-      ["/etc/ssl/private/counter.key", join(directory, "counter.key")],
+      ["/etc/ssl/private/counter.key", join(directory.path, "counter.key")],
       ["/etc/ssl/certs/counter.pem", certificate],
       ["counter.example", "localhost"],
     ];
@@ -263,7 +262,7 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
       ["127.0.0.1:5000", `127.0.0.1:${new URL(counter.url).port}`],
       ["127.0.0.1:5100", `127.0.0.1:${new URL(kv.url).port}`],
     ]);
-    await using _nginx = await startNginx(directory, site);
+    await using _nginx = await startNginx(directory.path, site);
     using client = Deno.createHttpClient({ caCerts: [await Deno.readTextFile(certificate)] });
     await run({
       http,
@@ -272,7 +271,6 @@ function testWithNginx(promise: string, run: (site: Site) => Promise<void>): voi
       certificate,
       get: (url, init) => fetch(url, { client, redirect: "manual", ...init }),
     });
-    await Deno.remove(directory, { recursive: true });
   });
 }
 
@@ -323,7 +321,7 @@ testWith(["promtool"], "DEPLOY.md has alerts that Prometheus accepts, and that f
 });
 
 Deno.test("DEPLOY.md has alerts on metrics that the servers have", async () => {
-  const store = memoryStore();
+  await using store = scoped(memoryStore());
   const service = kv(store);
   const page = counter({ store: new KeyValueSessionStore(store) });
   for (const app of [service, page]) await app.request("/");
@@ -338,7 +336,6 @@ Deno.test("DEPLOY.md has alerts on metrics that the servers have", async () => {
     [],
   );
   assert(names.length >= 5, `${names}`);
-  await store.close();
 });
 
 /** For promtool: what is measured, and which alerts that means. */

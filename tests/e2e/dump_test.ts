@@ -16,6 +16,7 @@ import {
   testWith,
 } from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
+import { scoped } from "../helpers/scoped.ts";
 
 const OPTIONS = ["run", "--quiet", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
 
@@ -24,8 +25,8 @@ Deno.test("dump.ts restores what it has printed", async () => {
   await using to = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const values = { twitter: "@csuf", "a\n\x1b": ["\u202e", 1], list: [1, null] };
   await set(from.url, values);
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "backup.ndjson");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "backup.ndjson");
   const first = await dump(from.url);
   await Deno.writeTextFile(file, first.stdout);
   assertEquals(await dump("--restore", file, to.url), {
@@ -36,7 +37,6 @@ Deno.test("dump.ts restores what it has printed", async () => {
   assertEquals(await dump(to.url), first);
   assertEquals((await dump("--prefix", "tw", to.url)).stdout, '{"twitter": "@csuf"}\n');
   assertEquals(JSON.parse((await dump("--format", "json", to.url)).stdout), values);
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
@@ -47,8 +47,8 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
   await put.body?.cancel();
   await set(from.url, { long: 2 });
   const expires = Date.parse(put.headers.get("Expires") ?? "");
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "kv.backup");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "kv.backup");
   const backup = await dump("--format", "backup", from.url);
   const lines = /^{"key": "long", "value": 2, "expires": null}\n{"key": "short", .* (\d+)}\n$/;
   assertMatch(backup.stdout, lines);
@@ -59,7 +59,7 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
   assertEquals(restored.stderr, "Restored 3 entries, left out 1 that had expired\n");
   assertEquals((await dump(to.url)).stdout, '{"long": 2}\n{"plain": 3}\n{"short": 1}\n');
 
-  const database = join(directory, "copy.db");
+  const database = join(directory.path, "copy.db");
   const copied = await dump("--to", database, from.url);
   assertEquals(copied, { code: 0, stdout: "", stderr: "Copied 2 entries\n" });
   for (const url of [to.url, database]) {
@@ -73,7 +73,6 @@ Deno.test("dump.ts keeps lifetimes in a backup, and in a copy", async () => {
     1,
     /^Cannot copy: the target has "long" already, and has to be empty\n$/,
   );
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("dump.ts --to names a key that is too long for the target's prefix", async () => {
@@ -90,7 +89,7 @@ Deno.test("dump.ts --to names a key that is too long for the target's prefix", a
 });
 
 Deno.test("dump.ts --to leaves out what has expired by its own clock, and says so", async () => {
-  const memory = memoryStore({ now: () => Date.now() - 3_600_000 });
+  await using memory = scoped(memoryStore({ now: () => Date.now() - 3_600_000 }));
   await memory.set("kept", json(1));
   await memory.set("gone", json(2), { ttl: 60 });
   await using service = Deno.serve(
@@ -102,7 +101,6 @@ Deno.test("dump.ts --to leaves out what has expired by its own clock, and says s
   const copied = await dump("--to", to, `http://127.0.0.1:${service.addr.port}`);
   const stderr = "Copied 1 entry, left out 1 that had expired\n";
   assertEquals(copied, { code: 0, stdout: "", stderr });
-  await memory.close();
 });
 
 Deno.test("dump.ts --to rejects a part of its source, and says how to copy under a prefix", async () => {
@@ -207,12 +205,12 @@ testWith(["script"], "dump.ts shows its progress in a long dump, copy and restor
   assertMatch(stdout, /^\rentries: \d+\r/);
   assertEquals(stdout.split("\r").at(-1), "\x1b[K");
 
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "lines");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "lines");
   await Deno.writeTextFile(file, Array.from({ length: 2000 }, (_, i) => `{"${i}":1}\n`).join(""));
   for (
     const [options, last] of [
-      [`--to ${join(directory, "copy.db")}`, "Copied 250 entries\r\n"],
+      [`--to ${join(directory.path, "copy.db")}`, "Copied 250 entries\r\n"],
       [`--restore ${file}`, "Restored 2000 entries\r\n"],
     ] as const
   ) {
@@ -222,7 +220,6 @@ testWith(["script"], "dump.ts shows its progress in a long dump, copy and restor
     assertMatch(progress ?? "", /^(\rentries: [\d,]+)+\r$/);
     assertEquals(end, last);
   }
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("dump.ts explains itself, and rejects wrong arguments with exit code 2", async () => {

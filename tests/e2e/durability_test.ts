@@ -15,7 +15,7 @@ import { httpStore } from "../../stores/http/store.ts";
 import { json } from "../../stores/json/text.ts";
 import { sqliteStore } from "../../stores/sqlite/store.ts";
 import { RevisionConflict, type Store, StoreFull, StoreUnavailable } from "../../stores/store.ts";
-import { runToEnd, startScript, testWith } from "../helpers/programs.ts";
+import { runToEnd, startScript, temporaryDirectory, testWith } from "../helpers/programs.ts";
 
 const KILLS = 10;
 const WRITERS = 8;
@@ -67,8 +67,8 @@ async function count(store: Store, known: Known, acknowledge: () => void): Promi
 }
 
 Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writing`, async () => {
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "kv.db");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "kv.db");
   const writers: Known[] = Array.from(
     { length: WRITERS },
     (_, i) => ({ key: `writer${i}`, acknowledged: 0, sent: 0, revisions: new Set() }),
@@ -94,12 +94,11 @@ Deno.test(`kv.ts loses no acknowledged write, killed ${KILLS} times while writin
     await program.stop("SIGKILL");
     await Promise.all(ends);
   }
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("httpStore() reports no write as unchanged that is in the file, killed 8 times under 40 writers", async () => {
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "kv.db");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "kv.db");
   const ends: Record<"done" | "unchanged" | "unknown", string[]> = {
     done: [],
     unchanged: [],
@@ -136,7 +135,6 @@ Deno.test("httpStore() reports no write as unchanged that is in the file, killed
   assertEquals(ends.unchanged.filter((key) => stored.has(key)), []);
   assertEquals(ends.done.filter((key) => !stored.has(key)), []);
   assert(ends.unchanged.length > 0 && ends.unknown.length > 0, `${ends.unknown.length} unknown`);
-  await Deno.remove(directory, { recursive: true });
 });
 
 Deno.test("kv.ts in two processes on one file loses no update", async () => {

@@ -6,15 +6,16 @@ import { redisStore } from "../../stores/redis/store.ts";
 import { StoreFull } from "../../stores/store.ts";
 import { startServer, testWith } from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
+import { scoped } from "../helpers/scoped.ts";
 
 testWith(REDIS, "a full Redis fails the checks of the service and of the counter", async () => {
   await using redis = await startRedis();
   const url = `redis://127.0.0.1:${redis.port}`;
-  const store = redisStore(url);
+  await using store = scoped(redisStore(url));
   await using kv = await startServer("kv.ts", { env: { DBM: url } });
   const env = { USE_SESSION_STORE: "true", KV_URL: kv.url };
   await using counter = await startServer("counter.ts", { env });
-  const service = httpStore(kv.url);
+  await using service = scoped(httpStore(kv.url));
   const checks = async () => [
     await nameOfError(store.check()),
     (await answerOf(`${kv.url}/?health`)).status,
@@ -32,8 +33,6 @@ testWith(REDIS, "a full Redis fails the checks of the service and of the counter
 
   await cli(redis.port, "CONFIG", "SET", "maxmemory", "0");
   assertEquals(await checks(), well);
-  await store.close();
-  await service.close();
 });
 
 async function nameOfError(call: Promise<unknown>): Promise<string | null> {

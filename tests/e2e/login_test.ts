@@ -8,6 +8,7 @@ import { memoryStore } from "../../stores/memory.ts";
 import { stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { eventually } from "../helpers/programs.ts";
 import { KEY } from "../helpers/session_app.ts";
+import { scoped } from "../helpers/scoped.ts";
 
 testInBrowsers("A double click logs in", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
@@ -33,7 +34,7 @@ testInBrowsers(
 );
 
 async function logOutAndGoBack(browser: Browser, isStored: boolean): Promise<void> {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const visits = new KeyValueSessionStore(memory);
   const app = shop({ visits, preferences: new CookieSessionStore(KEY) });
   await using server = Deno.serve(
@@ -67,7 +68,6 @@ async function logOutAndGoBack(browser: Browser, isStored: boolean): Promise<voi
   // While it navigates, there is nothing to ask.
   await eventually("the page before", () => isThere().catch(() => false));
   (isStored ? assertMatch : assertNotMatch)(shown, /Log out ada/);
-  await memory.close();
 }
 
 async function logIn(
@@ -75,7 +75,7 @@ async function logIn(
   requests: number,
   prepare: (page: Page) => Promise<void>,
 ): Promise<void> {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const visits = new KeyValueSessionStore(memory);
   const app = shop({ visits, preferences: new CookieSessionStore(KEY) });
   let posts = 0;
@@ -130,5 +130,4 @@ async function logIn(
   await page.reload();
   assertMatch(await page.content(), /Log out ada/);
   assertEquals(posts, requests);
-  await memory.close();
 }

@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort, startServer } from "../helpers/programs.ts";
+import { freePort, startServer, temporaryDirectory } from "../helpers/programs.ts";
 
 const CLIENTS = 4;
 /** How long the service is gone, in milliseconds. */
@@ -24,9 +24,9 @@ interface Client {
 }
 
 Deno.test("counter.ts answers 503 while the service is gone for a minute, and loses no session", async () => {
-  const directory = await Deno.makeTempDir();
+  await using directory = await temporaryDirectory();
   const port = freePort();
-  const serve = () => startServer("kv.ts", { port, env: { DBM: join(directory, "kv.db") } });
+  const serve = () => startServer("kv.ts", { port, env: { DBM: join(directory.path, "kv.db") } });
   await using first = await serve();
   const config = { USE_SESSION_STORE: true, KV_URL: first.url };
   await using counter = await startServer("counter.ts", { config });
@@ -66,7 +66,6 @@ Deno.test("counter.ts answers 503 while the service is gone for a minute, and lo
     const [, id = ""] = cookie.split("=");
     assert(id !== "" && !counter.program.output.includes(id), "no session id is logged");
   }
-  await Deno.remove(directory, { recursive: true });
 });
 
 type Service = "there" | "gone" | "back";

@@ -4,11 +4,12 @@ import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import tools from "../../package.json" with { type: "json" };
 import { EVERY_EXPORT, EVERY_OUTPUT, firstProgram, REGISTRY, succeed } from "../helpers/package.ts";
-import { PROJECT, runToEnd, testWith } from "../helpers/programs.ts";
+import { PROJECT, runToEnd, temporaryDirectory, testWith } from "../helpers/programs.ts";
 
 /** Links the package in an app of its own, and runs the documentation's program and every export. */
 async function testLinked(imports: { hono: string; zod: string }): Promise<void> {
-  const cwd = await Deno.makeTempDir();
+  await using directory = await temporaryDirectory();
+  const cwd = directory.path;
   await Deno.writeTextFile(join(cwd, "deno.json"), JSON.stringify({ imports }));
   await Deno.writeTextFile(join(cwd, "first.ts"), await firstProgram());
   await Deno.writeTextFile(join(cwd, "main.ts"), `import "./first.ts";\n${EVERY_EXPORT}`);
@@ -20,7 +21,6 @@ async function testLinked(imports: { hono: string; zod: string }): Promise<void>
   assert(installed.includes("ioredis"));
   const ofTests = Object.keys(tools.devDependencies).filter((name) => installed.includes(name));
   assertEquals(ofTests, [], "what only tests need is not installed");
-  await Deno.remove(cwd, { recursive: true });
 }
 
 const { hono, zod } = project.imports;

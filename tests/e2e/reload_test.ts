@@ -16,6 +16,7 @@ import {
   testWith,
 } from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
+import { scoped } from "../helpers/scoped.ts";
 
 const [OLD, NEW] = ["an-old-token-0123456789", "a-new-token-0123456789"];
 
@@ -223,14 +224,13 @@ Deno.test("on SIGHUP, a key or token that is gone is told", async () => {
 });
 
 Deno.test("on SIGHUP, counter.ts takes another token for a service, whose URL needs no slashes", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   await using service = Deno.serve({ port: 0, onListen() {} }, kv(memory, { tokens: [NEW] }).fetch);
   const config = { USE_SESSION_STORE: true, KV_URL: `http:localhost:${service.addr.port}` };
   await using counter = await start("counter.ts", { ...config, KV_TOKEN: OLD });
   assertEquals(await statusOf(`${counter.url}/health`, {}), 503);
   await counter.reload({ ...config, KV_TOKEN: NEW }, /configuration read again: KV_TOKEN changed/);
   assertEquals(await statusOf(`${counter.url}/health`, {}), 200);
-  await memory.close();
 });
 
 Deno.test("a store that is unavailable at the start is told, with the reason", async () => {
@@ -242,7 +242,7 @@ Deno.test("a store that is unavailable at the start is told, with the reason", a
 });
 
 Deno.test("a store that is available a second after the start is not told", async () => {
-  const memory = memoryStore();
+  await using memory = scoped(memoryStore());
   const again = Promise.withResolvers<void>();
   let begun: number | undefined;
   await using service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
@@ -257,7 +257,6 @@ Deno.test("a store that is available a second after the start is not told", asyn
   await again.promise;
   await counter[Symbol.asyncDispose]();
   assertNotMatch(counter.program.output, /is unavailable/);
-  await memory.close();
 });
 
 testWith(REDIS, "a wrong password of Redis is told at the start", async () => {
