@@ -161,10 +161,12 @@ Deno.test("httpStore() puts no more operations into a request than the service t
 Deno.test("httpStore() has one request with writes under way, and up to four with reads", async () => {
   const { store, below, bodies, open } = gated();
   const calls: Promise<unknown>[] = [];
-  for (const key of ["a", "b", "c", "d", "e", "f"]) {
+  for (const [i, key] of ["a", "b", "c", "d", "e", "f"].entries()) {
     calls.push(store.get(key), store.set(key, json(1)));
-    await delay(5);
+    // A write and a read, then three more reads.
+    while (bodies.length < Math.min(i + 2, 5)) await delay(1);
   }
+  await delay(5); // in which no other is sent
   const sent = (op: string) =>
     bodies.filter((body) => body.includes(`"${op}"`)).map((body) =>
       JSON.parse(body).map(({ key }: { key: string }) => key).join("")

@@ -9,7 +9,7 @@ import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { CALLS, isUnavailable, PATIENT } from "./helpers/http_store.ts";
-import { freePort, runToEnd } from "./helpers/programs.ts";
+import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
 
 /** The answer to one `get`, with letters of one to four bytes. */
@@ -119,7 +119,9 @@ Deno.test("httpStore() keeps no connection whose server ends it, or says more th
     await using server = await answering(text);
     for (let i = 1; i <= 3; i++) {
       assertEquals((await server.store.get("a"))?.value, '"aé€😀"');
-      await delay(20);
+      await eventually("an end of the connection", () => {
+        return Promise.resolve([...server.sockets].every(({ destroyed }) => destroyed));
+      });
       assertEquals(server.connections(), i);
     }
   }
