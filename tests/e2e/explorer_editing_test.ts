@@ -8,7 +8,7 @@ import { kv } from "../../kv.ts";
 import { json } from "../../stores/json/text.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { noViolations, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
-import { answer, hurry, rows, rowsAre, text } from "../helpers/explorer.ts";
+import { answer, hurry, press, rows, rowsAre, text } from "../helpers/explorer.ts";
 import { get, post, put, remove } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
@@ -168,7 +168,7 @@ async function addAndEdit(browser: Browser): Promise<void> {
   await answer(page, "Discard");
   await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
 
-  await page.click("tr:last-child .edit");
+  await press(page, "tr:last-child .edit");
   await retype(page, "#edit-value", "2.00");
   await put(`${kv.url}/taken?ttl=400000`, "3.00");
   await page.focus("#edit-save");
@@ -183,7 +183,7 @@ async function addAndEdit(browser: Browser): Promise<void> {
   await save();
   await rowsAre(page, [["a//b", '{"n":1.50}', "never"], ["taken", "2.00", "in 5 days"]]);
 
-  await page.click("tr:last-child .edit");
+  await press(page, "tr:last-child .edit");
   await retype(page, "#edit-value", "4");
   await put(`${kv.url}/taken`, "5");
   await page.click("#edit-save");
@@ -244,14 +244,14 @@ async function keepTyped(browser: Browser): Promise<void> {
     eventually(expected, async () => await text(page, "#status") === expected);
   /** Saves a, does not wait for the answer, and types into b. */
   const saveAndEditAnother = async (value: string) => {
-    await page.click("tr:first-child .edit");
+    await press(page, "tr:first-child .edit");
     await retype(page, "#edit-value", value);
     await page.click("#edit-save");
     assertEquals(await text(page, "#edit-save"), "Saving…");
     assert((await typed()).readOnly, "what is typed now would be lost");
     await page.click("#edit-cancel");
     await answer(page, "Discard");
-    await page.click("tr:last-child .edit");
+    await press(page, "tr:last-child .edit");
     await retype(page, "#edit-value", '"of b"');
   };
   const isKept = async () => {
@@ -288,7 +288,7 @@ async function keepTyped(browser: Browser): Promise<void> {
 
   // By few clicks, without which a browser may close several dialogs at one Escape.
   await rowsAre(page, [["a", '"of another client"', "never"], ["b", '"b"', "never"]]);
-  await page.click("tr:last-child .edit");
+  await press(page, "tr:last-child .edit");
   await retype(page, "#edit-value", '"of b"');
   for (let i = 0; i < 10; i++) {
     await page.keyboard.press("Escape");
@@ -316,13 +316,13 @@ async function growValue(browser: Browser): Promise<void> {
       const { scrollTop, scrollHeight, clientHeight, selectionStart } = it as HTMLTextAreaElement;
       return { scrollTop, hidden: scrollHeight - clientHeight, clientHeight, selectionStart };
     });
-  await page.click("tr:first-child .edit");
+  await press(page, "tr:first-child .edit");
   const long = await box();
   assertEquals([long.scrollTop, long.selectionStart], [0, 0], "it opens at its start");
   assert(long.hidden > 1000, "it is not higher than the window");
   await page.click("#edit-cancel");
 
-  await page.click("tr:last-child .edit");
+  await press(page, "tr:last-child .edit");
   const small = await box();
   assert(small.clientHeight < long.clientHeight);
   for (let i = 0; i < 5; i++) await page.keyboard.press("Enter");
@@ -338,7 +338,7 @@ async function oddKeys(browser: Browser): Promise<void> {
   const { page } = visited;
   await eventually("three rows", async () => (await rows(page)).length === 3);
   for (const [i, value] of ["10", "20"].entries()) {
-    await page.click(`tr:nth-child(${i + 1}) .edit`);
+    await press(page, `tr:nth-child(${i + 1}) .edit`);
     await retype(page, "#edit-value", value);
     await page.click("#edit-save");
     await eventually("no dialog", async () => await text(page, "dialog[open]") === "");
@@ -369,7 +369,7 @@ async function editTime(browser: Browser): Promise<void> {
   const { page } = visited;
   await rowsAre(page, [["a", "1", "in 2 days"]]);
   const edit = async () => {
-    await page.click(".edit");
+    await press(page, ".edit");
     await eventually("the dialog", async () => await text(page, "#editor[open] h2") !== "");
     return await page.$$eval(".ttl > *", (all) => all.map((e) => (e as HTMLInputElement).value));
   };
@@ -429,7 +429,7 @@ async function deletePrefix(browser: Browser): Promise<void> {
   await message("Deleted 2,345 entries");
   assertEquals(await get(kv.url), '{"keys":["b","c"]}');
 
-  await page.click("#clear");
+  await press(page, "#clear");
   await rowsAre(page, [["b", "1", "never"], ["c", "2", "never"]]);
   await page.click("#remove");
   assertEquals(await answer(page, "Delete"), "Delete everything: 2 entries?");

@@ -10,7 +10,7 @@ import {
   testInBrowsers,
   visit,
 } from "../helpers/browsers.ts";
-import { rows, rowsAre, text } from "../helpers/explorer.ts";
+import { press, rows, rowsAre, text } from "../helpers/explorer.ts";
 import { kv } from "../../kv.ts";
 import { json } from "../../stores/json/text.ts";
 import { memoryStore } from "../../stores/memory.ts";
@@ -198,7 +198,7 @@ async function turnPages(browser: Browser): Promise<void> {
   const nothing = "#nothing-found:not([hidden])";
   await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
   await spoken("No entry matches.");
-  await page.click("#clear");
+  await press(page, "#clear");
   await shows("every key", names.slice(0, 50));
   await spoken("1–50 of 53");
 }
@@ -243,7 +243,7 @@ async function search(browser: Browser, name: string): Promise<void> {
   assertEquals(await text(page, "#whole-prefix:not([hidden])") !== "", true);
   assertEquals((await rows(page))[1], ["n290", '"Visitor 290."', "never"]);
   for (let i = 0; i < 2; i++) {
-    await page.click("nav .next");
+    await press(page, "nav .next");
     await range(["51–100 of 111 found", "101–111 of 111 found"][i] ?? "");
   }
   await remove(`${kv.url}/n29`);
@@ -277,14 +277,14 @@ async function search(browser: Browser, name: string): Promise<void> {
   await rowsAre(page, [["a-visitor", '{"price":1.10}', "never"]]);
   await find("zoë &");
   await eventually("a mark", async () => `${await marked(page)}` === "Zoë &");
-  await page.click("tbody summary");
+  await press(page, "tbody summary");
   await eventually("one where it unfolds", async () => `${await marked(page)}` === "Zoë &,Zoë &");
   await screenshot(page, `explorer-found-${name}`);
   await page.type("#prefix", "n");
   const nothing = "#nothing-found:not([hidden])";
   await eventually("a word", async () => await text(page, nothing) === "No entry matches.");
   await noViolations(page);
-  await page.click("#clear");
+  await press(page, "#clear");
   await eventually("no mark", async () => (await marked(page)).length === 0);
 }
 
@@ -300,9 +300,7 @@ async function odd(browser: Browser): Promise<void> {
   await page.type("#contains", "2");
   await rowsAre(page, [['"line\\nbreak 2"', "2", "never"]]);
   assertEquals(new URL(page.url()).search, "?prefix=line%0Abreak&contains=2");
-  // By the keyboard, since its place changes with the words before it.
-  await page.focus("#clear");
-  await page.keyboard.press("Enter");
+  await press(page, "#clear");
   await eventually("every key", async () => (await rows(page)).length === 3);
 }
 
@@ -342,8 +340,7 @@ async function unseen(browser: Browser): Promise<void> {
   }
   await page.type("#contains", '"a  ');
   await rowsAre(page, [['"a  b"', "1", "never"]]);
-  // Not by the mouse: the list still moves while the search goes on.
-  await page.$eval(".edit", (button) => (button as HTMLElement).click());
+  await press(page, ".edit");
   assertEquals(await text(page, "#edit-key-text"), '"a  b"', "Contains and Edit have it as shown");
 }
 
@@ -377,9 +374,9 @@ async function escaped(browser: Browser): Promise<void> {
     const writeText = (text: string) => Promise.resolve(document.title = text);
     Object.defineProperty(navigator, "clipboard", { value: { writeText } });
   });
-  await page.click("tr:first-child .copy");
+  await press(page, "tr:first-child .copy");
   await eventually("the copy", async () => await page.title() === JSON.stringify(value));
-  await page.click("tr:first-child .edit");
+  await press(page, "tr:first-child .edit");
   const edited = await page.$eval("#edit-value", (e) => (e as HTMLTextAreaElement).value);
   assertNotMatch(edited, /[\u00ad\u200b\u202e]/);
   assertEquals(JSON.parse(edited), value);
@@ -431,7 +428,7 @@ async function layout(browser: Browser, name: string): Promise<void> {
   await using visited = await visit(browser, kv.url);
   const { page } = visited;
   await eventually("two rows", async () => (await rows(page)).length === 2);
-  await page.click("tr:last-child summary");
+  await press(page, "tr:last-child summary");
   await eventually("an open row", async () => {
     return (await page.$$(".value > details > .inside > *")).length === 2;
   });

@@ -36,6 +36,11 @@ export async function answer(page: Page, button: "Cancel" | "Delete" | "Discard"
   return question;
 }
 
+/** Clicks on what a list may move between two messages of a mouse. */
+export async function press(page: Page, selector: string): Promise<void> {
+  await page.$eval(selector, (element) => (element as HTMLElement).click());
+}
+
 /** The text of what a selector finds, or nothing. */
 export async function text(page: Page, selector: string): Promise<string> {
   return (await page.$$eval(selector, (all) => all.map((e) => e.textContent))).join("");
