@@ -5,15 +5,9 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
-import {
-  eventually,
-  freePort,
-  startServer,
-  temporaryDirectory,
-  testWith,
-} from "./helpers/programs.ts";
+import { eventually, freePort, startServer, temporaryDirectory } from "./helpers/programs.ts";
 import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";
-import { cli, REDIS, startClusterOn, startRedis } from "./helpers/redis_servers.ts";
+import { cli, startClusterOn, startRedis, test } from "./helpers/redis_servers.ts";
 
 /** Returns how long a call takes, in milliseconds, whether it succeeds or not. */
 async function timeOf(call: Promise<unknown>): Promise<number> {
@@ -31,141 +25,117 @@ async function outcome(call: Promise<unknown>, limit = DEADLINE): Promise<string
   return error.outcome;
 }
 
-testWith(
-  REDIS,
-  "redisStore() ends a call whose answer is late, as unknown for a write",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    await using store = open(`redis://127.0.0.1:${proxy.port}`);
+test("redisStore() ends a call whose answer is late, as unknown for a write", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  await store.set("a", json(1));
+  proxy.late = 3000;
+  const calls = [store.set("a", json(2)), store.delete("b"), store.get("a"), store.list("")];
+  const outcomes = await Promise.all(calls.map((call) => outcome(call)));
+  assertEquals(outcomes, ["unknown", "unknown", "unchanged", "unchanged"]);
+  proxy.heal();
+  await eventually("a store that works", works(store));
+  assertEquals((await store.get("a"))?.value, "2", "unknown: it was done");
+});
+
+test("a slow listing of a rare prefix goes on page by page, also through a service", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await cli(server.port, "EVAL", "for i = 1, 100000 do redis.call('SET', 'o' .. i, 1) end", "0");
+  const deadline = 2 * DEADLINE;
+  await using store = open(`redis://127.0.0.1:${proxy.port}?prefix=mine:`, deadline);
+  await store.setAll(new Map(["a", "b"].map((key) => [key, json(1)])));
+  await using service = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    kv(store).fetch,
+  );
+  const client = httpStore(`http://127.0.0.1:${service.addr.port}`, { deadline });
+  await client.check();
+  proxy.late = 300;
+  const keys: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await client.list("", { after });
+    keys.push(...page.keys);
+    after = page.next ?? undefined;
+  } while (after !== undefined);
+  assertEquals(keys.sort(), ["a", "b"]);
+  proxy.heal();
+  await client.close();
+});
+
+test("redisStore() reports a write whose connection is cut as unknown", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  for (const [cut, value] of [["before", "1"], ["after", "2"]] as const) {
+    await eventually("a store that works", works(store));
     await store.set("a", json(1));
-    proxy.late = 3000;
-    const calls = [store.set("a", json(2)), store.delete("b"), store.get("a"), store.list("")];
-    const outcomes = await Promise.all(calls.map((call) => outcome(call)));
-    assertEquals(outcomes, ["unknown", "unknown", "unchanged", "unchanged"]);
+    proxy.cut = cut;
+    assertEquals(await outcome(store.set("a", json(2))), "unknown", cut);
+    assertEquals(
+      await outcome(store.set("a", json(3)), 0),
+      "unchanged",
+      "there is no connection",
+    );
     proxy.heal();
     await eventually("a store that works", works(store));
-    assertEquals((await store.get("a"))?.value, "2", "unknown: it was done");
-  },
-);
+    assertEquals(String((await store.get("a"))?.value), value, cut);
+  }
+});
 
-testWith(
-  REDIS,
-  "a slow listing of a rare prefix goes on page by page, also through a service",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    await cli(server.port, "EVAL", "for i = 1, 100000 do redis.call('SET', 'o' .. i, 1) end", "0");
-    const deadline = 2 * DEADLINE;
-    await using store = open(`redis://127.0.0.1:${proxy.port}?prefix=mine:`, deadline);
-    await store.setAll(new Map(["a", "b"].map((key) => [key, json(1)])));
-    await using service = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      kv(store).fetch,
-    );
-    const client = httpStore(`http://127.0.0.1:${service.addr.port}`, { deadline });
-    await client.check();
-    proxy.late = 300;
-    const keys: string[] = [];
-    let after: string | undefined;
-    do {
-      const page = await client.list("", { after });
-      keys.push(...page.keys);
-      after = page.next ?? undefined;
-    } while (after !== undefined);
-    assertEquals(keys.sort(), ["a", "b"]);
-    proxy.heal();
-    await client.close();
-  },
-);
-
-testWith(
-  REDIS,
-  "redisStore() reports a write whose connection is cut as unknown",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    await using store = open(`redis://127.0.0.1:${proxy.port}`);
-    for (const [cut, value] of [["before", "1"], ["after", "2"]] as const) {
-      await eventually("a store that works", works(store));
-      await store.set("a", json(1));
-      proxy.cut = cut;
-      assertEquals(await outcome(store.set("a", json(2))), "unknown", cut);
-      assertEquals(
-        await outcome(store.set("a", json(3)), 0),
-        "unchanged",
-        "there is no connection",
-      );
+test("redisStore() loses no update over a connection that is cut repeatedly", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  let done = 0;
+  let unknown = 0;
+  for (let i = 0; i < 30; i++) {
+    if (i % 6 === 0) proxy.cut = i % 12 === 0 ? "before" : "after";
+    try {
+      const current = await store.get("count");
+      const next = json(current === null ? 1 : Number(current.value) + 1);
+      await store.set("count", next, { ifRevision: current?.revision ?? null });
+      done++;
+    } catch (error) {
+      assert(error instanceof StoreUnavailable, String(error));
+      if (error.outcome === "unknown") unknown++;
       proxy.heal();
       await eventually("a store that works", works(store));
-      assertEquals(String((await store.get("a"))?.value), value, cut);
     }
-  },
-);
+    if (i % 6 === 1 && i % 4 === 1) proxy.cut = "after";
+  }
+  const count = Number((await store.get("count"))?.value);
+  assert(count >= done && count <= done + unknown, `${count} of ${done} and ${unknown} unknown`);
+  assert(done > 15);
+});
 
-testWith(
-  REDIS,
-  "redisStore() loses no update over a connection that is cut repeatedly",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    await using store = open(`redis://127.0.0.1:${proxy.port}`);
-    let done = 0;
-    let unknown = 0;
-    for (let i = 0; i < 30; i++) {
-      if (i % 6 === 0) proxy.cut = i % 12 === 0 ? "before" : "after";
-      try {
-        const current = await store.get("count");
-        const next = json(current === null ? 1 : Number(current.value) + 1);
-        await store.set("count", next, { ifRevision: current?.revision ?? null });
-        done++;
-      } catch (error) {
-        assert(error instanceof StoreUnavailable, String(error));
-        if (error.outcome === "unknown") unknown++;
-        proxy.heal();
-        await eventually("a store that works", works(store));
-      }
-      if (i % 6 === 1 && i % 4 === 1) proxy.cut = "after";
-    }
-    const count = Number((await store.get("count"))?.value);
-    assert(count >= done && count <= done + unknown, `${count} of ${done} and ${unknown} unknown`);
-    assert(done > 15);
-  },
-);
+test("redisStore() does not hang on a server that accepts and never answers", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  proxy.late = Infinity;
+  await using store = open(`redis://127.0.0.1:${proxy.port}`);
+  assertEquals(await outcome(store.set("a", json(1))), "unchanged");
+  proxy.heal();
+  await eventually("a store that works", works(store));
+  assertEquals(await store.get("a"), null);
+});
 
-testWith(
-  REDIS,
-  "redisStore() does not hang on a server that accepts and never answers",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    proxy.late = Infinity;
-    await using store = open(`redis://127.0.0.1:${proxy.port}`);
-    assertEquals(await outcome(store.set("a", json(1))), "unchanged");
-    proxy.heal();
-    await eventually("a store that works", works(store));
-    assertEquals(await store.get("a"), null);
-  },
-);
+test("redisStore() does not hang on a server that stalls, and works again after", async () => {
+  await using server = await startRedis();
+  await using store = open(`redis://127.0.0.1:${server.port}`);
+  await store.set("a", json(1));
+  server.program.signal("SIGSTOP");
+  const first = store.set("a", json(2));
+  assertEquals(await outcome(first), "unknown");
+  for (let i = 0; i < 20; i++) assert(await outcome(store.get("a")));
+  server.program.signal("SIGCONT");
+  await eventually("a store that works", works(store));
+  assertMatch((await store.get("a"))?.value ?? "", /^[12]$/);
+});
 
-testWith(
-  REDIS,
-  "redisStore() does not hang on a server that stalls, and works again after",
-  async () => {
-    await using server = await startRedis();
-    await using store = open(`redis://127.0.0.1:${server.port}`);
-    await store.set("a", json(1));
-    server.program.signal("SIGSTOP");
-    const first = store.set("a", json(2));
-    assertEquals(await outcome(first), "unknown");
-    for (let i = 0; i < 20; i++) assert(await outcome(store.get("a")));
-    server.program.signal("SIGCONT");
-    await eventually("a store that works", works(store));
-    assertMatch((await store.get("a"))?.value ?? "", /^[12]$/);
-  },
-);
-
-testWith(REDIS, "redisStore() fails no call because a quiet connection was closed", async () => {
+test("redisStore() fails no call because a quiet connection was closed", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);
   await using store = open(`redis://127.0.0.1:${proxy.port}`);
@@ -180,7 +150,7 @@ testWith(REDIS, "redisStore() fails no call because a quiet connection was close
   assert(failed < 5, `${failed} of 20 failed`);
 });
 
-testWith(REDIS, "redisStore() lists all of a Cluster that closed its connections", async () => {
+test("redisStore() lists all of a Cluster that closed its connections", async () => {
   const masters = [undefined, undefined, undefined];
   await using cluster = await startClusterOn({ masters, replicas: masters });
   await using store = open(`redis+cluster://${cluster.hosts}?prefix=k:`);
@@ -204,35 +174,31 @@ testWith(REDIS, "redisStore() lists all of a Cluster that closed its connections
   assert(failed < 5, `${failed} of 20 failed`);
 });
 
-testWith(
-  REDIS,
-  "redisStore() connects to a server that starts later or restarts",
-  async () => {
-    const port = freePort();
-    await using store = open(`redis://127.0.0.1:${port}`);
-    assertEquals(await outcome(store.set("a", json(1))), "unchanged");
-    const settings = ["appendonly yes", "appendfsync always"];
-    await using directory = await temporaryDirectory();
-    let next: string | null;
-    {
-      await using _server = await startRedis({ port, directory: directory.path, settings });
-      await eventually("a store that works", works(store));
-      await store.setAll(new Map(Array.from({ length: 50 }, (_, i) => [`k${i}`, json(i)])));
-      next = (await store.list("k", { limit: 10 })).next;
-      assert(next);
-    }
-    assertEquals(await outcome(store.get("k1"), 200), "unchanged");
-    {
-      await using _server = await startRedis({ port, directory: directory.path, settings });
-      await eventually("a store that works", works(store));
-      assertEquals((await store.get("k49"))?.value, "49");
-      // The new process has another order of the keys: continuing would miss some.
-      await assertRejects(() => store.list("k", { after: next }), InvalidArgument);
-    }
-  },
-);
+test("redisStore() connects to a server that starts later or restarts", async () => {
+  const port = freePort();
+  await using store = open(`redis://127.0.0.1:${port}`);
+  assertEquals(await outcome(store.set("a", json(1))), "unchanged");
+  const settings = ["appendonly yes", "appendfsync always"];
+  await using directory = await temporaryDirectory();
+  let next: string | null;
+  {
+    await using _server = await startRedis({ port, directory: directory.path, settings });
+    await eventually("a store that works", works(store));
+    await store.setAll(new Map(Array.from({ length: 50 }, (_, i) => [`k${i}`, json(i)])));
+    next = (await store.list("k", { limit: 10 })).next;
+    assert(next);
+  }
+  assertEquals(await outcome(store.get("k1"), 200), "unchanged");
+  {
+    await using _server = await startRedis({ port, directory: directory.path, settings });
+    await eventually("a store that works", works(store));
+    assertEquals((await store.get("k49"))?.value, "49");
+    // The new process has another order of the keys: continuing would miss some.
+    await assertRejects(() => store.list("k", { after: next }), InvalidArgument);
+  }
+});
 
-testWith(REDIS, "redisStore() fails at once while the server is loading its data", async () => {
+test("redisStore() fails at once while the server is loading its data", async () => {
   await using directory = await temporaryDirectory();
   const port = freePort();
   {
@@ -259,7 +225,7 @@ testWith(REDIS, "redisStore() fails at once while the server is loading its data
   }
 });
 
-testWith(REDIS, "redisStore() closes in time, whatever the server does", async () => {
+test("redisStore() closes in time, whatever the server does", async () => {
   await using server = await startRedis();
   await using store = open(`redis://127.0.0.1:${server.port}`);
   await store.set("a", json(1));
@@ -270,7 +236,7 @@ testWith(REDIS, "redisStore() closes in time, whatever the server does", async (
   server.program.signal("SIGCONT");
 });
 
-testWith(REDIS, "redisStore() closes without a connection that nobody needs", async () => {
+test("redisStore() closes without a connection that nobody needs", async () => {
   await using server = await startRedis();
   await using store = open(`redis://127.0.0.1:${server.port}`);
   await store.set("a", json(1));
@@ -281,7 +247,7 @@ testWith(REDIS, "redisStore() closes without a connection that nobody needs", as
   server.program.signal("SIGCONT");
 });
 
-testWith(REDIS, "redisStore() closes without a watch whose caller has its error", async () => {
+test("redisStore() closes without a watch whose caller has its error", async () => {
   await using server = await startRedis();
   const deadline = 2 * DEADLINE;
   await using store = open(`redis://127.0.0.1:${server.port}`, deadline);
@@ -292,7 +258,7 @@ testWith(REDIS, "redisStore() closes without a watch whose caller has its error"
   server.program.signal("SIGCONT");
 });
 
-testWith(REDIS, "redisStore() closes while it looks for a server to watch", async () => {
+test("redisStore() closes while it looks for a server to watch", async () => {
   await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
   await using store = open(`redis+cluster://${cluster.hosts}`);
   await store.set("a", json(1));
@@ -302,7 +268,7 @@ testWith(REDIS, "redisStore() closes while it looks for a server to watch", asyn
   assertEquals(await watch, "unchanged");
 });
 
-testWith(REDIS, "redisStore() watches on the server of a Cluster that allows it", async () => {
+test("redisStore() watches on the server of a Cluster that allows it", async () => {
   await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
   for (const server of cluster.servers.slice(1)) {
     assertEquals(await cli(server, "ACL", "SETUSER", "default", "resetchannels"), "OK\n");
@@ -316,7 +282,7 @@ testWith(REDIS, "redisStore() watches on the server of a Cluster that allows it"
   }
 });
 
-testWith(REDIS, "redisStore() ends its watches when changes may be missed", async () => {
+test("redisStore() ends its watches when changes may be missed", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);
   await using store = open(`redis://127.0.0.1:${proxy.port}`);
@@ -341,7 +307,7 @@ testWith(REDIS, "redisStore() ends its watches when changes may be missed", asyn
   }
 });
 
-testWith(REDIS, "redisStore() rejects a watch if the server does not answer", async () => {
+test("redisStore() rejects a watch if the server does not answer", async () => {
   await using server = await startRedis();
   await using proxy = new Proxy(server.port);
   await using store = open(`redis://127.0.0.1:${proxy.port}`);
@@ -354,44 +320,40 @@ testWith(REDIS, "redisStore() rejects a watch if the server does not answer", as
   });
 });
 
-testWith(
-  REDIS,
-  "kv.ts over a failing Redis answers 503, and then works again",
-  async () => {
-    await using server = await startRedis();
-    await using proxy = new Proxy(server.port);
-    const DBM = `redis://127.0.0.1:${proxy.port}/`;
-    await using service = await startServer("kv.ts", { env: { DBM } });
-    const put = (value: number) =>
-      fetch(`${service.url}/a`, {
-        method: "PUT",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(value),
-        // Far longer than the store's deadline.
-        signal: AbortSignal.timeout(60_000),
-      });
-    const answers = async () => {
-      const response = await put(1);
-      await response.body?.cancel();
-      return response.ok;
-    };
-    const faults = [
-      () => (proxy.cut = "after"),
-      () => (proxy.late = Infinity),
-      () => server.program.signal("SIGSTOP"),
-    ];
-    for (const fail of faults) {
-      await eventually("a service that works", answers);
-      fail();
-      for (const response of await Promise.all([put(2), fetch(`${service.url}/?prefix=a`)])) {
-        assertEquals(response.status, 503);
-        assertEquals(response.headers.get("Retry-After"), "1");
-        assertEquals(response.headers.get("Content-Type"), "application/problem+json");
-        assertEquals((await response.json()).detail, "The store is unavailable");
-      }
-      proxy.heal();
-      server.program.signal("SIGCONT");
-    }
+test("kv.ts over a failing Redis answers 503, and then works again", async () => {
+  await using server = await startRedis();
+  await using proxy = new Proxy(server.port);
+  const DBM = `redis://127.0.0.1:${proxy.port}/`;
+  await using service = await startServer("kv.ts", { env: { DBM } });
+  const put = (value: number) =>
+    fetch(`${service.url}/a`, {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(value),
+      // Far longer than the store's deadline.
+      signal: AbortSignal.timeout(60_000),
+    });
+  const answers = async () => {
+    const response = await put(1);
+    await response.body?.cancel();
+    return response.ok;
+  };
+  const faults = [
+    () => (proxy.cut = "after"),
+    () => (proxy.late = Infinity),
+    () => server.program.signal("SIGSTOP"),
+  ];
+  for (const fail of faults) {
     await eventually("a service that works", answers);
-  },
-);
+    fail();
+    for (const response of await Promise.all([put(2), fetch(`${service.url}/?prefix=a`)])) {
+      assertEquals(response.status, 503);
+      assertEquals(response.headers.get("Retry-After"), "1");
+      assertEquals(response.headers.get("Content-Type"), "application/problem+json");
+      assertEquals((await response.json()).detail, "The store is unavailable");
+    }
+    proxy.heal();
+    server.program.signal("SIGCONT");
+  }
+  await eventually("a service that works", answers);
+});

@@ -4,9 +4,9 @@ import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import { json } from "../stores/json/text.ts";
 import { StoreUnavailable } from "../stores/store.ts";
-import { eventually, testWith } from "./helpers/programs.ts";
+import { eventually } from "./helpers/programs.ts";
 import { open, Proxy, works } from "./helpers/redis_faults.ts";
-import { cli, REDIS, startRedis } from "./helpers/redis_servers.ts";
+import { cli, startRedis, test } from "./helpers/redis_servers.ts";
 
 /** A Sentinel without servers of its own: it names any master, with any epoch. */
 class FakeSentinel implements AsyncDisposable {
@@ -86,7 +86,7 @@ class FakeSentinel implements AsyncDisposable {
 /** A command of short words: `*<words>\r\n`, and each as `$<length>\r\n<word>\r\n`. */
 const COMMAND = /^\*\d+\r\n(?:\$\d+\r\n[^\r\n]*\r\n)+?(?=\*|$)/;
 
-testWith(REDIS, "redisStore() does not return to an old master with its Sentinel", async () => {
+test("redisStore() does not return to an old master with its Sentinel", async () => {
   await using old = await startRedis();
   await using master = await startRedis();
   await using proxy = new Proxy(master.port);
@@ -124,22 +124,18 @@ testWith(REDIS, "redisStore() does not return to an old master with its Sentinel
   assert(await cli(old, "DBSIZE") !== "0\n");
 });
 
-testWith(
-  REDIS,
-  "redisStore() survives a Sentinel that no longer allows a subscription",
-  async () => {
-    await using master = await startRedis();
-    for (const subscribed of ["-NOPERM no permissions to access a channel\r\n", null]) {
-      await using sentinel = await FakeSentinel.start(master.port, 1);
-      await using store = open(`redis+sentinel://${sentinel.host}/mymaster`);
-      await store.set("a", json(1));
-      await sentinel.stop();
-      sentinel.subscribed = subscribed;
-      sentinel.subscriptions = 0;
-      await sentinel.begin();
-      // A rejection that nobody handles would end the process, and fails the test.
-      await eventually("another subscription", () => Promise.resolve(sentinel.subscriptions > 0));
-      assertEquals((await store.get("a"))?.value, "1");
-    }
-  },
-);
+test("redisStore() survives a Sentinel that no longer allows a subscription", async () => {
+  await using master = await startRedis();
+  for (const subscribed of ["-NOPERM no permissions to access a channel\r\n", null]) {
+    await using sentinel = await FakeSentinel.start(master.port, 1);
+    await using store = open(`redis+sentinel://${sentinel.host}/mymaster`);
+    await store.set("a", json(1));
+    await sentinel.stop();
+    sentinel.subscribed = subscribed;
+    sentinel.subscriptions = 0;
+    await sentinel.begin();
+    // A rejection that nobody handles would end the process, and fails the test.
+    await eventually("another subscription", () => Promise.resolve(sentinel.subscriptions > 0));
+    assertEquals((await store.get("a"))?.value, "1");
+  }
+});

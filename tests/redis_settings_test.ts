@@ -7,15 +7,15 @@ import { json } from "../stores/json/text.ts";
 import { slotOf } from "../stores/redis/cluster.ts";
 import { redisStore } from "../stores/redis/store.ts";
 import { type Store, StoreUnavailable } from "../stores/store.ts";
-import { freePort, PROJECT, runToEnd, testWith } from "./helpers/programs.ts";
+import { freePort, PROJECT, runToEnd } from "./helpers/programs.ts";
 import { SLACK, SteadyClock } from "./helpers/redis_faults.ts";
 import {
   cli,
-  REDIS,
   type Server,
   startClusterOn,
   startRedis,
   startSentinels,
+  test,
 } from "./helpers/redis_servers.ts";
 import { scoped } from "./helpers/scoped.ts";
 
@@ -36,7 +36,7 @@ async function problemOf(url: string): Promise<string> {
   }
 }
 
-testWith(REDIS, "redisStore() says what is wrong with Sentinels", async () => {
+test("redisStore() says what is wrong with Sentinels", async () => {
   await using sentinels = await startSentinels("secret1", "secret2");
   const open = (path: string) => problemOf(`redis+sentinel://:secret1@${sentinels.hosts}/${path}`);
   assertMatch(
@@ -66,7 +66,7 @@ testWith(REDIS, "redisStore() says what is wrong with Sentinels", async () => {
   );
 });
 
-testWith(REDIS, "redisStore() takes no server of a Cluster for all of it", async () => {
+test("redisStore() takes no server of a Cluster for all of it", async () => {
   await using cluster = await startClusterOn({ masters: [undefined, undefined, undefined] });
   const store = redisStore(`redis+cluster://${cluster.hosts}`);
   for (const key of ["a", "b", "c", "d"]) await store.set(key, json(1));
@@ -83,32 +83,28 @@ testWith(REDIS, "redisStore() takes no server of a Cluster for all of it", async
   assertMatch(stderr, /^Cannot use Redis at .*: expected redis\+cluster: in the URL\n$/);
 });
 
-testWith(
-  REDIS,
-  "redisStore() names an address that a Cluster announces and nobody reaches",
-  async () => {
-    const port = freePort();
-    await using cluster = await startClusterOn({
-      masters: [undefined],
-      settings: ["cluster-announce-ip 127.0.0.1", `cluster-announce-port ${port}`],
-    });
-    assertEquals(
-      await problemOf(`redis+cluster://${cluster.hosts}`),
-      `the Cluster announces 127.0.0.1:${port}, which cannot be reached: ` +
-        `connect ECONNREFUSED 127.0.0.1:${port}`,
-    );
-    await using nowhere = await startClusterOn({ masters: [undefined] });
-    assertEquals(
-      await problemOf(`redis+cluster://${nowhere.hosts}`),
-      "it announces no address: expected cluster-announce-ip",
-    );
-    await using alone = await startRedis();
-    const problem = await problemOf(`redis+cluster://${alone.host}:${alone.port}`);
-    assertEquals(problem, "ERR This instance has cluster support disabled");
-  },
-);
+test("redisStore() names an address that a Cluster announces and nobody reaches", async () => {
+  const port = freePort();
+  await using cluster = await startClusterOn({
+    masters: [undefined],
+    settings: ["cluster-announce-ip 127.0.0.1", `cluster-announce-port ${port}`],
+  });
+  assertEquals(
+    await problemOf(`redis+cluster://${cluster.hosts}`),
+    `the Cluster announces 127.0.0.1:${port}, which cannot be reached: ` +
+      `connect ECONNREFUSED 127.0.0.1:${port}`,
+  );
+  await using nowhere = await startClusterOn({ masters: [undefined] });
+  assertEquals(
+    await problemOf(`redis+cluster://${nowhere.hosts}`),
+    "it announces no address: expected cluster-announce-ip",
+  );
+  await using alone = await startRedis();
+  const problem = await problemOf(`redis+cluster://${alone.host}:${alone.port}`);
+  assertEquals(problem, "ERR This instance has cluster support disabled");
+});
 
-testWith(REDIS, "redisStore() shows nothing that a server quotes of a command", async () => {
+test("redisStore() shows nothing that a server quotes of a command", async () => {
   const settings = ["hello", "auth", "evalsha"].map((name) => `rename-command ${name} ""`);
   await using alone = await startRedis({ settings });
   await using cluster = await startClusterOn({ masters: [undefined, undefined], settings });
@@ -125,7 +121,7 @@ testWith(REDIS, "redisStore() shows nothing that a server quotes of a command", 
   }
 });
 
-testWith(REDIS, "redisStore() watches on a server that does not know HELLO", async () => {
+test("redisStore() watches on a server that does not know HELLO", async () => {
   const settings = ['rename-command hello ""'];
   await using server = await startRedis({ settings });
   const store = redisStore(`redis://${server.host}:${server.port}`);
@@ -207,58 +203,54 @@ async function useMovingSlot(store: Store, [to, from]: [Server, Server]): Promis
   }
 }
 
-testWith(
-  REDIS,
-  "redisStore() needs no more rights than docs/SCALING.md gives its user",
-  async () => {
-    const rule = await documentedRule();
-    await using alone = await startRedis({ settings: [rule] });
-    await using cluster = await startClusterOn({
-      masters: [undefined, undefined],
-      settings: [rule],
-    });
-    const masters = cluster.servers as [Server, Server];
-    const printed: unknown[] = [];
-    const { warn, error } = console;
-    console.warn = console.error = (...values) => printed.push(values);
-    const [, password] = />(\S+)/.exec(rule) ?? [];
-    const urls = [
-      `redis://counter:${password}@${alone.host}:${alone.port}/0?prefix=counter:`,
-      `redis+cluster://counter:${password}@${cluster.hosts}?prefix=counter:`,
-    ];
-    const useStore = async (url: string, use: (store: Store) => Promise<void>) => {
-      const store = redisStore(url, { deadline: 5000 });
-      try {
-        await use(store);
-      } finally {
-        await store.close();
-      }
-    };
-    const works = (url: string) =>
-      useStore(url, async (store) => {
-        await useAll(store);
-        if (url === urls[1]) await useMovingSlot(store, masters);
-      });
+test("redisStore() needs no more rights than docs/SCALING.md gives its user", async () => {
+  const rule = await documentedRule();
+  await using alone = await startRedis({ settings: [rule] });
+  await using cluster = await startClusterOn({
+    masters: [undefined, undefined],
+    settings: [rule],
+  });
+  const masters = cluster.servers as [Server, Server];
+  const printed: unknown[] = [];
+  const { warn, error } = console;
+  console.warn = console.error = (...values) => printed.push(values);
+  const [, password] = />(\S+)/.exec(rule) ?? [];
+  const urls = [
+    `redis://counter:${password}@${alone.host}:${alone.port}/0?prefix=counter:`,
+    `redis+cluster://counter:${password}@${cluster.hosts}?prefix=counter:`,
+  ];
+  const useStore = async (url: string, use: (store: Store) => Promise<void>) => {
+    const store = redisStore(url, { deadline: 5000 });
     try {
-      for (const url of urls) await works(url);
-      for (const [right] of rule.matchAll(/[+~&]\S+/g)) {
-        const [servers, url = ""] = /asking|cluster\|/.test(right)
-          ? [masters, urls[1]]
-          : [[alone], urls[0]];
-        for (const words of [["FLUSHALL"], ["SCRIPT", "FLUSH"], without(rule, right)]) {
-          for (const server of servers) await cli(server, ...words);
-        }
-        await assertRejects(() => works(url), StoreUnavailable, undefined, `without ${right}`);
-        if (/scan|subscribe|cluster/.test(right)) continue; // for listings and watches
-        const check = () => useStore(url, (store) => store.check());
-        await assertRejects(check, StoreUnavailable, undefined, `a check without ${right}`);
-      }
+      await use(store);
     } finally {
-      Object.assign(console, { warn, error });
+      await store.close();
     }
-    assertEquals(printed, []);
-  },
-);
+  };
+  const works = (url: string) =>
+    useStore(url, async (store) => {
+      await useAll(store);
+      if (url === urls[1]) await useMovingSlot(store, masters);
+    });
+  try {
+    for (const url of urls) await works(url);
+    for (const [right] of rule.matchAll(/[+~&]\S+/g)) {
+      const [servers, url = ""] = /asking|cluster\|/.test(right)
+        ? [masters, urls[1]]
+        : [[alone], urls[0]];
+      for (const words of [["FLUSHALL"], ["SCRIPT", "FLUSH"], without(rule, right)]) {
+        for (const server of servers) await cli(server, ...words);
+      }
+      await assertRejects(() => works(url), StoreUnavailable, undefined, `without ${right}`);
+      if (/scan|subscribe|cluster/.test(right)) continue; // for listings and watches
+      const check = () => useStore(url, (store) => store.check());
+      await assertRejects(check, StoreUnavailable, undefined, `a check without ${right}`);
+    }
+  } finally {
+    Object.assign(console, { warn, error });
+  }
+  assertEquals(printed, []);
+});
 
 /** Returns the command that gives the user a rule without one right. */
 function without(rule: string, right: string): string[] {

@@ -5,10 +5,15 @@
  */
 import { join } from "node:path";
 import type { Machine } from "./network.ts";
-import { eventually, freePort, Program } from "./programs.ts";
+import { eventually, freePort, Program, testWith } from "./programs.ts";
 
 /** The programs that these servers need. */
 export const REDIS = ["redis-server", "redis-cli", "timeout"];
+
+/** Registers a test that needs them. */
+export function test(name: string, run: () => Promise<void>): void {
+  testWith(REDIS, name, run);
+}
 
 /** A running `redis-server`. */
 export interface Server extends AsyncDisposable {
