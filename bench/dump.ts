@@ -14,34 +14,30 @@ import { table } from "./tables.ts";
  * @throws {Error} If the two differ in the end
  */
 export async function dump({ keys }: Options): Promise<string> {
-  const directory = await Deno.makeTempDir();
-  try {
-    await using servers = new Servers();
-    const full = join(directory, "full.db");
-    const store = sqliteStore(full);
-    await fill(store, keys, (count) => ({ count, user: crypto.randomUUID() }));
-    await store.close();
-    const from = await servers.kv(full);
-    const to = await servers.kv(join(directory, "copy.db"));
-    const before = [from, to].map((server) => memory(server.pids[0] ?? 0).now);
+  await using servers = new Servers();
+  const directory = await servers.directory();
+  const full = join(directory, "full.db");
+  const store = sqliteStore(full);
+  await fill(store, keys, (count) => ({ count, user: crypto.randomUUID() }));
+  await store.close();
+  const from = await servers.kv(full);
+  const to = await servers.kv(join(directory, "copy.db"));
+  const before = [from, to].map((server) => memory(server.pids[0] ?? 0).now);
 
-    const start = performance.now();
-    const { body } = await dumpOf(from);
-    const headers = { "Content-Type": NDJSON };
-    const { restored } = await (await fetch(to.url, { method: "POST", body, headers })).json();
-    const seconds = (performance.now() - start) / 1000;
+  const start = performance.now();
+  const { body } = await dumpOf(from);
+  const headers = { "Content-Type": NDJSON };
+  const { restored } = await (await fetch(to.url, { method: "POST", body, headers })).json();
+  const seconds = (performance.now() - start) / 1000;
 
-    const peaks = [from, to].map((server) => memory(server.pids[0] ?? 0).peak);
-    if (await digest(from) !== await digest(to)) throw new Error("The copy differs");
-    return table(["", `${whole(restored)} keys`], [
-      ["keys moved a second", whole(restored / seconds)],
-      ["memory of either before, MiB", Math.max(...before)],
-      ["most memory while dumping, MiB", peaks[0] ?? ""],
-      ["most memory while restoring, MiB", peaks[1] ?? ""],
-    ]);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  const peaks = [from, to].map((server) => memory(server.pids[0] ?? 0).peak);
+  if (await digest(from) !== await digest(to)) throw new Error("The copy differs");
+  return table(["", `${whole(restored)} keys`], [
+    ["keys moved a second", whole(restored / seconds)],
+    ["memory of either before, MiB", Math.max(...before)],
+    ["most memory while dumping, MiB", peaks[0] ?? ""],
+    ["most memory while restoring, MiB", peaks[1] ?? ""],
+  ]);
 }
 
 async function dumpOf({ url }: Started): Promise<Response> {

@@ -1,4 +1,5 @@
 /** Ten times as many requests as a server can carry: what is answered, and whether it recovers. */
+import { put } from "../tests/helpers/http.ts";
 import { watch } from "./hostile.ts";
 import {
   type Line,
@@ -35,7 +36,7 @@ const CASES: Case[] = [
     health: "/health",
     async start(servers, ids) {
       const kv = await servers.kv();
-      for (const id of ids) await put(kv, id);
+      for (const id of ids) await put(`${kv.url}/${id}`, VALUE);
       const server = await servers.counterOver(kv.url, [kv]);
       return { server, lines: ids.map((id) => ({ ...GET, path: "/", cookie: `session=${id}` })) };
     },
@@ -106,11 +107,4 @@ async function recovered(server: Started, wanted: Load): Promise<Loaded> {
     if (loaded.refused === 0 && loaded.requests > 0) return loaded;
     if (performance.now() > end) throw new Error(`${server.url} goes on refusing requests`);
   }
-}
-
-async function put({ url }: Started, key: string): Promise<void> {
-  const headers = { "Content-Type": "application/json" };
-  const response = await fetch(`${url}/${key}`, { method: "PUT", body: VALUE, headers });
-  await response.body?.cancel();
-  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
 }

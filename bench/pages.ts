@@ -27,19 +27,20 @@ const ROLLING = [COOKIE, COOKIE_LIMIT, ENCRYPTED, HONO_COOKIE, HONO_SESSION, FAS
 /** Every way to keep a session. */
 export async function pages(options: Options): Promise<string> {
   await using servers = new Servers();
-  const page = await variants(servers, options);
   const redis = await servers.redis();
   const kv = await servers.kv();
   const redisKv = await servers.kv(redis.url, [redis]);
   const cookie = await servers.counter();
+  const shown = await pageOf(cookie);
+  const page = await variants(servers, options, shown);
   await page.add(COOKIE, "ours", cookie);
   await page.add(ENCRYPTED, "ours", await servers.counter({ SESSION_COOKIE_ENCRYPT: "true" }));
   await page.add(MEMORY, "ours", await servers.counterOver(":memory:"));
   await page.add(SERVICE, "ours", await servers.counterOver(kv.url, [kv]));
   await page.add(REDIS, "ours", await servers.counterOver(redis.url, [redis]));
   await page.add(REDIS_SERVICE, "ours", await servers.counterOver(redisKv.url, [redisKv]));
-  await page.limit(cookie);
-  await page.add(COOKIE_LIMIT, "limit", await servers.limit("cookie.js", await pageOf(cookie)));
+  await page.add(LIMIT, "limit", await servers.limit("hono.js", shown));
+  await page.add(COOKIE_LIMIT, "limit", await servers.limit("cookie.js", shown));
   await page.add(BARE, "limit", await servers.limit("deno.js"));
   if (options.peers) {
     const REDIS_URL = redis.url;
@@ -70,10 +71,9 @@ export async function pages(options: Options): Promise<string> {
   return `${resultTable(results, "Page")}\n\n${ratios}`;
 }
 
-/** Collects variants of the counter's page. */
-async function variants(servers: Servers, options: Options) {
+/** Collects variants of the counter's page; `env` tells peers what is on it. */
+async function variants(servers: Servers, options: Options, env: Record<string, string>) {
   if (options.peers) await installPeers();
-  const env = await pageOf(await servers.counter());
   const variants: Variant[] = [];
   async function add(name: string, kind: Variant["kind"], started: Started) {
     const rolling = ROLLING.includes(name);
@@ -92,11 +92,6 @@ async function variants(servers: Servers, options: Options) {
       needs: Started[] = [],
     ) {
       await add(name, "peer", await servers.peer(runtime, file, { ...env, ...more }, needs));
-    },
-    /** The page of a counter, with all its headers, without a session. */
-    async limit(counter: Started) {
-      const own = await pageOf(counter);
-      await add(LIMIT, "limit", await servers.limit("hono.js", own));
     },
   };
 }

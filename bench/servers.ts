@@ -1,6 +1,12 @@
 /** Starts what the bench measures: the project's servers, the peers, and the programs beside them. */
 import { join } from "node:path";
-import { freePort, Program, type Server, startServer } from "../tests/helpers/programs.ts";
+import {
+  freePort,
+  Program,
+  type Server,
+  startServer,
+  temporaryDirectory,
+} from "../tests/helpers/programs.ts";
 import { startRedis } from "../tests/helpers/redis_servers.ts";
 import type { Line, Options, Started } from "./load.ts";
 import { PEERS } from "./peers.ts";
@@ -100,9 +106,7 @@ export class Servers extends AsyncDisposableStack {
 
   /** A new directory, which is removed at the end. */
   async directory(): Promise<string> {
-    const directory = await Deno.makeTempDir();
-    this.defer(() => Deno.remove(directory, { recursive: true }));
-    return directory;
+    return this.use(await temporaryDirectory()).path;
   }
 }
 

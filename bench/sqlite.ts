@@ -6,28 +6,25 @@ import { join } from "node:path";
 import { sqliteStore } from "../stores/sqlite/store.ts";
 import { json } from "../stores/json/text.ts";
 import { MAX_PAGE, type Store } from "../stores/store.ts";
+import { temporaryDirectory } from "../tests/helpers/programs.ts";
 import { type Options, progress, whole } from "./load.ts";
 import { table } from "./tables.ts";
 
 /** A file of `options.keys` keys beside an empty one. */
 export async function sqlite({ keys }: Options): Promise<string> {
-  const directory = await Deno.makeTempDir();
-  try {
-    const [full, empty] = [join(directory, "full.db"), join(directory, "empty.db")];
-    const store = sqliteStore(full);
-    await fill(store, keys);
-    await store.close();
-    await sqliteStore(empty).close();
-    const { size } = await Deno.stat(full);
-    const columns = [await measured(empty, keys), await measured(full, keys)];
-    const rows = Object.keys(columns[0] ?? {}).map((name) => [
-      name,
-      ...columns.map((column) => column[name] ?? ""),
-    ]);
-    return table(["", "Empty", `${whole(keys)} keys, ${whole(size / 2 ** 20)} MiB`], rows);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  await using directory = await temporaryDirectory();
+  const [full, empty] = [join(directory.path, "full.db"), join(directory.path, "empty.db")];
+  const store = sqliteStore(full);
+  await fill(store, keys);
+  await store.close();
+  await sqliteStore(empty).close();
+  const { size } = await Deno.stat(full);
+  const columns = [await measured(empty, keys), await measured(full, keys)];
+  const rows = Object.keys(columns[0] ?? {}).map((name) => [
+    name,
+    ...columns.map((column) => column[name] ?? ""),
+  ]);
+  return table(["", "Empty", `${whole(keys)} keys, ${whole(size / 2 ** 20)} MiB`], rows);
 }
 
 async function measured(file: string, keys: number): Promise<Record<string, string>> {

@@ -6,16 +6,16 @@ import { PEERS } from "./peers.ts";
 
 /** The programs, how each is asked for its version (webdis cannot be), and the parts that use it. */
 const PROGRAMS = [
-  { name: "node", ask: ["node", "--version"], parts: ["page", "redis"] },
+  { name: "node", ask: ["node", "--version"], parts: ["page"] },
   {
     name: "wrk",
     ask: ["wrk", "--version"],
-    parts: ["page", "redis", "kv", "profile", "growth", "disk", "overload"],
+    parts: ["page", "kv", "profile", "growth", "disk", "overload"],
   },
   {
     name: "redis-server",
     ask: ["redis-server", "--version"],
-    parts: ["page", "redis", "kv", "growth", "contention", "soak"],
+    parts: ["page", "kv", "growth", "contention", "soak"],
   },
   { name: "etcd", ask: ["etcd", "--version"], parts: ["kv"] },
   { name: "webdis", ask: ["dpkg-query", "-W", "-f=${Version}", "webdis"], parts: ["kv"] },
@@ -27,7 +27,7 @@ export async function versions(part: string): Promise<string> {
   for (const { name, ask, parts } of PROGRAMS) {
     if (parts.includes(part)) used.push(`${name} ${await version(ask)}`);
   }
-  if (part === "page" || part === "redis") {
+  if (part === "page") {
     const { dependencies } = JSON.parse(await Deno.readTextFile(join(PEERS, "package.json")));
     used.push(...Object.entries(dependencies).map(([name, version]) => `${name} ${version}`));
   }
