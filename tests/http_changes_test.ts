@@ -10,6 +10,7 @@ import { ChangesLost, StoreUnavailable } from "../stores/store.ts";
 import { answeredBy, hang, isUnavailable, PATIENT, problem } from "./helpers/http_store.ts";
 import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 const READY = "event: ready\nid: x-1\ndata: {}\n\n";
 
@@ -71,12 +72,9 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
 
 Deno.test("httpStore() resumes a watch after any number of changes under other prefixes", async () => {
   await using memory = scoped(memoryStore());
-  await using server = Deno.serve(
-    { port: 0, hostname: "127.0.0.1", onListen() {} },
-    kv(memory).fetch,
-  );
+  await using server = serve(kv(memory).fetch);
   await using store = scoped(
-    httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT }),
+    httpStore(server.url, { deadline: PATIENT }),
   );
   const watch = await store.watch("quiet:");
   const start = watch.position();
@@ -107,11 +105,8 @@ Deno.test("httpStore() ends a watch with an error if the service falls silent", 
 
 Deno.test("httpStore() closes the connection of each watch that ends", async () => {
   await using memory = scoped(memoryStore());
-  await using server = Deno.serve(
-    { port: 0, hostname: "127.0.0.1", onListen() {} },
-    kv(memory).fetch,
-  );
-  const url = `http://127.0.0.1:${server.addr.port}`;
+  await using server = serve(kv(memory).fetch);
+  const url = server.url;
   await using store = scoped(httpStore(url, { deadline: PATIENT }));
   for (let i = 0; i < 500; i++) {
     const reader = (await store.watch("")).changes.getReader();

@@ -11,6 +11,7 @@ import { memoryStore } from "../stores/memory.ts";
 import { CALLS, isUnavailable, PATIENT } from "./helpers/http_store.ts";
 import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 /** The answer to one `get`, with letters of one to four bytes. */
 const ANSWER = '[{"status":200,"value":"aé€😀","revision":"r","expires":null}]';
@@ -156,16 +157,13 @@ Deno.test("httpStore() takes no other text for HTTP", async () => {
 Deno.test("httpStore() uses one connection for calls one after another, and five at most at a time", async () => {
   await using below = scoped(memoryStore());
   const connections = new Set<number>();
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    (request, { remoteAddr }) => {
-      connections.add(remoteAddr.port);
-      return app.fetch(request);
-    },
-  );
+  await using server = serve((request, { remoteAddr }) => {
+    connections.add(remoteAddr.port);
+    return app.fetch(request);
+  });
   const app = kv(below);
   await using store = scoped(
-    httpStore(`http://127.0.0.1:${server.addr.port}`, { deadline: PATIENT }),
+    httpStore(server.url, { deadline: PATIENT }),
   );
   for (let i = 0; i < 20; i++) await store.set("a", json(i));
   assertEquals(connections.size, 1);
@@ -192,7 +190,7 @@ Deno.test("a request that has ended before its connection is there is not sent",
 Deno.test("httpStore() leaves no watch when it closes as the watch's connection is made", async () => {
   await using memory = scoped(memoryStore());
   const app = kv(memory);
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  await using server = serve(app.fetch);
   const { port } = server.addr;
   for (let i = 0; i < 20; i++) {
     const store = httpStore(`http://127.0.0.1:${port}`, { deadline: PATIENT });
@@ -224,7 +222,7 @@ Deno.test("httpStore() goes on with a service that was restarted between two cal
 });
 
 Deno.test("httpStore() names why a service cannot be reached, and that nothing was sent", async () => {
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+  await using server = serve(() => {
     throw new Error("it got a request");
   });
   const cases: [string, RegExp][] = [
@@ -242,12 +240,9 @@ Deno.test("httpStore() names why a service cannot be reached, and that nothing w
 
 Deno.test("httpStore() goes through no proxy, and names the one that it does not use", async () => {
   await using below = scoped(memoryStore());
-  await using service = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    kv(below).fetch,
-  );
+  await using service = serve(kv(below).fetch);
   const proxied: string[] = [];
-  await using proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+  await using proxy = serve((request) => {
     proxied.push(request.url);
     return new Response();
   });

@@ -11,6 +11,7 @@ import { CALLS, PATIENT, READS } from "./helpers/http_store.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { Browser, testApp } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 /** A service behind a proxy that cuts, and how many calls its store has executed. */
 async function cuttable() {
@@ -25,7 +26,7 @@ async function cuttable() {
       },
     });
   }
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, kv(counting).fetch);
+  const server = serve(kv(counting).fetch);
   const proxy = await CuttingProxy.start(server.addr.port);
   return {
     below,

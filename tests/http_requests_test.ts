@@ -26,6 +26,7 @@ import {
 } from "./helpers/http_store.ts";
 import { freePort } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 // ---- A service that is not there -----------------------------------------------------------
 
@@ -42,17 +43,14 @@ Deno.test("httpStore() says that a stopped service cannot be reached", async () 
 });
 
 Deno.test("httpStore() ends calls to a hanging service within the deadline", async () => {
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      await request.text();
-      const body = new ReadableStream({
-        start: (controller) => controller.enqueue(new TextEncoder().encode('[{"status":200,')),
-      });
-      return new Response(body, { headers: { "Content-Type": "application/json" } });
-    },
-  );
-  const url = `http://127.0.0.1:${server.addr.port}`;
+  await using server = serve(async (request) => {
+    await request.text();
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode('[{"status":200,')),
+    });
+    return new Response(body, { headers: { "Content-Type": "application/json" } });
+  });
+  const url = server.url;
   const open = [
     () => answeredBy(hang, { deadline: HANG_DEADLINE }).store,
     () => httpStore(url, { deadline: HANG_DEADLINE }),
@@ -120,16 +118,10 @@ Deno.test("httpStore() says that another server is not a key-value service", asy
 
 Deno.test("httpStore() follows no redirect, so that no token goes elsewhere", async () => {
   await using below = scoped(memoryStore());
-  await using service = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    kv(below).fetch,
-  );
+  await using service = serve(kv(below).fetch);
   const { port } = service.addr;
-  await using redirecting = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    () => Response.redirect(`http://127.0.0.1:${port}/`, 307),
-  );
-  const store = httpStore(`http://127.0.0.1:${redirecting.addr.port}`, {
+  await using redirecting = serve(() => Response.redirect(`http://127.0.0.1:${port}/`, 307));
+  const store = httpStore(redirecting.url, {
     token: "secret-token",
     deadline: PATIENT,
   });

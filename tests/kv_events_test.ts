@@ -9,6 +9,7 @@ import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";
 import { eventually, startServer } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 
@@ -173,7 +174,7 @@ Deno.test("kv.ts streams to an EventSource, and can be stopped meanwhile", async
 Deno.test("kv() keeps no timer for a client that leaves as a change is sent", async () => {
   await using store = scoped(memoryStore());
   const app = kv(store);
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  await using server = serve(app.fetch);
   const address = { hostname: "127.0.0.1", port: server.addr.port };
   const watching = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
   const type = "Content-Type: application/json\r\nContent-Length: 1";

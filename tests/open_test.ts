@@ -7,6 +7,7 @@ import { openStore } from "../stores/open.ts";
 import { InvalidArgument } from "../stores/store.ts";
 import { runToEnd, temporaryDirectory } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 Deno.test("openStore() opens what a URL names", async () => {
   await using directory = await temporaryDirectory();
@@ -84,11 +85,8 @@ Deno.test("openStore() puts the prefix of its URL before every key", async () =>
   await using directory = await temporaryDirectory();
   const file = join(directory.path, "a.db");
   await using memory = scoped(memoryStore());
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    kv(memory).fetch,
-  );
-  for (const url of [file, `sqlite:${file}`, `http://127.0.0.1:${server.addr.port}`]) {
+  await using server = serve(kv(memory).fetch);
+  for (const url of [file, `sqlite:${file}`, server.url]) {
     const [whole, part] = [await openStore(url), await openStore(`${url}?prefix=a%26%3A`)];
     await part.set("k", json(1));
     assertEquals((await whole.list("")).keys, ["a&:k"]);

@@ -15,6 +15,7 @@ import { testClock } from "./helpers/clock.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 type Counter = Session<{ count: number }>;
 
@@ -400,8 +401,8 @@ Deno.test("a cookie that is too late, as behind timeout(), is logged", async () 
       return c.text("");
     });
   const logged = captureErrors();
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
-  const response = await fetch(`http://127.0.0.1:${server.addr.port}`);
+  await using server = serve(app.fetch);
+  const response = await fetch(server.url);
   assertEquals([response.status, await response.text()], [504, "Gateway Timeout"]);
   await over.promise;
   assertMatch(logged.end(), /^The session's cookie is not sent: a response was sent before/);

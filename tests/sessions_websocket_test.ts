@@ -7,6 +7,7 @@ import { memoryStore } from "../stores/memory.ts";
 import type { Store } from "../stores/store.ts";
 import { Counted } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { serve } from "./helpers/http.ts";
 
 type Counting = Session<{ count: number }>;
 
@@ -71,8 +72,8 @@ async function serving(
       setTimeout(async () => resolve(await useLate(c.var.session)), 20);
       return c.text("done");
     });
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
-  await check(`http://127.0.0.1:${server.addr.port}`, store, memory, promise);
+  await using server = serve(app.fetch);
+  await check(server.url, store, memory, promise);
 }
 
 for (const trustProxy of [false, true]) {

@@ -20,8 +20,7 @@ import {
 
 Deno.test("deno task start runs both servers and prints which line is whose", async () => {
   await using both = await start("start", { KV_TOKENS: "x" });
-  await both.printed(both.counterLine);
-  await both.printed(both.kvLine);
+  await both.listen();
   assertEquals(both.output.match(/KV_TOKENS has no effect/g)?.length, 1, both.output);
   assertMatch(await get(both.counterUrl), /Count: 1/);
   assertEquals(await get(both.kvUrl), '{"keys":[]}');
@@ -58,8 +57,7 @@ testWith(
 
 Deno.test("start.ts points its counter to the service, whatever its port", async () => {
   await using both = await start("start", { USE_SESSION_STORE: "true" });
-  await both.printed(both.counterLine);
-  await both.printed(both.kvLine);
+  await both.listen();
   assertMatch(both.output, new RegExp(`\\(sessions in ${both.kvUrl}\\)`));
   assertMatch(await get(both.counterUrl), /Count: 1/);
   assertMatch(await get(both.kvUrl), /^\{"keys":\["[\w-]{36}"\]\}$/);
@@ -110,8 +108,7 @@ for (
 ) {
   testWith(["pgrep"], `deno task ${task} ends both servers if ${victim} is killed`, async () => {
     await using both = await start(`${task}`);
-    await both.printed(both.counterLine);
-    await both.printed(both.kvLine);
+    await both.listen();
     const parent = await childOf(both.pid, "start.ts");
     const [counter, kv] = [await childOf(parent, "counter.ts"), await childOf(parent, "kv.ts")];
     const victims = new Map([["kv.ts", kv], ["start.ts", parent], ["deno task", both.pid]]);
@@ -130,8 +127,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     `on ${signal} to all of its processes, start.ts ends each page that was begun`,
     async () => {
       await using both = await start("start", { USE_SESSION_STORE: "true" });
-      await both.printed(both.counterLine);
-      await both.printed(both.kvLine);
+      await both.listen();
       const statuses: number[] = [];
       const enough = Promise.withResolvers<void>();
       const visitors = Array.from({ length: 8 }, async () => {
@@ -264,12 +260,18 @@ async function start(task: string, env: Record<string, string> = {}) {
   });
   const counterUrl = `http://localhost:${port}`;
   const kvUrl = `http://localhost:${port + 100}`;
+  const counterLine = new RegExp(`^(counter|cookie): ${counterUrl} \\(sessions in .*\\)$`, "m");
+  const kvLine = new RegExp(`^kv: ${kvUrl} \\(store :memory:, entries: 0\\)$`, "m");
   return Object.assign(program, {
     port,
     counterUrl,
     kvUrl,
-    counterLine: new RegExp(`^(counter|cookie): ${counterUrl} \\(sessions in .*\\)$`, "m"),
-    kvLine: new RegExp(`^kv: ${kvUrl} \\(store :memory:, entries: 0\\)$`, "m"),
+    counterLine,
+    kvLine,
+    /** Waits until both servers listen. */
+    listen: async () => {
+      for (const line of [counterLine, kvLine]) await program.printed(line);
+    },
     /** Waits until neither port is listened on. */
     isGone: () =>
       eventually("an end of both servers", async () => {

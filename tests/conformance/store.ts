@@ -473,7 +473,12 @@ async function take(changes: ReadableStream<Change>, count: number): Promise<Cha
   return seen;
 }
 
-async function allPages(store: Store, prefix: string, limit: number): Promise<string[][]> {
+/** Returns the pages of a listing. */
+export async function allPages(
+  store: Store,
+  prefix: string,
+  limit?: number,
+): Promise<string[][]> {
   const pages: string[][] = [];
   let after: string | undefined;
   do {

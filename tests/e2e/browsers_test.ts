@@ -15,8 +15,7 @@ import {
   type Visit,
   visit,
 } from "../helpers/browsers.ts";
-
-const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
+import { serve, UUID4 } from "../helpers/http.ts";
 
 testInBrowsers("The counter page in Chromium and Firefox", async (t, browsers) => {
   await t.step(
@@ -156,16 +155,13 @@ async function reset({ chromium, firefox }: Browsers, url: string, kvUrl: string
 async function useStore({ chromium }: Browsers, kvUrl: string): Promise<void> {
   const operations: string[] = [];
   // A proxy that records the operations.
-  await using between = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const body = await request.text();
-      // A counter asks for "health" when it starts, not for a load.
-      for (const { op, key } of JSON.parse(body)) if (key !== "health") operations.push(op);
-      return await fetch(kvUrl, { method: request.method, headers: request.headers, body });
-    },
-  );
-  const config = { USE_SESSION_STORE: true, KV_URL: `http://127.0.0.1:${between.addr.port}` };
+  await using between = serve(async (request) => {
+    const body = await request.text();
+    // A counter asks for "health" when it starts, not for a load.
+    for (const { op, key } of JSON.parse(body)) if (key !== "health") operations.push(op);
+    return await fetch(kvUrl, { method: request.method, headers: request.headers, body });
+  });
+  const config = { USE_SESSION_STORE: true, KV_URL: between.url };
   await using counter = await startServer("counter.ts", { config });
   await using other = await startServer("counter.ts", { config });
 

@@ -1,10 +1,10 @@
 /** The key-value service and the counter as HTTPie, Python's requests and curl see them. */
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { runToEnd, startServer, testWith } from "../helpers/programs.ts";
+import { UUID4 } from "../helpers/http.ts";
 
 const PYTHON = "/usr/bin/python3";
 const REQUESTS = "/usr/lib/python3/dist-packages/requests/__init__.py";
-const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
 // ---- HTTPie --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 import { assertEquals } from "@std/assert";
 import type { Browser, Page } from "puppeteer-core";
 import { REBOUND_HOST, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
-import { get, put } from "../helpers/http.ts";
+import { get, put, serve } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("Pages of other sites neither read nor change the service", async (t, browsers) => {
@@ -55,9 +55,8 @@ async function attack(browser: Browser): Promise<void> {
   await put(`${kv.url}/secret`, '"of the service"');
   // Another port is another origin of the same site; another name is another site.
   for (const target of [kv.url, kv.url.replace("localhost", "127.0.0.1")]) {
-    await using other = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      () => new Response(attackPage(target), { headers: { "Content-Type": "text/html" } }),
+    await using other = serve(() =>
+      new Response(attackPage(target), { headers: { "Content-Type": "text/html" } })
     );
     await using visited = await visit(browser, `http://localhost:${other.addr.port}`);
     await eventually("the end of it", async () => /^done/.test(await visited.page.title()));
@@ -72,14 +71,12 @@ async function followLink(browser: Browser): Promise<void> {
   await using kv = await startServer("kv.ts");
   await put(`${kv.url}/secret`, '"of the service"');
   for (const target of [kv.url, kv.url.replace("localhost", "127.0.0.1")]) {
-    await using other = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      () =>
-        new Response(
-          `<!DOCTYPE html><a id="page" href="${target}/">page</a> <a id="key" href="${target}/secret">key</a>
+    await using other = serve(() =>
+      new Response(
+        `<!DOCTYPE html><a id="page" href="${target}/">page</a> <a id="key" href="${target}/secret">key</a>
           <form method="post" action="${target}/"><button name="form" value="1">send</button></form>`,
-          { headers: { "Content-Type": "text/html" } },
-        ),
+        { headers: { "Content-Type": "text/html" } },
+      )
     );
     const click = async (selector: string, check?: (page: Page) => Promise<void>) => {
       await using visited = await visit(browser, `http://localhost:${other.addr.port}`);

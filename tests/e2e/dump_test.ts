@@ -17,6 +17,7 @@ import {
 } from "../helpers/programs.ts";
 import { cli, REDIS, startRedis } from "../helpers/redis_servers.ts";
 import { scoped } from "../helpers/scoped.ts";
+import { serve } from "../helpers/http.ts";
 
 const OPTIONS = ["run", "--quiet", "--allow-net", "--allow-read", "--allow-write", "--allow-env"];
 
@@ -92,13 +93,10 @@ Deno.test("dump.ts --to leaves out what has expired by its own clock, and says s
   await using memory = scoped(memoryStore({ now: () => Date.now() - 3_600_000 }));
   await memory.set("kept", json(1));
   await memory.set("gone", json(2), { ttl: 60 });
-  await using service = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    kv(memory).fetch,
-  );
+  await using service = serve(kv(memory).fetch);
   await using directory = await temporaryDirectory();
   const to = join(directory.path, "to.db");
-  const copied = await dump("--to", to, `http://127.0.0.1:${service.addr.port}`);
+  const copied = await dump("--to", to, service.url);
   const stderr = "Copied 1 entry, left out 1 that had expired\n";
   assertEquals(copied, { code: 0, stdout: "", stderr });
 });
@@ -190,15 +188,12 @@ testWith(["script"], "dump.ts shows its progress in a long dump, copy and restor
   await using kv = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   const values = Object.fromEntries(Array.from({ length: 250 }, (_, i) => [`k${i}`, i]));
   await set(kv.url, values);
-  await using slow = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async ({ method, url, headers, body }) => {
-      await new Promise((resolve) => setTimeout(resolve, 600));
-      const { pathname, search } = new URL(url);
-      return await fetch(kv.url + pathname + search, { method, headers, body });
-    },
-  );
-  const url = `http://127.0.0.1:${slow.addr.port}`;
+  await using slow = serve(async ({ method, url, headers, body }) => {
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    const { pathname, search } = new URL(url);
+    return await fetch(kv.url + pathname + search, { method, headers, body });
+  });
+  const url = slow.url;
   const command = `"${Deno.execPath()}" ${OPTIONS.join(" ")} dump.ts ${url} > /dev/null`;
   const { code, stdout } = await runToEnd("script", ["-qfec", command, "/dev/null"]);
   assertEquals(code, 0);
@@ -383,10 +378,7 @@ Deno.test("dump.ts says that a URL is not a key-value service", async () => {
     [Response.redirect("http://localhost/"), /it answered status 302\n$/],
   ];
   let page = new Response();
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    () => page,
-  );
+  await using server = serve(() => page);
   for (const [response, sentence] of pages) {
     page = response;
     assertFailed(await dump(`http://localhost:${server.addr.port}`), 1, sentence);
@@ -420,15 +412,12 @@ Deno.test("dump.ts keeps what it printed before the service failed", async () =>
   const values = Array.from({ length: 150 }, (_, i) => [`key${i}`, i]);
   await set(kv.url, Object.fromEntries(values));
   let posts = 0;
-  await using between = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async ({ method, url, headers, body }) => {
-      const { pathname, search } = new URL(url);
-      if (method === "POST" && ++posts === 4) return new Response("", { status: 502 });
-      return await fetch(kv.url + pathname + search, { method, headers, body });
-    },
-  );
-  const { code, stdout, stderr } = await dump(`http://127.0.0.1:${between.addr.port}`);
+  await using between = serve(async ({ method, url, headers, body }) => {
+    const { pathname, search } = new URL(url);
+    if (method === "POST" && ++posts === 4) return new Response("", { status: 502 });
+    return await fetch(kv.url + pathname + search, { method, headers, body });
+  });
+  const { code, stdout, stderr } = await dump(between.url);
   assertMatch(stderr, /^http:\S+ is not a key-value service: it answered status 502\n$/);
   assertEquals(code, 1);
   assertEquals(stdout.trimEnd().split("\n").length, 1 + 2 + 4);

@@ -16,7 +16,7 @@ import {
   visit,
 } from "../helpers/browsers.ts";
 import { answer, hurry, press, rows, rowsAre, text } from "../helpers/explorer.ts";
-import { get, post, put } from "../helpers/http.ts";
+import { get, post, put, serve } from "../helpers/http.ts";
 import { eventually, freePort, startServer } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page and its service", async (t, browsers) => {
@@ -38,15 +38,12 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
 /** Behind a proxy that serves the service under `/kv/`, as one more page of its site. */
 async function underPrefix(browser: Browser, name: string): Promise<void> {
   await using kv = await startServer("kv.ts");
-  await using proxy = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    (request) => {
-      const { pathname, search } = new URL(request.url);
-      if (!/^\/kv(\/|$)/.test(pathname)) return new Response("not of the service", { status: 404 });
-      const { method, headers, body } = request;
-      return fetch(kv.url + pathname.slice(3) + search, { method, headers, body });
-    },
-  );
+  await using proxy = serve((request) => {
+    const { pathname, search } = new URL(request.url);
+    if (!/^\/kv(\/|$)/.test(pathname)) return new Response("not of the service", { status: 404 });
+    const { method, headers, body } = request;
+    return fetch(kv.url + pathname.slice(3) + search, { method, headers, body });
+  });
   const path = name === "chromium" ? "/kv/" : "/kv";
   await using visited = await visit(browser, `http://localhost:${proxy.addr.port}${path}`);
   const { page } = visited;
@@ -90,17 +87,14 @@ async function underPrefix(browser: Browser, name: string): Promise<void> {
 async function withoutScript(browser: Browser, name: string): Promise<void> {
   await using kv = await startServer("kv.ts");
   await post(kv.url, '{"a/b?":1.10,"a<b":2,"c":3}');
-  await using proxy = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const { pathname, search } = new URL(request.url);
-      const accept = request.headers.get("Accept") ?? "";
-      const response = await fetch(kv.url + pathname + search, { headers: { Accept: accept } });
-      const headers = new Headers(response.headers);
-      headers.append("Content-Security-Policy", "script-src 'none'");
-      return new Response(response.body, { status: response.status, headers });
-    },
-  );
+  await using proxy = serve(async (request) => {
+    const { pathname, search } = new URL(request.url);
+    const accept = request.headers.get("Accept") ?? "";
+    const response = await fetch(kv.url + pathname + search, { headers: { Accept: accept } });
+    const headers = new Headers(response.headers);
+    headers.append("Content-Security-Policy", "script-src 'none'");
+    return new Response(response.body, { status: response.status, headers });
+  });
   await using visited = await visit(browser, `http://localhost:${proxy.addr.port}`);
   const { page } = visited;
   await resize(page, { width: 360, height: 640 });
@@ -132,14 +126,11 @@ async function keepUp(browser: Browser): Promise<void> {
   const store = memoryStore();
   const service = kv(store);
   let beforeAnswer = async () => {};
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const response = await service.fetch(request);
-      if (request.method === "POST") await beforeAnswer().then(() => delay(400));
-      return response;
-    },
-  );
+  await using server = serve(async (request) => {
+    const response = await service.fetch(request);
+    if (request.method === "POST") await beforeAnswer().then(() => delay(400));
+    return response;
+  });
   await store.set("a", json("old"));
   await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
   const { page } = visited;
@@ -205,28 +196,25 @@ async function noticeSilence(browser: Browser): Promise<void> {
   const service = kv(store);
   let hangs = false;
   const event = new TextEncoder().encode("event: position\ndata: {}\n\n");
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const response = await service.fetch(request);
-      if (!/event-stream/.test(request.headers.get("Accept") ?? "") || !response.body) {
-        return response;
-      }
-      let timer: ReturnType<typeof setInterval>;
-      const beats = new TransformStream<Uint8Array, Uint8Array>({
-        start: (controller) => {
-          timer = setInterval(() => hangs || controller.enqueue(event), 50);
-        },
-        async transform(piece, controller) {
-          while (hangs) await delay(20);
-          controller.enqueue(piece);
-        },
-        flush: () => clearInterval(timer),
-        cancel: () => clearInterval(timer),
-      });
-      return new Response(response.body.pipeThrough(beats), response);
-    },
-  );
+  await using server = serve(async (request) => {
+    const response = await service.fetch(request);
+    if (!/event-stream/.test(request.headers.get("Accept") ?? "") || !response.body) {
+      return response;
+    }
+    let timer: ReturnType<typeof setInterval>;
+    const beats = new TransformStream<Uint8Array, Uint8Array>({
+      start: (controller) => {
+        timer = setInterval(() => hangs || controller.enqueue(event), 50);
+      },
+      async transform(piece, controller) {
+        while (hangs) await delay(20);
+        controller.enqueue(piece);
+      },
+      flush: () => clearInterval(timer),
+      cancel: () => clearInterval(timer),
+    });
+    return new Response(response.body.pipeThrough(beats), response);
+  });
   await store.set("a", json(1));
   await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
   const { page } = visited;
@@ -285,7 +273,7 @@ async function sayWhy(browser: Browser): Promise<void> {
 async function noStream(browser: Browser): Promise<void> {
   const store = memoryStore();
   const service = kv(store);
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+  await using server = serve((request) => {
     return /event-stream/.test(request.headers.get("Accept") ?? "")
       ? new Response(null, { status: 503 })
       : service.fetch(request);
@@ -304,7 +292,7 @@ async function farFuture(browser: Browser): Promise<void> {
     return entry && { ...entry, expires: key === "late" ? 9e18 : null };
   };
   const { fetch } = kv({ ...memory, get });
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+  await using server = serve((request) => {
     return fetch(request);
   });
   await memory.set("a", json(1));
@@ -331,15 +319,12 @@ async function wholeSeconds(browser: Browser): Promise<void> {
   };
   const service = kv({ ...memory, get });
   let ahead = 0;
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const response = await service.fetch(request);
-      response.headers.set("Date", new Date(second + ahead).toUTCString());
-      return response;
-    },
-  );
-  await using visited = await visit(browser, `http://127.0.0.1:${server.addr.port}/`);
+  await using server = serve(async (request) => {
+    const response = await service.fetch(request);
+    response.headers.set("Date", new Date(second + ahead).toUTCString());
+    return response;
+  });
+  await using visited = await visit(browser, `${server.url}/`);
   const { page } = visited;
   await eventually("the stream", async () => await text(page, "#live") === "Live");
   await page.evaluate((now) => Date.now = () => now, now);

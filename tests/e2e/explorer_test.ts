@@ -15,7 +15,7 @@ import { kv } from "../../kv.ts";
 import { json } from "../../stores/json/text.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import { StoreUnavailable } from "../../stores/store.ts";
-import { get, post, put, remove } from "../helpers/http.ts";
+import { get, post, put, remove, serve } from "../helpers/http.ts";
 import { eventually, startServer } from "../helpers/programs.ts";
 
 const MARKUP = `<img src=x onerror="document.title='run'">`;
@@ -408,8 +408,8 @@ async function unreadable(browser: Browser): Promise<void> {
   const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
   const get = (key: string) => key === "bad" ? Promise.reject(gone) : memory.get(key);
   const app = kv({ ...memory, get });
-  await using server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
-  await using visited = await visit(browser, `http://127.0.0.1:${server.addr.port}/`);
+  await using server = serve(app.fetch);
+  await using visited = await visit(browser, `${server.url}/`);
   const { page } = visited;
   await rowsAre(page, ["a", "c"].map((key) => [key, '"İİ word"', "never"]));
   await eventually("the reason", async () => {

@@ -9,6 +9,7 @@ import { stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { eventually } from "../helpers/programs.ts";
 import { KEY } from "../helpers/session_app.ts";
 import { scoped } from "../helpers/scoped.ts";
+import { serve } from "../helpers/http.ts";
 
 testInBrowsers("A double click logs in", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
@@ -37,14 +38,11 @@ async function logOutAndGoBack(browser: Browser, isStored: boolean): Promise<voi
   await using memory = scoped(memoryStore());
   const visits = new KeyValueSessionStore(memory);
   const app = shop({ visits, preferences: new CookieSessionStore(KEY) });
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const response = await app.fetch(request);
-      if (isStored && request.method === "GET") response.headers.delete("Cache-Control");
-      return response;
-    },
-  );
+  await using server = serve(async (request) => {
+    const response = await app.fetch(request);
+    if (isStored && request.method === "GET") response.headers.delete("Cache-Control");
+    return response;
+  });
   const url = `http://localhost:${server.addr.port}`;
   await using visited = await visit(browser, `${url}/login`);
   const { page } = visited;
@@ -83,26 +81,23 @@ async function logIn(
   const sent: Record<string, string> = {};
   const [arrived, clicked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const release = () => "second" in sent && posts >= requests && clicked.resolve();
-  await using server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const { pathname, searchParams } = new URL(request.url);
-      if (pathname === "/clicked") {
-        for (const [which, isSent] of searchParams) sent[which] = isSent;
-        release();
-        await arrived.promise;
-        return new Response();
-      }
-      const response = await app.fetch(request);
-      if (request.method === "POST" && pathname === "/login") {
-        posts++;
-        arrived.resolve();
-        release();
-        await clicked.promise; // no answer comes before the second click
-      }
-      return response;
-    },
-  );
+  await using server = serve(async (request) => {
+    const { pathname, searchParams } = new URL(request.url);
+    if (pathname === "/clicked") {
+      for (const [which, isSent] of searchParams) sent[which] = isSent;
+      release();
+      await arrived.promise;
+      return new Response();
+    }
+    const response = await app.fetch(request);
+    if (request.method === "POST" && pathname === "/login") {
+      posts++;
+      arrived.resolve();
+      release();
+      await clicked.promise; // no answer comes before the second click
+    }
+    return response;
+  });
   await using visited = await visit(browser, `http://localhost:${server.addr.port}/`);
   const { page } = visited;
   // So that there is a session to rotate.

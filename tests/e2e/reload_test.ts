@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { kv } from "../../kv.ts";
 import { memoryStore } from "../../stores/memory.ts";
-import { cookieOf, get } from "../helpers/http.ts";
+import { cookieOf, get, serve } from "../helpers/http.ts";
 import {
   childrenOf,
   eventually,
@@ -245,14 +245,14 @@ Deno.test("a store that is available a second after the start is not told", asyn
   await using memory = scoped(memoryStore());
   const again = Promise.withResolvers<void>();
   let begun: number | undefined;
-  await using service = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+  await using service = serve((request) => {
     if (begun !== undefined) again.resolve();
     begun ??= performance.now();
     return performance.now() - begun < 1000
       ? new Response(null, { status: 503 })
       : kv(memory).fetch(request);
   });
-  const KV_URL = `http://127.0.0.1:${service.addr.port}`;
+  const KV_URL = service.url;
   const counter = await start("counter.ts", { USE_SESSION_STORE: true, KV_URL });
   await again.promise;
   await counter[Symbol.asyncDispose]();

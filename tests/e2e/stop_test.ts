@@ -2,10 +2,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { get } from "../helpers/http.ts";
+import { get, serve, UUID4 } from "../helpers/http.ts";
 import { startServer, temporaryDirectory } from "../helpers/programs.ts";
-
-const UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   Deno.test(`on ${signal}, kv.ts answers the requests under way and keeps what they wrote`, async () => {
@@ -44,20 +42,17 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const arrived = Promise.withResolvers<void>();
     const released = Promise.withResolvers<void>();
     await using kv = await startServer("kv.ts");
-    await using slowStore = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      async (request) => {
-        const { method, headers } = request;
-        const body = await request.text();
-        // At its start the counter looks at its store.
-        if (!body.includes('"health"')) {
-          arrived.resolve();
-          await released.promise;
-        }
-        return await fetch(kv.url, { method, headers, body });
-      },
-    );
-    const KV_URL = `http://127.0.0.1:${slowStore.addr.port}`;
+    await using slowStore = serve(async (request) => {
+      const { method, headers } = request;
+      const body = await request.text();
+      // At its start the counter looks at its store.
+      if (!body.includes('"health"')) {
+        arrived.resolve();
+        await released.promise;
+      }
+      return await fetch(kv.url, { method, headers, body });
+    });
+    const KV_URL = slowStore.url;
     const config = { USE_SESSION_STORE: true, KV_URL };
     await using counter = await startServer("counter.ts", { config });
     const waiting = get(counter.url);

@@ -1,20 +1,18 @@
 /** Deno's own traces of both servers, and what they must not contain. */
 import { assert, assertMatch } from "@std/assert";
 import { eventually, startServer } from "../helpers/programs.ts";
+import { serve } from "../helpers/http.ts";
 
 Deno.test("counter.ts and kv.ts are traced by Deno, without session ids", async () => {
   const sent: string[] = [];
-  await using collector = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      sent.push(JSON.stringify(await request.json()));
-      return Response.json({});
-    },
-  );
+  await using collector = serve(async (request) => {
+    sent.push(JSON.stringify(await request.json()));
+    return Response.json({});
+  });
   const env = {
     OTEL_DENO: "true",
     OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-    OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
     OTEL_BSP_SCHEDULE_DELAY: "200",
   };
   await using kv = await startServer("kv.ts", { env: { ...env, OTEL_SERVICE_NAME: "kv" } });
