@@ -12,6 +12,7 @@ import { CALLS, isUnavailable, PATIENT } from "./helpers/http_store.ts";
 import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
 import { serve } from "./helpers/http.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 /** The answer to one `get`, with letters of one to four bytes. */
 const ANSWER = '[{"status":200,"value":"aé€😀","revision":"r","expires":null}]';
@@ -307,12 +308,8 @@ Deno.test("httpStore() does not use a connection that was quiet for long", async
   await using server = await answering(SIZED);
   await server.store.get("a");
   const now = performance.now;
-  performance.now = () => now.call(performance) + 5000;
-  try {
-    await server.store.get("a");
-  } finally {
-    performance.now = now;
-  }
+  using _now = replaced(performance, { now: () => now.call(performance) + 5000 });
+  await server.store.get("a");
   assertEquals(server.connections(), 2);
   assert([...server.sockets].some(({ destroyed, readableEnded }) => destroyed || readableEnded));
 });

@@ -5,6 +5,7 @@ import { BODY_TIMEOUT, MAX_MEMBERS } from "../kv/bodies.ts";
 import { MAX_BODY_BYTES } from "../stores/wire.ts";
 import { MAX_VALUE_BYTES } from "../stores/store.ts";
 import { JSON_TYPE, post, put, readProblem, test } from "./helpers/kv_app.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 // ---- What is rejected --------------------------------------------------------------------
 
@@ -225,21 +226,16 @@ test("reads a body the same, wherever it is cut into parts", async ({ app }) => 
 test("waits no longer than BODY_TIMEOUT for a body", async ({ app, store }) => {
   const { setTimeout } = globalThis;
   const quick = (run: () => void, after = 0) => setTimeout(run, after / 600);
-  const timers = globalThis as { setTimeout: unknown };
-  timers.setTimeout = quick;
-  try {
-    for (
-      const type of ["application/json", "application/x-ndjson", "multipart/form-data; boundary=x"]
-    ) {
-      const body = new ReadableStream<Uint8Array>({
-        start: (stream) => stream.enqueue(new TextEncoder().encode('{"a":1}\n')),
-      });
-      const response = await app.request("/", post(body, { "Content-Type": type }));
-      assertEquals(response.status, 408);
-      assertMatch((await readProblem(response)).detail, /did not arrive within 60 seconds/);
-    }
-  } finally {
-    timers.setTimeout = setTimeout;
+  using _setTimeout = replaced(globalThis, { setTimeout: quick });
+  for (
+    const type of ["application/json", "application/x-ndjson", "multipart/form-data; boundary=x"]
+  ) {
+    const body = new ReadableStream<Uint8Array>({
+      start: (stream) => stream.enqueue(new TextEncoder().encode('{"a":1}\n')),
+    });
+    const response = await app.request("/", post(body, { "Content-Type": type }));
+    assertEquals(response.status, 408);
+    assertMatch((await readProblem(response)).detail, /did not arrive within 60 seconds/);
   }
   assertEquals((await store.list("")).keys, ["a"], "the line that came whole");
 });
@@ -247,7 +243,7 @@ test("waits no longer than BODY_TIMEOUT for a body", async ({ app, store }) => {
 test("waits no longer than BODY_TIMEOUT for a chunked body", async ({ app }) => {
   const { now } = performance;
   let passed = 0;
-  performance.now = () => now.call(performance) + passed;
+  using _now = replaced(performance, { now: () => now.call(performance) + passed });
   const body = new ReadableStream<Uint8Array>({
     async pull(stream) {
       // The second part never comes.
@@ -257,10 +253,6 @@ test("waits no longer than BODY_TIMEOUT for a chunked body", async ({ app }) => 
     },
   });
   const begun = now.call(performance);
-  try {
-    assertEquals((await app.request("/", post(body))).status, 408);
-  } finally {
-    performance.now = now;
-  }
-  assert(performance.now() - begun < BODY_TIMEOUT / 2);
+  assertEquals((await app.request("/", post(body))).status, 408);
+  assert(now.call(performance) - begun < BODY_TIMEOUT / 2);
 });

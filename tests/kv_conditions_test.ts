@@ -8,6 +8,7 @@ import { json } from "../stores/json/text.ts";
 import { RevisionConflict, type Store } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_app.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 test("rejects a POST with a condition, and writes nothing", async ({ app, store }) => {
   const types = { '{"a":1}': "application/json", '{"a": 1}\n': "application/x-ndjson" };
@@ -307,17 +308,12 @@ test("ends a write that others always overtake", async ({ store }) => {
   const { revision } = await store.set("a", json(1));
   const current = { key: "a", value: json(1), revision, expires: null };
   const busy = { ...store, delete: () => Promise.reject(new RevisionConflict("a", current)) };
-  const { now } = performance;
   let time = 0;
-  performance.now = () => time += 100;
-  try {
-    const log = await logged(async () => {
-      const response = await kv(busy).request("/a", { method: "DELETE" });
-      assertEquals(response.status, 503);
-      assertEquals((await readProblem(response)).outcome, "unchanged");
-    });
-    assertEquals(log, "kv: The key has too many writers");
-  } finally {
-    performance.now = now;
-  }
+  using _now = replaced(performance, { now: () => time += 100 });
+  const log = await logged(async () => {
+    const response = await kv(busy).request("/a", { method: "DELETE" });
+    assertEquals(response.status, 503);
+    assertEquals((await readProblem(response)).outcome, "unchanged");
+  });
+  assertEquals(log, "kv: The key has too many writers");
 });

@@ -10,6 +10,7 @@ import { readProblem } from "./helpers/kv_app.ts";
 import { eventually, startServer } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
 import { serve } from "./helpers/http.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 const EVENTS = { Accept: "text/event-stream" };
 
@@ -73,25 +74,22 @@ Deno.test("kv() resumes after Last-Event-ID, and answers 410 to an unknown one",
 Deno.test("kv() says every 4 seconds where a stream is, past the changes of other keys", async () => {
   await using store = scoped(memoryStore());
   const app = kv(store);
-  const timers = globalThis as { setTimeout: unknown };
   const { setTimeout } = globalThis;
   const waits: number[] = [];
-  timers.setTimeout = (run: () => void, after = 0) => {
-    waits.push(after);
-    return setTimeout(run, after / 300);
-  };
-  try {
-    const events = eventsOf(await app.request("/?prefix=quiet", { headers: EVENTS }));
-    assertMatch(await events.next(), /^event: ready\n/);
-    await store.setAll(new Map([["other", json(1)], ["another", json(1)]]));
-    assertMatch(await events.next(), /^event: position\ndata: \{\}\nid: [\da-f]{8}-2\n\n$/);
-    assertMatch(await events.next(), /^event: position\n/);
-    // The others are the store's own.
-    assertEquals(waits.filter((it) => it !== 60_000).slice(0, 2), [4000, 4000]);
-    await events.cancel();
-  } finally {
-    timers.setTimeout = setTimeout;
-  }
+  using _setTimeout = replaced(globalThis, {
+    setTimeout: (run: () => void, after = 0) => {
+      waits.push(after);
+      return setTimeout(run, after / 300);
+    },
+  });
+  const events = eventsOf(await app.request("/?prefix=quiet", { headers: EVENTS }));
+  assertMatch(await events.next(), /^event: ready\n/);
+  await store.setAll(new Map([["other", json(1)], ["another", json(1)]]));
+  assertMatch(await events.next(), /^event: position\ndata: \{\}\nid: [\da-f]{8}-2\n\n$/);
+  assertMatch(await events.next(), /^event: position\n/);
+  // The others are the store's own.
+  assertEquals(waits.filter((it) => it !== 60_000).slice(0, 2), [4000, 4000]);
+  await events.cancel();
 });
 
 Deno.test("kv() answers HEAD for a stream without starting one", async () => {

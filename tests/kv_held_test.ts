@@ -10,6 +10,7 @@ import type { Store } from "../stores/store.ts";
 import { operate, post, put, readProblem } from "./helpers/kv_app.ts";
 import { eventually } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 const MIB = 1024 * 1024;
 const NDJSON = { Accept: "application/x-ndjson" };
@@ -268,28 +269,25 @@ Deno.test("kv() holds nothing for a client that left while its dump was read", a
 
 Deno.test("kv() gives up a response that nobody reads for a minute", async () => {
   await using t = await setUp();
-  const timers = globalThis as { setTimeout: unknown };
   const { setTimeout } = globalThis;
   const started: number[] = [];
-  timers.setTimeout = (run: () => void, after = 0) => {
-    started.push(after);
-    return setTimeout(run, after / 600);
-  };
-  try {
-    // Over HTTP/2 a client may not even let a response begin.
-    for (const [path, reads] of [["/", 1], ["/", 0], ["/a", 1], ["/a", 0]] as const) {
-      started.length = 0;
-      const response = await t.app.request(path, { headers: NDJSON });
-      const reader = response.body?.getReader();
-      if (reads === 1) await reader?.read();
-      assert(started.includes(STALL_TIMEOUT));
-      assert(await t.held() > MIB);
-      await eventually("room again", async () => await t.held() === 0);
-      const error = await reader?.closed.catch((error) => error);
-      assertMatch(String(error), /The client reads nothing/);
-    }
-  } finally {
-    timers.setTimeout = setTimeout;
+  using _setTimeout = replaced(globalThis, {
+    setTimeout: (run: () => void, after = 0) => {
+      started.push(after);
+      return setTimeout(run, after / 600);
+    },
+  });
+  // Over HTTP/2 a client may not even let a response begin.
+  for (const [path, reads] of [["/", 1], ["/", 0], ["/a", 1], ["/a", 0]] as const) {
+    started.length = 0;
+    const response = await t.app.request(path, { headers: NDJSON });
+    const reader = response.body?.getReader();
+    if (reads === 1) await reader?.read();
+    assert(started.includes(STALL_TIMEOUT));
+    assert(await t.held() > MIB);
+    await eventually("room again", async () => await t.held() === 0);
+    const error = await reader?.closed.catch((error) => error);
+    assertMatch(String(error), /The client reads nothing/);
   }
 });
 

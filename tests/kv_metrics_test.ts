@@ -8,6 +8,7 @@ import { type Store, StoreUnavailable } from "../stores/store.ts";
 import { logged } from "./helpers/captured_errors.ts";
 import { readProblem } from "./helpers/kv_app.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 Deno.test("kv() reports its own health and its store's", async () => {
   const store = memoryStore();
@@ -120,13 +121,8 @@ Deno.test("kv() measures how long requests take, in seconds", async () => {
       return memory.get(key);
     },
   });
-  const { now } = performance;
-  performance.now = () => passed;
-  try {
-    await app.request("/a", { method: "HEAD" });
-  } finally {
-    performance.now = now;
-  }
+  using _now = replaced(performance, { now: () => passed });
+  await app.request("/a", { method: "HEAD" });
   const text = await (await app.request("/?metrics")).text();
   const sum = /^kv_request_duration_seconds_sum\{method="HEAD"\} (\S+)$/m.exec(text)?.[1];
   assertEquals(sum, "0.05");

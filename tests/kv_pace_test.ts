@@ -7,6 +7,7 @@ import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { cpuTime } from "./helpers/cpu_time.ts";
 import { scoped } from "./helpers/scoped.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 /** Keeps the thread busy. */
 function work(milliseconds: number): void {
@@ -36,18 +37,14 @@ Deno.test("pause() lets others go on after a long step, one large request at a t
 Deno.test("pause() does not wait during a short step", async () => {
   const { now } = performance;
   let time = now.call(performance) + 25;
-  performance.now = () => time;
-  try {
-    await pause();
-    let others = 0;
-    const timer = setTimeout(() => others++, 0);
-    time += 19;
-    for (let i = 0; i < 100; i++) await pause();
-    assertEquals(others, 0);
-    clearTimeout(timer);
-  } finally {
-    performance.now = now;
-  }
+  using _now = replaced(performance, { now: () => time });
+  await pause();
+  let others = 0;
+  const timer = setTimeout(() => others++, 0);
+  time += 19;
+  for (let i = 0; i < 100; i++) await pause();
+  assertEquals(others, 0);
+  clearTimeout(timer);
 });
 
 Deno.test("Turnstile lets in so many at a time, in order, for any who enter and leave", async () => {

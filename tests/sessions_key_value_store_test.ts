@@ -22,6 +22,7 @@ import { flaskCookie } from "./helpers/flask_cookie.ts";
 import { Browser, Counted, KEY, testApp, withMemory } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
 import { UUID4 } from "./helpers/http.ts";
+import { replaced } from "./helpers/replaced.ts";
 
 sessionsConformance("KeyValueSessionStore", {
   open: (options) => {
@@ -234,17 +235,13 @@ Deno.test("an update that is overtaken tries again at once, with the entry that 
       return await memory.set(...args);
     },
   });
-  const timers = globalThis as { setTimeout: unknown };
-  const { setTimeout } = globalThis;
-  timers.setTimeout = (run: () => void) => {
-    calls.push("wait");
-    queueMicrotask(run);
-  };
-  try {
-    assertEquals((await here.update(cookie, increment))?.data, { count: 20 });
-  } finally {
-    timers.setTimeout = setTimeout;
-  }
+  using _setTimeout = replaced(globalThis, {
+    setTimeout: (run: () => void) => {
+      calls.push("wait");
+      queueMicrotask(run);
+    },
+  });
+  assertEquals((await here.update(cookie, increment))?.data, { count: 20 });
   assertEquals(calls, ["get", ...Array(20).fill("set")]);
 });
 
