@@ -22,11 +22,7 @@ for (
     ["kv", ["wrk", "webdis", "etcd", ...REDIS], /^\| Webdis GET \| peer \| [\d,]+ \| [\d,]+ \|$/m],
     ["profile", ["wrk"], /^\| ours +(\| [\d.]+ ){5}\|$/m],
     ["growth", ["wrk", ...REDIS], /^\| kv\.ts \| [\d,]+ \| [\d,]+ \|$/m],
-    [
-      "contention",
-      REDIS,
-      /^\| Redis \| 2 \| [\d,]+ \| [\d.]+ \| \d+ \| [\d,]+ \| \w+.*\|$/m,
-    ],
+    ["contention", REDIS, /^\| Redis \| 2 \| [\d,]+ \| [\d.]+ \| \d+ \| [\d,]+ \| \w+.*\|$/m],
     ["hostile", ["prlimit"], /^\| 8,000,000 brackets \| \d+ \| [\d,]+ \| \d+ \| \d+ \| yes \|$/m],
     ["overload", ["wrk"], /^\| kv\.ts: writes( \| [\d,]+){4}.* \|$/m],
     ["soak", REDIS, /^\| SQLite \| [\d,]+( \| [\d.]+ \([+−][\d.]+\)){4} \|$/m],

@@ -104,9 +104,7 @@ Deno.test("counter() says of an encrypted cookie what it cannot show", async () 
 
 Deno.test("counter() shows the id that its response sets, and what the store keeps", async () => {
   await using memory = scoped(memoryStore());
-  const browser = new Browser(
-    counter({ store: new KeyValueSessionStore(memory) }),
-  );
+  const browser = new Browser(counter({ store: new KeyValueSessionStore(memory) }));
   await browser.request("GET", "/");
   const [id = ""] = (await memory.list("")).keys;
   await memory.set(id, json({ count: 1, user: "<script>" }));

@@ -94,10 +94,7 @@ test("rejects an unknown Host if it has no token", async ({ store }) => {
 
 Deno.test("sameOriginOnly() compares Origin with the host that a trusted proxy forwards", async () => {
   const app = (trustProxy: boolean) =>
-    new Hono().use(sameOriginOnly({ trustProxy })).post(
-      "/",
-      (c) => c.text("ok"),
-    );
+    new Hono().use(sameOriginOnly({ trustProxy })).post("/", (c) => c.text("ok"));
   const origin = { Host: "localhost:5000", Origin: "https://app.example" };
   for (
     const forwarded of [

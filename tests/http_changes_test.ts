@@ -73,9 +73,7 @@ Deno.test("httpStore() ends a watch with an error if the stream ends or is inval
 Deno.test("httpStore() resumes a watch after any number of changes under other prefixes", async () => {
   await using memory = scoped(memoryStore());
   await using server = serve(kv(memory).fetch);
-  await using store = scoped(
-    httpStore(server.url, { deadline: PATIENT }),
-  );
+  await using store = scoped(httpStore(server.url, { deadline: PATIENT }));
   const watch = await store.watch("quiet:");
   const start = watch.position();
   const reader = watch.changes.getReader();

@@ -163,9 +163,7 @@ Deno.test("httpStore() uses one connection for calls one after another, and five
     return app.fetch(request);
   });
   const app = kv(below);
-  await using store = scoped(
-    httpStore(server.url, { deadline: PATIENT }),
-  );
+  await using store = scoped(httpStore(server.url, { deadline: PATIENT }));
   for (let i = 0; i < 20; i++) await store.set("a", json(i));
   assertEquals(connections.size, 1);
   const calls = Array.from({ length: 2000 }, (_, i) => [

@@ -74,11 +74,7 @@ test("redisStore() reports a write whose connection is cut as unknown", async ()
     await store.set("a", json(1));
     proxy.cut = cut;
     assertEquals(await outcome(store.set("a", json(2))), "unknown", cut);
-    assertEquals(
-      await outcome(store.set("a", json(3)), 0),
-      "unchanged",
-      "there is no connection",
-    );
+    assertEquals(await outcome(store.set("a", json(3)), 0), "unchanged", "there is no connection");
     proxy.heal();
     await eventually("a store that works", works(store));
     assertEquals(String((await store.get("a"))?.value), value, cut);

@@ -224,10 +224,7 @@ test("redisStore() uses no other database if it cannot select its own", async ()
   await using server = await startRedis({ settings: ["user ann on >pw ~* &* +@all -select"] });
   const host = `127.0.0.1:${server.port}`;
   for (
-    const [url, reason] of [
-      [`${host}/99`, /DB index/],
-      [`ann:pw@${host}/3`, /permission/],
-    ] as const
+    const [url, reason] of [[`${host}/99`, /DB index/], [`ann:pw@${host}/3`, /permission/]] as const
   ) {
     await using store = scoped(redisStore(`redis://${url}`, patient));
     for (let i = 0; i < 3; i++) {
@@ -349,9 +346,7 @@ test("redisStore() does not take another program's key for an entry", async () =
 
 test("redisStore() sets more entries at once than a function takes arguments", async () => {
   await using opened = await openTestStore(aloneUrl());
-  await opened.store.setAll(
-    new Map(Array.from({ length: 45_000 }, (_, i) => [`k${i}`, json(i)])),
-  );
+  await opened.store.setAll(new Map(Array.from({ length: 45_000 }, (_, i) => [`k${i}`, json(i)])));
   assertEquals((await opened.store.get("k44999"))?.value, "44999");
 });
 

@@ -25,10 +25,7 @@ Deno.test("sessions() and the stores say what to write instead of what plain Jav
   // deno-lint-ignore no-explicit-any -- as plain JavaScript is typed
   const [anySessions, Signed, Kept] = [sessions, CookieSessionStore, KeyValueSessionStore] as any[];
   const wrong: [() => unknown, RegExp][] = [
-    [
-      () => new Signed(),
-      /secret key that is undefined: expected 16 characters or bytes at least$/,
-    ],
+    [() => new Signed(), /secret key that is undefined: expected 16 characters or bytes at least$/],
     [() => new Signed(5), /secret key that is neither text nor bytes: expected 16/],
     [
       () => new Signed(KEY, { fallbacks: "an older key of the app" }),

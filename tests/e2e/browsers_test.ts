@@ -37,10 +37,7 @@ testInBrowsers("The counter page in Chromium and Firefox", async (t, browsers) =
     "has a Reset button that clears the cookie and ends the session",
     () => reset(browsers, counter.url, kv.url),
   );
-  await t.step(
-    "needs one operation on the store for each load",
-    () => useStore(browsers, kv.url),
-  );
+  await t.step("needs one operation on the store for each load", () => useStore(browsers, kv.url));
   await t.step(
     "works without JavaScript, by the keyboard, on a phone, and zoomed to 200 %",
     () => forEveryone(browsers, counter.url),
@@ -253,10 +250,7 @@ function setCookie(answer: HTTPResponse | null): string {
 
 /** Clicks, and gives the answer of the page that comes. */
 async function click(page: Page, selector: string): Promise<HTTPResponse> {
-  const [answer] = await Promise.all([
-    page.waitForNavigation(),
-    page.click(selector),
-  ]);
+  const [answer] = await Promise.all([page.waitForNavigation(), page.click(selector)]);
   assert(answer);
   return answer;
 }
