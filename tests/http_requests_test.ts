@@ -24,23 +24,10 @@ import {
   READS,
   WRITES,
 } from "./helpers/http_store.ts";
-import { freePort } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
 import { serve } from "./helpers/http.ts";
 
 // ---- A service that is not there -----------------------------------------------------------
-
-Deno.test("httpStore() says that a stopped service cannot be reached", async () => {
-  const url = `http://127.0.0.1:${freePort()}`;
-  await using store = scoped(httpStore(url, { deadline: PATIENT }));
-  for (const [, call] of CALLS) {
-    await isUnavailable(
-      call(store),
-      "unchanged",
-      new RegExp(`^${url} cannot be reached: .*refused`),
-    );
-  }
-});
 
 Deno.test("httpStore() ends calls to a hanging service within the deadline", async () => {
   await using server = serve(async (request) => {

@@ -1,5 +1,5 @@
 /** How answers are sent: what is there before the status, and what ends a body. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../kv.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
@@ -63,12 +63,15 @@ Deno.test("kv() ends a watch whose client leaves while no change comes", async (
 Deno.test("kv() leaves nothing open and fetches nothing for a HEAD request", async () => {
   await using t = observed();
   await t.store.setAll(new Map(Array.from({ length: 2500 }, (_, i) => [`k${i}`, json(i)])));
-  for (const headers of [EVENTS, NDJSON, {}]) {
+  for (const headers of [EVENTS, EVENTS, EVENTS, NDJSON, {}]) {
     const head = await t.app.request("/", { method: "HEAD", headers });
     assertEquals([head.status, head.body], [200, null]);
+    const type = "Accept" in headers ? headers.Accept : "application/json";
+    assertEquals(head.headers.get("Content-Type"), type);
     await new Promise((resolve) => setTimeout(resolve, 0));
   }
   assertEquals(t.seen, { watches: 0, gets: 0, lists: 1 });
+  assertMatch(await (await t.app.request("/?metrics")).text(), /^kv_watchers 0$/m);
 });
 
 Deno.test("kv() answers a failure of the first part of a body with its status", async () => {
@@ -82,11 +85,13 @@ Deno.test("kv() answers a failure of the first part of a body with its status", 
     [{ list: fail }, "/", {}],
   ];
   for (const [broken, path, init] of requests) {
-    await logged(async () => {
+    const log = await logged(async () => {
       const response = await kv({ ...memory, ...broken }).request(path, init);
       assertEquals(response.status, 503);
+      assertEquals(response.headers.get("Retry-After"), "1");
       await readProblem(response);
     });
+    assertEquals(log, "kv: gone");
   }
 });
 

@@ -265,18 +265,6 @@ Deno.test("kv() aborts the response when a dump fails midway", async () => {
   await assertRejects(() => response.text(), StoreUnavailable);
 });
 
-Deno.test("kv() answers 503 if a dump fails before its first byte", async () => {
-  await using t = setUp();
-  const gone = new StoreUnavailable("gone", { outcome: "unchanged" });
-  const list = () => Promise.reject(gone);
-  const log = await logged(async () => {
-    const response = await kv({ ...t.store, list }).request("/", { headers: NDJSON });
-    assertEquals((await readProblem(response)).status, 503);
-    assertEquals(response.headers.get("Retry-After"), "1");
-  });
-  assertEquals(log, "kv: gone");
-});
-
 Deno.test("kv.ts restores what dump.ts printed", async () => {
   await using from = await startServer("kv.ts", { env: { DBM: ":memory:" } });
   await using to = await startServer("kv.ts", { env: { DBM: ":memory:" } });

@@ -92,17 +92,6 @@ Deno.test("kv() says every 4 seconds where a stream is, past the changes of othe
   await events.cancel();
 });
 
-Deno.test("kv() answers HEAD for a stream without starting one", async () => {
-  await using store = scoped(memoryStore());
-  const app = kv(store);
-  for (let i = 0; i < 3; i++) {
-    const head = await app.request("/", { method: "HEAD", headers: EVENTS });
-    assertEquals(head.status, 200);
-    assertEquals(head.headers.get("Content-Type"), "text/event-stream");
-  }
-  assertMatch(await (await app.request("/?metrics")).text(), /^kv_watchers 0$/m);
-});
-
 Deno.test("kv() allows MAX_WATCHERS streams, even if all start at once", async () => {
   await using store = scoped(memoryStore());
   const app = kv(store);

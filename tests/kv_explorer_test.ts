@@ -18,16 +18,6 @@ function plain(html: string): string {
   return /<div id="plain">(.*)<div id="scripted" hidden>/s.exec(html)?.[1] ?? "";
 }
 
-test("shows browsers the explorer page, and other clients the keys", async ({ app }) => {
-  const page = await app.request("/?prefix=a", HTML);
-  assertEquals(page.status, 200);
-  assertEquals(page.headers.get("Content-Type"), "text/html; charset=UTF-8");
-  assertMatch(page.headers.get("Content-Security-Policy") ?? "", /^default-src 'none';/);
-  assertMatch(await page.text(), /<script type="module">/);
-  const keys = await app.request("/?prefix=a", { headers: { Accept: "*/*" } });
-  assertEquals(await keys.json(), { keys: [] });
-});
-
 test("lists keys as links without JavaScript, a page at a time", async ({ app, store }) => {
   for (let i = 0; i < 102; i++) await store.set(`a${1000 + i}`, json(i));
   for (const key of ["b/?&#", "<b>", "b c\nd", "C"]) await store.set(key, json(0));

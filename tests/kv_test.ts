@@ -137,9 +137,9 @@ test("ignores an Accept of over 2,048 characters", async ({ app }) => {
   assertEquals(await typeFor(`application/x-ndjson${",text/x".repeat(300)}`), "application/json");
 });
 
-test("shows browsers a page that runs only its own script", async ({ app }) => {
+test("shows browsers a page that runs only its own script, and others the keys", async ({ app }) => {
   const accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-  const response = await app.request("/", { headers: { Accept: accept } });
+  const response = await app.request("/?prefix=a", { headers: { Accept: accept } });
   assertEquals(response.status, 200);
   assertEquals(response.headers.get("Content-Type"), "text/html; charset=UTF-8");
   assertEquals(response.headers.get("Vary"), "Accept");
@@ -147,9 +147,12 @@ test("shows browsers a page that runs only its own script", async ({ app }) => {
     response.headers.get("Content-Security-Policy") ?? "",
     /^default-src 'none'; .*script-src 'sha256-[^']+'; connect-src 'self'; require-trusted-types/,
   );
-  assertMatch(await response.text(), /<h1>Key-value store<\/h1>/);
+  const html = await response.text();
+  assertMatch(html, /<h1>Key-value store<\/h1>/);
+  assertMatch(html, /<script type="module">/);
   for (const other of ["*/*", "application/json", "text/plain"]) {
-    const { headers } = await app.request("/", { headers: { Accept: other } });
-    assertEquals(headers.get("Content-Type"), "application/json", other);
+    const keys = await app.request("/?prefix=a", { headers: { Accept: other } });
+    assertEquals(keys.headers.get("Content-Type"), "application/json", other);
+    assertEquals(await keys.json(), { keys: [] });
   }
 });

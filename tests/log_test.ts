@@ -7,7 +7,7 @@ import { PROJECT, runToEnd, startServer, testWith } from "./helpers/programs.ts"
 Deno.test("printable() escapes what controls a terminal or reorders text", () => {
   assertEquals(
     printable("a\n\x1b[2J\x7f\x9b\u2028\u202e\u2066"),
-    ["a\\u000a\\u001b[2J\\u007f\\u009b\\u2028\\u202e\\u2066"].join(),
+    "a\\u000a\\u001b[2J\\u007f\\u009b\\u2028\\u202e\\u2066",
   );
   const shown = "é 漢 👨‍👩‍👧 شما";
   assertEquals(printable(shown), shown);
