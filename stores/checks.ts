@@ -35,40 +35,64 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-interface Arguments extends TtlOption {
-  keys?: Iterable<string>;
-  prefix?: string;
-  limit?: number;
-}
-
-/** Returns the store of an engine: it checks the arguments of every call, and that it is open. */
+/**
+ * Returns the store of an engine: it checks the arguments of every call, and that it is open. A bad
+ * argument rejects.
+ */
 export function checked(engine: Engine): Store {
   let closing: Promise<void> | undefined;
 
-  // Async, so that a bad argument rejects.
-  async function call<T>(args: Arguments, run: () => Promise<T>): Promise<T> {
+  function checkOpen(): void {
     if (closing) throw new StoreUnavailable("The store is closed", { outcome: "unchanged" });
-    for (const key of args.keys ?? []) checkKey(key);
-    checkTtl(args.ttl);
-    checkPage(args);
-    return await run();
   }
 
   const store: Store = {
-    get: (key) => call({ keys: [key] }, () => engine.get(key)),
-    set: (key, value, options = {}) =>
-      call({ keys: [key], ttl: options.ttl }, () => engine.set(key, value, options)),
-    setAll: (values, options = {}) =>
-      call({ keys: values.keys(), ttl: options.ttl }, () => engine.setAll(values, options)),
-    delete: (key, options = {}) => call({ keys: [key] }, () => engine.delete(key, options)),
-    list: (prefix, { after, limit = MAX_PAGE } = {}) =>
-      call({ prefix, limit }, () => engine.list(prefix, { after, limit })),
-    watch: (prefix, options = {}) => call({ prefix }, () => engine.watch(prefix, options)),
-    check: () => call({}, async () => void await (engine.check?.() ?? engine.get("health"))),
+    async get(key) {
+      checkOpen();
+      checkKey(key);
+      return await engine.get(key);
+    },
+    async set(key, value, options = {}) {
+      checkOpen();
+      checkKey(key);
+      checkTtl(options.ttl);
+      return await engine.set(key, value, options);
+    },
+    async setAll(values, options = {}) {
+      checkOpen();
+      for (const key of values.keys()) checkKey(key);
+      checkTtl(options.ttl);
+      await engine.setAll(values, options);
+    },
+    async delete(key, options = {}) {
+      checkOpen();
+      checkKey(key);
+      return await engine.delete(key, options);
+    },
+    async list(prefix, { after, limit = MAX_PAGE } = {}) {
+      checkOpen();
+      checkPrefix(prefix);
+      checkLimit(limit);
+      return await engine.list(prefix, { after, limit });
+    },
+    async watch(prefix, options = {}) {
+      checkOpen();
+      checkPrefix(prefix);
+      return await engine.watch(prefix, options);
+    },
+    async check() {
+      checkOpen();
+      await (engine.check?.() ?? engine.get("health"));
+    },
     close: () => closing ??= engine.close(),
   };
   const count = engine.count?.bind(engine);
-  if (count) store.count = () => call({}, count);
+  if (count) {
+    store.count = async () => {
+      checkOpen();
+      return await count();
+    };
+  }
   return store;
 }
 
@@ -101,7 +125,7 @@ export function checkTtl(ttl: number | undefined): void {
   }
 }
 
-function checkPage({ prefix = "", limit = 1 }: Arguments): void {
+function checkPrefix(prefix: string): void {
   if (!prefix.isWellFormed()) {
     throw new InvalidArgument("prefix", "Cannot use the prefix: it has half of a surrogate pair");
   }
@@ -111,6 +135,9 @@ function checkPage({ prefix = "", limit = 1 }: Arguments): void {
       `Cannot use the prefix: it is over ${MAX_KEY_BYTES} bytes, the most that a key may have`;
     throw new InvalidArgument("prefix", message);
   }
+}
+
+function checkLimit(limit: number): void {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
     const wanted = `expected a whole number from 1 to ${MAX_PAGE}`;
     throw new InvalidArgument("limit", `Cannot list "${limit}" keys: ${wanted}`);

@@ -4,17 +4,14 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 /** How many bytes have to fit on a disk that is not full. */
 const PROBE_SIZE = 64 * 1024;
 
-/** The last revision of all entries, and an entry, of nulls if there is none. */
-export type Row =
-  | [last: number, value: string, revision: number, expires: number | null]
-  | [last: number, value: null, revision: null, expires: null];
+/** An entry. */
+export type Row = [value: string, revision: number, expires: number | null];
 /** A key as it is stored. */
 export type KeyRow = { key: Uint8Array };
 
 export function statementsOf(database: DatabaseSync) {
   const selectEntry = database.prepare(
-    `SELECT totals.revision, value, entries.revision, expires
-     FROM totals LEFT JOIN entries ON key = ?`,
+    "SELECT value, revision, expires FROM entries WHERE key = ?",
   );
   // An array costs half as much as an object. Deno's types lack this method.
   (selectEntry as StatementSync & { setReturnArrays(on: boolean): void }).setReturnArrays(true);

@@ -64,6 +64,7 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   const { database, sql, syncs, findReplaced } = openDatabase(path, mustExist, sync);
   let clock = forwardOnly(now);
   const changes = new Changes();
+  let last: number | undefined; // the last revision that the reads of this turn see, once it is needed
   let before = 0; // the last revision when this transaction began
   let revision = 0; // of this transaction's last write
   let ownCommit = 0; // the revision of the last transaction that this store committed
@@ -74,6 +75,9 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   const timer = unref(setInterval(sweep, sweepInterval));
 
   const transactions = transactionsOf(path, database, syncs, {
+    begunReading() {
+      last = undefined;
+    },
     begun() {
       checkReplaced();
       changed = new Set();
@@ -113,12 +117,14 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   }
 
   function find(key: string): Found<Entry | null> {
-    const [last, value, written, expires] = sql.selectEntry.get(Buffer.from(key)) as unknown as Row;
-    if (value === null) {
+    const row = sql.selectEntry.get(Buffer.from(key)) as unknown as Row | undefined;
+    if (row === undefined) {
+      last ??= totals().revision;
       // No commit after `before` has removed it: the only one is ours, and did not.
       const isUntouched = last === ownCommit && !changed.has(key);
       return { result: null, revision: isUntouched ? before : last };
     }
+    const [value, written, expires] = row;
     size += value.length;
     const isExpired = expires !== null && expires <= clock();
     const entry = { key, value: value as JsonText, revision: String(written), expires };

@@ -22,8 +22,10 @@ export interface Found<T> {
   readonly revision: number;
 }
 
-/** What every write transaction does besides its writes. */
+/** What transactions do besides their reads and writes. */
 export interface TransactionHooks {
+  /** Runs before the first read. */
+  begunReading(): void;
   /** Runs before the first write. Returns the revision of the last commit. */
   begun(): number;
   /** Returns whether the rest has to wait for the next transaction. */
@@ -66,7 +68,7 @@ export function transactionsOf(
    * @throws {StoreUnavailable} If one of both fails, or the file stays locked
    */
   async function read<T>(query: () => Found<T>): Promise<T> {
-    for (const start = performance.now();;) {
+    for (let start: number | undefined;;) {
       try {
         beginReading();
         const { result, revision } = query();
@@ -74,6 +76,7 @@ export function transactionsOf(
         return result;
       } catch (cause) {
         endReading();
+        start ??= performance.now();
         if (!isBusy(cause) || performance.now() - start > LOCK_TIMEOUT) {
           throw unavailable("read", cause, "unchanged");
         }
@@ -190,6 +193,7 @@ export function transactionsOf(
   function beginReading(): void {
     if (isReading) return;
     begin.run();
+    hooks.begunReading();
     isReading = true;
     setImmediate(endReading);
   }
