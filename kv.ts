@@ -25,7 +25,7 @@
  * | `GET /?backup&prefix=p` | the same with lifetimes, one `{key, value, expires}` a line |
  * | `GET /?prefix=p`, `Accept: text/event-stream` | changes as they happen; `Last-Event-ID` resumes |
  * | `GET /`, `Accept: text/html` | the explorer page, for browsers |
- * | `GET /?health` | `{status: "ok"}`, or 503 while the store is unavailable |
+ * | `GET /?health` | `{status: "ok"}`, 503 while the store is unavailable, or 507 while it is full |
  * | `GET /?metrics` | metrics in Prometheus' text format |
  * | `GET /?openapi` | this table for programs: an OpenAPI document |
  *

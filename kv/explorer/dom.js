@@ -40,17 +40,23 @@ export function focusRow(place) {
 }
 
 /**
- * Opens a dialog. When it closes, the browser gives the focus back to the button that had it; if the
- * button is gone with its row, the row in its place gets the focus.
+ * Opens a dialog, and resolves when it is closed. Then the browser gives the focus back to the button
+ * that had it; if the button is gone with its row, the row in its place gets the focus.
  *
  * @param {HTMLDialogElement} dialog
+ * @returns {Promise<void>}
  */
 export function openDialog(dialog) {
   const row = document.activeElement?.closest("tr");
   const place = row?.sectionRowIndex ?? 0;
   dialog.showModal();
-  const closed = () => row?.isConnected === false && focusRow(place);
-  dialog.addEventListener("close", closed, { once: true });
+  return new Promise((resolve) => {
+    dialog.onclose = () => {
+      if (dialog.open) return; // closed and opened again, before the event came
+      if (row?.isConnected === false) focusRow(place);
+      resolve();
+    };
+  });
 }
 
 const question = byId("question", HTMLDialogElement);
@@ -70,15 +76,12 @@ question.addEventListener("keydown", (event) => {
  * @param {string} action What the button says that does it
  * @returns {Promise<boolean>}
  */
-export function confirmed(text, action) {
+export async function confirmed(text, action) {
   questionText.textContent = text;
   yes.textContent = action;
   question.returnValue = "";
-  openDialog(question);
-  const once = { once: true };
-  return new Promise((resolve) => {
-    question.addEventListener("close", () => resolve(question.returnValue === "yes"), once);
-  });
+  await openDialog(question);
+  return question.returnValue === "yes";
 }
 
 /** How long a message is shown, and an error, in milliseconds. */
