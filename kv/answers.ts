@@ -6,7 +6,13 @@
 import type { Context } from "hono";
 import { Buffer } from "node:buffer";
 import { GUARD_HEADERS, type UrlParts } from "../server/guards.ts";
-import { ChangesLost, type Entry, type JsonText, StoreUnavailable } from "../stores/store.ts";
+import {
+  ChangesLost,
+  type Entry,
+  InvalidArgument,
+  type JsonText,
+  StoreUnavailable,
+} from "../stores/store.ts";
 import { unref } from "../stores/timers.ts";
 import { type Held, SMALL_BYTES, TooMuchHeld } from "./held.ts";
 import { pause } from "./pace.ts";
@@ -192,7 +198,7 @@ function streamOf(
 }
 
 /** Errors of a body that are no fault of this program. */
-const OUTSIDE = [TooMuchHeld, StoreUnavailable, ChangesLost];
+const OUTSIDE = [TooMuchHeld, StoreUnavailable, ChangesLost, InvalidArgument];
 
 /** Deno logs the error of a body with its stack, many times while a store is down. */
 function withoutStack(error: unknown): unknown {

@@ -99,8 +99,9 @@ function serve(handler: Deno.ServeHandler, address: Address, program: Program): 
 
 /** Logs the error that ended a response in its middle: Deno's own log would not know `LOG`. */
 function failed(error: unknown): Response {
-  console.error(error instanceof Error ? error.stack : error);
-  return new Response(null, { status: 500 });
+  const isPlain = error instanceof Error && error.stack === error.message;
+  console.error(isPlain ? error.message : error);
+  return new Response("Internal Server Error", { status: 500 });
 }
 
 function listenProblem(cause: unknown, { hostname, port }: Address, program: Program): string {

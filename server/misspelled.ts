@@ -1,3 +1,4 @@
+/** Finds the setting that a misspelled name means. */
 import { closestString } from "@std/text/closest-string";
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 

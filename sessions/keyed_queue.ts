@@ -1,3 +1,4 @@
+/** Runs the tasks of each key one after the other. */
 import { StoreUnavailable } from "../stores/store.ts";
 import { RotationUnknown } from "./errors.ts";
 

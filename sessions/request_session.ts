@@ -25,8 +25,10 @@ export interface SessionSettings<T extends object> {
   isPermanent(data: T | null, was: boolean): boolean;
 }
 
-/** The headers of a response that the session adds to, or replaces. */
-const OF_THE_SESSION = ["vary", "set-cookie", "cache-control"];
+/** The session that has set the cookie of a response; an app within another one may have made it. */
+const SETTER = new WeakMap<Response, RequestSession<object>>();
+/** How many times a session has changed its cookie, which tells the later of two. */
+let changes = 0;
 
 type SentCookie = Pick<StoredSession, "cookie" | "ttl">;
 
@@ -46,6 +48,8 @@ export class RequestSession<T extends object> implements Session<T> {
   #expires: number | null = null;
   /** Unmodified: none. Modified or destroyed: the `Set-Cookie` headers that say so. */
   #setCookies: readonly string[] = [];
+  /** When it was modified or destroyed, by {@linkcode changes}. */
+  #changedAt = 0;
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
@@ -162,7 +166,7 @@ export class RequestSession<T extends object> implements Session<T> {
       ]);
       for (const end of ends) if (end.status === "rejected") throw end.reason;
       this.#forget();
-      if (!this.#isFinished) this.#setCookies = this.#cookieTexts.clearing;
+      this.#setNext(this.#cookieTexts.clearing);
     });
   }
 
@@ -171,8 +175,9 @@ export class RequestSession<T extends object> implements Session<T> {
     // Otherwise finish() sets them.
     const isKnown = this.#lastCall?.isSettled && this.#setCookies.length < 2;
     const names = Object.keys(headers).map((name) => name.toLowerCase());
-    // JavaScript may give Headers, which have no members to copy.
-    const isOther = Symbol.iterator in headers || OF_THE_SESSION.some((it) => names.includes(it));
+    // Another spelling would be a second header. JavaScript may give Headers, without any members.
+    const isOther = "Vary" in headers || "Set-Cookie" in headers || Symbol.iterator in headers ||
+      this.setCookie !== null && names.includes("cache-control") && !("Cache-Control" in headers);
     if (!isKnown || isOther) return new Response(body, init);
     const all = { ...headers, ...sessionHeaders(this.setCookie) };
     // Node's server types a text only if it has no headers.
@@ -195,6 +200,7 @@ export class RequestSession<T extends object> implements Session<T> {
     }
     this.#isFinished = true;
     if (!this.#isUsed && !isStream(c)) return;
+    if (c.finalized && this.#isOutdated(c.res)) this.#setCookies = [];
     const failed = this.#failed.filter(({ call }) => !call.isAwaited);
     // The handler's own error is the request's.
     const first = c.error || hasThrown ? undefined : failed.shift();
@@ -203,6 +209,7 @@ export class RequestSession<T extends object> implements Session<T> {
     if (hasThrown) setNextHeaders(c, this.#setCookies);
     // Without a response, Hono says so.
     else if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
+    if (c.finalized && this.#setCookies.length > 0) SETTER.set(c.res, this);
     if (first) throw first.error;
   }
 
@@ -274,7 +281,21 @@ export class RequestSession<T extends object> implements Session<T> {
     const maxAge = this.#isPermanent ? stored.ttl : null;
     const header = this.settings.cookie.header(stored.cookie, this.#cookieTexts, maxAge);
     this.#keep(stored);
-    if (!this.#isFinished) this.#setCookies = [header];
+    this.#setNext([header]);
+  }
+
+  #setNext(setCookies: readonly string[]): void {
+    if (this.#isFinished) return;
+    this.#setCookies = setCookies;
+    this.#changedAt = ++changes;
+  }
+
+  /** Whether another session has set the same cookie, by a later change. */
+  #isOutdated(response: Response): boolean {
+    const other = SETTER.get(response);
+    return other !== undefined && other.#changedAt > this.#changedAt &&
+      other.settings.cookie.name === this.settings.cookie.name &&
+      other.#cookieTexts.attributes === this.#cookieTexts.attributes;
   }
 
   #requireResponse(what: "change" | "create" | "rotate" | "destroy"): void {

@@ -57,18 +57,10 @@ export function setResponseHeaders(c: Context, setCookies: readonly string[]): v
 function setHeaders(headers: Headers, setCookies: readonly string[]): void {
   if (!/(^|,)\s*Cookie\s*(,|$)/i.test(headers.get("Vary") ?? "")) headers.append("Vary", "Cookie");
   if (setCookies.length === 0) return;
-  // A middleware may have copied a response that already has them; and an app within this one, as
-  // by methodOverride() or mount(), has set the cookie after this session did.
-  const sent = headers.getSetCookie().map(cookieOf);
-  for (const it of setCookies) {
-    if (!sent.includes(cookieOf(it))) headers.append("Set-Cookie", it);
-  }
+  // A middleware may have copied a response that already has them.
+  const sent = headers.getSetCookie();
+  for (const it of setCookies) if (!sent.includes(it)) headers.append("Set-Cookie", it);
   headers.set("Cache-Control", "no-store");
-}
-
-/** Returns what tells the cookie of a header from others: its name, path and domain. */
-function cookieOf(setCookie: string): string {
-  return setCookie.match(/^[^=]*=|;\s*(?:Path|Domain)=[^;]*/gi)?.join("") ?? "";
 }
 
 /** Returns whether the response can still have other headers. */

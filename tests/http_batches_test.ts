@@ -14,6 +14,7 @@ import {
   isUnavailable,
   PATIENT,
 } from "./helpers/http_store.ts";
+import { eventually } from "./helpers/programs.ts";
 
 Deno.test("httpStore() sends the writes of one turn as one request, and the reads as another", async () => {
   const { store, below, bodies, open } = gated();
@@ -164,7 +165,7 @@ Deno.test("httpStore() has one request with writes under way, and up to four wit
   for (const [i, key] of ["a", "b", "c", "d", "e", "f"].entries()) {
     calls.push(store.get(key), store.set(key, json(1)));
     // A write and a read, then three more reads.
-    while (bodies.length < Math.min(i + 2, 5)) await delay(1);
+    await eventually("a request", () => Promise.resolve(bodies.length >= Math.min(i + 2, 5)));
   }
   await delay(5); // in which no other is sent
   const sent = (op: string) =>

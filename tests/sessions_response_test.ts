@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Context, type Handler, Hono } from "hono";
 import { every, except, some } from "hono/combine";
+import { deleteCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { methodOverride } from "hono/method-override";
 import { streamText } from "hono/streaming";
@@ -104,6 +105,50 @@ Deno.test("a login or logout within methodOverride() is not undone by the sessio
     assertEquals([browser.cookie, await user()], [null, "nobody"]);
   }
   await memory.close();
+});
+
+Deno.test("the session around an app within an app has the last word if it changes later", async () => {
+  const memory = memoryStore();
+  const add = (s: { count: number }) => ({ ...s, count: s.count + 1 });
+  for (const store of [new CookieSessionStore(KEY), new KeyValueSessionStore(memory)]) {
+    const options = { store, schema: Counted, permanent: true };
+    const inner = new Hono().use(sessions(options))
+      .get("/", async (c) => c.json(await c.var.session.update(add)));
+    const app = new Hono().use(sessions(options))
+      .use(async (c, next) => {
+        await next();
+        const { session } = c.var;
+        if (c.req.query("end")) await session.destroy();
+        else await session.update((s) => ({ ...s, count: 10 }));
+      })
+      .mount("/", inner.fetch);
+    const headers = { Cookie: `session=${(await store.create({ count: 1 })).cookie}` };
+    const lastCookie = async (path: string) => {
+      const response = await app.request(path, { headers });
+      return response.headers.getSetCookie().findLast((it) => it.startsWith("session=")) ?? "";
+    };
+    const [, cookie = ""] = /^session=([^;]+)/.exec(await lastCookie("/")) ?? [];
+    assertEquals((await store.load(cookie))?.data, { count: 10, _permanent: true });
+    assertMatch(await lastCookie("/?end=1"), /^session=; Max-Age=0/);
+  }
+  await memory.close();
+});
+
+Deno.test("the session is sent beside a cookie of its name that the app sets or deletes", async () => {
+  const app = new Hono()
+    .use(sessions({ store: new CookieSessionStore(KEY), schema: Counted }))
+    .get("/", async (c) => {
+      deleteCookie(c, "session");
+      return c.json(await c.var.session.update((s) => ({ ...s, count: 5 })));
+    })
+    .get("/upstream", async (c) => {
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      return new Response("", { headers: { "Set-Cookie": "session=theirs; Path=/" } });
+    });
+  for (const path of ["/", "/upstream"]) {
+    const last = (await app.request(path)).headers.getSetCookie().at(-1) ?? "";
+    assertMatch(last, /^session=ey.*; HttpOnly; SameSite=Lax; Path=\/$/, path);
+  }
 });
 
 Deno.test("an app within an app keeps the cookies of both, if their paths differ", async () => {

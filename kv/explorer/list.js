@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The list: a page of the keys under a prefix, or of those that a search has found, as they change. */
-import { byId, explorer, failed, part, say, unsay } from "./dom.js";
+import { byId, explorer, failed, focusRow, part, say, unsay } from "./dom.js";
 import { mark } from "./marks.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
@@ -169,6 +169,8 @@ async function refresh() {
 /** @param {Row[]} shown */
 function place(shown) {
   const focused = document.activeElement;
+  const focusedRow = focused?.closest("tr");
+  const place = focusedRow?.sectionRowIndex ?? 0;
   for (const row of rows.values()) if (!shown.includes(row)) row.element.remove();
   rows.clear();
   shown.forEach((row, i) => {
@@ -177,7 +179,8 @@ function place(shown) {
     const other = list.children[i];
     if (other !== row.element) list.insertBefore(row.element, other ?? null);
   });
-  if (focused instanceof HTMLElement && focused.isConnected) focused.focus();
+  if (focusedRow?.isConnected === false) focusRow(place);
+  else if (focused instanceof HTMLElement) focused.focus();
   markSoon();
 }
 

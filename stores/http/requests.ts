@@ -10,6 +10,9 @@ const STORE_ERRORS = [ChangesLost, InvalidArgument, StoreFull, StoreUnavailable]
 /** The longest answer that is read by default, in bytes: the echo of a body, with escapes. */
 const MAX_TEXT_BYTES = 2 * MAX_BODY_BYTES;
 
+/** How a 400 begins that blames an argument. Any other is not the caller's: the Host, say, is ours. */
+const MISTAKE = /^Cannot (use the key|use the prefix|list after)\b/;
+
 /** Which argument of a call a status blames. */
 type Mistakes = { readonly [status in 400 | 413]?: InvalidArgument["argument"] };
 
@@ -106,7 +109,9 @@ export class Requests {
 
   /** Returns the error for a request, or one operation, that the service did not do. */
   notDone(status: number, { detail, outcome }: Failure, mistakes: Mistakes = {}): Error {
-    const argument = status === 400 || status === 413 ? mistakes[status] : undefined;
+    const argument = status === 400 && MISTAKE.test(detail) || status === 413
+      ? mistakes[status]
+      : undefined;
     if (argument !== undefined) return new InvalidArgument(argument, detail);
     if (status === 507) return new StoreFull(`${this.#service}: ${detail}`);
     // An internal error may have come after the write.

@@ -112,7 +112,9 @@ function parse(cursor: string, listing: string, start: string): Position {
   const ahead = parseAhead(rest, start);
   if (of !== listing || scan === undefined || met === undefined || ahead === null) {
     const wanted = 'expected the "next" of this listing, since the servers last changed';
-    throw new InvalidArgument("after", `Cannot list after "${cursor}": ${wanted}`);
+    // The rest of a cursor of ours has keys in it.
+    const shown = cursor.length > 11 ? `${cursor.slice(0, 11)}…` : cursor;
+    throw new InvalidArgument("after", `Cannot list after "${shown}": ${wanted}`);
   }
   return { server: Number(server), scan, met: met.match(/.{11}/g) ?? [], ahead };
 }

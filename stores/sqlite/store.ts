@@ -64,7 +64,7 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   const { database, sql, syncs, findReplaced } = openDatabase(path, mustExist, sync);
   let clock = forwardOnly(now);
   const changes = new Changes();
-  let last: number | undefined; // the last revision that the reads of this turn see, once it is needed
+  let lastRead: number | undefined; // the last revision that the reads of a turn see, once one needs it
   let before = 0; // the last revision when this transaction began
   let revision = 0; // of this transaction's last write
   let ownCommit = 0; // the revision of the last transaction that this store committed
@@ -76,7 +76,7 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
 
   const transactions = transactionsOf(path, database, syncs, {
     begunReading() {
-      last = undefined;
+      lastRead = undefined;
     },
     begun() {
       checkReplaced();
@@ -119,10 +119,10 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
   function find(key: string): Found<Entry | null> {
     const row = sql.selectEntry.get(Buffer.from(key)) as unknown as Row | undefined;
     if (row === undefined) {
-      last ??= totals().revision;
+      lastRead ??= totals().revision; // for a write it does not matter
       // No commit after `before` has removed it: the only one is ours, and did not.
-      const isUntouched = last === ownCommit && !changed.has(key);
-      return { result: null, revision: isUntouched ? before : last };
+      const isUntouched = lastRead === ownCommit && !changed.has(key);
+      return { result: null, revision: isUntouched ? before : lastRead };
     }
     const [value, written, expires] = row;
     size += value.length;

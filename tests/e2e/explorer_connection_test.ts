@@ -31,6 +31,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("shows a time that no Date holds, as Redis may have", farFuture);
   await step("shows the time left by a Date that has whole seconds", wholeSeconds);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
+  await step("keeps the focus if a service that restarts has lost its entries", restartFocused);
   await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
 });
@@ -341,6 +342,21 @@ async function wholeSeconds(browser: Browser): Promise<void> {
 }
 
 /** Two people edit one entry, and the service loses it in between. */
+async function restartFocused(browser: Browser): Promise<void> {
+  const port = freePort();
+  const env = { DBM: ":memory:" };
+  const first = await startServer("kv.ts", { port, env });
+  await put(`${first.url}/a`, "1");
+  await using visited = await visit(browser, first.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"]]);
+  await page.focus(".delete");
+  await first[Symbol.asyncDispose]();
+  await using _ = await startServer("kv.ts", { port, env });
+  await rowsAre(page, []);
+  assertEquals(await page.evaluate(() => document.activeElement?.id), "prefix");
+}
+
 async function restart(browser: Browser): Promise<void> {
   const port = freePort();
   const env = { DBM: ":memory:" };

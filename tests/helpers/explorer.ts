@@ -36,9 +36,19 @@ export async function answer(page: Page, button: "Cancel" | "Delete" | "Discard"
   return question;
 }
 
-/** Clicks on what a list may move between two messages of a mouse. */
+/**
+ * Clicks on what a list may move between two messages of a mouse.
+ *
+ * @throws {Error} If a mouse would hit something else
+ */
 export async function press(page: Page, selector: string): Promise<void> {
-  await page.$eval(selector, (element) => (element as HTMLElement).click());
+  await page.$eval(selector, (element, selector) => {
+    element.scrollIntoView({ block: "center", behavior: "instant" });
+    const { x, y, width, height } = element.getBoundingClientRect();
+    const hit = document.elementFromPoint(x + width / 2, y + height / 2);
+    if (!element.contains(hit)) throw new Error(`A mouse would not hit ${selector}`);
+    (element as HTMLElement).click();
+  }, selector);
 }
 
 /** The text of what a selector finds, or nothing. */
