@@ -40,7 +40,7 @@ export function accessOf(
   };
 }
 
-/** Returns the store of a request that writes. @throws {HTTPException} 403 if it may only read */
+/** @throws {HTTPException} 403 if a request that writes may only read */
 export function writing(c: KvContext): Store {
   const { canWrite, store } = c.get("access");
   if (!canWrite) throw readOnlyToken();

@@ -54,8 +54,9 @@ export function putText(
   { ttl, ifRevision }: TtlOption & RevisionOption,
 ): string {
   const seconds = ttl === undefined ? "" : `,"ttl":${ttl}`;
-  const revision = JSON.stringify(readable(ifRevision) ?? null);
-  const condition = ifRevision === undefined ? "" : `,"ifRevision":${revision}`;
+  const condition = ifRevision === undefined
+    ? ""
+    : `,"ifRevision":${JSON.stringify(readable(ifRevision))}`;
   return `{"op":"put","key":${JSON.stringify(key)}${seconds}${condition},"value":${value}}`;
 }
 
