@@ -14,6 +14,8 @@ const syncInThread: Sync = promisify(fdatasync);
 const QUICK = 1;
 /** After a slower sync, none blocks for this many times as long. */
 const REST = 1000;
+/** How long a sync has to take, in milliseconds, so that a pause before the next one makes writes faster. */
+const LONG = 3;
 
 export class Syncs {
   // SQLite's POSIX locks are on other files: closing any descriptor of those would release them.
@@ -24,6 +26,8 @@ export class Syncs {
   #newest = 0;
   #syncing: Promise<void> | undefined;
   #slowUntil = 0;
+  /** How long the last sync took, in milliseconds. */
+  #took = 0;
   /**
    * Why a sync has failed. The system may have dropped what it could not write, and a later sync
    * succeed without it: nothing may be written until the file is opened again.
@@ -39,9 +43,9 @@ export class Syncs {
     else this.#file = openSync(path, "r+");
   }
 
-  /** Whether syncs are slow, and so run in a thread. */
-  get isSlow(): boolean {
-    return performance.now() < this.#slowUntil;
+  /** Whether the last sync took so long that the next one should wait a millisecond for more writes. */
+  get isLong(): boolean {
+    return this.#took > LONG;
   }
 
   /** Whether a commit is known to be on disk. */
@@ -74,9 +78,7 @@ export class Syncs {
     const newest = this.#newest;
     const file = this.#file as number;
     try {
-      if (this.sync) await this.sync(file);
-      else if (this.isSlow) await syncInThread(file);
-      else this.#syncAtOnce(file);
+      await (this.sync ?? this.#syncFile)(file);
       this.#synced = newest;
     } catch (cause) {
       const message = `a sync failed (${(cause as Error).message}): restart to use the file again`;
@@ -84,10 +86,13 @@ export class Syncs {
     }
   }
 
-  #syncAtOnce(file: number): void {
+  readonly #syncFile: Sync = async (file) => {
     const start = performance.now();
-    fdatasyncSync(file);
+    const isInThread = start < this.#slowUntil;
+    if (isInThread) await syncInThread(file);
+    else fdatasyncSync(file);
     const end = performance.now();
-    if (end - start > QUICK) this.#slowUntil = end + REST * (end - start);
-  }
+    this.#took = end - start;
+    if (!isInThread && this.#took > QUICK) this.#slowUntil = end + REST * this.#took;
+  };
 }

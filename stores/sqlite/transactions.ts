@@ -121,7 +121,7 @@ export function transactionsOf(
       await new Promise((resolve) => setImmediate(resolve));
       await writeSome();
       // Callers who were just answered may write again within a millisecond, and share the next sync.
-      if (pending.length > 0 && syncs.isSlow) await delay(1);
+      if (pending.length > 0 && syncs.isLong) await delay(1);
     }
     writing = undefined;
   }
