@@ -17,6 +17,7 @@ const MEMORY_POST = "ours, POST /, memory";
 const MEMORY_PUT = "ours, PUT /key, memory";
 const BARE = "Deno.serve, one short text";
 const GET_LIMIT = "Deno.serve, GET /key by hand, SQLite";
+const POST_LIMIT = "Deno.serve, POST / by hand, SQLite, synced";
 const MEMORY_GET_LIMIT = "Deno.serve, GET /key by hand, memory";
 const WEBDIS_GET = "Webdis GET";
 const WEBDIS_SET = "Webdis SET, not synced";
@@ -42,13 +43,15 @@ export async function keyValues(options: Options): Promise<string> {
       [await servers.kv(":memory:"), MEMORY_GET, MEMORY_POST, MEMORY_PUT],
     ] as const
   ) {
-    add(post, "ours", store, (key) => write("POST", "/", JSON_TYPE, `{"${key}":"value"}`));
+    add(post, "ours", store, postOf);
     add(put, "ours", store, (key) => write("PUT", `/${key}`, JSON_TYPE, '"value"'));
     add(get, "ours", store, (key) => read(`/${key}`));
   }
   add(BARE, "limit", await servers.limit("deno.js"), (key) => read(`/${key}`));
   const FILE = join(await servers.directory(), "entries.db");
-  add(GET_LIMIT, "limit", await servers.limit("entry.js", { FILE }), (key) => read(`/${key}`));
+  const byHand = await servers.limit("entry.js", { FILE });
+  add(GET_LIMIT, "limit", byHand, (key) => read(`/${key}`));
+  add(POST_LIMIT, "limit", byHand, postOf);
   add(MEMORY_GET_LIMIT, "limit", await servers.limit("entry.js"), (key) => read(`/${key}`));
 
   const webdis = await servers.webdis(await servers.redis());
@@ -78,6 +81,7 @@ export async function keyValues(options: Options): Promise<string> {
     [GET, WEBDIS_GET],
     [GET, ETCD_GET],
     [MEMORY_GET, MEMORY_GET_LIMIT],
+    [POST, POST_LIMIT],
     [POST, ETCD_PUT],
     [POST, WEBDIS_SET],
     [PUT, ETCD_PUT],
@@ -102,6 +106,10 @@ async function sendEach({ url }: Started, lines: Line[]): Promise<void> {
 
 function forKeys(line: (key: string) => Line): Line[] {
   return Array.from({ length: KEYS }, (_, i) => line(`key${i}`));
+}
+
+function postOf(key: string): Line {
+  return write("POST", "/", JSON_TYPE, `{"${key}":"value"}`);
 }
 
 function read(path: string): Line {
