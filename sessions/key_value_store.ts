@@ -139,9 +139,9 @@ export class KeyValueSessionStore implements SessionStore {
     if (key === null) return null;
     // In turn within this process: in parallel they would only conflict with each other.
     return await this.#queue.run(key, async () => {
-      const end = performance.now() + MAX_TRYING;
       const cached = this.#cache.get(key) ?? null;
       let entry = cached ?? await this.#store.get(key);
+      const end = performance.now() + MAX_TRYING; // a read may have taken longer
       for (let conflicts = 0; performance.now() < end; conflicts++) {
         try {
           const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);

@@ -259,6 +259,16 @@ Deno.test("an update that refuses what another process has changed meanwhile is 
   assertMatch(String(await assertRejects(() => one.update(cookie, take))), /nothing left/);
 });
 
+Deno.test("an update is tried once, however long its first read took", async () => {
+  await using memory = scoped(memoryStore());
+  const { cookie } = await new KeyValueSessionStore(memory).create({ count: 1 });
+  let time = 0;
+  using _ = replaced(performance, { now: () => time });
+  const slow = storeWith(memory, () => time += 6000);
+  const updated = await new KeyValueSessionStore(slow).update(cookie, async () => ({ count: 2 }));
+  assertEquals(updated?.data, { count: 2 });
+});
+
 Deno.test("a destroyed session is not brought back by an update under way", async () => {
   await using memory = scoped(memoryStore());
   const [here, there] = [0, 1].map(() => testApp({ store: new KeyValueSessionStore(memory) }));
