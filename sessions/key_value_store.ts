@@ -69,8 +69,9 @@ export class KeyValueSessionStore implements SessionStore {
   readonly #lifetimes: Lifetimes;
   readonly #cache: LRUCache<string, Entry>;
   readonly #queue = new KeyedQueue();
-  /** How far the store's clock is ahead of ours, in milliseconds; null until the first write. */
+  /** How far the store's clock is ahead of ours, in milliseconds; null until a write shows it. */
   #clockAhead: number | null = null;
+  #lastTime = -Infinity;
 
   /**
    * Keeps sessions in `store`, which the caller closes.
@@ -273,7 +274,7 @@ export class KeyValueSessionStore implements SessionStore {
       const entry = await this.#store.set(key, text, { ttl, ifRevision });
       this.#cache.set(key, entry);
       const { expires } = entry;
-      if (expires !== null) this.#clockAhead = expires - ttl * 1000 - this.#lifetimes.now() * 1000;
+      if (expires !== null) this.#clockAhead = expires - ttl * 1000 - this.#now() * 1000;
       return entry;
     } catch (error) {
       this.#cache.delete(key);
@@ -291,8 +292,16 @@ export class KeyValueSessionStore implements SessionStore {
    * only a write shows how far that clock is from ours.
    */
   #ttlOf({ expires }: Entry): number | null {
+    const now = this.#now();
     if (expires === null || this.#clockAhead === null) return null;
-    return Math.floor((expires - this.#clockAhead) / 1000) - this.#lifetimes.now();
+    return Math.floor((expires - this.#clockAhead) / 1000) - now;
+  }
+
+  /** Whole seconds since 1970. Once our clock was set back, we no longer know how far the other is ahead. */
+  #now(): number {
+    const now = this.#lifetimes.now();
+    if (now < this.#lastTime) this.#clockAhead = null;
+    return this.#lastTime = now;
   }
 
   /** Returns the store's key for a cookie, or null: what is not an id costs no call. */
