@@ -394,6 +394,20 @@ Deno.test("sqliteStore() opens a link to its file, and notices that the log besi
   await Deno.rename(`${file}.moved`, `${file}-wal`);
 });
 
+test("sqliteStore() opens no file with two names, which would have two logs", async (path) => {
+  await using store = scoped(sqliteStore(path));
+  await Deno.link(path, `${path}.2`);
+  for (const mustExist of [false, true]) {
+    for (const name of [path, `${path}.2`]) {
+      assertThrows(() => sqliteStore(name, { mustExist }), StoreUnavailable, "has several names");
+    }
+  }
+  await store.set("a", json(1));
+  await Deno.remove(`${path}.2`);
+  await using other = scoped(sqliteStore(path));
+  assertEquals((await other.get("a"))?.value, "1");
+});
+
 test("sqliteStore() does not close over the writes of a process with another log", async (path) => {
   const value = json("x".repeat(1000));
   const store = sqliteStore(path);

@@ -100,10 +100,17 @@ export function openDatabase(path: string, mustExist: boolean, sync?: Sync) {
   }
 }
 
-/** @throws {Error} If it is not a file, or there is none or an empty one, and a log of another */
+/**
+ * @throws {Error} If it is not a file, or one with several names; or if there is none or an empty one,
+ * and a log of another
+ */
 function prepareFile(path: string, mustExist: boolean): void {
   const file = statSync(path, { throwIfNoEntry: mustExist });
   if (file?.isFile() === false) throw new Error("it is not a file");
+  if (file && file.nlink > 1) {
+    // SQLite takes the log of the name that it is given, and closes each over the writes of the others.
+    throw new Error("it has several names (hard links), and would get a log by each: keep one");
+  }
   if (file?.size) return;
   const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink();
   const log = `${isLink ? resolve(dirname(path), readlinkSync(path)) : path}-wal`;
