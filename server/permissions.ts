@@ -1,5 +1,5 @@
 /** The permissions that a server needs for its configuration, and no others. */
-import { realpathSync } from "node:fs";
+import { lstatSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { parseRedisUrl } from "../stores/redis/url.ts";
 import { ConfigError, SETTINGS } from "./config.ts";
@@ -61,13 +61,16 @@ function addresses(host: string): string[] {
 function withoutLinks(path: string): string {
   try {
     return realpathSync(path);
-  } catch {
-    // It is created by the server.
-  }
-  try {
-    return join(realpathSync(dirname(path)), basename(path));
   } catch (cause) {
-    if (!(cause instanceof Deno.errors.NotCapable)) return path; // the server says what is wrong
+    if ((cause as { code?: string }).code === "ELOOP") return path; // the server says what is wrong
+  }
+  // It is created by the server, where a link may lead to it.
+  try {
+    const file = join(realpathSync(dirname(path)), basename(path));
+    const isLink = lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink();
+    return isLink ? withoutLinks(resolve(dirname(file), readlinkSync(file))) : file;
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotCapable)) return path; // as above
     const hint = "Deno opens no file of /dev, /proc or /sys without all rights";
     throw new ConfigError(`Cannot use "${path}" as a store: ${hint}`, { cause });
   }

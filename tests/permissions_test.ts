@@ -117,8 +117,11 @@ Deno.test("deno task kv opens a file that a link leads to", async () => {
   await Deno.mkdir(join(directory.path, "real"));
   const link = join(directory.path, "link");
   await Deno.symlink(join(directory.path, "real"), link);
-  for (const count of [0, 1]) {
-    const env = { DBM: join(link, "kv.db"), PORT: `${freePort()}` };
+  const missing = join(directory.path, "missing.db");
+  await Deno.symlink(join("real", "other.db"), missing);
+  const files = [[join(link, "kv.db"), 0], [join(link, "kv.db"), 1], [missing, 0]] as const;
+  for (const [DBM, count] of files) {
+    const env = { DBM, PORT: `${freePort()}` };
     await using kv = new Program(Deno.execPath(), ["task", "kv"], { env });
     const [, url = "", entries] = await kv.printed(/kv: (\S+) .*entries: (\d)/);
     assertEquals(entries, `${count}`);

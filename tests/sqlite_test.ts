@@ -302,6 +302,8 @@ test(
     const link = join(directory, "links", "kv.db");
     await Deno.symlink(path, link);
     assertThrows(() => sqliteStore(link), StoreUnavailable, wanted);
+    await Deno.symlink(link, `${link}.2`);
+    assertThrows(() => sqliteStore(`${link}.2`), StoreUnavailable, wanted);
     await Deno.create(path).then((file) => file.close());
     assertThrows(() => sqliteStore(path), StoreUnavailable, wanted);
     assertEquals(await Deno.readTextFile(`${path}-wal`), "the last writes");

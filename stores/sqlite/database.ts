@@ -112,14 +112,18 @@ function prepareFile(path: string, mustExist: boolean): void {
     throw new Error("it has several names (hard links), and would get a log by each: keep one");
   }
   if (file?.size) return;
-  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink();
-  const log = `${isLink ? resolve(dirname(path), readlinkSync(path)) : path}-wal`;
+  let target = path;
+  while (lstatSync(target, { throwIfNoEntry: false })?.isSymbolicLink()) {
+    target = resolve(dirname(target), readlinkSync(target));
+  }
+  const log = `${target}-wal`;
   if (statSync(log, { throwIfNoEntry: false })?.size) {
     // SQLite would delete it, with the last writes of a file that was moved without it.
     throw new Error(`its log is there without it: move "${log}" to its file, or delete it`);
   }
   // SQLite would let others read it: keys may be session ids. The files beside it get its mode.
-  if (!file) closeSync(openSync(path, "a", 0o600));
+  // By no link: without all rights, Deno creates no file through one.
+  if (!file) closeSync(openSync(target, "a", 0o600));
 }
 
 const IS_FULL = ": is the disk full? A store needs 64 KiB to begin";
