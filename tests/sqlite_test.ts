@@ -396,6 +396,19 @@ Deno.test("sqliteStore() opens a link to its file, and notices that the log besi
   await Deno.rename(`${file}.moved`, `${file}-wal`);
 });
 
+test("sqliteStore() closes when its directory can no longer be read", async (path, directory) => {
+  const store = sqliteStore(path);
+  await store.set("a", json(1));
+  await Deno.rename(directory, `${directory}.moved`);
+  await Deno.symlink(directory, directory);
+  await assertRejects(() => store.set("a", json(2)), StoreUnavailable, "ELOOP");
+  await store.close();
+  await Deno.remove(directory);
+  await Deno.rename(`${directory}.moved`, directory);
+  await using other = scoped(sqliteStore(path));
+  assertEquals((await other.get("a"))?.value, "1");
+});
+
 test("sqliteStore() opens no file with two names, which would have two logs", async (path) => {
   await using store = scoped(sqliteStore(path));
   await Deno.link(path, `${path}.2`);

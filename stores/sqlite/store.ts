@@ -110,6 +110,15 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
     }
   }
 
+  /** Whether a file was replaced, or its directory can no longer be read. */
+  function isLost(): boolean {
+    try {
+      return findReplaced() !== null;
+    } catch {
+      return true; // each write has said why
+    }
+  }
+
   function totals(): { revision: number; count: number } {
     const row = sql.selectTotals.get();
     if (row === undefined) throw new Error("it is damaged: the table totals is empty");
@@ -245,8 +254,8 @@ export function sqliteStore(path: string, options: SqliteOptions = {}): Store {
       clearInterval(timer);
       await transactions.close();
       await syncs.close();
-      if (findReplaced() === null && syncs.failure === undefined) database.close();
-      else abandoned.push(database);
+      if (isLost() || syncs.failure !== undefined) abandoned.push(database);
+      else database.close();
     },
   });
 }
