@@ -12,8 +12,8 @@ export type Sync = (file: number) => Promise<void>;
 const syncInThread: Sync = promisify(fdatasync);
 /** How long a sync may block, in milliseconds: a thread costs other calls as much. */
 const QUICK = 1;
-/** After a slower sync, none blocks for this many times as long. */
-const REST = 1000;
+/** How many syncs after a slower one run in a thread. */
+const REST = 200;
 /** How long a sync has to take, in milliseconds, so that a pause before the next one makes writes faster. */
 const LONG = 3;
 
@@ -25,7 +25,8 @@ export class Syncs {
   /** The newest commit that this process has made or seen. */
   #newest = 0;
   #syncing: Promise<void> | undefined;
-  #slowUntil = 0;
+  /** How many of the next syncs run in a thread. */
+  #inThread = 0;
   /** How long the last sync took, in milliseconds. */
   #took = 0;
   /**
@@ -88,11 +89,9 @@ export class Syncs {
 
   readonly #syncFile: Sync = async (file) => {
     const start = performance.now();
-    const isInThread = start < this.#slowUntil;
-    if (isInThread) await syncInThread(file);
+    if (this.#inThread > 0) await syncInThread(file);
     else fdatasyncSync(file);
-    const end = performance.now();
-    this.#took = end - start;
-    if (!isInThread && this.#took > QUICK) this.#slowUntil = end + REST * this.#took;
+    this.#took = performance.now() - start;
+    this.#inThread = this.#took > QUICK ? REST : Math.max(0, this.#inThread - 1);
   };
 }
