@@ -1,72 +1,67 @@
 /**
- * The entries of the memory store, in the order of their keys: in short sorted arrays, so that a write
- * moves only a few entries.
+ * The entries of the memory store, and their keys in order: in short sorted arrays, so that a new one
+ * moves only a few others.
  */
 import type { Entry } from "./store.ts";
 
 /** Entries by key, in the order of the UTF-8 bytes of the keys. */
 export class SortedEntries {
-  /** In order. None is empty, except the only one of an empty store. */
-  readonly #chunks: Entry[][] = [[]];
-  #size = 0;
+  readonly #entries = new Map<string, Entry>();
+  /** The keys, in order. None is empty, except the only one of an empty store. */
+  readonly #chunks: string[][] = [[]];
 
-  /** @param longest The most entries in a chunk, at least 2 */
+  /** @param longest The most keys in a chunk, at least 2 */
   constructor(readonly longest = 128) {}
 
   get size(): number {
-    return this.#size;
+    return this.#entries.size;
   }
 
-  /** How many entries each chunk has, for tests and measurements. */
+  /** How many keys each chunk has, for tests and measurements. */
   get chunks(): number[] {
     return this.#chunks.map((chunk) => chunk.length);
   }
 
   get(key: string): Entry | null {
-    const { chunk, index } = this.#find(key);
-    const entry = chunk[index];
-    return entry?.key === key ? entry : null;
+    return this.#entries.get(key) ?? null;
   }
 
   set(entry: Entry): void {
+    const { size } = this;
+    this.#entries.set(entry.key, entry);
+    if (this.size === size) return;
     const { chunk, index, at } = this.#find(entry.key);
-    if (chunk[index]?.key === entry.key) {
-      chunk[index] = entry;
-      return;
-    }
-    chunk.splice(index, 0, entry);
-    this.#size++;
+    chunk.splice(index, 0, entry.key);
     if (chunk.length > this.longest) {
       this.#chunks.splice(at + 1, 0, chunk.splice(chunk.length >>> 1));
     }
   }
 
   delete(key: string): void {
+    if (!this.#entries.delete(key)) return;
     const { chunk, index, at } = this.#find(key);
-    if (chunk[index]?.key !== key) return;
     chunk.splice(index, 1);
-    this.#size--;
     this.#join(at);
     this.#join(at - 1);
   }
 
   /** Returns the first entries whose keys are `start` or after it, at most `count`. */
   from(start: string, count: number): Entry[] {
-    const found: Entry[] = [];
+    const keys: string[] = [];
     let { at, index } = this.#find(start);
-    for (; at < this.#chunks.length && found.length < count; at++, index = 0) {
-      found.push(...(this.#chunks[at] as Entry[]).slice(index, index + count - found.length));
+    for (; at < this.#chunks.length && keys.length < count; at++, index = 0) {
+      keys.push(...(this.#chunks[at] as string[]).slice(index, index + count - keys.length));
     }
-    return found;
+    return keys.map((key) => this.#entries.get(key) as Entry);
   }
 
   /** Returns where a key is, or where it would be inserted. */
-  #find(key: string): { at: number; chunk: Entry[]; index: number } {
+  #find(key: string): { at: number; chunk: string[]; index: number } {
     const chunks = this.#chunks;
     const last = chunks.length - 1;
-    const at = Math.min(last, firstNotBefore(chunks, key, (chunk) => chunk.at(-1)?.key ?? ""));
-    const chunk = chunks[at] as Entry[];
-    return { at, chunk, index: firstNotBefore(chunk, key, (entry) => entry.key) };
+    const at = Math.min(last, firstNotBefore(chunks, key, (chunk) => chunk.at(-1) ?? ""));
+    const chunk = chunks[at] as string[];
+    return { at, chunk, index: firstNotBefore(chunk, key, (key) => key) };
   }
 
   /** Joins a chunk with the next one, if one is empty or both are short. */
