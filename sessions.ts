@@ -114,7 +114,7 @@ export interface SessionsOptions<T extends object, Name extends string = "sessio
  * await memory.close();
  * ```
  */
-export function sessions<T extends object, Name extends string = "session">(
+export function sessions<T extends object, const Name extends string = "session">(
   options: SessionsOptions<T, Name>,
 ): MiddlewareHandler<{ Variables: Record<Name, Session<T>> }> {
   checkOptions("sessions()", options, {

@@ -115,6 +115,22 @@ import { type Session } from "@counter/sessions";
 export const user = (session: Session<{ name: string }>): Promise<number> => session.read();
 `;
 
+/** Two sessions, of which TypeScript 5.8 took the second's name for any. */
+const TWO_SESSIONS = `
+import { CookieSessionStore, sessions } from "@counter/sessions";
+import { Hono } from "hono";
+import { z } from "zod";
+
+const store = new CookieSessionStore("a secret key of 16 characters or more");
+const [auth, prefs] = [z.object({ user: z.string() }), z.object({ theme: z.string() })];
+export const app = new Hono()
+  .use(sessions({ store, schema: auth }))
+  .use(sessions({ store, schema: prefs, name: "prefs" }))
+  .get("/", async (c) => c.text((await c.var.prefs.read()).theme))
+  // @ts-expect-error: no session has this name
+  .get("/mistake", (c) => c.text(c.var.perfs));
+`;
+
 /** Stores whose engines the runtime has, and one that it lacks. */
 const WITHOUT_ENGINE = `
 import { openStore } from "@counter/sessions/stores";
@@ -153,7 +169,8 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       // Bun serves what its main program exports as default.
       await Deno.writeTextFile(join(path, "main.ts"), `import "./first.ts"; import "./every.ts";`);
     }
-    const others = ["typescript@7", "esbuild@0.28", "@types/node@24", WORKERD];
+    const compilers = ["typescript@7", "older-typescript@npm:typescript@5.8"];
+    const others = [...compilers, "esbuild@0.28", "@types/node@24", WORKERD];
     const nodes = [`${NODE}@24`, `oldest-node@npm:${NODE}@22.16.0`];
     await succeed("npm", [...INSTALL, ...nodes, `${BUN}@1`, ...others], tools);
     await succeed("npm", [...INSTALL, tarball, "hono", "zod"], app);
@@ -199,6 +216,9 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
     // Without the types of browsers, and with every declaration checked.
     const noBrowser = ["--target", "es2024", "--lib", "es2024", "--skipLibCheck", "false"];
     await succeed(tool(".bin/tsc"), [...args, ...noBrowser, "every.ts"], app);
+    await Deno.writeTextFile(join(app, "two.ts"), TWO_SESSIONS);
+    const older = [tool("older-typescript/bin/tsc"), ...args, "--noUncheckedIndexedAccess"];
+    await succeed(node, [...older, "--skipLibCheck", "two.ts"], app);
     const { stdout } = await runToEnd(tool(".bin/tsc"), [...args, "mistake.ts"], { cwd: app });
     assertMatch(stdout, /^mistake\.ts\(3,.*'Promise<Readonly<\{ name: string; \}>>'/);
   });
