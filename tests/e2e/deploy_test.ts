@@ -9,7 +9,7 @@ import {
 import { join } from "node:path";
 import { counter } from "../../counter.ts";
 import { kv } from "../../kv.ts";
-import { KeyValueSessionStore } from "../../sessions.ts";
+import { CookieSessionStore, KeyValueSessionStore } from "../../sessions.ts";
 import { memoryStore } from "../../stores/memory.ts";
 import {
   freePort,
@@ -116,6 +116,15 @@ testWithNginx("serves the counter under a path prefix", async ({ get, https }) =
   assertEquals(reset.status, 303);
   assertEquals(new URL(reset.headers.get("Location") ?? "", reset.url).href, `${https}/counter/`);
 });
+
+testWithNginx("passes on the largest cookie that browsers take", async ({ get, https }) => {
+  const store = new CookieSessionStore("s".repeat(32));
+  const noise = crypto.getRandomValues(new Uint8Array(2200)).toBase64();
+  const { cookie } = await store.create({ count: 1, noise });
+  const response = await get(`${https}/counter/`, { headers: { Cookie: `session=${cookie}` } });
+  assertMatch(await response.text(), /Count: 2/);
+  assert((response.headers.get("Set-Cookie") ?? "").length > 4000);
+}, { USE_SESSION_STORE: false });
 
 testWithNginx("gives no session id to who may read the service", async (site) => {
   const { get, https, token } = site;
@@ -233,14 +242,18 @@ interface Site {
 }
 
 /** Registers a test of both servers behind an nginx, all with the settings on the page. */
-function testWithNginx(promise: string, run: (site: Site) => Promise<void>): void {
+function testWithNginx(
+  promise: string,
+  run: (site: Site) => Promise<void>,
+  changes: Record<string, unknown> = {},
+): void {
   testWith(["nginx", "openssl"], `DEPLOY.md has an nginx that ${promise}`, async () => {
     await using directory = await temporaryDirectory();
     const KV_TOKEN = "t".repeat(32);
     const SECRET_KEY = "s".repeat(32);
     const KV_READ_TOKEN = "r".repeat(32);
     const settings = JSON.parse(block('"KV_TOKEN": "<openssl'));
-    const config = { ...settings, KV_TOKEN, KV_READ_TOKEN, SECRET_KEY };
+    const config = { ...settings, KV_TOKEN, KV_READ_TOKEN, SECRET_KEY, ...changes };
     await using kv = await startServer("kv.ts", { config });
     const KV_URL = kv.url;
     await using counter = await startServer("counter.ts", { config: { ...config, KV_URL } });
