@@ -55,7 +55,11 @@ export type Handler = (c: KvContext) => Answer | Promise<Answer>;
 /** An HTTP date's year has four digits. Another program of a Redis may have set a later time. */
 const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
-const ENTRY_HEADERS = { ...JSON_HEADERS, "Cache-Control": "no-cache", "Vary": "Accept" };
+const ENTRY_HEADERS = {
+  ...JSON_HEADERS,
+  "Cache-Control": "no-cache, no-transform", // compressed by a proxy, it would have another tag
+  "Vary": "Accept",
+};
 
 export function jsonAnswer(value: unknown, headers: Record<string, string> = JSON_HEADERS): Answer {
   return { status: 200, headers, body: JSON.stringify(value) };
