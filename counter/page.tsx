@@ -4,7 +4,7 @@
  * between the constant parts. Rendering would take 30 µs a page, this takes 1.
  */
 import { Buffer } from "node:buffer";
-import { isLoopback } from "../server/guards.ts";
+import { isKnownHost, isLoopback } from "../server/guards.ts";
 import { Layout, pageHeaders, template } from "../server/layout.tsx";
 import type { SessionStore } from "../sessions.ts";
 import style from "./page.css" with { type: "text" };
@@ -18,7 +18,8 @@ export const COUNTER_HEADERS = {
 interface Load {
   data: { count: number };
   setCookie: string;
-  url: string;
+  /** The name and port that the browser asked for. */
+  host: string;
 }
 
 /** What the page says of a cookie that holds the session. */
@@ -50,14 +51,14 @@ export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: 
   const words = dataInCookie === "encrypted" ? ENCRYPTED : dataInCookie ? SIGNED : ID;
   const link = dataInCookie ? undefined : linkTo(kvUrl);
   const [page, pageWithLink] = [render(words), render(words, link)];
-  return ({ data, setCookie, url }) => {
+  return ({ data, setCookie, host }) => {
     const { count } = data;
     // The session or its id, and after it the signature.
     const [, start = "", marked = "", end = ""] = /^([^=]*=)([^.;]*)(.*)$/.exec(setCookie) ?? [];
     const holds = dataInCookie === true
       ? Buffer.from(marked, "base64url").toString()
       : JSON.stringify(data);
-    return (link && isLoopback(URL.parse(url)?.hostname ?? "") ? pageWithLink : page)({
+    return (link && isKnownHost(host, "localhost") ? pageWithLink : page)({
       count: String(count),
       start,
       marked,

@@ -42,9 +42,7 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
   if (site !== null) return site !== "same-origin" && site !== "none" && !isLink(request);
   const origin = headers.get("Origin");
   if (origin === null) return false;
-  const forwarded = trustProxy ? forwardedHost(headers) : undefined;
-  // HTTP/2 has no Host header.
-  const host = forwarded ?? headers.get("Host") ?? splitUrl(request.url).host;
+  const host = hostOf(request, trustProxy);
   // Either scheme: behind a proxy that terminates TLS they differ. An origin has no default port.
   return ["http", "https"].every((scheme) => URL.parse(`${scheme}://${host}`)?.origin !== origin);
 }
@@ -53,6 +51,13 @@ export function isCrossSite(request: Request, trustProxy: boolean): boolean {
 function isLink({ method, headers }: Request): boolean {
   return method === "GET" && headers.get("Sec-Fetch-Mode") === "navigate" &&
     headers.get("Sec-Fetch-Dest") === "document";
+}
+
+/** The name and port that the browser asked for. */
+export function hostOf({ headers, url }: Request, trustProxy: boolean): string {
+  const forwarded = trustProxy ? forwardedHost(headers) : undefined;
+  // HTTP/2 has no Host header.
+  return forwarded ?? headers.get("Host") ?? splitUrl(url).host;
 }
 
 /** The host that the client asked a proxy for; RFC 7239 for `Forwarded`. */

@@ -129,6 +129,10 @@ Deno.test("counter() links to the store's page only in browsers on this machine"
   for (const origin of ["http://counter.example", "https://localhost.example:5000"]) {
     assertNotMatch(await textOf(app.request(`${origin}/`)), link);
   }
+  // Apache asks for its own address, unless ProxyPreserveHost is on.
+  const headers = { "X-Forwarded-Host": "counter.example" };
+  const behindProxy = counter({ store, kvUrl: "http://localhost:5100/", trustProxy: true });
+  assertNotMatch(await textOf(behindProxy.request("http://127.0.0.1:5000/", { headers })), link);
   for (const kvUrl of ["http://kv.example:5100", "redis://localhost:6379", "kv.db"]) {
     const html = await textOf(counter({ store, kvUrl }).request("http://localhost:5000/"));
     assertNotMatch(html, /See what the store holds/, kvUrl);
