@@ -227,6 +227,29 @@ testWithNginx("an app's store can go through", async ({ https, token, certificat
   assertEquals(stdout, "1099 500002 a\n", stderr);
 });
 
+testWith(["nginx"], "DEPLOY.md has counters that restart in turns and fail no page", async () => {
+  await using directory = await temporaryDirectory();
+  const [port, first, second] = [freePort(), freePort(), freePort()];
+  const text = replaceAll(block("upstream counters"), [["5001", `${first}`], [
+    "5002",
+    `${second}`,
+  ]]);
+  const [upstream = "", pass = ""] = text.split(/(?=^proxy_pass)/m);
+  const site = `${upstream} server { listen 127.0.0.1:${port}; location /counter/ { ${pass} } }`;
+  await using _nginx = await startNginx(directory.path, site);
+  await using servers = new AsyncDisposableStack();
+  const start = async (port: number) => servers.use(await startServer("counter.ts", { port }));
+  for (const server of [await start(first), await start(second)]) {
+    await server.program.stop();
+    for (let i = 0; i < 4; i++) {
+      const response = await fetch(`http://127.0.0.1:${port}/counter/`);
+      await response.body?.cancel();
+      assertEquals(response.status, 200);
+    }
+    await start(Number(new URL(server.url).port));
+  }
+});
+
 /** Both servers behind an nginx. */
 interface Site {
   /** The port that sends browsers to https. */
