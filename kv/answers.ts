@@ -57,7 +57,8 @@ const LAST_HTTP_DATE = Date.UTC(9999, 11, 31, 23, 59, 59);
 export const JSON_HEADERS = { "Content-Type": "application/json", ...GUARD_HEADERS };
 const ENTRY_HEADERS = {
   ...JSON_HEADERS,
-  "Cache-Control": "no-cache, no-transform", // compressed by a proxy, it would have another tag
+  // Some caches do not know no-cache, and would go by Expires. Compressed, it would have another tag.
+  "Cache-Control": "no-cache, max-age=0, no-transform",
   "Vary": "Accept",
 };
 

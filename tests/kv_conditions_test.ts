@@ -31,7 +31,7 @@ test("answers 304 if the client has the current entry", async ({ app, store }) =
       assertEquals(response.status, 304, tags);
       assertEquals(Object.fromEntries(response.headers), {
         ...GUARDS,
-        "cache-control": "no-cache, no-transform",
+        "cache-control": "no-cache, max-age=0, no-transform",
         etag: `"${revision}"`,
         expires: new Date(NOW + 60_000).toUTCString(),
         vary: "Accept",

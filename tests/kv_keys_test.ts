@@ -9,7 +9,7 @@ import { etagOf, GUARDS, NOW, post, put, readProblem, test } from "./helpers/kv_
 /** The headers of a key's JSON, without a tag. */
 const HEADERS = {
   ...GUARDS,
-  "cache-control": "no-cache, no-transform",
+  "cache-control": "no-cache, max-age=0, no-transform",
   "content-type": "application/json",
   vary: "Accept",
 };
@@ -44,7 +44,7 @@ test("stores a value: 201 for a new key, 200 over another value", async ({ app }
   const created = await app.request("/foo", put('{"a": 1}'));
   assertEquals(created.status, 201);
   assertEquals(created.headers.get("Content-Type"), "application/json");
-  assertEquals(created.headers.get("Cache-Control"), "no-cache, no-transform");
+  assertEquals(created.headers.get("Cache-Control"), "no-cache, max-age=0, no-transform");
   assertEquals(created.headers.get("Expires"), null);
   assertEquals(await created.text(), '{"foo":{"a":1}}');
   const replaced = await app.request("/foo", put("[2]"));
