@@ -119,13 +119,17 @@ function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
   return { status, written: { revision, expires } };
 }
 
-/** @throws {UnexpectedAnswer} If the text is not the body of an error response */
+/** What a proxy answers while it cannot reach the service (RFC 9110, section 15.6). */
+const OF_A_PROXY = [502, 503, 504];
+
+/** @throws {UnexpectedAnswer} If neither the service nor a proxy in front answers so */
 export function readFailure(status: number, text: string): Failure {
   try {
     const problem = parse(text);
     if (typeof Object(problem).detail === "string") return failureOf(problem);
     throw otherJson();
   } catch (cause) {
+    if (OF_A_PROXY.includes(status)) return { detail: "a proxy cannot reach it" };
     throw new UnexpectedAnswer(`status ${status}`, { cause });
   }
 }

@@ -92,7 +92,11 @@ Deno.test("httpStore() says that another server is not a key-value service", asy
     [() => new Response(null, { status: 302, headers: location }), /it answered status 302$/],
     [() => new Response(null, { status: 307, headers: location }), /it answered status 307$/],
     [() => new Response("<h1>Not Found</h1>", { status: 404 }), /it answered status 404$/],
-    [() => new Response("<h1>Bad Gateway</h1>", { status: 502 }), /it answered status 502$/],
+    [() => new Response("<h1>It failed</h1>", { status: 500 }), /it answered status 500$/],
+    [
+      () => new Response("<h1>Bad Gateway</h1>", { ...html, status: 502 }),
+      /^http:\S+ answered 502: a proxy cannot reach it$/,
+    ],
   ];
   for (const [answer, message] of answers) {
     const { store, urls } = answeredBy(answer);
