@@ -24,7 +24,7 @@ import { failed, notFound } from "./counter/errors.tsx";
 import { operation } from "./counter/operation.ts";
 import { COUNTER_HEADERS, counterPage } from "./counter/page.tsx";
 import { type Config, ConfigError } from "./server/config.ts";
-import { hostOf, sameOriginOnly } from "./server/guards.ts";
+import { sameOriginOnly } from "./server/guards.ts";
 import { run } from "./server/program.ts";
 import { serve } from "./server/serve.ts";
 import {
@@ -60,7 +60,7 @@ export interface CounterOptions extends Omit<SessionsOptions<object>, "schema"> 
  * ```
  */
 export function counter({ kvUrl, check, ...options }: CounterOptions) {
-  const page = counterPage(options.store, kvUrl);
+  const page = counterPage(options, kvUrl);
   const app = new Hono();
   return app
     .route("/", operation(check ?? (() => options.store.load(crypto.randomUUID()))))
@@ -68,8 +68,7 @@ export function counter({ kvUrl, check, ...options }: CounterOptions) {
     .get("/", async (c) => {
       const session = c.get("session");
       const data = await session.update((s) => ({ ...s, count: s.count + 1 }));
-      const host = hostOf(c.req.raw, options.trustProxy ?? false);
-      const html = page({ data, setCookie: session.setCookie ?? "", host });
+      const html = page({ data, setCookie: session.setCookie ?? "", request: c.req.raw });
       return session.response(html, { headers: COUNTER_HEADERS });
     })
     .post("/reset", sameOriginOnly(options), async (c) => {

@@ -4,7 +4,7 @@
  * between the constant parts. Rendering would take 30 µs a page, this takes 1.
  */
 import { Buffer } from "node:buffer";
-import { isKnownHost, isLoopback } from "../server/guards.ts";
+import { hostOf, isKnownHost, isLoopback } from "../server/guards.ts";
 import { Layout, pageHeaders, template } from "../server/layout.tsx";
 import type { SessionStore } from "../sessions.ts";
 import style from "./page.css" with { type: "text" };
@@ -18,8 +18,7 @@ export const COUNTER_HEADERS = {
 interface Load {
   data: { count: number };
   setCookie: string;
-  /** The name and port that the browser asked for. */
-  host: string;
+  request: Request;
 }
 
 /** What the page says of a cookie that holds the session. */
@@ -47,18 +46,21 @@ const ID = {
 };
 
 /** Returns what makes the HTML of a load, with a link to a store on the browser's own machine. */
-export function counterPage({ dataInCookie }: SessionStore, kvUrl = ""): (load: Load) => string {
+export function counterPage(
+  { store: { dataInCookie }, trustProxy = false }: { store: SessionStore; trustProxy?: boolean },
+  kvUrl = "",
+): (load: Load) => string {
   const words = dataInCookie === "encrypted" ? ENCRYPTED : dataInCookie ? SIGNED : ID;
   const link = dataInCookie ? undefined : linkTo(kvUrl);
   const [page, pageWithLink] = [render(words), render(words, link)];
-  return ({ data, setCookie, host }) => {
+  return ({ data, setCookie, request }) => {
     const { count } = data;
     // The session or its id, and after it the signature.
     const [, start = "", marked = "", end = ""] = /^([^=]*=)([^.;]*)(.*)$/.exec(setCookie) ?? [];
     const holds = dataInCookie === true
       ? Buffer.from(marked, "base64url").toString()
       : JSON.stringify(data);
-    return (link && isKnownHost(host, "localhost") ? pageWithLink : page)({
+    return (link && isKnownHost(hostOf(request, trustProxy), "localhost") ? pageWithLink : page)({
       count: String(count),
       start,
       marked,
