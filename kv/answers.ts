@@ -146,14 +146,22 @@ function streamOf(
   parts: AsyncIterator<string> | undefined,
   held: Held,
 ): ReadableStream<Uint8Array> {
-  let rest = encoded(first);
+  let rest = counted(first);
   let isOver = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   /** Counts a part instead of the one before. */
-  function encoded(part: string): Uint8Array {
+  function counted(part: string): string {
     held.send(part);
-    return encoder.encode(part);
+    return part;
+  }
+
+  /** Takes bytes off the text, which many clients may share. */
+  function nextPiece(): Uint8Array {
+    const bytes = new Uint8Array(Math.min(PIECE_BYTES, 3 * rest.length));
+    const { read, written } = encoder.encodeInto(rest, bytes);
+    rest = rest.slice(read);
+    return bytes.subarray(0, written);
   }
 
   function startTimer(controller: ReadableStreamDefaultController<Uint8Array>): void {
@@ -168,7 +176,7 @@ function streamOf(
     if (isOver) return;
     isOver = true;
     clearTimeout(timer);
-    rest = new Uint8Array();
+    rest = "";
     // After a failure of the body, this rejects with the same error.
     parts?.return?.().catch(() => {});
   }
@@ -186,15 +194,14 @@ function streamOf(
             end();
             return controller.close();
           }
-          rest = encoded(value);
+          rest = counted(value);
         }
       } catch (error) {
         end();
         throw OUTSIDE.some((type) => error instanceof type) ? withoutStack(error) : error;
       }
       if (isOver) return;
-      const piece = rest.subarray(0, PIECE_BYTES);
-      rest = rest.subarray(PIECE_BYTES);
+      const piece = nextPiece();
       startTimer(controller);
       controller.enqueue(piece); // if the client has left, Deno cancels the stream in here
     },

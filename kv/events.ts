@@ -92,8 +92,7 @@ async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string>
       await pause();
       let text = "";
       while (result?.value !== undefined && text.length < PIECE_BYTES) {
-        const { id, key, entry }: Change = result.value;
-        text += `data: ${changeText(key, entry)}\nid: ${id}\n\n`;
+        text += eventText(result.value);
         reading = reader.read();
         // An error is thrown above, after these events were sent.
         result = await Promise.race([reading.catch(() => undefined), endOfTurn()]);
@@ -104,4 +103,14 @@ async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string>
     // The client reconnects with its Last-Event-ID, and gets the error then.
     if (!(error instanceof ChangesLost)) report(error);
   }
+}
+
+/** The last event: with many clients it is the next one, too. */
+let last: Change & { text: string } | undefined;
+
+function eventText({ id, key, entry }: Change): string {
+  if (last?.id !== id || last.key !== key || last.entry !== entry) {
+    last = { id, key, entry, text: `data: ${changeText(key, entry)}\nid: ${id}\n\n` };
+  }
+  return last.text;
 }

@@ -8,10 +8,14 @@ import { type Change, ChangesLost, type Entry, type Watch } from "./store.ts";
 /** How many changes back a watch can be resumed, at least. */
 export const MAX_CHANGES = 10_000;
 
+type Read = (key: string) => Promise<Entry | null>;
+
 export class Changes {
   /** Distinguishes this list from those of other processes, which also count from 0. */
   readonly #run = crypto.randomUUID().slice(0, 8);
   readonly #waiting = new Set<() => void>();
+  /** The reads under way, by the number of the change. */
+  readonly #reading = new Map<number, ReturnType<Read>>();
   /** At least the last `kept`, and fewer than twice as many. */
   #keys: string[] = [];
   /** The number of changes before the first of `#keys`. */
@@ -45,7 +49,7 @@ export class Changes {
   watch(
     prefix: string,
     since: string | undefined,
-    read: (key: string) => Promise<Entry | null>,
+    read: Read,
   ): Watch {
     let seen = since === undefined ? this.#forgotten + this.#keys.length : this.#parse(since);
     let passed = seen;
@@ -66,7 +70,7 @@ export class Changes {
           } else {
             seen++;
             if (!key.startsWith(prefix)) continue;
-            const change = { id: this.#id(seen), key, entry: await read(key) };
+            const change = { id: this.#id(seen), key, entry: await this.#read(seen, key, read) };
             if (!isCancelled) controller.enqueue(change);
             return;
           }
@@ -79,6 +83,16 @@ export class Changes {
       },
     }, { highWaterMark: 0 });
     return { changes, position: () => this.#id(passed) };
+  }
+
+  /** Reads the entry of a change, once for all watchers that deliver the change meanwhile. */
+  #read(seen: number, key: string, read: Read): Promise<Entry | null> {
+    let reading = this.#reading.get(seen);
+    if (reading === undefined) {
+      reading = read(key).finally(() => this.#reading.delete(seen));
+      this.#reading.set(seen, reading);
+    }
+    return reading;
   }
 
   #id(seen: number): string {

@@ -165,3 +165,27 @@ Deno.test("Changes reads nothing more for a watch that was cancelled while it wa
   await turn();
   assertEquals(keys, []);
 });
+
+Deno.test("Changes reads a change once for all watches, and the next of its key again", async () => {
+  const changes = new Changes();
+  const reads: PromiseWithResolvers<Entry | null>[] = [];
+  const watches = [1, 2, 3].map(() =>
+    changes.watch("", undefined, () => {
+      reads.push(Promise.withResolvers());
+      return reads.at(-1)?.promise ?? Promise.resolve(null);
+    }).changes.getReader()
+  );
+  const first = watches.map((reader) => reader.read());
+  changes.add("a");
+  await turn();
+  assertEquals(reads.length, 1);
+  const older = await read("a");
+  changes.add("a"); // while the entry before it is read
+  reads[0]?.resolve(older);
+  for (const { value } of await Promise.all(first)) assertEquals(value?.entry, older);
+  const second = watches.map((reader) => reader.read());
+  await turn();
+  assertEquals(reads.length, 2);
+  reads[1]?.resolve(null);
+  for (const { value } of await Promise.all(second)) assertEquals(value?.entry, null);
+});
