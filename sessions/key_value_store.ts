@@ -109,7 +109,7 @@ export class KeyValueSessionStore implements SessionStore {
     return this.#with({ lifetimeOf });
   }
 
-  async load(id: string): Promise<StoredSession | null> {
+  async load(id: string, isLate = false): Promise<StoredSession | null> {
     const key = this.#keyOf(id);
     if (key === null) return null;
     const entry = await this.#store.get(key);
@@ -120,7 +120,7 @@ export class KeyValueSessionStore implements SessionStore {
     const record = this.#living(entry);
     if (record === null) return null;
     this.#cache.set(key, entry);
-    return await this.#use(id, entry, record);
+    return await this.#use(id, entry, record, isLate);
   }
 
   async create(data: object): Promise<StoredSession> {
@@ -243,9 +243,14 @@ export class KeyValueSessionStore implements SessionStore {
     return this.#lifetimes.secondsLeft(record) > 0 ? record : null;
   }
 
-  async #use(id: string, entry: Entry, record: SessionRecord): Promise<StoredSession> {
+  async #use(
+    id: string,
+    entry: Entry,
+    record: SessionRecord,
+    isLate = false,
+  ): Promise<StoredSession> {
     const ttl = this.#ttlOf(entry);
-    if (this.#lifetimes.needsRenewal(record, ttl ?? 0)) {
+    if (this.#lifetimes.needsRenewal(record, isLate ? Infinity : ttl ?? 0)) {
       try {
         return await this.#write(id, entry.key, record, entry.revision);
       } catch (error) {

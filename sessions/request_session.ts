@@ -92,7 +92,7 @@ export class RequestSession<T extends object> implements Session<T> {
     return this.#call(async () => {
       if (this.#data !== undefined && !this.#isFinished) return this.#data;
       const cookie = await this.#livingCookie();
-      const stored = cookie === null ? null : await this.settings.store.load(cookie);
+      const stored = cookie === null ? null : await this.#load(cookie);
       const data = await this.#parse(stored?.data ?? {});
       this.#take(stored, true);
       return this.#data = data;
@@ -231,7 +231,7 @@ export class RequestSession<T extends object> implements Session<T> {
     let rotated: SessionRotated | null = null;
     for (const cookie of this.#cookies) {
       try {
-        const stored = await this.settings.store.load(cookie);
+        const stored = await this.#load(cookie);
         const age = stored?.age ?? 0;
         if (stored === null || age > youngest) continue;
         [living, youngest] = [cookie, age];
@@ -247,6 +247,10 @@ export class RequestSession<T extends object> implements Session<T> {
       this.#cookies = [living];
     } else if (rotated !== null) throw rotated;
     return living;
+  }
+
+  #load(cookie: string): Promise<StoredSession | null> {
+    return this.settings.store.load(cookie, this.#isFinished);
   }
 
   async #parse(stored: unknown): Promise<T> {

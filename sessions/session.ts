@@ -17,10 +17,11 @@ export interface SessionResponseInit {
  * `HTTPException` with status 409 and a {@linkcode SessionRotated} as its `cause` if the session has
  * just moved to a new id in another request, except `rotate`.
  *
- * After the response has begun, in a stream or a WebSocket, `read` loads the session again. On a
- * store, `update` can still change an existing session and `destroy` end it. A call that needs a
- * header is then an error: `rotate`, an `update` that would create a session, and every change in a
- * signed cookie. An error that nobody awaits is then logged; before the response, it is the request's.
+ * After the response has begun, in a stream or a WebSocket, `read` loads the session again, and does not
+ * renew it. On a store, `update` can still change an existing session and `destroy` end it. A call that
+ * needs a header is then an error: `rotate`, an `update` that would create a session, and every change
+ * in a signed cookie. An error that nobody awaits is then logged; before the response, it is the
+ * request's.
  */
 export interface Session<T extends object> {
   /**

@@ -37,8 +37,11 @@ export interface SessionStore {
    * default the cookie is an id, which stays the same when the data changes.
    */
   readonly dataInCookie?: boolean | "encrypted";
-  /** Returns the session. May write, to keep a session in use from ending. */
-  load(cookie: string): Promise<StoredSession | null>;
+  /**
+   * Returns the session. May write, to keep a session in use from ending, unless it is too late to
+   * send the cookie again.
+   */
+  load(cookie: string, isLate?: boolean): Promise<StoredSession | null>;
   /** Stores a new session, under a cookie that nobody else has or can guess. */
   create(data: object): Promise<StoredSession>;
   /**

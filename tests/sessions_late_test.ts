@@ -12,6 +12,7 @@ import {
 } from "../sessions.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
+import { testClock } from "./helpers/clock.ts";
 import { brokenStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
@@ -35,6 +36,30 @@ Deno.test("a stream reads its session afresh, and changes it on a store", async 
   assertEquals(await response.text(), "2 12");
   assertEquals(response.headers.get("Set-Cookie"), null);
   assertEquals(await browser.get("/read"), { count: 12 });
+});
+
+Deno.test("a stream that reads its session leaves the renewal to a page, which sends the cookie", async () => {
+  const { now, pass } = testClock();
+  await using memory = scoped(memoryStore({ now }));
+  const store = new KeyValueSessionStore(memory, { lifetime: 100, now });
+  let late: Session<object> | undefined;
+  const app = testApp({ store, permanent: true }).get("/late", (c) => {
+    late = c.var.session;
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  await browser.request("GET", "/late");
+  pass(20);
+  assertEquals(await late?.read(), { count: 1 });
+  await browser.get("/read");
+  assertMatch(browser.setCookie ?? "", /; Max-Age=100;/);
+  pass(99);
+  assertEquals(await late?.update((s) => s), { count: 1 });
+  pass(99);
+  assertEquals(await late?.read(), { count: 1 });
+  pass(1);
+  assertEquals(await late?.read(), { count: 0 }, "nothing but the stream has read it");
 });
 
 Deno.test("a session can be ended after the response, and not be created again", async () => {
