@@ -200,7 +200,15 @@ function hasCode(code: number): (error: unknown) => boolean {
  */
 export const abandoned: DatabaseSync[] = [];
 
+/** In Deno, its own call takes half the time of `node:fs`. Each write transaction makes three. */
+const stat = globalThis.Deno?.statSync ?? statSync;
+
 function identityOf(path: string): string {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  return stat ? `${stat.dev}:${stat.ino}` : "";
+  try {
+    const { dev, ino } = stat(path);
+    return `${dev}:${ino}`;
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ENOENT") throw error;
+    return "";
+  }
 }
