@@ -66,12 +66,16 @@ export class Lifetimes {
 
   /**
    * Whether a session that would end in `ttl` seconds should be written again: at most once in a
-   * tenth of the lifetime, so that reading seldom costs a write.
+   * tenth of the lifetime, so that reading seldom costs a write, and once more for the time that is
+   * left of the absolute lifetime.
    */
   needsRenewal(record: SessionRecord, ttl: number): boolean {
     // The first use must be stored, otherwise an absolute lifetime would never end it.
     if (!record.isDated && this.absolute !== Infinity) return true;
-    return ttl < this.secondsLeft(record) - this.idle(record) / 10;
+    const idle = this.idle(record);
+    const left = this.secondsLeft(record);
+    // A second may be lost to rounding.
+    return ttl < left - (left < idle ? 1 : idle / 10);
   }
 }
 

@@ -87,6 +87,25 @@ for (const kind of KINDS) {
 }
 
 for (const kind of KINDS) {
+  Deno.test(`a session in use lasts as long as its absolute lifetime, kept in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    await using memory = scoped(memoryStore({ now }));
+    const store = sessionStore(kind, memory, { lifetime: 1000, absoluteLifetime: 1090, now });
+    const browser = new Browser(testApp({ store, permanent: true }));
+    await browser.post("/count");
+    let renewals = 0;
+    for (let i = 0; i < 108; i++) {
+      pass(10);
+      assertEquals(await browser.get("/read"), { count: 1 }, `after ${i} uses`);
+      if (browser.setCookie !== null) renewals++;
+    }
+    assertEquals(renewals, 1);
+    pass(10);
+    assertEquals(await browser.get("/read"), { count: 0 });
+  });
+}
+
+for (const kind of KINDS) {
   Deno.test(`an app without an absolute lifetime keeps the start of a session, in a ${kind}`, async () => {
     const { now, pass } = testClock();
     await using memory = scoped(memoryStore());
