@@ -120,7 +120,8 @@ export class KeyValueSessionStore implements SessionStore {
     const record = this.#living(entry);
     if (record === null) return null;
     this.#cache.set(key, entry);
-    return await this.#use(id, entry, record, isLate);
+    if (isLate) return this.#asStored(id, entry, record);
+    return await this.#use(id, entry, record, this.#ttlFor(record));
   }
 
   async create(data: object): Promise<StoredSession> {
@@ -135,7 +136,7 @@ export class KeyValueSessionStore implements SessionStore {
     }
   }
 
-  async update(id: string, change: DataChange): Promise<StoredSession | null> {
+  async update(id: string, change: DataChange, isLate = false): Promise<StoredSession | null> {
     const key = this.#keyOf(id);
     if (key === null) return null;
     // In turn within this process: in parallel they would only conflict with each other.
@@ -145,7 +146,7 @@ export class KeyValueSessionStore implements SessionStore {
       const end = performance.now() + MAX_TRYING; // a read may have taken longer
       for (let conflicts = 0; performance.now() < end; conflicts++) {
         try {
-          const updated = await this.#tryUpdate(id, key, entry, change, entry === cached);
+          const updated = await this.#tryUpdate(id, key, entry, change, entry === cached, isLate);
           // While others write, the next update reads first. Otherwise this process, which knows the
           // newest entry, would often write again before the others try again.
           if (conflicts > 0) this.#cache.delete(key);
@@ -176,7 +177,9 @@ export class KeyValueSessionStore implements SessionStore {
         copy: (entry) => this.#write(cookie, to, { ...read(entry), movingTo: undefined }),
         mark: async (entry) => {
           try {
-            return await this.#set(from, { ...read(entry), movingTo: to }, entry.revision);
+            const marked = { ...read(entry), movingTo: to };
+            const ttl = this.#lateTtlFor(marked, entry);
+            return await this.#set(from, marked, entry.revision, ttl);
           } catch (error) {
             // The largest session moves without the note. Cut off, the copy then ends by itself.
             if (error instanceof ValueTooLarge) return entry;
@@ -211,6 +214,7 @@ export class KeyValueSessionStore implements SessionStore {
     entry: Entry | null,
     change: DataChange,
     isCached: boolean,
+    isLate: boolean,
   ): Promise<StoredSession | null> {
     if (entry === null) {
       await checkMoved(this.#store, key);
@@ -226,9 +230,11 @@ export class KeyValueSessionStore implements SessionStore {
       if (isCached) await this.#checkCurrent(entry);
       throw error;
     }
-    if (data !== null) return await this.#write(id, key, { ...record, data }, entry.revision);
+    const changed = data === null ? record : { ...record, data };
+    const ttl = isLate ? this.#lateTtlFor(changed, entry) : this.#ttlFor(changed);
+    if (data !== null) return await this.#write(id, key, changed, entry.revision, ttl);
     if (isCached) await this.#checkCurrent(entry);
-    return await this.#use(id, entry, record);
+    return await this.#use(id, entry, record, ttl);
   }
 
   /** @throws {RevisionConflict} If the store has another entry by now */
@@ -247,19 +253,24 @@ export class KeyValueSessionStore implements SessionStore {
     id: string,
     entry: Entry,
     record: SessionRecord,
-    isLate = false,
+    ttl: number,
   ): Promise<StoredSession> {
-    const ttl = this.#ttlOf(entry);
-    if (this.#lifetimes.needsRenewal(record, isLate ? Infinity : ttl ?? 0)) {
+    const missing = this.#ttlFor(record) - ttl;
+    if (this.#lifetimes.needsRenewal(record, (this.#ttlOf(entry) ?? 0) + missing)) {
       try {
-        return await this.#write(id, entry.key, record, entry.revision);
+        return await this.#write(id, entry.key, record, entry.revision, ttl);
       } catch (error) {
         // Another request was faster, or the store is full: the session ends when it would have.
         const isHarmless = error instanceof RevisionConflict || error instanceof StoreFull;
         if (!isHarmless) throw error;
       }
     }
-    return { cookie: id, data: record.data, ttl: ttl ?? this.#ttlFor(record), renewed: false };
+    return this.#asStored(id, entry, record);
+  }
+
+  #asStored(id: string, entry: Entry, record: SessionRecord): StoredSession {
+    const ttl = this.#ttlOf(entry) ?? this.#ttlFor(record);
+    return { cookie: id, data: record.data, ttl, renewed: false };
   }
 
   async #write(
@@ -267,13 +278,18 @@ export class KeyValueSessionStore implements SessionStore {
     key: string,
     record: SessionRecord,
     ifRevision?: string | null,
+    ttl = this.#ttlFor(record),
   ): Promise<StoredSession> {
-    await this.#set(key, record, ifRevision);
-    return { cookie: id, data: record.data, ttl: this.#ttlFor(record), renewed: true };
+    await this.#set(key, record, ifRevision, ttl);
+    return { cookie: id, data: record.data, ttl, renewed: true };
   }
 
-  async #set(key: string, record: SessionRecord, ifRevision?: string | null): Promise<Entry> {
-    const ttl = this.#ttlFor(record);
+  async #set(
+    key: string,
+    record: SessionRecord,
+    ifRevision: string | null | undefined,
+    ttl: number,
+  ): Promise<Entry> {
     const text = json(writeRecord(record, this.#lifetimes.absolute !== Infinity));
     try {
       const entry = await this.#store.set(key, text, { ttl, ifRevision });
@@ -290,6 +306,17 @@ export class KeyValueSessionStore implements SessionStore {
   /** Seconds for which a session is stored: at least one, even if its time has just ended. */
   #ttlFor(record: SessionRecord): number {
     return Math.max(1, this.#lifetimes.secondsLeft(record));
+  }
+
+  /**
+   * The same for a write that sends no cookie: as long as the entry lives already, or so short that
+   * the next page renews it, and sends the cookie. Otherwise the cookie would end before the session.
+   */
+  #lateTtlFor(record: SessionRecord, entry: Entry): number {
+    const idle = this.#lifetimes.idle(record);
+    const left = this.#ttlFor(record);
+    const before = this.#ttlOf(entry) ?? (left < idle ? left : 0);
+    return Math.min(left, Math.max(1, before, Math.floor(left - idle / 10) - 1));
   }
 
   /**

@@ -114,7 +114,7 @@ export class RequestSession<T extends object> implements Session<T> {
         return withNote(data, "_permanent", this.#isPermanent || undefined);
       };
       const cookie = await this.#livingCookie();
-      let stored = cookie === null ? null : await store.update(cookie, apply);
+      let stored = cookie === null ? null : await store.update(cookie, apply, this.#isFinished);
       if (stored === null) {
         const created = await apply(null);
         if (created !== null) {

@@ -51,8 +51,11 @@ export interface SessionStore {
    * Concurrent updates must not lose one another: a store on a server runs `change` again on the
    * newer data if another request was faster, and decides nothing on outdated data. It never brings
    * back a session that was destroyed meanwhile. Only a store with `dataInCookie` is exempt.
+   *
+   * Where it is too late to send the cookie again, the next page has to find that it must be: a
+   * session never outlives its cookie unnoticed.
    */
-  update(cookie: string, change: DataChange): Promise<StoredSession | null>;
+  update(cookie: string, change: DataChange, isLate?: boolean): Promise<StoredSession | null>;
   /**
    * Moves the session to a new cookie and ends the old one. Returns null also if another request
    * has just done so.

@@ -1,5 +1,5 @@
 /** Calls after the response has begun, and calls that nobody awaits. */
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { Hono } from "hono";
 import { stream } from "hono/streaming";
@@ -13,7 +13,7 @@ import {
 import { memoryStore } from "../stores/memory.ts";
 import { captureErrors } from "./helpers/captured_errors.ts";
 import { testClock } from "./helpers/clock.ts";
-import { brokenStore } from "./helpers/faulty_stores.ts";
+import { brokenStore, countingStore } from "./helpers/faulty_stores.ts";
 import { Browser, Counted, KEY, testApp } from "./helpers/session_app.ts";
 import { scoped } from "./helpers/scoped.ts";
 
@@ -56,10 +56,46 @@ Deno.test("a stream that reads its session leaves the renewal to a page, which s
   assertMatch(browser.setCookie ?? "", /; Max-Age=100;/);
   pass(99);
   assertEquals(await late?.update((s) => s), { count: 1 });
-  pass(99);
+  pass(88);
   assertEquals(await late?.read(), { count: 1 });
   pass(1);
   assertEquals(await late?.read(), { count: 0 }, "nothing but the stream has read it");
+});
+
+Deno.test("a stream that changes its session lets the next page send the cookie, and seldom", async () => {
+  const { now, pass } = testClock();
+  await using memory = scoped(memoryStore({ now }));
+  const counting = countingStore(memory);
+  const store = new KeyValueSessionStore(counting, { lifetime: 1000, now });
+  let late: Session<{ count: number }> | undefined;
+  const app = testApp({ store, permanent: true }).get("/late", (c) => {
+    late = c.var.session;
+    return c.text("");
+  });
+  const changes: [(s: { count: number }) => { count: number }, number][] = [
+    [(s) => ({ ...s }), 300],
+    [(s) => s, 0],
+  ];
+  for (const [change, writes] of changes) {
+    const browser = new Browser(app);
+    await browser.post("/count");
+    await browser.request("GET", "/late");
+    counting.writes = 0;
+    let renewals = 0;
+    let end = now() + 1000_000;
+    for (let i = 0; i < 300; i++) {
+      pass(10);
+      assert(now() < end, "the browser still has the cookie");
+      await late?.update(change);
+      assertEquals(await browser.get("/read"), { count: 1 });
+      const maxAge = /; Max-Age=(\d+);/.exec(browser.setCookie ?? "")?.[1];
+      if (maxAge === undefined) continue;
+      renewals++;
+      end = now() + Number(maxAge) * 1000;
+    }
+    assertEquals(renewals, 27);
+    assertEquals(counting.writes - renewals, writes);
+  }
 });
 
 Deno.test("a session can be ended after the response, and not be created again", async () => {

@@ -311,6 +311,25 @@ for (const failing of [1, 2, 3, 4, 5]) {
   });
 }
 
+Deno.test("a page after a failed rotation sends the cookie that the session has outlived", async () => {
+  const { now, pass } = testClock();
+  await using memory = scoped(memoryStore({ now }));
+  const store: Store = {
+    ...memory,
+    async delete() {
+      throw new StoreUnavailable("gone", { outcome: "unchanged" });
+    },
+  };
+  const sessionStore = new KeyValueSessionStore(store, { lifetime: 100, now });
+  const browser = new Browser(testApp({ store: sessionStore, permanent: true }));
+  await browser.post("/set", { count: 5 });
+  pass(85);
+  assertEquals((await browser.request("POST", "/rotate")).status, 503);
+  assertEquals(browser.setCookie, null);
+  assertEquals(await browser.get("/read"), { count: 5 });
+  assertEquals(browser.setCookie?.includes("Max-Age=100;"), true);
+});
+
 for (const isDone of [true, false]) {
   Deno.test(`a session whose rotation was cut off (${isDone ? "" : "not "}done) outlives an outage of its lifetime`, async () => {
     const { now, pass } = testClock();
