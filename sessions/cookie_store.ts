@@ -114,9 +114,9 @@ export class CookieSessionStore implements SessionStore {
     return this.#with({ lifetimeOf });
   }
 
-  async load(cookie: string): Promise<StoredSession | null> {
+  async load(cookie: string, isLate = false): Promise<StoredSession | null> {
     const session = await this.#verify(cookie);
-    return session && { ...this.#use(cookie, session), age: session.age };
+    return session && { ...this.#use(cookie, session, isLate), age: session.age };
   }
 
   async create(data: object): Promise<StoredSession> {
@@ -139,9 +139,9 @@ export class CookieSessionStore implements SessionStore {
   async destroy(): Promise<void> {}
 
   /** Renews the cookie after a tenth of the lifetime, since it holds the time of its last use. */
-  #use(cookie: string, { record, age }: VerifiedSession): StoredSession {
+  #use(cookie: string, { record, age }: VerifiedSession, isLate = false): StoredSession {
     const ttl = Math.min(this.#lifetimes.idle(record) - age, this.#lifetimes.secondsLeft(record));
-    return this.#lifetimes.needsRenewal(record, ttl)
+    return !isLate && this.#lifetimes.needsRenewal(record, ttl)
       ? this.#write(record)
       : { cookie, data: record.data, ttl, renewed: false };
   }

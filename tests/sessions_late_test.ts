@@ -62,6 +62,25 @@ Deno.test("a stream that reads its session leaves the renewal to a page, which s
   assertEquals(await late?.read(), { count: 0 }, "nothing but the stream has read it");
 });
 
+Deno.test("a signed cookie ends in a stream that reads it, as it does in the browser", async () => {
+  const { now, pass } = testClock();
+  const store = new CookieSessionStore(KEY, { lifetime: 100, now });
+  let late: Session<{ count: number }> | undefined;
+  const app = testApp({ store }).get("/late", (c) => {
+    late = c.var.session;
+    return c.text("");
+  });
+  const browser = new Browser(app);
+  await browser.post("/count");
+  await browser.request("GET", "/late");
+  for (let i = 0; i < 5; i++) {
+    pass(20);
+    assertEquals(await late?.read(), { count: 1 });
+  }
+  pass(1);
+  assertEquals(await late?.read(), { count: 0 });
+});
+
 Deno.test("a stream that changes its session lets the next page send the cookie, and seldom", async () => {
   const { now, pass } = testClock();
   await using memory = scoped(memoryStore({ now }));
