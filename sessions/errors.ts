@@ -1,5 +1,6 @@
 /** What the calls of a session throw, and what the storage under them throws. */
 import { HTTPException } from "hono/http-exception";
+import type { StoredSession } from "./session_store.ts";
 import { StoreFull, StoreUnavailable, ValueTooLarge } from "../stores/store.ts";
 
 /**
@@ -38,17 +39,17 @@ export class SessionRotated extends Error {
  * browser gets the new id, since the old one may be gone.
  */
 export class RotationUnknown extends StoreUnavailable {
-  readonly #cookie: string;
+  readonly #session: StoredSession;
 
-  /** Takes the cookie with the new id. */
-  constructor(cookie: string, cause: Error) {
+  /** Takes the session under its new id. */
+  constructor(session: StoredSession, cause: Error) {
     super(cause.message, { cause, outcome: "unknown" });
-    this.#cookie = cookie;
+    this.#session = session;
   }
 
   /** Private, so that logging the error does not show the id of a living session. */
-  get cookie(): string {
-    return this.#cookie;
+  get session(): StoredSession {
+    return this.#session;
   }
 }
 

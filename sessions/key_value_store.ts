@@ -173,7 +173,6 @@ export class KeyValueSessionStore implements SessionStore {
       const moved = await moveEntry(this.#store, {
         entry,
         to,
-        cookie,
         copy: (entry) => this.#write(cookie, to, { ...read(entry), movingTo: undefined }),
         mark: async (entry) => {
           try {

@@ -130,7 +130,7 @@ export class RequestSession<T extends object> implements Session<T> {
   rotate(): Promise<void> {
     return this.#call(async () => {
       this.#requireResponse("rotate");
-      const { store, isPermanent } = this.settings;
+      const { store } = this.settings;
       let stored: StoredSession | null = null;
       try {
         const cookie = await this.#livingCookie();
@@ -140,22 +140,12 @@ export class RequestSession<T extends object> implements Session<T> {
           if (stored === null) this.#setCookies = [];
         }
       } catch (error) {
-        if (error instanceof RotationUnknown) {
-          this.#isPermanent = isPermanent(null, this.#isPermanent);
-          this.#send({ cookie: error.cookie, ttl: store.lifetime });
-        }
+        if (error instanceof RotationUnknown) await this.#sendMoved(error.session);
         // A login whose first answer was lost has to work, with nothing of what has moved.
         if (!(error instanceof SessionRotated)) throw error;
       }
       this.#forget();
-      if (stored === null) return;
-      try {
-        await this.#parse(stored.data);
-      } catch {
-        // The next read says what is wrong; the browser needs the new id all the same.
-        this.#isPermanent = isPermanent(null, splitNote(stored.data, "_permanent").note === true);
-      }
-      this.#send(stored);
+      if (stored !== null) await this.#sendMoved(stored);
     });
   }
 
@@ -271,6 +261,17 @@ export class RequestSession<T extends object> implements Session<T> {
       if (!isUnchanged || !(error instanceof SessionTooLarge)) throw error;
       this.#keep(stored);
     }
+  }
+
+  async #sendMoved(stored: StoredSession): Promise<void> {
+    try {
+      await this.#parse(stored.data);
+    } catch {
+      // The next read says what is wrong; the browser needs the new id all the same.
+      const { note } = splitNote(stored.data, "_permanent");
+      this.#isPermanent = this.settings.isPermanent(null, note === true);
+    }
+    this.#send(stored);
   }
 
   #keep({ cookie, ttl }: SentCookie): void {

@@ -31,8 +31,6 @@ const MAX_COPIES = 4;
 export interface Move {
   readonly entry: Entry;
   readonly to: string;
-  /** The cookie for the new key. */
-  readonly cookie: string;
   /** Writes the session of an entry under the new key. */
   copy(entry: Entry): Promise<StoredSession>;
   /** Notes in the old entry where it moves to. Throws a RevisionConflict if it has changed. */
@@ -49,7 +47,7 @@ export async function moveEntry(store: SessionEntries, move: Move): Promise<Stor
   // If this fails, too, the copy ends by itself.
   const deleteCopy = () => Promise.allSettled([store.delete(move.to)]);
   try {
-    const moved = await tryMove(store, move);
+    const moved = await tryMove(store, move, move.entry);
     if (moved === null) await deleteCopy();
     return moved;
   } catch (error) {
@@ -58,26 +56,28 @@ export async function moveEntry(store: SessionEntries, move: Move): Promise<Stor
   }
 }
 
-async function tryMove(store: SessionEntries, move: Move): Promise<StoredSession | null> {
-  let { entry } = move;
-  for (let copies = 0; copies < MAX_COPIES; copies++) {
-    try {
-      // Both come before the delete: whoever finds no entry learns why, and the session is safe.
-      const [copy] = await Promise.all([move.copy(entry), setTombstone(store, entry.key)]);
-      const { revision } = await move.mark(entry);
-      await remove(store, move, { ifRevision: revision });
-      return copy;
-    } catch (error) {
-      if (!(error instanceof RevisionConflict)) throw error;
-      if (error.current === null) return null;
-      entry = error.current;
-    }
+async function tryMove(
+  store: SessionEntries,
+  move: Move,
+  entry: Entry,
+  copies = 1,
+): Promise<StoredSession | null> {
+  // Both come before the delete: whoever finds no entry learns why, and the session is safe.
+  const [copy] = await Promise.all([move.copy(entry), setTombstone(store, entry.key)]);
+  try {
+    const { revision } = await move.mark(entry);
+    await remove(store, entry.key, copy, { ifRevision: revision });
+    return copy;
+  } catch (error) {
+    if (!(error instanceof RevisionConflict)) throw error;
+    if (error.current === null) return null;
+    if (copies < MAX_COPIES) return await tryMove(store, move, error.current, copies + 1);
   }
   // Whoever knows the old id must not be able to delay a login for ever.
-  const removed = await remove(store, move, {});
+  const removed = await remove(store, entry.key, copy, {});
   if (removed === null) return null;
   return await move.copy(removed).catch((error) => {
-    throw new RotationUnknown(move.cookie, error);
+    throw new RotationUnknown(copy, error);
   });
 }
 
@@ -88,12 +88,13 @@ async function setTombstone(store: SessionEntries, key: string): Promise<void> {
 
 async function remove(
   store: SessionEntries,
-  { entry, cookie }: Move,
+  key: string,
+  copy: StoredSession,
   condition: RevisionOption,
 ): Promise<Entry | null> {
-  return await store.delete(entry.key, condition).catch((error) => {
+  return await store.delete(key, condition).catch((error) => {
     const isUnknown = error instanceof StoreUnavailable && error.outcome === "unknown";
-    throw isUnknown ? new RotationUnknown(cookie, error) : error;
+    throw isUnknown ? new RotationUnknown(copy, error) : error;
   });
 }
 
