@@ -9,7 +9,7 @@ import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { memoryStore } from "../stores/memory.ts";
 import { CALLS, isUnavailable, PATIENT } from "./helpers/http_store.ts";
-import { eventually, freePort, runToEnd } from "./helpers/programs.ts";
+import { eventually, freePort, NO_HOST, runToEnd } from "./helpers/programs.ts";
 import { scoped } from "./helpers/scoped.ts";
 import { serve } from "./helpers/http.ts";
 import { replaced } from "./helpers/replaced.ts";
@@ -227,8 +227,8 @@ Deno.test("httpStore() names why a service cannot be reached, and that nothing w
   const cases: [string, RegExp][] = [
     [`https://127.0.0.1:${server.addr.port}`, /it answers without TLS: expected http instead of/],
     [`http://127.0.0.1:${freePort()}`, /connection refused$/],
-    ["http://nothing.invalid", /no such host$/],
-    ["https://nothing.invalid", /no such host$/],
+    [`http://${NO_HOST}`, /no such host$/],
+    [`https://${NO_HOST}`, /no such host$/],
   ];
   for (const [url, reason] of cases) {
     await using store = scoped(httpStore(url, { deadline: PATIENT }));
@@ -265,14 +265,14 @@ Deno.test("httpStore() goes through no proxy, and names the one that it does not
     `http://localhost:${port}`,
     `http://127.0.0.1:${port}`,
     nothing,
-    "http://kv.invalid",
+    `http://${NO_HOST}`,
   ];
   const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((it) => [it, it.toLowerCase()]);
   const env = Object.fromEntries(names.map((name) => [name, `http://user:secret@${address}/`]));
   const { stdout, stderr } = await runToEnd(Deno.execPath(), ["eval", code, ...urls], { env });
   const reasons = [
     `${nothing} cannot be reached: connection refused`,
-    `http://kv.invalid cannot be reached: no such host ` +
+    `http://${NO_HOST} cannot be reached: no such host ` +
     `(directly: the proxy ${address} of HTTPS_PROXY is not used)`,
   ];
   const failures = reasons.map((reason) => `${reason}\nunchanged ${reason}\nundefined\n`);

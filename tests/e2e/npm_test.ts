@@ -22,6 +22,7 @@ import {
   eventually,
   freePort,
   isInstalled,
+  NO_HOST,
   Program,
   runToEnd,
   testWith,
@@ -274,7 +275,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       `unknown ${cutting.url} cut the connection`,
       `unchanged ${secure} cannot be reached: it answers without TLS: expected http instead of https`,
       `unchanged ${refused} cannot be reached: connection refused`,
-      "unchanged http://kv.invalid cannot be reached: no such host (directly: the proxy " +
+      `unchanged http://${NO_HOST} cannot be reached: no such host (directly: the proxy ` +
       `127.0.0.1:${proxy.addr.port} of HTTP_PROXY is not used)`,
     ];
     const env = { HTTP_PROXY: `http://127.0.0.1:${proxy.addr.port}`, NODE_USE_ENV_PROXY: "1" };
@@ -282,7 +283,7 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       await Deno.writeTextFile(join(cwd, "http.js"), OVER_HTTP);
       writes = 0;
       cutting.cut("before the answer");
-      const urls = [url, cutting.url, secure, refused, "http://kv.invalid"];
+      const urls = [url, cutting.url, secure, refused, `http://${NO_HOST}`];
       const { stdout, stderr } = await runToEnd(
         command,
         [...args.slice(0, -1), "http.js", ...urls],

@@ -202,6 +202,9 @@ export async function temporaryDirectory() {
   return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
 }
 
+/** A host that there is not. Its first label is too long for DNS, so no name server is asked. */
+export const NO_HOST = `${"a".repeat(64)}.invalid`;
+
 /** Returns a port on which nothing listens. */
 export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
