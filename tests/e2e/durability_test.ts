@@ -134,8 +134,8 @@ Deno.test("httpStore() reports no write as unchanged that is in the file, killed
 });
 
 Deno.test("kv.ts in two processes on one file loses no update", async () => {
-  const directory = await Deno.makeTempDir();
-  const file = join(directory, "kv.db");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "kv.db");
   await using first = await serve(file);
   await using second = await serve(file);
   const add = async (store: Store) => {

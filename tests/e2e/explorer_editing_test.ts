@@ -10,7 +10,7 @@ import { memoryStore } from "../../stores/memory.ts";
 import { noViolations, stepInBoth, testInBrowsers, visit } from "../helpers/browsers.ts";
 import { answer, hurry, press, rows, rowsAre, text } from "../helpers/explorer.ts";
 import { get, post, put, remove } from "../helpers/http.ts";
-import { eventually, startServer } from "../helpers/programs.ts";
+import { eventually, startServer, temporaryDirectory } from "../helpers/programs.ts";
 
 testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   const step = stepInBoth(t, browsers);
@@ -472,7 +472,8 @@ async function dumpAndRestore(browser: Browser): Promise<void> {
 
   const message = (expected: string) =>
     eventually(expected, async () => await text(page, "#status") === expected);
-  const file = join(await Deno.makeTempDir(), "lines.ndjson");
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, "lines.ndjson");
   const expired = `{"key":"a/4","value":4,"expires":1}\n`;
   await Deno.writeTextFile(file, `${dump}{"a/3": 3}\n${expired}`);
   await put(`${kv.url}/a%2F2`, '"changed"');
