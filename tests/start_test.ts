@@ -15,6 +15,7 @@ import {
   Program,
   PROJECT,
   runToEnd,
+  testIPv6,
   testWith,
 } from "./helpers/programs.ts";
 
@@ -63,8 +64,13 @@ Deno.test("start.ts points its counter to the service, whatever its port", async
   assertMatch(await get(both.kvUrl), /^\{"keys":\["[\w-]{36}"\]\}$/);
 });
 
-for (const [HOST, host] of [["127.0.0.2", "127.0.0.2"], ["::1", "[::1]"]] as const) {
-  Deno.test(`start.ts points its counter to the service that listens on ${HOST}`, async () => {
+for (
+  const [HOST, host, test] of [
+    ["127.0.0.2", "127.0.0.2", Deno.test],
+    ["::1", "[::1]", testIPv6],
+  ] as const
+) {
+  test(`start.ts points its counter to the service that listens on ${HOST}`, async () => {
     await using both = await start("start", { USE_SESSION_STORE: "true", HOST });
     await both.printed(/^counter: http[^]*^kv: http|^kv: http[^]*^counter: http/m);
     assertMatch(await get(`http://${host}:${both.port}`), /Count: 1/);

@@ -8,6 +8,7 @@ import {
   runToEnd,
   startServer,
   temporaryDirectory,
+  testIPv6,
 } from "../helpers/programs.ts";
 
 const SECRET_KEY = "a secret key for the tests";
@@ -109,7 +110,7 @@ Deno.test("an environment variable overrides counter.ts's file", async () => {
   assertMatch(await get(counter.url), /Kept in a signed cookie/);
 });
 
-Deno.test("kv.ts listens on an IPv6 address, with and without brackets", async () => {
+testIPv6("kv.ts listens on an IPv6 address, with and without brackets", async () => {
   for (const HOST of ["::1", "[::1]"]) {
     await using kv = await startServer("kv.ts", { env: { HOST, DBM: ":memory:" } });
     const [, url = ""] = await kv.program.printed(/^kv: (http:\/\/\[::1\]:\d+) /);

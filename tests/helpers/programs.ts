@@ -229,6 +229,18 @@ export function testWith(
   Deno.test({ ...options, name: fullName, ignore, fn: run });
 }
 
+/** Registers a test of `::1`: on a machine without IPv6 it is ignored, even with `CI=true`. */
+export const testIPv6 = hasIPv6() ? Deno.test : Deno.test.ignore;
+
+function hasIPv6(): boolean {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Returns whether a program is installed, by name or by path. */
 export function isInstalled(program: string): boolean {
   const directories = program.startsWith("/") ? ["/"] : (Deno.env.get("PATH") ?? "").split(":");
