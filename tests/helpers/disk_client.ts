@@ -5,6 +5,7 @@
  *
  *     deno run -A disk_client.ts write|read FILE COPIES TAKEN
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { json } from "../../stores/json/text.ts";
@@ -25,6 +26,9 @@ const ROUNDS = 50;
 const FILLER = "x".repeat(10_000);
 
 const [role = "", file = "", copies = "", taken = ""] = Deno.args;
+/** There once the reader has read so often. */
+const enough = join(taken, "enough");
+const READS = 20;
 const skips = Deno.env.get("DISK_SKIPS");
 const store = sqliteStore(file);
 const told: Told[] = [];
@@ -103,14 +107,16 @@ if (role === "write") {
   await write(0);
   if (skips !== undefined) Deno.writeTextFileSync(skips, "");
   const watching = watch();
-  for (let round = 1; round <= ROUNDS; round++) await write(round);
+  for (let round = 1; round <= ROUNDS || !existsSync(enough); round++) await write(round);
   await store.set("done", json(1));
   await Promise.all([watching, store.close()]);
 } else {
   while (await store.get("a") === null) await delay(1);
+  let reads = 0;
   for (let done = false; !done; await delay(1)) {
     done = await store.get("done") !== null;
     await read();
+    if (++reads === READS) Deno.writeTextFileSync(enough, "");
   }
   await store.close();
 }
