@@ -20,6 +20,16 @@ const LENGTH = new TextEncoder().encode(ANSWER).length;
 const OK = "HTTP/1.1 200 OK\r\n";
 const SIZED = `${OK}Content-Length: ${LENGTH}\r\n\r\n${ANSWER}`;
 
+/** Variables that name a proxy. */
+const PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((it) => [it, it.toLowerCase()]);
+
+/** Takes the proxies of this machine out of the environment until the end of the scope. */
+function withoutProxies(): Disposable {
+  const before = Object.entries(Deno.env.toObject()).filter(([name]) => PROXIES.includes(name));
+  for (const [name] of before) Deno.env.delete(name);
+  return { [Symbol.dispose]: () => before.forEach(([name, value]) => Deno.env.set(name, value)) };
+}
+
 /** A server that answers each request with these texts, the first for the first, then the last. */
 async function answering(...texts: (string | ((socket: Socket) => Promise<void>))[]) {
   let requests = 0;
@@ -221,6 +231,7 @@ Deno.test("httpStore() goes on with a service that was restarted between two cal
 });
 
 Deno.test("httpStore() names why a service cannot be reached, and that nothing was sent", async () => {
+  using _ = withoutProxies();
   await using server = serve(() => {
     throw new Error("it got a request");
   });
@@ -267,8 +278,7 @@ Deno.test("httpStore() goes through no proxy, and names the one that it does not
     nothing,
     `http://${NO_HOST}`,
   ];
-  const names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((it) => [it, it.toLowerCase()]);
-  const env = Object.fromEntries(names.map((name) => [name, `http://user:secret@${address}/`]));
+  const env = Object.fromEntries(PROXIES.map((name) => [name, `http://user:secret@${address}/`]));
   const { stdout, stderr } = await runToEnd(Deno.execPath(), ["eval", code, ...urls], { env });
   const reasons = [
     `${nothing} cannot be reached: connection refused`,

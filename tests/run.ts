@@ -51,6 +51,11 @@ interface Result {
   output: string;
 }
 
+/** What no test asks a proxy for: its own machine, and a name that browsers take for it. */
+const DIRECT = "localhost,127.0.0.0/8,127.0.0.1,127.0.0.2,::1,rebound.example";
+const noProxy = [Deno.env.get("NO_PROXY") || Deno.env.get("no_proxy"), DIRECT].filter(Boolean)
+  .join();
+
 /** Runs tests, and prints what they print once the lane before has ended. */
 async function test({ args, coverage }: Lane, before?: Promise<Result>): Promise<Result> {
   const counting = ["--clean", `--coverage=${coverage}`, "--coverage-raw-data-only"];
@@ -60,6 +65,8 @@ async function test({ args, coverage }: Lane, before?: Promise<Result>): Promise
     env: {
       // Without an installed Deno, "deno" is what npx downloaded.
       PATH: `${Deno.env.get("PATH")}:${dirname(Deno.execPath())}`,
+      NO_PROXY: noProxy,
+      no_proxy: noProxy,
       ...(Deno.stdout.isTerminal() && !Deno.noColor ? { FORCE_COLOR: "1" } : {}),
     },
     stdout: "piped",

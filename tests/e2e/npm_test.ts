@@ -276,9 +276,10 @@ testWith(REGISTRY, "the npm package runs on Node, Bun, Deno and in a worker", as
       `unchanged ${secure} cannot be reached: it answers without TLS: expected http instead of https`,
       `unchanged ${refused} cannot be reached: connection refused`,
       `unchanged http://${NO_HOST} cannot be reached: no such host (directly: the proxy ` +
-      `127.0.0.1:${proxy.addr.port} of HTTP_PROXY is not used)`,
+      `127.0.0.1:${proxy.addr.port} of HTTPS_PROXY is not used)`,
     ];
-    const env = { HTTP_PROXY: `http://127.0.0.1:${proxy.addr.port}`, NODE_USE_ENV_PROXY: "1" };
+    const address = `http://127.0.0.1:${proxy.addr.port}`;
+    const env = { HTTP_PROXY: address, HTTPS_PROXY: address, NODE_USE_ENV_PROXY: "1" };
     for (const [runtime, command, args, cwd] of runs) {
       await Deno.writeTextFile(join(cwd, "http.js"), OVER_HTTP);
       writes = 0;
