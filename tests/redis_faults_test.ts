@@ -5,6 +5,7 @@ import { kv } from "../kv.ts";
 import { httpStore } from "../stores/http/store.ts";
 import { json } from "../stores/json/text.ts";
 import { ChangesLost, InvalidArgument, StoreUnavailable } from "../stores/store.ts";
+import { PATIENT } from "./helpers/http_store.ts";
 import { eventually, freePort, startServer, temporaryDirectory } from "./helpers/programs.ts";
 import { DEADLINE, open, Proxy, SLACK, SteadyClock, works } from "./helpers/redis_faults.ts";
 import { cli, startClusterOn, startRedis, test } from "./helpers/redis_servers.ts";
@@ -50,13 +51,17 @@ test("a slow listing of a rare prefix goes on page by page, also through a servi
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     kv(store).fetch,
   );
-  const client = httpStore(`http://127.0.0.1:${service.addr.port}`, { deadline });
+  const client = httpStore(`http://127.0.0.1:${service.addr.port}`, { deadline: PATIENT });
+  using clock = new SteadyClock();
   await client.check();
   proxy.late = 300;
   const keys: string[] = [];
   let after: string | undefined;
   do {
+    const begun = clock.now();
     const page = await client.list("", { after });
+    const took = clock.now() - begun;
+    assert(took < deadline / 2, `a client with this deadline waits half of it, not ${took} ms`);
     keys.push(...page.keys);
     after = page.next ?? undefined;
   } while (after !== undefined);
