@@ -177,6 +177,24 @@ test("redisStore() lists all of a Cluster that closed its connections", async ()
   assert(failed < 5, `${failed} of 20 failed`);
 });
 
+test("redisStore() lists nothing of a server that was a master and takes its keys anew", async () => {
+  const masters = [undefined, undefined, undefined];
+  await using cluster = await startClusterOn({ masters, replicas: [undefined] });
+  const [old, , , successor] = cluster.servers.map(({ port }) => port) as [number, 0, 0, number];
+  await using store = open(`redis+cluster://${cluster.hosts}?prefix=k:`);
+  const keys = Array.from({ length: 20 }, (_, i) => `${i}`).sort();
+  await store.setAll(new Map(keys.map((key) => [key, json(1)])));
+  assertEquals((await allPages(store, "")).flat().sort(), keys);
+  await cli(successor, "CLUSTER", "FAILOVER");
+  await eventually("a failover", async () => {
+    return /^master/.test(await cli(successor, "ROLE")) && /^slave/.test(await cli(old, "ROLE"));
+  });
+  // As while it loads what its new master sends.
+  await cli(old, "CONFIG", "SET", "replica-read-only", "no");
+  await cli(old, "FLUSHALL");
+  assertEquals((await allPages(store, "")).flat().sort(), keys);
+});
+
 test("redisStore() connects to a server that starts later or restarts", async () => {
   const port = freePort();
   await using store = open(`redis://127.0.0.1:${port}`);

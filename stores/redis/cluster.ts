@@ -87,6 +87,7 @@ export async function allMasters(cluster: Cluster): Promise<Redis[]> {
       throw new Error("not every master of the Cluster is available");
     }
   }
+  await Promise.all(masters.map(slotsOf));
   return masters;
 }
 
@@ -127,7 +128,8 @@ async function nodesOf(connection: Redis): Promise<string[][]> {
  * Returns which slots a master has. Slots that went to another and came back count as other ones,
  * since one of both masters has another epoch then.
  *
- * @throws {Error} If it is giving or taking one, whose keys are on two masters meanwhile
+ * @throws {Error} If it is giving or taking one, whose keys are on two masters meanwhile; or if it has
+ *     none: it has become a replica, and may have only a part of its keys
  */
 export async function slotsOf(master: Redis): Promise<string> {
   const own = (await nodesOf(master)).find(([, , flags = ""]) => flags.startsWith("myself")) ?? [];
@@ -135,6 +137,7 @@ export async function slotsOf(master: Redis): Promise<string> {
   if (slots.some((slot) => slot.startsWith("["))) {
     throw new Error("the Cluster is moving slots from one master to another");
   }
+  if (slots.length === 0) throw new Error("a master of the Cluster has become a replica");
   return [epoch, ...slots].join(" ");
 }
 
