@@ -18,7 +18,8 @@
  * With `new KeyValueSessionStore(await openStore("kv.db"))` instead, the same program keeps its
  * sessions on the server, and `update` is atomic over any number of requests and processes.
  *
- * A request that does not use its session costs no call to the store and no header.
+ * A request that does not use its session costs no call to the store, and no header except the
+ * `Vary` of a stream.
  *
  * @module
  */

@@ -46,8 +46,8 @@ export interface Session<T extends object> {
    * @throws {SessionDataInvalid} If the data, or what `change` returns, does not fit the schema; if
    * JSON would not give it back as it is (a Date, a Map, NaN, an instance of a class); if `change`
    * adds a key that the schema drops, or changes the data in place
-   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, or the store's value over
-   * 1 MiB; nothing is changed
+   * @throws {SessionTooLarge} If the `Set-Cookie` would be over 4,093 bytes, or the store's value
+   * over 1 MiB; nothing is changed
    */
   update(change: (data: Readonly<T>) => T): Promise<Readonly<T>>;
   /**
@@ -57,7 +57,8 @@ export interface Session<T extends object> {
    * creates it under a new id. A signed cookie has no id: it is signed again, and the old cookie
    * stays valid.
    *
-   * @throws {SessionTooLarge} If the cookie would be over 4,093 bytes, where Flask had compressed it
+   * @throws {SessionTooLarge} If the `Set-Cookie` would be over 4,093 bytes, where Flask had
+   * compressed it
    */
   rotate(): Promise<void>;
   /**
