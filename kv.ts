@@ -29,8 +29,8 @@
  * | `GET /?metrics` | metrics in Prometheus' text format |
  * | `GET /?openapi` | this table for programs: an OpenAPI document |
  *
- * Reads and writes are conditional by `If-Match` and `If-None-Match` (RFC 9110, section 13). Errors
- * are `application/problem+json` (RFC 9457).
+ * Reads and writes of one key are conditional by `If-Match` and `If-None-Match` (RFC 9110, section
+ * 13). Errors are `application/problem+json` (RFC 9457).
  *
  * @module
  */

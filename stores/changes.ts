@@ -1,6 +1,6 @@
 /**
  * The recent changes of a store, for `Store.watch`: the keys that were written or removed, in order.
- * Only the last {@linkcode MAX_CHANGES} are kept. A watcher reads at its own pace; one that falls
+ * The last {@linkcode MAX_CHANGES} are kept, at least. A watcher reads at its own pace; one that falls
  * further behind gets an error, and no writer waits for it.
  */
 import { type Change, ChangesLost, type Entry, type Watch } from "./store.ts";

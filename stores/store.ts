@@ -86,7 +86,7 @@ export interface Store {
   get(key: string): Promise<Entry | null>;
   /** Writes one entry. An entry that is there loses its value and its ttl. */
   set(key: string, value: JsonText, options?: TtlOption & RevisionOption): Promise<Written>;
-  /** Writes all of these entries, or none of them. */
+  /** Writes all of these entries, or none of them; in a Redis Cluster, of each hash slot. */
   setAll(values: ReadonlyMap<string, JsonText>, options?: TtlOption): Promise<void>;
   /** Removes the entry and returns it, or null if there was none. */
   delete(key: string, options?: RevisionOption): Promise<Entry | null>;
