@@ -144,8 +144,9 @@ export class RequestSession<T extends object> implements Session<T> {
         // A login whose first answer was lost has to work, with nothing of what has moved.
         if (!(error instanceof SessionRotated)) throw error;
       }
-      this.#forget();
-      if (stored !== null) await this.#sendMoved(stored);
+      if (stored === null) return this.#forget();
+      await this.#sendMoved(stored);
+      this.#data = undefined;
     });
   }
 

@@ -141,6 +141,21 @@ Deno.test("a cookie that Flask has compressed, too large as ours, is read and no
   assertEquals(browser.setCookie, null);
 });
 
+Deno.test("a session too large to rotate stays, also for what follows in the request", async () => {
+  const { cookie } = await new CookieSessionStore(KEY).create({ count: 5, text: "x".repeat(2990) });
+  const store = new CookieSessionStore(KEY, { encrypt: "read-signed" }); // which takes more room
+  const browser = new Browser(
+    testApp({ store }).post("/login", async ({ json, var: { session } }) => {
+      await assertRejects(() => session.rotate(), SessionTooLarge);
+      const { count } = await session.read();
+      return json([count, (await session.update((s) => ({ ...s, text: "" }))).count]);
+    }),
+  );
+  browser.cookie = cookie;
+  assertEquals(await browser.post("/login"), [5, 5]);
+  assertEquals(await browser.get("/read"), { count: 5, text: "" });
+});
+
 Deno.test("a secret key may be bytes that are no text, as Flask's own example", async () => {
   const key = Uint8Array.from('_5#y2L"F4Q8z\n\xec]/', (char) => char.charCodeAt(0));
   const signed = new CookieSessionStore(key, { digest: "sha1" });
