@@ -145,7 +145,7 @@ export function sessions<T extends object, const Name extends string = "session"
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);
     }
     takeCookieName(c, cookie.name, name);
-    const session = new RequestSession(settings, c.req.raw);
+    const session = new RequestSession(settings, c);
     c.set(name, session as never);
     try {
       await next();

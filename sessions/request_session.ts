@@ -26,11 +26,11 @@ export interface SessionSettings<T extends object> {
 }
 
 /**
- * The session that has set the cookie of a response; an app within another one may have made it. With a
- * WeakMap in place of a member, collecting garbage would take a sixth of a page's time.
+ * The sessions that have set the cookies of a response; an app within another one may have made it. With
+ * a WeakMap in place of a member, collecting garbage would take a sixth of a page's time.
  */
-const SETTER = Symbol("session");
-type Marked = Response & { [SETTER]?: RequestSession<object> };
+const SETTERS = Symbol("sessions");
+type Marked = Response & { [SETTERS]?: RequestSession<object>[] };
 /** How many times a session has changed its cookie, which tells the later of two. */
 let changes = 0;
 
@@ -38,6 +38,7 @@ type SentCookie = Pick<StoredSession, "cookie" | "ttl">;
 
 /** A session begins unmodified; `update` and `rotate` modify it, `destroy` destroys it. */
 export class RequestSession<T extends object> implements Session<T> {
+  readonly #context: Context;
   // Read at once: a WebSocket's request can no longer be read, nor that of a stream that was left.
   readonly #sentCookies: readonly string[];
   readonly #cookieTexts: CookieTexts;
@@ -54,6 +55,8 @@ export class RequestSession<T extends object> implements Session<T> {
   #setCookies: readonly string[] = [];
   /** When it was modified or destroyed, by {@linkcode changes}. */
   #changedAt = 0;
+  /** Whether there was a response by then, with the cookie of an app within this one. */
+  #isChangedLast = false;
   #isPermanent = false;
   #lastCall: SessionCall<unknown> | null = null;
   readonly #failed: { call: SessionCall<unknown>; error: unknown }[] = [];
@@ -63,10 +66,12 @@ export class RequestSession<T extends object> implements Session<T> {
   #response: Response | null = null;
   #isFinished = false;
 
-  constructor(readonly settings: SessionSettings<T>, request: Request) {
-    this.#sentCookies = settings.cookie.values(request.headers.get("Cookie"));
+  constructor(readonly settings: SessionSettings<T>, context: Context) {
+    const { raw } = context.req;
+    this.#context = context;
+    this.#sentCookies = settings.cookie.values(raw.headers.get("Cookie"));
     this.#cookies = this.#sentCookies;
-    this.#cookieTexts = settings.cookie.textsFor(request);
+    this.#cookieTexts = settings.cookie.textsFor(raw);
   }
 
   get cookie(): string | null {
@@ -204,7 +209,7 @@ export class RequestSession<T extends object> implements Session<T> {
     if (hasThrown) setNextHeaders(c, this.#setCookies);
     // Without a response, Hono says so.
     else if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
-    if (c.finalized && this.#setCookies.length > 0) (c.res as Marked)[SETTER] = this;
+    if (c.finalized && this.#setCookies.length > 0) ((c.res as Marked)[SETTERS] ??= []).push(this);
     if (first) throw first.error;
   }
 
@@ -298,14 +303,23 @@ export class RequestSession<T extends object> implements Session<T> {
     if (this.#isFinished) return;
     this.#setCookies = setCookies;
     this.#changedAt = ++changes;
+    this.#isChangedLast = this.#context.finalized;
   }
 
   /** Whether another session has set the same cookie, by a later change. */
   #isOutdated(response: Marked): boolean {
-    const other = response[SETTER];
-    return other !== undefined && other.#changedAt > this.#changedAt &&
-      other.settings.cookie.name === this.settings.cookie.name &&
-      other.#cookieTexts.attributes === this.#cookieTexts.attributes;
+    if (this.#setCookies.length === 0) return false;
+    const { name } = this.settings.cookie;
+    const { attributes } = this.#cookieTexts;
+    const other = response[SETTERS]?.findLast((it) =>
+      it.settings.cookie.name === name && it.#cookieTexts.attributes === attributes
+    );
+    if (other) return other.#changedAt > this.#changedAt;
+    // A middleware between both has copied the response, as c.header() does, or cors().
+    return !this.#isChangedLast &&
+      response.headers.getSetCookie().some((it) =>
+        it.startsWith(`${name}=`) && it.endsWith(attributes) && !this.#setCookies.includes(it)
+      );
   }
 
   #requireResponse(what: "change" | "create" | "rotate" | "destroy"): void {

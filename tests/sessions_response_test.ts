@@ -1,9 +1,10 @@
 /** What a response tells the browser of its session. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Context, type Handler, Hono } from "hono";
+import { type Context, type Handler, Hono, type MiddlewareHandler } from "hono";
 import { every, except, some } from "hono/combine";
 import { deleteCookie } from "hono/cookie";
+import { cors } from "hono/cors";
 import { HTTPException } from "hono/http-exception";
 import { methodOverride } from "hono/method-override";
 import { streamText } from "hono/streaming";
@@ -105,6 +106,54 @@ Deno.test("a login or logout within methodOverride() is not undone by the sessio
     assertEquals([browser.cookie, await user()], [null, "nobody"]);
   }
   await memory.close();
+});
+
+Deno.test("a login in a mounted app is not undone by the sessions around it, with a middleware between", async () => {
+  await using memory = scoped(memoryStore());
+  const add = (added: number) => (s: { count: number }) => ({ ...s, count: s.count + added });
+  for (const store of [new CookieSessionStore(KEY), new KeyValueSessionStore(memory)]) {
+    const both = [
+      sessions({ store, schema: Counted }),
+      sessions({ store, schema: Counted, name: "prefs" }),
+    ] as const;
+    const inner = new Hono().use(...both).post(
+      "/",
+      async ({ var: { session, prefs }, redirect }) => {
+        for (const it of [session, prefs]) await it.rotate();
+        for (const it of [session, prefs]) await it.update(add(10));
+        return redirect("/", 303);
+      },
+    );
+    const between: MiddlewareHandler[] = [
+      (_, next) => next(),
+      cors(),
+      async (c, next) => {
+        await next();
+        c.header("Cache-Control", "no-store");
+      },
+    ];
+    for (const middleware of between) {
+      const app = new Hono().use(...both)
+        .use(async ({ var: { session, prefs } }, next) => {
+          for (const it of [session, prefs]) await it.update(add(1));
+          await next();
+        })
+        .use(middleware)
+        .mount("/", inner.fetch);
+      const cookies = await Promise.all([store, store.named("prefs")].map(async (it) => {
+        return (await it.create({ count: 1 })).cookie;
+      }));
+      const headers = { Cookie: `session=${cookies[0]}; prefs=${cookies[1]}` };
+      const set = (await app.request("/", { method: "POST", headers })).headers.getSetCookie();
+      assertEquals(set.length, 2);
+      for (const [name, its] of [["session", store], ["prefs", store.named("prefs")]] as const) {
+        const value = set.find((it) => it.startsWith(`${name}=`))?.split(/[=;]/)[1] ?? "";
+        // A signed cookie has the changes of the inner app alone.
+        const count = store instanceof CookieSessionStore ? 11 : 12;
+        assertEquals((await its.load(value))?.data, { count }, name);
+      }
+    }
+  }
 });
 
 Deno.test("the session around an app within an app has the last word if it changes later", async () => {
