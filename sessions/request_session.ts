@@ -296,7 +296,8 @@ export class RequestSession<T extends object> implements Session<T> {
     const maxAge = this.#isPermanent ? stored.ttl : null;
     const header = this.settings.cookie.header(stored.cookie, this.#cookieTexts, maxAge);
     this.#keep(stored);
-    this.#setNext([header]);
+    // After destroy(): what clears the cookie at other paths and domains stays.
+    this.#setNext([header, ...this.#setCookies.slice(1)]);
   }
 
   #setNext(setCookies: readonly string[]): void {

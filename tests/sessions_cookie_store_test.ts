@@ -262,3 +262,23 @@ Deno.test("after a deploy changed the cookie's path, updates, logins and logouts
   assert(cleared.every((it) => it.startsWith("session=; Max-Age=0; ")));
   assertEquals(cleared.map((it) => /Path=(.*)$/.exec(it)?.[1]), ["/app", "/"]);
 });
+
+Deno.test("a login that ends the session before clears its cookie at the path before, too", async () => {
+  const store = new CookieSessionStore(KEY);
+  const { cookie } = await store.create({ count: 1 });
+  for (const calls of ["update", "update twice", "update and rotate"]) {
+    const app = testApp({ store, cookie: { path: "/app" } }).post("/login", async (c) => {
+      await c.var.session.destroy();
+      await c.var.session.update((s) => ({ ...s, count: 5 }));
+      if (calls === "update twice") await c.var.session.update((s) => ({ ...s, count: 6 }));
+      if (calls === "update and rotate") await c.var.session.rotate();
+      return c.var.session.response("Welcome");
+    });
+    const init = { method: "POST", headers: { Cookie: `session=${cookie}` } };
+    const set = (await app.request("/login", init)).headers.getSetCookie();
+    assertEquals(set.map((it) => /=(e?).*; Path=(.*)$/.exec(it)?.slice(1)), [["e", "/app"], [
+      "",
+      "/",
+    ]]);
+  }
+});
