@@ -139,7 +139,9 @@ export function sessions<T extends object, const Name extends string = "session"
   const settings: SessionSettings<T> = { store, schema, cookie, isPermanent };
   return async function sessions(c, next) {
     const existing: unknown = c.get(name);
-    if (existing instanceof RequestSession && existing.settings === settings) return await next();
+    if (existing instanceof RequestSession && existing.settings === settings) {
+      return void await next();
+    }
     if (existing !== undefined) {
       const hint = "register sessions() once, or give each a name of its own";
       throw new TypeError(`Cannot set c.var.${name}, it is set already: ${hint}`);

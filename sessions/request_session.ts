@@ -206,9 +206,9 @@ export class RequestSession<T extends object> implements Session<T> {
     const first = c.error || hasThrown ? undefined : failed.shift();
     for (const { error } of failed) logError(error);
     if (first) dropBody(c);
-    if (hasThrown) setNextHeaders(c, this.#setCookies);
-    // Without a response, Hono says so.
-    else if (c.finalized && c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
+    // Without a response, Hono makes that of an error.
+    if (hasThrown || !c.finalized) setNextHeaders(c, this.#setCookies);
+    else if (c.res !== this.#response) setResponseHeaders(c, this.#setCookies);
     if (c.finalized && this.#setCookies.length > 0) ((c.res as Marked)[SETTERS] ??= []).push(this);
     if (first) throw first.error;
   }

@@ -467,8 +467,9 @@ Deno.test("a handler's own error goes before that of a call that nobody awaited"
   assertMatch(logged.end(), /nothing awaited it: Error: No more counts/);
 });
 
-Deno.test("a handler that returns nothing gets Hono's error, not an empty page", async () => {
-  const app = testApp({ store: new CookieSessionStore(KEY) });
+Deno.test("a handler that returns nothing gets Hono's error with the cookie, not an empty page", async () => {
+  const middleware = sessions({ store: new CookieSessionStore(KEY), schema: Counted });
+  const app = new Hono().use(middleware).use(middleware);
   app.get(
     "/nothing",
     (async (c: Context<{ Variables: { session: Session<{ count: number }> } }>) => {
@@ -478,6 +479,7 @@ Deno.test("a handler that returns nothing gets Hono's error, not an empty page",
   app.onError((error, c) => c.text(error.message, 500));
   const response = await app.request("/nothing");
   assertMatch(await response.text(), /^Context is not finalized/);
+  assertMatch(response.headers.get("Set-Cookie") ?? "", /^session=ey/);
 });
 
 Deno.test("a cookie that is too late, as behind timeout(), is logged", async () => {
