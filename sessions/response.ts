@@ -21,7 +21,10 @@ const OF_THE_BODY =
 export function dropBody(c: Context): void {
   if (!c.finalized) return;
   const { res } = c;
-  const kept = [...res.headers].filter(([name]) => !OF_THE_BODY.test(name));
+  // Beside the cookie of another session, "no-store" stays.
+  const kept = [...res.headers].filter(([name, it]) =>
+    it === "no-store" || !OF_THE_BODY.test(name)
+  );
   res.body?.cancel().catch(() => {}); // it is not needed, whether or not it can be cancelled
   c.res = undefined;
   c.res = new Response(null, { headers: kept });

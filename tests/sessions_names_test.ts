@@ -144,6 +144,22 @@ Deno.test("two sessions send Vary: Cookie once, however the response is made", a
   }
 });
 
+Deno.test("the error of one session leaves the other's cookie, and that no cache may keep it", async () => {
+  const store = new CookieSessionStore(KEY);
+  const app = new Hono()
+    .use(sessions({ store, schema: Counted }))
+    .use(sessions({ store, schema: Prefs, name: "prefs" }))
+    .get("/", async (c) => {
+      c.var.session.update(() => ({ count: 0.5 }));
+      await c.var.prefs.update(() => ({ theme: "dark" }));
+      return c.text("");
+    })
+    .onError((_, c) => c.text("", 410));
+  const { status, headers } = await app.request("/");
+  assertEquals([status, headers.get("Cache-Control")], [410, "no-store"]);
+  assertMatch(headers.get("Set-Cookie") ?? "", /^prefs=/);
+});
+
 Deno.test("two sessions of one name are an error at the first request", async () => {
   const store = new CookieSessionStore(KEY);
   const app = new Hono()
