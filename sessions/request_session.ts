@@ -309,7 +309,7 @@ export class RequestSession<T extends object> implements Session<T> {
 
   /** Whether another session has set the same cookie, by a later change. */
   #isOutdated(response: Marked): boolean {
-    if (this.#setCookies.length === 0) return false;
+    if (this.#setCookies.length === 0 || response === this.#response) return false;
     const { name } = this.settings.cookie;
     const { attributes } = this.#cookieTexts;
     const other = response[SETTERS]?.findLast((it) =>
