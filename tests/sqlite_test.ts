@@ -396,6 +396,19 @@ Deno.test("sqliteStore() opens a link to its file, and notices that the log besi
   await Deno.rename(`${file}.moved`, `${file}-wal`);
 });
 
+test(
+  "sqliteStore() creates the file that a link in a linked directory leads to",
+  async (_, directory) => {
+    const real = join(directory, "there", "real");
+    await Deno.mkdir(real, { recursive: true });
+    await Deno.symlink(real, join(directory, "linked"));
+    await Deno.symlink(join("..", "kv.db"), join(real, "link.db"));
+    await sqliteStore(join(directory, "linked", "link.db")).close();
+    assertEquals((await Deno.stat(join(directory, "there", "kv.db"))).mode, 0o100600);
+    await assertRejects(() => Deno.stat(join(directory, "kv.db")), Deno.errors.NotFound);
+  },
+);
+
 test("sqliteStore() closes when its directory can no longer be read", async (path, directory) => {
   const store = sqliteStore(path);
   await store.set("a", json(1));

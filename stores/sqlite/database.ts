@@ -12,7 +12,7 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, isAbsolute, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { statementsOf } from "./statements.ts";
 import { StoreUnavailable } from "../store.ts";
@@ -114,7 +114,9 @@ function prepareFile(path: string, mustExist: boolean): void {
   if (file?.size) return;
   let target = path;
   while (lstatSync(target, { throwIfNoEntry: false })?.isSymbolicLink()) {
-    target = resolve(dirname(target), readlinkSync(target));
+    const to = readlinkSync(target);
+    // Not by resolve(): a ".." in a linked directory leads to another one.
+    target = isAbsolute(to) ? to : `${dirname(target)}/${to}`;
   }
   const log = `${target}-wal`;
   if (statSync(log, { throwIfNoEntry: false })?.size) {
