@@ -29,6 +29,8 @@ export class Lifetimes {
   readonly #idle: number | LifetimeOf;
   /** The clock, in milliseconds since 1970. */
   readonly clock: () => number;
+  /** The last answer of the app's function, which may parse the data: a request asks several times. */
+  #last: { record: SessionRecord; idle: number } | undefined;
 
   /** @throws {TypeError} If a lifetime is not a whole number of seconds up to 400 days */
   constructor(
@@ -53,8 +55,12 @@ export class Lifetimes {
   }
 
   /** @throws {TypeError} If the app's function returns something else than such seconds */
-  idle({ data }: SessionRecord): number {
-    return typeof this.#idle === "number" ? this.#idle : checkSeconds(this.#idle(data));
+  idle(record: SessionRecord): number {
+    if (typeof this.#idle === "number") return this.#idle;
+    if (this.#last?.record !== record) {
+      this.#last = { record, idle: checkSeconds(this.#idle(record.data)) };
+    }
+    return this.#last.idle;
   }
 
   /** Seconds until a session ends if this is its last use; 0 or less if it has ended. */

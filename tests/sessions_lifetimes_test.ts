@@ -238,6 +238,26 @@ for (const kind of KINDS) {
   });
 }
 
+for (const kind of KINDS) {
+  Deno.test(`a page asks once for a lifetime that may parse the data, kept in a ${kind}`, async () => {
+    const { now, pass } = testClock();
+    await using memory = scoped(memoryStore({ now }));
+    let asked = 0;
+    const lifetime = () => {
+      asked++;
+      return 100;
+    };
+    const browser = new Browser(testApp({ store: sessionStore(kind, memory, { now }), lifetime }));
+    await browser.post("/count");
+    for (const seconds of [0, 5, 50]) {
+      pass(seconds);
+      asked = 0;
+      await browser.get("/read");
+      assertEquals(asked, 1, `after ${seconds} s`);
+    }
+  });
+}
+
 Deno.test("a lifetime of its own needs a store that can give one", () => {
   const { load, create, update, rotate, destroy, lifetime } = new CookieSessionStore(KEY);
   const store = { load, create, update, rotate, destroy, lifetime };
