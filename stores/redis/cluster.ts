@@ -74,8 +74,14 @@ async function checkState(server: Server, timeout: number): Promise<void> {
   }
 }
 
+/** A master, and what identifies the slots that it has. */
+export interface Master {
+  readonly node: Redis;
+  readonly slots: string;
+}
+
 /** Returns the masters. Fails unless they have all keys: one may be down, or not known here. */
-export async function allMasters(cluster: Cluster): Promise<Redis[]> {
+export async function allMasters(cluster: Cluster): Promise<Master[]> {
   const masters = cluster.nodes("master");
   // Without any, nobody would say how many there are.
   if (masters.length === 0) throw new Error("no master of the Cluster is connected");
@@ -87,8 +93,7 @@ export async function allMasters(cluster: Cluster): Promise<Redis[]> {
       throw new Error("not every master of the Cluster is available");
     }
   }
-  await Promise.all(masters.map(slotsOf));
-  return masters;
+  return await Promise.all(masters.map(async (node) => ({ node, slots: await slotsOf(node) })));
 }
 
 /**
@@ -131,7 +136,7 @@ async function nodesOf(connection: Redis): Promise<string[][]> {
  * @throws {Error} If it is giving or taking one, whose keys are on two masters meanwhile; or if it has
  *     none: it has become a replica, and may have only a part of its keys
  */
-export async function slotsOf(master: Redis): Promise<string> {
+async function slotsOf(master: Redis): Promise<string> {
   const own = (await nodesOf(master)).find(([, , flags = ""]) => flags.startsWith("myself")) ?? [];
   const [epoch, , ...slots] = own.slice(6);
   if (slots.some((slot) => slot.startsWith("["))) {

@@ -15,7 +15,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { Cluster, type Redis } from "ioredis";
 import { InvalidArgument, type Page } from "../store.ts";
 import { isRefusal } from "./format.ts";
-import { allMasters, slotsOf } from "./cluster.ts";
+import { allMasters, type Master } from "./cluster.ts";
 
 /** How many of the keys found last are in a cursor. */
 const REMEMBERED = 64;
@@ -138,10 +138,11 @@ function parseAhead(rest: string, start: string): string[] | null {
  * identifies a listing: it changes if the keys of a master are no longer the same to SCAN.
  */
 async function findServers(redis: Redis | Cluster, start: string) {
-  const nodes = redis instanceof Cluster ? await findMasters(redis) : [redis];
-  const servers = await Promise.all(nodes.map(async (node) => {
-    const slots = redis instanceof Cluster ? slotsOf(node) : "";
-    return { state: (await Promise.all([runOf(node), slots])).join(" "), node };
+  const masters = redis instanceof Cluster
+    ? await findMasters(redis)
+    : [{ node: redis, slots: "" }];
+  const servers = await Promise.all(masters.map(async ({ node, slots }) => {
+    return { state: `${await runOf(node)} ${slots}`, node };
   }));
   servers.sort((a, b) => a.state < b.state ? -1 : 1);
   const listing = fingerprint(JSON.stringify([start, ...servers.map(({ state }) => state)]));
@@ -149,7 +150,7 @@ async function findServers(redis: Redis | Cluster, start: string) {
 }
 
 /** Returns the masters that have all keys, also those that ioredis does not know yet, or no longer. */
-async function findMasters(cluster: Cluster): Promise<Redis[]> {
+async function findMasters(cluster: Cluster): Promise<Master[]> {
   try {
     return await allMasters(cluster);
   } catch {
