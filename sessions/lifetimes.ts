@@ -1,6 +1,6 @@
 /** How long sessions live. */
 import { isPromise } from "./data_schema.ts";
-import type { SessionRecord } from "./session_record.ts";
+import { CLOCK_TOLERANCE, type SessionRecord } from "./session_record.ts";
 
 /** RFC 6265bis, section 5.5: browsers keep a cookie for 400 days at most. */
 export const MAX_LIFETIME = 400 * 24 * 60 * 60;
@@ -80,8 +80,9 @@ export class Lifetimes {
     if (!record.isDated && this.absolute !== Infinity) return true;
     const idle = this.idle(record);
     const left = this.secondsLeft(record);
-    // A second may be lost to rounding.
-    return ttl < left - (left < idle ? 1 : idle / 10);
+    if (left === idle) return ttl < left - idle / 10;
+    // Rounding takes up to a second, and another server whose clock is ahead some more.
+    return ttl < left - Math.max(1, Math.min(idle / 100, CLOCK_TOLERANCE));
   }
 }
 

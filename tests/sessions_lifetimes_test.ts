@@ -105,6 +105,24 @@ for (const kind of KINDS) {
   });
 }
 
+Deno.test("a server whose clock is behind does not renew what another has just written", async () => {
+  const { now, pass } = testClock();
+  await using memory = scoped(memoryStore({ now }));
+  const counting = countingStore(memory);
+  const options = { lifetime: 1000, absoluteLifetime: 600 };
+  const ahead = new KeyValueSessionStore(counting, { ...options, now });
+  const behind = new KeyValueSessionStore(counting, { ...options, now: () => now() - 3000 });
+  await behind.create({}); // its first write tells how far the store's clock is ahead
+  const { cookie } = await ahead.create({ count: 0 });
+  counting.writes = 0;
+  for (let count = 1; count <= 10; count++) {
+    pass(10);
+    await ahead.update(cookie, async () => ({ count }));
+    await behind.load(cookie);
+  }
+  assertEquals(counting.writes, 10);
+});
+
 for (const kind of KINDS) {
   Deno.test(`an app without an absolute lifetime keeps the start of a session, in a ${kind}`, async () => {
     const { now, pass } = testClock();
