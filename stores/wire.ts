@@ -119,7 +119,7 @@ function readAnswer(answer: unknown, op: Operation["op"], key: string): Answer {
   return { status, written: { revision, expires } };
 }
 
-/** What a proxy answers while it cannot reach the service (RFC 9110, section 15.6). */
+/** What a proxy answers that got no answer from the service (RFC 9110, section 15.6). */
 const OF_A_PROXY = [502, 503, 504];
 
 /** @throws {UnexpectedAnswer} If neither the service nor a proxy in front answers so */
@@ -129,7 +129,7 @@ export function readFailure(status: number, text: string): Failure {
     if (typeof Object(problem).detail === "string") return failureOf(problem);
     throw otherJson();
   } catch (cause) {
-    if (OF_A_PROXY.includes(status)) return { detail: "a proxy cannot reach it" };
+    if (OF_A_PROXY.includes(status)) return { detail: "a proxy got no answer from it" };
     throw new UnexpectedAnswer(`status ${status}`, { cause });
   }
 }

@@ -95,7 +95,7 @@ Deno.test("httpStore() says that another server is not a key-value service", asy
     [() => new Response("<h1>It failed</h1>", { status: 500 }), /it answered status 500$/],
     [
       () => new Response("<h1>Bad Gateway</h1>", { ...html, status: 502 }),
-      /^http:\S+ answered 502: a proxy cannot reach it$/,
+      /^http:\S+ answered 502: a proxy got no answer from it$/,
     ],
   ];
   for (const [answer, message] of answers) {
