@@ -427,7 +427,11 @@ test("sqliteStore() opens no file with two names, which would have two logs", as
   await Deno.link(path, `${path}.2`);
   for (const mustExist of [false, true]) {
     for (const name of [path, `${path}.2`]) {
-      assertThrows(() => sqliteStore(name, { mustExist }), StoreUnavailable, "has several names");
+      assertThrows(
+        () => sqliteStore(name, { mustExist }),
+        StoreUnavailable,
+        "keep one, or open a copy",
+      );
     }
   }
   await store.set("a", json(1));

@@ -109,7 +109,9 @@ function prepareFile(path: string, mustExist: boolean): void {
   if (file?.isFile() === false) throw new Error("it is not a file");
   if (file && file.nlink > 1) {
     // SQLite takes the log of the name that it is given, and closes each over the writes of the others.
-    throw new Error("it has several names (hard links), and would get a log by each: keep one");
+    throw new Error(
+      "it has several names (hard links), and would get a log by each: keep one, or open a copy",
+    );
   }
   if (file?.size) return;
   let target = path;
