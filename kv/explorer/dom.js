@@ -70,18 +70,24 @@ question.addEventListener("keydown", (event) => {
 });
 
 /**
- * Resolves to whether a person wants it.
+ * Resolves to whether a person wants it. A question that is open stays as it was read.
  *
  * @param {string} text
  * @param {string} action What the button says that does it
  * @returns {Promise<boolean>}
  */
 export async function confirmed(text, action) {
+  if (question.open) return false;
   questionText.textContent = text;
   yes.textContent = action;
   question.returnValue = "";
   await openDialog(question);
   return question.returnValue === "yes";
+}
+
+/** Answers an open question with no. */
+export function unask() {
+  question.close();
 }
 
 /** How long a message is shown, and an error, in milliseconds. */

@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /** The dialog that adds an entry, or edits one. */
-import { byId, confirmed, failed, openDialog, say } from "./dom.js";
+import { byId, confirmed, failed, openDialog, say, unask } from "./dom.js";
 import { coloured } from "./json.js";
 import { change, now, parse } from "./service.js";
 import { exactTime, grouped, inUnit, named, shownKey, timeLeft, unseenEscaped } from "./texts.js";
@@ -125,7 +125,10 @@ async function submit() {
   try {
     const current = await put(key);
     if (current === null) {
-      if (isAwaited()) editor.close();
+      if (isAwaited()) {
+        unask(); // whether to discard what is saved
+        editor.close();
+      }
       say(`Saved ${named(key)}`);
     } else if (isAwaited()) {
       showConflict(current);

@@ -20,6 +20,7 @@ testInBrowsers("The explorer page, changing entries,", async (t, browsers) => {
   await step("keeps what is typed while an earlier Save is answered late", keepTyped);
   await step("opens a long value at its start, in a box that grows", growValue);
   await step("takes no key from a field that cannot hold it", oddKeys);
+  await step("asks one question at a time, for as long as it is one", askOnce);
   await step("edits when an entry expires", editTime);
   await step("deletes a prefix, and says first how many entries that is", deletePrefix);
   await step("downloads a dump, and restores the lines of a file", dumpAndRestore);
@@ -209,6 +210,7 @@ async function startSlow() {
   const store = memoryStore();
   const service = kv(store);
   let answered = Promise.resolve();
+  let counted = Promise.resolve();
   const stop = new AbortController();
   const { signal } = stop;
   const options = { hostname: "127.0.0.1", port: 0, onListen() {}, signal };
@@ -217,6 +219,7 @@ async function startSlow() {
     const text = method === "POST" ? await request.text() : undefined;
     const isChange = method === "DELETE" || text !== undefined && !text.includes('"op":"get"');
     if (isChange) await answered;
+    if (request.url.includes("limit=1000")) await counted;
     if (text === undefined) return service.fetch(request);
     const { url, headers } = request;
     return service.fetch(new Request(url, { method, headers, body: text }));
@@ -228,6 +231,12 @@ async function startSlow() {
     hold(): () => void {
       const { promise, resolve } = Promise.withResolvers<void>();
       answered = promise;
+      return resolve;
+    },
+    /** The same for the pages of keys that Delete counts. */
+    holdCount(): () => void {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      counted = promise;
       return resolve;
     },
     async [Symbol.asyncDispose]() {
@@ -310,6 +319,44 @@ async function keepTyped(browser: Browser): Promise<void> {
   }
   if (await text(page, "#question[open] p") !== "") await answer(page, "Cancel");
   await isKept();
+  await page.close(); // its stream of changes would keep the server
+}
+
+async function askOnce(browser: Browser): Promise<void> {
+  await using slow = await startSlow();
+  await slow.store.set("a", json(1));
+  await slow.store.set("b", json(2));
+  await using visited = await visit(browser, slow.url);
+  const { page } = visited;
+  await rowsAre(page, [["a", "1", "never"], ["b", "2", "never"]]);
+  const status = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status") === expected);
+  const asked = () => text(page, "#question[open] p");
+
+  let release = slow.holdCount();
+  await press(page, "#remove");
+  await status("Counting the entries");
+  await press(page, "tr:first-child .delete");
+  assertEquals(await asked(), "Delete a?");
+  release();
+  await status("");
+  assertEquals(await answer(page, "Delete"), "Delete a?");
+  await rowsAre(page, [["b", "2", "never"]]);
+
+  release = slow.hold();
+  await page.focus(".edit");
+  await page.keyboard.press("Enter");
+  await retype(page, "#edit-value", "3");
+  await page.focus("#edit-save");
+  await page.keyboard.press("Enter");
+  await page.focus("#edit-cancel");
+  await page.keyboard.press("Enter");
+  await eventually("a question", async () => await asked() === "Discard what you have changed?");
+  release();
+  await status("Saved b");
+  assertEquals(await asked(), "", "there is nothing left to discard");
+  const focused = () => page.evaluate(() => document.activeElement?.ariaLabel);
+  await eventually("the focus in the row", async () => await focused() === "Edit b");
   await page.close(); // its stream of changes would keep the server
 }
 
