@@ -67,8 +67,10 @@ export class Row {
     const inside = this.value.querySelector(".inside");
     if (inside) inside.scrollTop = scrolled;
     if (focused instanceof HTMLElement) {
-      const summaries = [...this.value.querySelectorAll("summary")];
-      summaries.find(({ dataset }) => dataset["path"] === focused.dataset["path"])?.focus();
+      /** @type {NodeListOf<HTMLElement>} */
+      const parts = this.value.querySelectorAll("summary, .inside[tabindex]");
+      const same = [...parts].find(({ dataset }) => dataset["path"] === focused.dataset["path"]);
+      (same ?? part(this.element, ".copy")).focus();
     }
     this.tick();
   }

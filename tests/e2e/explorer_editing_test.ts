@@ -99,6 +99,24 @@ async function keepFocus(browser: Browser): Promise<void> {
       const element = document.activeElement;
       return element?.getAttribute("aria-label") ?? element?.id;
     });
+  // Where a value is unfolded, which then changes.
+  const lines = (count: number) => JSON.stringify(Array.from({ length: count }, (_, i) => i));
+  await put(`${kv.url}/a`, lines(300));
+  const value = (expected: RegExp) =>
+    eventually(`${expected}`, async () => expected.test(await text(page, "tr:first-child .value")));
+  await value(/300 members/);
+  await page.focus("tbody summary");
+  await page.keyboard.press("Enter");
+  await eventually("its parts", async () => await text(page, "tbody .inside") !== "");
+  await page.keyboard.press("Tab");
+  const focusedPart = () => page.evaluate(() => document.activeElement?.className);
+  await put(`${kv.url}/a`, lines(301));
+  await value(/301 members/);
+  assertEquals(await focusedPart(), "inside");
+  await put(`${kv.url}/a`, "1");
+  await value(/^1$/);
+  assertEquals(await focusedPart(), "copy plain", "in the row, whose value has no parts");
+
   const gone = [["b", ".edit", "Delete c"], ["c", ".delete", "Delete a"], ["a", ".edit", "prefix"]];
   for (const [key = "", button, next] of gone) {
     await page.focus(`tr:nth-child(${left.indexOf(key) + 1}) ${button}`);
