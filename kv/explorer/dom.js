@@ -107,7 +107,8 @@ let messageTimer;
  */
 export function say(text, kind = "done") {
   if (kind === "spoken" && status.className === "busy") return;
-  status.textContent = text;
+  // A screen reader would say an error again each time that it is tried.
+  if (kind !== "error" || status.textContent !== text) status.textContent = text;
   status.className = kind;
   clearTimeout(messageTimer);
   if (kind === "busy") return;

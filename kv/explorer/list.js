@@ -11,6 +11,8 @@ import { entryCount, grouped, named } from "./texts.js";
 const PAGE_SIZE = 50;
 /** How often the list is fetched again while keys come and go, in milliseconds. */
 const RELOAD_AFTER = 250;
+/** How soon what could not be fetched is fetched again, in milliseconds. */
+const AGAIN_AFTER = 4000;
 
 const list = byId("entries");
 const empty = byId("empty");
@@ -39,6 +41,8 @@ let reloading = false;
 let outdated = false;
 let marking = false;
 let loadFailure = "";
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let again;
 /** What the list has last begun to show, as JSON. At first all, which is not spoken. */
 let begun = JSON.stringify(query);
 /** Whether a screen reader is to be told how many entries there are. */
@@ -77,12 +81,16 @@ export function begin() {
     refresh();
     return;
   }
-  const { stopped } = search;
+  const begunSearch = search;
   place([...rows.values()].filter(({ key, contents }) => {
     return key.startsWith(query.prefix) && search?.matches(key, contents.value);
   }));
   showPosition(rows.size, null);
-  search.run(progress).catch((error) => stopped.signal.aborted || failed(error));
+  search.run(progress).catch((error) => {
+    if (begunSearch !== search) return;
+    failed(error);
+    setTimeout(() => begunSearch === search && begin(), AGAIN_AFTER);
+  });
 }
 
 /** @param {Search} of */
@@ -163,6 +171,8 @@ async function refresh() {
   } catch (error) {
     failed(error);
     loadFailure = error instanceof Error ? error.message : String(error);
+    clearTimeout(again);
+    again = setTimeout(reloadSoon, AGAIN_AFTER);
   }
 }
 
@@ -270,8 +280,8 @@ export async function turnPage(way) {
   }
   // A second click may come before the next page and its cursor.
   nextCursor = null;
+  toSpeak = true;
   await refresh();
-  speak();
 }
 
 for (const { previous, next } of navs) {

@@ -28,6 +28,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("notices that the service hangs", noticeSilence);
   await step("says why it does not reconnect, until it does", sayWhy);
   await step("lists entries where no stream of changes can be had", noStream);
+  await step("says why it cannot list entries, and lists them when it can", listAgain);
   await step("shows a time that no Date holds, as Redis may have", farFuture);
   await step("shows the time left by a Date that has whole seconds", wholeSeconds);
   await step("follows a service that restarts empty, in two tabs that edit", restart);
@@ -283,6 +284,58 @@ async function noStream(browser: Browser): Promise<void> {
   await using visited = await visit(browser, `http://localhost:${server.addr.port}`);
   await rowsAre(visited.page, [["a", "1", "never"]]);
   assertMatch(await text(visited.page, "#live"), /^Not connected since \d/);
+  await store.close();
+}
+
+/** As behind a proxy that limits requests: the stream stays, and nothing more comes by it. */
+async function listAgain(browser: Browser): Promise<void> {
+  const store = memoryStore();
+  const service = kv(store);
+  const refused = new Set<string>();
+  let refusals = 0;
+  await using server = serve((request) => {
+    const [type = ""] = (request.headers.get("Accept") ?? "").split(",");
+    if (!refused.has(type)) return service.fetch(request);
+    refusals++;
+    return Response.json({ status: 503, detail: `No ${type}` }, { status: 503 });
+  });
+  const keys = Array.from({ length: 53 }, (_, i) => `${100 + i}`);
+  await store.setAll(new Map(keys.map((key) => [key, json(1)])));
+  refused.add("application/json");
+  await using visited = await visit(browser, server.url);
+  const { page } = visited;
+  await hurry(page, 2); // an event comes every 4 s, which it awaits for 6
+  const said = (expected: string) =>
+    eventually(expected, async () => await text(page, "#status.error") === expected);
+  const first = async () => (await rows(page))[0]?.[0];
+  const listed = (key: string) => eventually(`${key} first`, async () => await first() === key);
+  const isOver = async () => {
+    await eventually("no error", async () => await text(page, "#status.error") === "");
+    assertEquals(await text(page, "#live"), "Live");
+  };
+  await said("No application/json");
+  refused.clear();
+  await listed("100");
+  await isOver();
+
+  refused.add("application/json");
+  refusals = 0;
+  await press(page, "nav .next");
+  await eventually("the refusal", () => Promise.resolve(refusals === 1));
+  await delay(200); // sooner than it is asked for again
+  assertEquals(await text(page, "#status.error"), "No application/json");
+  refused.clear();
+  await listed("150");
+  await isOver();
+
+  refused.add("application/x-ndjson");
+  await page.type("#contains", "52");
+  await said("No application/x-ndjson");
+  refused.clear();
+  await eventually("the end of the search", async () => {
+    return await text(page, ".bar .range") === "1 entry found";
+  });
+  await page.close(); // its stream of changes would keep the server
   await store.close();
 }
 
