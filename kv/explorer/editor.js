@@ -72,7 +72,8 @@ function fill(contents) {
 
 /** @param {Contents} contents */
 function showTtl(contents) {
-  const { count, length } = inUnit(contents.expires === null ? 0 : contents.expires - now());
+  // The row of an entry that has just expired may still be there.
+  const { count, length } = inUnit(Math.max(1, (contents.expires ?? 0) - now()));
   ttlInput.value = contents.expires === null ? "" : String(count);
   unitInput.value = String(length);
   shownTtl = ttlText();

@@ -462,6 +462,18 @@ async function editTime(browser: Browser): Promise<void> {
     return (Date.parse(response.headers.get("Expires") ?? "") - Date.now()) / 1000;
   };
 
+  // The row is there for up to a second more.
+  const over = await page.evaluate(() => {
+    const { now } = Date;
+    Date.now = () => now() + 200_000_500;
+    document.querySelector<HTMLElement>(".edit")?.click();
+    Date.now = now;
+    const { value, validity } = document.querySelector("#edit-ttl") as HTMLInputElement;
+    return { value, valid: validity.valid };
+  });
+  assertEquals(over, { value: "1", valid: true }, "an entry that has just expired");
+  await page.click("#edit-cancel");
+
   assertEquals(await edit(), ["2", "86400"]);
   await retype(page, "#edit-value", "2");
   await save();
