@@ -58,6 +58,8 @@ async function send(query, { accept = "application/json", headers, ...init } = {
   ahead = isWithin ? 0 : date - Date.now() || 0;
   const type = response.headers.get("Content-Type") ?? "";
   if (response.ok && type.startsWith(accept)) return response;
+  // A browser asks for another only where a page is loaded.
+  if (response.status === 401) throw new Error("The token has changed: load the page again");
   // A proxy in between has error pages of its own.
   const { detail } = /\bjson\b/.test(type) ? await response.json() : {};
   throw new Error(detail ?? `The service answered with status ${response.status}`);

@@ -35,6 +35,7 @@ testInBrowsers("The explorer page and its service", async (t, browsers) => {
   await step("keeps the focus if a service that restarts has lost its entries", restartFocused);
   await step("is a plain list of links where scripts are blocked", withoutScript);
   await t.step("asks for a token", () => askForToken(browsers.chromium));
+  await t.step("says what to do when its token is replaced", () => askAgain(browsers.chromium));
 });
 
 /** Behind a proxy that serves the service under `/kv/`, as one more page of its site. */
@@ -473,4 +474,23 @@ async function askForToken(chromium: Browser): Promise<void> {
   await eventually("a refusal", async () => {
     return await text(reader.page, "#status") === "Cannot write with a token of KV_READ_TOKEN";
   });
+}
+
+async function askAgain(chromium: Browser): Promise<void> {
+  const store = memoryStore();
+  let service = kv(store, { tokens: ["the-token-of-before"] });
+  await using server = serve((request) => service.fetch(request));
+  await using reader = await visit(chromium, server.url.replace("//", "//x:the-token-of-before@"));
+  const { page } = reader;
+  await eventually("the stream", async () => await text(page, "#live") === "Live");
+  service = kv(store, { tokens: ["the-token-of-now"] });
+  await page.click("#add");
+  await page.type("#edit-key", "a");
+  await page.type("#edit-value", "1");
+  await page.click("#edit-save");
+  await eventually("what to do", async () => {
+    return await text(page, "#edit-problem") === "The token has changed: load the page again";
+  });
+  await page.close(); // its stream of changes would keep the server
+  await store.close();
 }
