@@ -146,15 +146,10 @@ function streamOf(
   parts: AsyncIterator<string> | undefined,
   held: Held,
 ): ReadableStream<Uint8Array> {
-  let rest = counted(first);
+  held.send(first);
+  let rest = first;
   let isOver = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
-
-  /** Counts a part instead of the one before. */
-  function counted(part: string): string {
-    held.send(part);
-    return part;
-  }
 
   /** Takes bytes off the text, which many clients may share. */
   function nextPiece(): Uint8Array {
@@ -194,7 +189,8 @@ function streamOf(
             end();
             return controller.close();
           }
-          rest = counted(value);
+          held.send(value);
+          rest = value;
         }
       } catch (error) {
         end();

@@ -105,7 +105,7 @@ async function* eventTexts(reader: Reader, watch: Watch): AsyncGenerator<string>
   }
 }
 
-/** The last event: with many clients it is the next one, too. */
+/** The last event that was written, which other clients mostly receive next. */
 let last: Change & { text: string } | undefined;
 
 function eventText({ id, key, entry }: Change): string {

@@ -254,6 +254,7 @@ export class KeyValueSessionStore implements SessionStore {
     record: SessionRecord,
     ttl: number,
   ): Promise<StoredSession> {
+    // A late call renews for less: the entry is due a tenth of the lifetime below that.
     const missing = this.#ttlFor(record) - ttl;
     if (this.#lifetimes.needsRenewal(record, (this.#ttlOf(entry) ?? 0) + missing)) {
       try {
